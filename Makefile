@@ -1,0 +1,45 @@
+# All set-up on a fresh machine is `make demo` and `make test`; each makes the virtual environment if there is none.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
+export FLWR_TELEMETRY_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow check format bench clean
+
+help:  ## show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## make .venv and install the package with its development tools
+$(STAMP): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "mosaic needs Python 3.11 or newer; try make PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes on two CPU cores
+	$(BIN)/mosaic fit --config configs/digits.yaml --federation.run_dir $(RUN)
+
+test: $(STAMP)  ## run the fast tests
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(STAMP)  ## run the tests that take minutes, the notebook among them
+	$(BIN)/python -m pytest -m slow
+
+check: $(STAMP)  ## lint, formatting and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(STAMP)  ## apply the linter's fixes and the formatting
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(STAMP)  ## measure what the phase runner costs beside a bare loop
+	$(BIN)/python benchmarks/phase_overhead.py
+
+clean:  ## remove the environment and caches; runs are kept
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist

@@ -1,0 +1,7 @@
+"""Federated algorithms. Each writes one communication round as straight-line Python."""
+
+from mosaic.algorithms.base import Algorithm
+from mosaic.algorithms.fedavg import FedAvg
+from mosaic.algorithms.mosaic import Mosaic
+
+__all__ = ["Algorithm", "FedAvg", "Mosaic"]

@@ -1,0 +1,24 @@
+"""Federated averaging."""
+
+from mosaic.algorithms.base import Algorithm
+from mosaic.client.objectives import CrossEntropy, LocalObjective
+from mosaic.client.program import ClientProgram
+from mosaic.server.aggregation import average
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
+
+
+class FedAvg(Algorithm):
+    """Average what clients have trained (McMahan et al. 2017, arXiv 1602.05629, Algorithm 1).
+
+    Args:
+        objective: what local training minimises.
+    """
+
+    def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
+        super().__init__(ClientProgram(objective=objective))
+
+    def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+        """Broadcast, train locally, average."""
+        return ServerState(average(cohort.train(state.model)))

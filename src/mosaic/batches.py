@@ -1,0 +1,75 @@
+"""Whole batches straight from tensors: no worker processes, no collation image by image."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+
+class ShuffledBatches:
+    """Batches of aligned tensors, reshuffled for each pass, endless passes cut after a number of steps.
+
+    Passes are laid end to end, so every batch is full and every example is seen equally often (to within one). Data
+    sets smaller than a batch give batches of their own size; a single example is repeated, so that no BatchNorm layer
+    ever sees a batch of one. Under DDP every rank draws the same global batch and takes its share.
+
+    Args:
+        tensors: aligned along their first dimension.
+        batch_size: of the global batch.
+        steps: number of batches.
+        seed: of the shuffling.
+        indices: which examples to use, shape ``(n,)``; all of them when ``None``.
+
+    >>> batches = ShuffledBatches(torch.arange(5), batch_size=2, steps=5, seed=0)
+    >>> sorted(torch.cat([batch for batch, in batches]).tolist())
+    [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+    """
+
+    def __init__(self, *tensors: Tensor, batch_size: int, steps: int, seed: int, indices: Tensor | None = None) -> None:
+        self._tensors = tensors
+        self._indices = torch.arange(len(tensors[0])) if indices is None else indices
+        if len(self._indices) == 0:
+            raise ValueError("ShuffledBatches needs at least one example, got none")
+        self.batch_size = max(min(batch_size, len(self._indices)), 2 * world_size())
+        self.steps = steps
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        random = torch.Generator().manual_seed(self._seed)
+        waiting = torch.empty(0, dtype=torch.long)
+        for _ in range(self.steps):
+            while len(waiting) < self.batch_size:
+                permutation = torch.randperm(len(self._indices), generator=random)
+                waiting = torch.cat([waiting, self._indices[permutation]])
+            batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+            mine = own_share(batch)
+            yield tuple(tensor[mine] for tensor in self._tensors)
+
+
+def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
+    """Return how many batches to draw: ``steps``, or as many as ``epochs`` passes have where that is positive.
+
+    >>> steps_for(steps=10, epochs=0, num_examples=100, batch_size=32)
+    10
+    >>> steps_for(steps=10, epochs=2, num_examples=100, batch_size=32)
+    6
+    """
+    if epochs <= 0:
+        return steps
+    return max(1, round(epochs * num_examples / min(batch_size, num_examples)))
+
+
+def world_size() -> int:
+    """Return the number of ranks that train together."""
+    initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if initialized else 1
+
+
+def own_share(batch: Tensor) -> Tensor:
+    """Return the part of a global batch that belongs to this rank: every ``world_size``-th example."""
+    if world_size() == 1:
+        return batch
+    return batch[torch.distributed.get_rank() :: world_size()]

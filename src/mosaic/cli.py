@@ -1,0 +1,117 @@
+"""The ``mosaic`` command."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any, NoReturn, cast
+
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mosaic import __version__
+from mosaic.algorithms import Algorithm
+from mosaic.data import FederatedDataModule
+from mosaic.errors import MosaicError
+from mosaic.federation.checkpoint import check_checkpoint
+from mosaic.federation.executors import ClientExecutor
+from mosaic.federation.federation import Federation, Job
+from mosaic.federation.progress import configure_logging
+from mosaic.phases import PhaseRunner
+from mosaic.report.summary import print_summary
+from mosaic.tasks.global_classifier import GlobalClassifier
+
+
+class MosaicParser(LightningArgumentParser):
+    """Raises on a bad request instead of printing usage and leaving, so that :func:`main` says it in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"exit_on_error": False, **kwargs})
+
+
+class MosaicCLI(LightningCLI):
+    """``fit`` runs a federation; ``validate``, ``test`` and ``predict`` are Lightning's own, on the global model."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add algorithm, executor and federation beside model, data and trainer."""
+        parser.add_subclass_arguments(Algorithm, "algorithm", required=False)
+        parser.add_subclass_arguments(ClientExecutor, "executor", required=False)
+        parser.add_class_arguments(Federation, "federation")
+        parser.set_defaults(
+            {
+                "algorithm": {"class_path": "mosaic.algorithms.Mosaic"},
+                "executor": {"class_path": "mosaic.federation.executors.SerialExecutor"},
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
+        ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
+        if ckpt_path is not None and self.config.subcommand != "fit":
+            check_checkpoint(ckpt_path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own."""
+        if self.subcommand == "fit":
+            return cast(Trainer, Trainer)
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Run the federation that the configuration describes and print its summary."""
+        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
+        federation: Federation = self._get(self.config_init, "federation")
+        datamodule.setup("fit")
+        job = Job(
+            algorithm=self._get(self.config_init, "algorithm"),
+            executor=self._get(self.config_init, "executor"),
+            data=datamodule,
+            blueprint=datamodule.blueprint(model.factory),
+            optimizer=model.optimizer,
+            phases=PhaseRunner(config["trainer"]),
+            seed=config["seed_everything"],
+            config=config,
+        )
+        run = federation.fit(job, ckpt_path)
+        if run.is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
+            print_summary(run)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: arguments, for use from tests and notebooks; those of the process when not given.
+
+    Raises:
+        SystemExit: with code 2 and one line on standard error, where the request cannot be carried out.
+    """
+    given = list(sys.argv[1:] if args is None else args)
+    if given == ["--version"]:
+        print(f"mosaic {__version__}")
+        return
+    configure_logging()
+    try:
+        MosaicCLI(
+            GlobalClassifier,
+            FederatedDataModule,
+            args=None if args is None else given,
+            parser_class=MosaicParser,
+            seed_everything_default=0,
+            trainer_defaults={"logger": False},
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+        )
+    except (MosaicError, argparse.ArgumentError) as error:
+        _leave(str(error))
+
+
+def _leave(message: str) -> NoReturn:
+    print("mosaic: error: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(2)

@@ -1,0 +1,1 @@
+"""The client's half: what it minimises, what it tells of its data, and the worker that answers requests."""

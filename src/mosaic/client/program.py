@@ -1,0 +1,24 @@
+"""The client's half of an algorithm, as settings."""
+
+from dataclasses import dataclass, field
+
+from mosaic.client.objectives import CrossEntropy, LocalObjective
+from mosaic.client.prototypes import PrototypeSettings
+from mosaic.tasks.generation import GenerationSettings
+
+
+@dataclass(frozen=True)
+class ClientProgram:
+    """What clients do when they are asked.
+
+    Attributes:
+        objective: what local training minimises.
+        generation: how generators are trained.
+        prototypes: how images are summarised.
+        prior_epsilon: images of every class that a client is credited with when its label prior is computed.
+    """
+
+    objective: LocalObjective = field(default_factory=CrossEntropy)
+    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
+    prior_epsilon: float = 0.01

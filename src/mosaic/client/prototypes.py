@@ -1,0 +1,79 @@
+"""Cluster centres of a client's features: the only trace of single images that it ever sends (METHOD section 4)."""
+
+import warnings
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PrototypeSettings:
+    """How clients summarise their images.
+
+    Attributes:
+        clusters_per_class: most centres of one class, k (released: 10 for CIFAR-10, 60 for CIFAR-100).
+        min_count: fewest images behind one centre. A class with fewer images sends nothing, because the mean of one
+            image *is* that image's feature.
+    """
+
+    clusters_per_class: int = 10
+    min_count: int = 5
+
+
+def class_prototypes(
+    features: Tensor, labels: Tensor, settings: PrototypeSettings, seed: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Cluster features class by class with k-means.
+
+    A class of n images gets ``min(k, floor(n / min_count))`` clusters; clusters that end up smaller than ``min_count``
+    are merged into their nearest neighbour.
+
+    Args:
+        features: shape ``(n, F)``.
+        labels: shape ``(n,)``.
+        settings: k and min_count.
+        seed: of k-means' start.
+
+    Returns:
+        Centres ``(P, F)``, labels ``(P,)`` and sizes ``(P,)``; every size is at least ``min_count``. P may be 0.
+    """
+    centres: list[Tensor] = [features[:0]]
+    names: list[int] = []
+    sizes: list[int] = []
+    for label in labels.unique().tolist():
+        own = features[labels == label]
+        clusters = min(settings.clusters_per_class, len(own) // settings.min_count)
+        if clusters == 0:
+            continue
+        for members in _merge_small(own, _k_means(own, clusters, seed), settings.min_count):
+            centres.append(own[members].mean(0, keepdim=True))
+            names.append(label)
+            sizes.append(int(members.sum()))
+    return torch.cat(centres), torch.tensor(names, dtype=torch.long), torch.tensor(sizes, dtype=torch.long)
+
+
+def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: merged below
+        model = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(points.numpy().astype(np.float64))
+    return torch.from_numpy(model.labels_.astype(np.int64))
+
+
+def _merge_small(points: Tensor, assignment: Tensor, min_count: int) -> list[Tensor]:
+    """Return one boolean mask for each cluster after the small ones have joined their nearest neighbour."""
+    masks = [assignment == cluster for cluster in assignment.unique().tolist()]
+    while len(masks) > 1:
+        smallest = min(range(len(masks)), key=lambda i: int(masks[i].sum()))
+        if masks[smallest].sum() >= min_count:
+            break
+        lost = masks.pop(smallest)
+        centre = points[lost].mean(0)
+        distances = [float((points[mask].mean(0) - centre).norm()) for mask in masks]
+        nearest = distances.index(min(distances))
+        masks[nearest] = masks[nearest] | lost
+    return masks

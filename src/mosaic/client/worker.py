@@ -1,0 +1,156 @@
+"""Answers requests in the name of a client. The only place where requests meet data."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from mosaic.batches import ShuffledBatches, steps_for
+from mosaic.client.objectives import LocalContext
+from mosaic.client.program import ClientProgram
+from mosaic.client.prototypes import class_prototypes
+from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.messages import (
+    ClientState,
+    Declined,
+    EvaluateReply,
+    EvaluateRequest,
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    Reply,
+    Request,
+    TrainReply,
+    TrainRequest,
+)
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.inference import predict, to_pixels
+from mosaic.phases import PhaseRunner
+from mosaic.priors import label_prior
+from mosaic.seeding import generator_for, seed_for
+from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
+from mosaic.tasks.generation import GenerationTask
+
+
+class Worker:
+    """Computes for any client; what a client remembers comes in with the request and goes out with the reply.
+
+    Args:
+        data: the federation's data; for every request only the asked client's part is touched.
+        blueprint: builds the classifier.
+        optimizer: makes the optimiser of local training.
+        program: the client's half of the algorithm.
+        phases: trains.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        data: FederatedDataModule,
+        blueprint: Blueprint,
+        optimizer: OptimizerFactory,
+        program: ClientProgram,
+        phases: PhaseRunner,
+        seed: int,
+    ) -> None:
+        self._data, self._blueprint, self._optimizer = data, blueprint, optimizer
+        self._program, self._phases, self._seed = program, phases, seed
+
+    def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
+        """Answer one request.
+
+        Args:
+            request: what is asked.
+            state: what this client remembers.
+
+        Returns:
+            The reply, and what the client remembers from now on.
+        """
+        data = self._data.client(request.client)
+        match request:
+            case TrainRequest():
+                return self._train(request, data, state)
+            case GeneratorRequest():
+                return self._generate(request, data, state), ClientState({})
+            case PrototypeRequest():
+                return self._summarise(request, data), state
+            case EvaluateRequest():
+                return self._evaluate(request, data), state
+
+    def _train(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
+        if len(data.train) == 0:
+            return Declined(request.client, "it holds no images to train on"), state
+        net = self._blueprint.build(request.model)
+        context = LocalContext(request.model, data.class_counts, self._blueprint)
+        random = generator_for(self._seed, request.round, request.client, "augment")
+        task = ClassificationTask(
+            net,
+            self._program.objective.bind(context),
+            self._optimizer,
+            request.learning_rate,
+            view=lambda images: to_pixels(self._data.augmentation(images, random)),
+        )
+        steps = steps_for(request.steps, request.epochs, len(data.train), self._data.batch_size)
+        curves = self._run(request, "train", task, data, self._data.batch_size, steps)
+        metrics = {"loss": float(curves["loss"].mean())}
+        model = net.state_dict()
+        kept = ClientState(model) if request.keep else state
+        return TrainReply(request.client, model, data.class_counts, metrics), kept
+
+    def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
+        if not state.tensors:
+            return Declined(request.client, "it has kept no trained model to guide a generator")
+        settings = self._program.generation
+        guide = self._blueprint.build(state.tensors)
+        prior = label_prior(data.class_counts, self._program.prior_epsilon)
+        seed = partial(seed_for, self._seed, request.round, request.client)
+        torch.manual_seed(seed("generator/init"))
+        task = GenerationTask(settings, guide, prior, len(data.train), seed("generator/noise"))
+        steps = steps_for(settings.steps, settings.epochs, len(data.train), settings.batch_size)
+        curves = self._run(request, "generator", task, data, settings.batch_size, steps)
+        generator = task.trained_generator().state_dict()
+        metrics = {name: float(curve[-1]) for name, curve in curves.items()}
+        if not all(bool(tensor.isfinite().all()) for tensor in generator.values()):
+            return Declined(request.client, "its generator diverged to values that are not finite")
+        return GeneratorReply(request.client, generator, data.class_counts, metrics, curves)
+
+    def _summarise(self, request: PrototypeRequest, data: ClientData) -> Reply:
+        net = self._blueprint.build(request.model)
+        features = predict(net, data.images.pixels[data.train], self._phases.device, ask=net.features)
+        labels = data.images.labels[data.train]
+        seed = seed_for(self._seed, request.round, request.client, "prototypes")
+        return PrototypeReply(request.client, *class_prototypes(features, labels, self._program.prototypes, seed))
+
+    def _evaluate(self, request: EvaluateRequest, data: ClientData) -> Reply:
+        classes = self._blueprint.num_classes
+        labels = data.images.labels[data.validation]
+        if len(labels) == 0:
+            return EvaluateReply(request.client, *torch.zeros(2, classes, dtype=torch.long))
+        net = self._blueprint.build(request.model)
+        guesses = predict(net, data.images.pixels[data.validation], self._phases.device).argmax(-1)
+        correct = labels[guesses == labels]
+        return EvaluateReply(request.client, _count(correct, classes), _count(labels, classes))
+
+    def _run(
+        self,
+        request: TrainRequest | GeneratorRequest,
+        phase: str,
+        task: ClassificationTask | GenerationTask,
+        data: ClientData,
+        batch_size: int,
+        steps: int,
+    ) -> dict[str, Tensor]:
+        batches = ShuffledBatches(
+            data.images.pixels,
+            data.images.labels,
+            batch_size=self._phases.limit_batch(batch_size),
+            steps=self._phases.limit(steps),
+            seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
+            indices=data.train,
+        )
+        return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
+
+
+def _count(labels: Tensor, classes: int) -> Tensor:
+    return torch.bincount(labels, minlength=classes)

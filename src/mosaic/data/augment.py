@@ -1,0 +1,42 @@
+"""Augment whole batches where they are: every image gets its own crop and flip, no image its own call."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Augmentation:
+    """Random crop with padding, and random horizontal flip.
+
+    Args:
+        padding: pixels of zeros around the image before a crop of its own size; 0 leaves images in place.
+        flip: whether half of the images are mirrored.
+    """
+
+    def __init__(self, padding: int = 0, flip: bool = False) -> None:
+        self.padding, self.flip = padding, flip
+
+    def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
+        """Return changed copies.
+
+        Args:
+            images: any dtype, shape ``(B, channels, H, W)``.
+            random: CPU generator; the draws are few numbers per image and do not depend on the device.
+
+        Returns:
+            Images of the same shape, dtype and device.
+        """
+        if self.padding == 0 and not self.flip:
+            return images
+        batch, _, height, width = images.shape
+        top, left = torch.randint(0, 2 * self.padding + 1, (2, batch, 1), generator=random)
+        rows = top + torch.arange(height)
+        columns = left + torch.arange(width)
+        if self.flip:
+            mirrored = torch.rand(batch, 1, generator=random) < 0.5
+            columns = torch.where(mirrored, columns.flip(1), columns)
+        padded = F.pad(images, [self.padding] * 4)
+        rows, columns = rows.to(images.device), columns.to(images.device)
+        each = torch.arange(batch, device=images.device)
+        taken = padded.permute(0, 2, 3, 1)[each[:, None, None], rows[:, :, None], columns[:, None, :]]
+        return taken.permute(0, 3, 1, 2)

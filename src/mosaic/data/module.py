@@ -1,0 +1,161 @@
+"""The data of a federation: one data set, dealt out to clients, each with validation images of its own."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from mosaic.batches import own_share
+from mosaic.data.augment import Augmentation
+from mosaic.data.images import Images, ImageSet, pixel_statistics
+from mosaic.data.partition import Partition, class_counts, hold_out
+from mosaic.data.sources import Source
+from mosaic.errors import MosaicError
+from mosaic.nets.blueprint import Blueprint, ClassifierFactory
+
+
+@dataclass(frozen=True)
+class ClientData:
+    """What one client owns: views into the common tensor, no copies.
+
+    Attributes:
+        images: the whole training set; a client looks only at its own indices.
+        train: indices to train on.
+        validation: indices to validate on.
+        class_counts: images to train on per class, shape ``(C,)``.
+    """
+
+    images: Images
+    train: Tensor
+    validation: Tensor
+    class_counts: Tensor
+
+
+class FederatedDataModule(LightningDataModule):
+    """Deals a data set out to clients.
+
+    Args:
+        source: where images come from.
+        partition: who holds which training image.
+        seed: of the partition and the validation split; apart from the run's seed.
+        validation_share: of each client's images, held out to judge models; the test split is never used for that.
+        batch_size: of local training, over all devices.
+        augmentation: what local training does to images.
+        mean: pixel mean per channel in ``[0, 1]``; measured on the training images when not given.
+        std: pixel standard deviation per channel; measured when not given.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        partition: Partition,
+        seed: int = 0,
+        validation_share: float = 0.1,
+        batch_size: int = 64,
+        augmentation: Augmentation = Augmentation(),
+        mean: list[float] | None = None,
+        std: list[float] | None = None,
+    ) -> None:
+        super().__init__()
+        if not 0 <= validation_share < 1:
+            raise MosaicError(f"data.validation_share: expected a share in [0, 1), got {validation_share}")
+        if batch_size < 2:
+            raise MosaicError(f"data.batch_size: expected at least 2, got {batch_size}: BatchNorm needs two images")
+        self.source, self.partition = source, partition
+        self.seed, self.validation_share = seed, validation_share
+        self.batch_size, self.augmentation = batch_size, augmentation
+        self._mean, self._std = mean, std
+
+    @property
+    def num_clients(self) -> int:
+        """Number of clients, N."""
+        return self.partition.num_clients
+
+    @cached_property
+    def images(self) -> ImageSet:
+        """The data set, loaded on first use and kept."""
+        return self.source.load()
+
+    @cached_property
+    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Every client's training and validation indices."""
+        labels = self.images.train.labels.numpy()
+        parts = self.partition.split(labels, self.seed)
+        return [hold_out(labels, part, self.validation_share, (self.seed, i)) for i, part in enumerate(parts)]
+
+    @cached_property
+    def class_counts(self) -> Tensor:
+        """Training images per client and class, shape ``(N, C)``."""
+        labels = self.images.train.labels.numpy()
+        return torch.from_numpy(np.stack([class_counts(labels[t], self.images.num_classes) for t, _ in self.splits]))
+
+    def client(self, client: int) -> ClientData:
+        """Return what one client owns."""
+        train, validation = self.splits[client]
+        counts = self.class_counts[client]
+        return ClientData(self.images.train, torch.from_numpy(train), torch.from_numpy(validation), counts)
+
+    def blueprint(self, factory: ClassifierFactory) -> Blueprint:
+        """Join a network with the public facts of this data set.
+
+        Raises:
+            MosaicError: ``mean`` or ``std`` do not fit the images.
+        """
+        channels = self.images.train.shape[0]
+        for key, given in (("mean", self._mean), ("std", self._std)):
+            if given is not None and len(given) != channels:
+                raise MosaicError(f"data.{key}: expected {channels} numbers, one per channel, got {len(given)}")
+        mean, std = self._mean, self._std
+        if mean is None or std is None:
+            measured = pixel_statistics(self.images.train)
+            mean, std = mean or list(measured[0]), std or list(measured[1])
+        return Blueprint(factory, self.images.train.shape, self.images.num_classes, tuple(mean), tuple(std))
+
+    def setup(self, stage: str) -> None:
+        """Load and split now, so that errors come before anything is trained."""
+        _ = self.class_counts
+
+    def val_dataloader(self) -> "OrderedBatches":
+        """Return the validation images of all clients."""
+        return OrderedBatches(self.images.train, np.concatenate([validation for _, validation in self.splits]))
+
+    def test_dataloader(self) -> "OrderedBatches":
+        """Return the test images."""
+        return OrderedBatches(self.images.test, np.arange(len(self.images.test)))
+
+    def predict_dataloader(self) -> "OrderedBatches":
+        """Return the test images."""
+        return self.test_dataloader()
+
+    def write_partition(self, path: Path) -> None:
+        """Write who holds what as JSON: indices to train on and to validate on, per client."""
+        clients = [{"train": t.tolist(), "validation": v.tolist()} for t, v in self.splits]
+        path.write_text(json.dumps({"seed": self.seed, "clients": clients}) + "\n")
+
+
+class OrderedBatches:
+    """Images in order, each exactly once; under DDP every rank takes its share, and nothing is padded.
+
+    Args:
+        images: the images.
+        indices: which of them.
+        batch_size: over all ranks.
+    """
+
+    def __init__(self, images: Images, indices: Sequence[int] | np.ndarray, batch_size: int = 512) -> None:
+        self._images = images
+        self._batches = torch.as_tensor(np.asarray(indices)).split(batch_size)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        for batch in self._batches:
+            mine = own_share(batch)
+            yield self._images.pixels[mine], self._images.labels[mine]

@@ -1,0 +1,54 @@
+"""The global model as a Lightning checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning
+import torch
+
+from mosaic.errors import MosaicError
+from mosaic.messages import StateDict
+
+_FACTS = "mosaic"
+
+
+def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> None:
+    """Write a checkpoint that ``Trainer.test`` and ``GlobalClassifier`` load.
+
+    Args:
+        path: of the file; it is written aside and renamed.
+        model: weights of the global model, normalisation included.
+        facts: what a reader should know, as plain values: rounds, image shape, class names.
+    """
+    checkpoint = {
+        "state_dict": {f"net.{name}": tensor for name, tensor in model.items()},
+        "pytorch-lightning_version": lightning.__version__,
+        "epoch": 0,
+        "global_step": 0,
+        _FACTS: dict(facts),
+    }
+    aside = path.with_suffix(".tmp")
+    torch.save(checkpoint, aside)
+    aside.replace(path)
+
+
+def check_checkpoint(path: str) -> None:
+    """Refuse what is not a checkpoint of a global model, before Lightning loads it.
+
+    Raises:
+        MosaicError: the file is missing, corrupt or foreign.
+    """
+    file = Path(path)
+    if not file.is_file():
+        raise MosaicError(
+            f"--ckpt_path: {file} is no file: expected the global.ckpt that `mosaic fit` writes in its run_dir"
+        )
+    try:
+        checkpoint = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
+    except Exception as error:  # a corrupt file raises whatever zip or pickle raise
+        raise MosaicError(
+            f"--ckpt_path: {file} is not a readable checkpoint ({type(error).__name__}): expected a global.ckpt"
+        ) from error
+    if not isinstance(checkpoint, dict) or _FACTS not in checkpoint:
+        raise MosaicError(f"--ckpt_path: {file} was not written by mosaic: expected the global.ckpt of a run directory")

@@ -1,0 +1,65 @@
+"""Measure models on the test split. Nothing here returns to an algorithm."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torchmetrics.functional.classification import multiclass_confusion_matrix
+
+from mosaic.data.images import Images
+from mosaic.nets.inference import predict
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What a model does on the test split.
+
+    Attributes:
+        accuracy: share of correct test images.
+        loss: mean cross-entropy in nats.
+        confusion: counts, rows true classes, columns guesses, shape ``(C, C)``.
+    """
+
+    accuracy: float
+    loss: float
+    confusion: Tensor
+
+
+class Evaluator:
+    """Owns the test split.
+
+    Args:
+        images: test images.
+        num_classes: C.
+        device: where to compute.
+        limit: use only the first so many images, for dry runs.
+    """
+
+    def __init__(self, images: Images, num_classes: int, device: torch.device, limit: int | None = None) -> None:
+        self._pixels, self._labels = images.pixels[:limit], images.labels[:limit]
+        self._num_classes, self._device = num_classes, device
+        self.stages: dict[str, float] = {}
+
+    def observe(self, stage: str, module: nn.Module) -> None:
+        """Keep the test accuracy of a module under a stage's name.
+
+        Args:
+            stage: for example ``"gated teacher"``.
+            module: gives logits ``(B, C)``, or ``(B, E, C)``, which counts as E models.
+        """
+        logits = predict(module, self._pixels, self._device)
+        for name, guesses in _by_model(stage, logits.argmax(-1)):
+            self.stages[name] = float((guesses == self._labels).float().mean())
+
+    def measure(self, model: nn.Module) -> Measurement:
+        """Measure the global model."""
+        logits = predict(model, self._pixels, self._device)
+        confusion = multiclass_confusion_matrix(logits.argmax(-1), self._labels, self._num_classes)
+        loss = torch.nn.functional.cross_entropy(logits, self._labels)
+        return Measurement(float(confusion.diag().sum() / len(self._labels)), float(loss), confusion)
+
+
+def _by_model(stage: str, guesses: Tensor) -> list[tuple[str, Tensor]]:
+    if guesses.dim() == 1:
+        return [(stage, guesses)]
+    return [(f"{stage} {number:02d}", column) for number, column in enumerate(guesses.unbind(1))]

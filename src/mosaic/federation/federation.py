@@ -1,0 +1,338 @@
+"""The only loop: rounds, and what happens around each of them."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor
+
+from mosaic.algorithms.base import Algorithm
+from mosaic.client.worker import Worker
+from mosaic.data.module import FederatedDataModule
+from mosaic.errors import MosaicError
+from mosaic.federation.checkpoint import save_checkpoint
+from mosaic.federation.evaluation import Evaluator, Measurement
+from mosaic.federation.executors.base import ClientExecutor
+from mosaic.federation.ledger import AccountedExecutor
+from mosaic.federation.progress import rounds_bar
+from mosaic.federation.run_directory import RunDirectory, append_only_sizes, copy_append_only, cut_back
+from mosaic.federation.schedule import Schedule
+from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
+from mosaic.federation.tracking import SilentTracker, Tracker, peak_memory_bytes
+from mosaic.figures import confusion_matrix, partition_heat_map
+from mosaic.messages import Reply, TrainReply
+from mosaic.nets.blueprint import Blueprint
+from mosaic.phases import PhaseRunner
+from mosaic.seeding import SERVER, seed_for
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext, RoundPlan
+from mosaic.server.state import ServerState
+from mosaic.tasks.classification import OptimizerFactory
+
+log = logging.getLogger(__name__)
+
+SMALLEST_JUDGED_CLIENT = 20
+"""Validation images below which a client's accuracy is too coarse to be called the worst."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a federation works on.
+
+    Attributes:
+        algorithm: one round of it.
+        executor: reaches the clients.
+        data: the images and who holds them.
+        blueprint: builds the classifier.
+        optimizer: makes the optimiser of local training.
+        phases: trains.
+        seed: of everything but the partition.
+        config: the parsed configuration as plain values, for the run directory.
+    """
+
+    algorithm: Algorithm
+    executor: ClientExecutor
+    data: FederatedDataModule
+    blueprint: Blueprint
+    optimizer: OptimizerFactory
+    phases: PhaseRunner
+    seed: int
+    config: Mapping[str, Any]
+
+
+class Federation:
+    """Runs an algorithm for a number of rounds.
+
+    Args:
+        run_dir: folder of the run; it must be new, unless ``--ckpt_path`` goes on with it.
+        schedule: which round does what.
+        snapshot_every: rounds between snapshots; the last round always gets one.
+        keep_snapshots: how many are kept.
+        validate_every: rounds between judgements of the global model by the clients' validation images.
+    """
+
+    def __init__(
+        self,
+        run_dir: str = "runs/mosaic",
+        schedule: Schedule = Schedule(),
+        snapshot_every: int = 1,
+        keep_snapshots: int = 2,
+        validate_every: int = 1,
+    ) -> None:
+        for name, value in (("snapshot_every", snapshot_every), ("keep_snapshots", keep_snapshots)):
+            if value < 1:
+                raise MosaicError(f"federation.{name}: expected at least 1, got {value}")
+        self.run_dir, self.schedule = run_dir, schedule
+        self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
+
+    def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
+        """Run all rounds that are left.
+
+        Args:
+            job: what to work on.
+            ckpt_path: nothing, ``auto``, ``last``, or a path of a snapshot or a run.
+
+        Returns:
+            The run's folder; after a dry run it is gone.
+
+        Raises:
+            MosaicError: the request cannot be carried out; nothing was written.
+        """
+        if not job.phases.dry_run:
+            return self._fit(job, RunDirectory(self.run_dir), self.schedule, ckpt_path)
+        with tempfile.TemporaryDirectory(prefix="mosaic-dry-run-") as folder:
+            one_round = Schedule(collaborative_rounds=1, local_steps=1, fine_tune_rounds=0)
+            return self._fit(job, RunDirectory(Path(folder) / "run"), one_round, None)
+
+    def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
+        device = job.phases.device
+        writes = job.phases.is_first_rank
+        start = self._start(job, directory, ckpt_path, writes)
+        tracker: Tracker | SilentTracker = SilentTracker()
+        if writes:
+            tracker = Tracker(directory.metrics, directory.tensorboard, start.round)
+        evaluator = Evaluator(
+            job.data.images.test, job.blueprint.num_classes, device, limit=8 if job.phases.dry_run else None
+        )
+        evaluator.stages.update(start.stages)
+        run = Run(job, schedule, start, tracker, evaluator, directory, self)
+        worker = Worker(job.data, job.blueprint, job.optimizer, job.algorithm.program, job.phases, job.seed)
+        job.executor.start(worker)
+        try:
+            run.finish(run.rounds(start.round + 1))
+        finally:
+            job.executor.close()
+            if isinstance(tracker, Tracker):
+                tracker.close()
+        return directory.path
+
+    def _start(self, job: Job, directory: RunDirectory, ckpt_path: str | None, writes: bool) -> Snapshot:
+        """Find or make the state to start from; only the first rank touches the disk."""
+        found = find_snapshot(ckpt_path, directory.path)
+        if found is None:
+            initial = job.blueprint.initial(seed_for(job.seed, 0, SERVER, "init"))
+            if writes:
+                directory.create(job.config)
+                self._write_partition(job, directory)
+            return Snapshot(0, ServerState(initial))
+        snapshot, source = Snapshot.read(found), found.parent.parent
+        job.executor.states.update(snapshot.clients)
+        if not writes:
+            return snapshot
+        RunDirectory(source).check_same(job.config, snapshot.round)
+        if source.resolve() != directory.path.resolve():
+            directory.create(job.config)
+            copy_append_only(source, directory.path, snapshot.sizes)
+            self._write_partition(job, directory)
+        elif found != list_snapshots(directory.rounds)[-1]:
+            raise MosaicError(
+                f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
+                "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
+            )
+        cut_back(directory.path, snapshot.sizes)
+        log.info("going on after round %d of %s", snapshot.round, source)
+        return snapshot
+
+    def _write_partition(self, job: Job, directory: RunDirectory) -> None:
+        job.data.write_partition(directory.path / "partition.json")
+        counts = job.data.class_counts.numpy()
+        partition_heat_map(counts, job.data.images.class_names).savefig(directory.path / "partition.png")
+
+
+class Run:
+    """The rounds of one run in one process.
+
+    Args:
+        job: what to work on.
+        schedule: which round does what.
+        start: the state to go on from.
+        tracker: where traces go.
+        evaluator: measures the test split.
+        directory: the run's folder.
+        settings: how often to snapshot and to validate.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        schedule: Schedule,
+        start: Snapshot,
+        tracker: Tracker | SilentTracker,
+        evaluator: Evaluator,
+        directory: RunDirectory,
+        settings: Federation,
+    ) -> None:
+        self._job, self._schedule, self._tracker = job, schedule, tracker
+        self._evaluator, self._directory, self._settings = evaluator, directory, settings
+        self._ledger = start.ledger
+        self._state = start.server
+        self._losses: list[float] = []
+        self._executor = AccountedExecutor(job.executor, self._ledger, self._note)
+
+    def rounds(self, first: int) -> Measurement:
+        """Run the rounds from ``first`` on; return the last measurement of the global model."""
+        if isinstance(self._tracker, Tracker):
+            names = self._job.data.images.class_names
+            self._tracker.figure("data/partition", partition_heat_map(self._job.data.class_counts.numpy(), names))
+        with rounds_bar(first, self._schedule.rounds) as bar:
+            for round in bar:
+                measurement = self._round(round)
+                if round % self._settings.snapshot_every == 0 or round == self._schedule.rounds:
+                    self._snapshot(round)
+        if first > self._schedule.rounds:
+            log.info("all %d rounds are done already", self._schedule.rounds)
+            measurement = self._measure()
+        return measurement
+
+    def finish(self, measurement: Measurement) -> None:
+        """Write the final model and figures."""
+        if not isinstance(self._tracker, Tracker):
+            return
+        names = self._job.data.images.class_names
+        summary = {
+            "algorithm": type(self._job.algorithm).__name__,
+            "seed": self._job.seed,
+            "partition_seed": self._job.data.seed,
+            "rounds": self._schedule.rounds,
+            "test_accuracy": measurement.accuracy,
+            "test_loss": measurement.loss,
+            "stages": self._evaluator.stages,
+            **self._ledger.totals(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
+        self._tracker.hyper_parameters(
+            {"algorithm": summary["algorithm"], "seed": self._job.seed, "clients": self._job.data.num_clients},
+            {"final/test_accuracy": measurement.accuracy, "final/test_loss": measurement.loss},
+        )
+        facts = {
+            "rounds": self._schedule.rounds,
+            "image_shape": list(self._job.blueprint.image_shape),
+            "class_names": list(names),
+        }
+        save_checkpoint(self._directory.checkpoint, self._state.model, facts)
+        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
+
+    def _round(self, round: int) -> Measurement:
+        started = perf_counter()
+        before = self._ledger.totals()
+        plan = self._plan(round)
+        self._tracker.round = round
+        self._losses.clear()
+        context = RoundContext(
+            plan,
+            self._job.seed,
+            self._job.blueprint,
+            self._job.phases,
+            self._evaluator.observe,
+            self._tracker,
+            self._ledger.measure,
+        )
+        cohort = Cohort(self._executor, plan)
+        self._state = self._job.algorithm.round(self._state, cohort, context)
+        with self._ledger.measure("evaluation"):
+            measurement = self._measure()
+        validation = self._validate(cohort, plan)
+        self._write_row(plan, measurement, validation, before, perf_counter() - started)
+        return measurement
+
+    def _plan(self, round: int) -> RoundPlan:
+        fine_tunes = self._job.algorithm.distils
+        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, fine_tunes)
+        return replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
+
+    def _measure(self) -> Measurement:
+        return self._evaluator.measure(self._job.blueprint.build(self._state.model))
+
+    def _validate(self, cohort: Cohort, plan: RoundPlan) -> tuple[float, float]:
+        """Return accuracy over all validation images and that of the worst client; nan where there is none."""
+        if plan.round % self._settings.validate_every and plan.round != self._schedule.rounds:
+            return float("nan"), float("nan")
+        correct, total = (counts.sum(1) for counts in cohort.evaluate(self._state.model))
+        judged = total >= SMALLEST_JUDGED_CLIENT
+        worst = float((correct[judged] / total[judged]).min()) if judged.any() else float("nan")
+        return share(correct.sum(), total.sum()), worst
+
+    def _write_row(
+        self,
+        plan: RoundPlan,
+        measurement: Measurement,
+        validation: tuple[float, float],
+        before: Mapping[str, Mapping[str, float]],
+        seconds: float,
+    ) -> None:
+        after = self._ledger.totals()
+        bytes_down, bytes_up = (
+            sum(after[way].values()) - sum(before[way].values()) for way in ("bytes_down", "bytes_up")
+        )
+        loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
+        log.info(
+            "round %d/%d  local loss %.3f  test accuracy %.2f %%  validation %.2f %%  %.1f s",
+            plan.round,
+            self._schedule.rounds,
+            loss,
+            100 * measurement.accuracy,
+            100 * validation[0],
+            seconds,
+        )
+        row = {
+            "server/test_accuracy": measurement.accuracy,
+            "server/test_loss": measurement.loss,
+            "clients/validation_accuracy": validation[0],
+            "clients/worst_validation_accuracy": validation[1],
+            "clients/train_loss": loss,
+            "comm/bytes_down": bytes_down,
+            "comm/bytes_up": bytes_up,
+            "time/round_seconds": seconds,
+        }
+        if isinstance(self._tracker, Tracker):
+            for name, value in row.items():
+                if value == value:  # not nan
+                    self._tracker.scalar(name, value)
+            for phase, value in after["seconds"].items():
+                self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
+            columns = {name.split("/")[1]: value for name, value in row.items()}
+            self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
+
+    def _snapshot(self, round: int) -> None:
+        if not isinstance(self._tracker, Tracker):
+            return
+        self._tracker.flush()
+        sizes = append_only_sizes(self._directory.path)
+        states = dict(self._job.executor.states)
+        snapshot = Snapshot(round, self._state, states, self._ledger, self._evaluator.stages, sizes)
+        snapshot.write(self._directory.rounds, self._settings.keep_snapshots)
+
+    def _note(self, reply: Reply) -> None:
+        if isinstance(reply, TrainReply):
+            self._losses.append(reply.metrics["loss"])
+
+
+def share(part: Tensor, whole: Tensor) -> float:
+    """Return ``part / whole``, nan where the whole is zero."""
+    return float(part / whole) if whole > 0 else float("nan")

@@ -1,0 +1,88 @@
+"""The books of a run: bytes for each kind of message, seconds for each phase."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mosaic.codec import size_in_bytes
+from mosaic.messages import Executor, Reply, Request
+
+
+@dataclass
+class Ledger:
+    """Sums since the start of the run; saved in snapshots.
+
+    Attributes:
+        bytes_down: server to clients, by request class.
+        bytes_up: clients to server, by request class.
+        seconds: wall time by phase.
+    """
+
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def measure(self, phase: str) -> Iterator[None]:
+        """Book the time of a block under a phase."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+
+    def book_exchange(self, request: Request, reply: Reply) -> None:
+        """Book the bytes of one request and its reply."""
+        kind = type(request).__name__.removesuffix("Request")
+        self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
+        self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
+
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """Return a copy of all sums as plain values."""
+        return asdict(self)
+
+
+class AccountedExecutor:
+    """An executor that books what passes through it.
+
+    Args:
+        executor: carries the requests.
+        ledger: the books.
+        on_reply: is shown every reply, for metrics.
+    """
+
+    def __init__(self, executor: Executor, ledger: Ledger, on_reply: Callable[[Reply], None]) -> None:
+        self._executor, self._ledger, self._on_reply = executor, ledger, on_reply
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Yield one reply for each request, in order; only the executor's own time is booked."""
+        sent: list[Request] = []
+
+        def remember() -> Iterator[Request]:
+            for request in requests:
+                sent.append(request)
+                yield request
+
+        replies = self._executor.map(remember())
+        while True:
+            start = time.perf_counter()
+            reply = next(replies, None)
+            elapsed = time.perf_counter() - start
+            if reply is None:
+                return
+            request = sent.pop(0)
+            phase = _PHASES[type(request).__name__]
+            self._ledger.seconds[phase] = self._ledger.seconds.get(phase, 0.0) + elapsed
+            self._ledger.book_exchange(request, reply)
+            self._on_reply(reply)
+            yield reply
+
+
+_PHASES = {
+    "TrainRequest": "local training",
+    "GeneratorRequest": "generators",
+    "PrototypeRequest": "prototypes",
+    "EvaluateRequest": "validation",
+}

@@ -1,0 +1,54 @@
+"""What people see while a run goes on: a bar for rounds and a line for each phase."""
+
+import logging
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+log = logging.getLogger("mosaic")
+
+
+def configure_logging() -> None:
+    """Send the package's log to standard error: rich on a terminal, plain lines elsewhere."""
+    log.handlers.clear()
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=_console(), show_path=False, show_level=False, log_time_format="%H:%M:%S")
+    else:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    log.propagate = False
+
+
+def _console() -> Console:
+    global _shared_console
+    if _shared_console is None:
+        _shared_console = Console(stderr=True)
+    return _shared_console
+
+
+_shared_console: Console | None = None
+
+
+@contextmanager
+def rounds_bar(first: int, last: int) -> Iterator[Iterator[int]]:
+    """Yield the rounds from ``first`` to ``last`` under a bar, if this is a terminal."""
+    if not sys.stderr.isatty():
+        yield iter(range(first, last + 1))
+        return
+    columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=_console(), transient=True) as progress:
+        bar = progress.add_task("rounds", total=last, completed=first - 1)
+
+        def advance() -> Iterator[int]:
+            for round in range(first, last + 1):
+                yield round
+                progress.advance(bar)
+
+        yield advance()

@@ -1,0 +1,184 @@
+"""The folder of one run: created once, never overwritten, continued only by the same configuration."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from mosaic.errors import MosaicError
+from mosaic.federation.schedule import Schedule
+
+FREE_TO_CHANGE = (
+    "ckpt_path",
+    "weights_only",
+    "executor",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.num_nodes",
+    "trainer.strategy",
+    "trainer.logger",
+    "trainer.log_every_n_steps",
+    "federation.run_dir",
+    "federation.snapshot_every",
+    "federation.keep_snapshots",
+)
+"""Keys that may differ between stop and resume; the schedule may grow, as long as finished rounds stay as they were."""
+
+
+class RunDirectory:
+    """Paths inside a run's folder.
+
+    Args:
+        path: of the folder, which need not exist.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def config(self) -> Path:
+        """The run's configuration."""
+        return self.path / "config.yaml"
+
+    @property
+    def rounds(self) -> Path:
+        """Folder of the snapshots."""
+        return self.path / "rounds"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per round."""
+        return self.path / "metrics.csv"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Folder of the event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The final global model as a Lightning checkpoint."""
+        return self.path / "global.ckpt"
+
+    @property
+    def summary(self) -> Path:
+        """Final figures."""
+        return self.path / "summary.json"
+
+    def create(self, config: Mapping[str, Any]) -> None:
+        """Make the folder and write configuration and environment into it.
+
+        Raises:
+            MosaicError: something is there already.
+        """
+        if self.path.exists() and any(self.path.iterdir()):
+            raise MosaicError(
+                f"{self.path} exists and a run is never overwritten: choose another name with --federation.run_dir, "
+                "or go on with it with --ckpt_path auto"
+            )
+        self.rounds.mkdir(parents=True)
+        self.tensorboard.mkdir()
+        self.config.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        (self.path / "environment.json").write_text(json.dumps(describe_environment(), indent=2) + "\n")
+
+    def check_same(self, config: Mapping[str, Any], finished_rounds: int) -> None:
+        """Compare a configuration with the one that the run was started with.
+
+        Raises:
+            MosaicError: a key differs that must not, or the folder holds no run.
+        """
+        if not self.config.is_file():
+            raise MosaicError(f"{self.path} holds no run ({self.config.name} is missing): check --ckpt_path")
+        before, now = yaml.safe_load(self.config.read_text()), dict(config)
+        changed = sorted(
+            key
+            for key, value in _differences(before, now)
+            if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+            and not key.startswith("federation.schedule.")
+        )
+        if not _same_past(before, now, finished_rounds):
+            changed.append(f"federation.schedule (rounds 1..{finished_rounds} would have been other ones)")
+        if changed:
+            raise MosaicError(
+                f"{self.path} was started with another configuration; changed: {', '.join(changed)}: "
+                "take these back, or start a new run with --federation.run_dir"
+            )
+
+
+def cut_back(root: Path, sizes: Mapping[str, int]) -> None:
+    """Return append-only files to the lengths that they had at a snapshot.
+
+    Args:
+        root: the run's folder.
+        sizes: length in bytes by path relative to ``root``; event files that are not named are removed.
+    """
+    for name, size in sizes.items():
+        os.truncate(root / name, size)
+    for file in (root / "tensorboard").glob("events.*"):
+        if str(file.relative_to(root)) not in sizes:
+            file.unlink()
+
+
+def append_only_sizes(root: Path) -> dict[str, int]:
+    """Return the present length in bytes of metrics and event files, by path relative to ``root``."""
+    files = [root / "metrics.csv", *sorted((root / "tensorboard").glob("events.*"))]
+    return {str(file.relative_to(root)): file.stat().st_size for file in files if file.exists()}
+
+
+def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> None:
+    """Copy metrics and event files of one run into another's folder."""
+    for name in sizes:
+        shutil.copyfile(source / name, target / name)
+
+
+def describe_environment() -> dict[str, Any]:
+    """Return versions, hardware and the commit of the working directory."""
+    packages = {}
+    for name in (
+        "mosaic",
+        "lightning",
+        "torch",
+        "torchvision",
+        "torchmetrics",
+        "numpy",
+        "scikit-learn",
+        "flwr-datasets",
+    ):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "gpus": gpus,
+        "packages": packages,
+        "git_commit": commit or None,
+    }
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        keys = sorted({*before, *now})
+        nested = [_differences(before.get(key), now.get(key), f"{prefix}{key}.") for key in keys]
+        return [difference for differences in nested for difference in differences]
+    return [] if before == now else [(prefix.removesuffix("."), now)]
+
+
+def _same_past(before: Mapping[str, Any], now: Mapping[str, Any], finished_rounds: int) -> bool:
+    old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
+    return new.rounds >= finished_rounds and all(
+        old.plan(round, 2, seed=0) == new.plan(round, 2, seed=0) for round in range(1, finished_rounds + 1)
+    )

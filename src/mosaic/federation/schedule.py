@@ -1,0 +1,107 @@
+"""Which round does what, named once for all algorithms."""
+
+from dataclasses import dataclass
+
+import torch
+
+from mosaic.errors import MosaicError
+from mosaic.seeding import SERVER, generator_for
+from mosaic.server.context import RoundPlan
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Collaborative rounds, then fine-tuning rounds; some rounds form experts and distil.
+
+    Every local step counts in every comparison: an algorithm that forms no experts takes ``expert_steps`` all the same.
+
+    Attributes:
+        collaborative_rounds: rounds at ``learning_rate`` (released: 300 for CIFAR-10, 1000 for CIFAR-100).
+        local_steps: optimiser steps of each client in a round (released: 10 and 20).
+        local_epochs: passes over a client's images; when positive they replace ``local_steps``.
+        expert_steps: steps of the uploads that form experts; as ``local_steps`` when not given.
+        distill_rounds: rounds after which the server distils; after the last collaborative one when not given.
+        fine_tune_rounds: rounds after the collaborative ones (released: 80).
+        learning_rate: of local training (released: 0.01).
+        fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4). Algorithms that distil
+            nothing have nothing to fine-tune and keep ``learning_rate``.
+        participation: share of the clients that take part in a round, in ``(0, 1]``.
+    """
+
+    collaborative_rounds: int = 10
+    local_steps: int = 20
+    local_epochs: float = 0.0
+    expert_steps: int | None = None
+    distill_rounds: list[int] | None = None
+    fine_tune_rounds: int = 3
+    learning_rate: float = 0.01
+    fine_tune_learning_rate: float = 1e-4
+    participation: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be run.
+
+        Raises:
+            MosaicError: a value is out of its range.
+        """
+        if self.collaborative_rounds < 1 or self.fine_tune_rounds < 0:
+            raise MosaicError(
+                "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "
+                f"got {self.collaborative_rounds} and {self.fine_tune_rounds}"
+            )
+        if self.local_steps < 1 or (self.expert_steps or 1) < 1:
+            raise MosaicError(
+                "federation.schedule: expected local_steps and expert_steps of at least 1, "
+                f"got {self.local_steps} and {self.expert_steps}"
+            )
+        if not 0 < self.participation <= 1:
+            raise MosaicError(
+                f"federation.schedule.participation: expected a share in (0, 1], got {self.participation}"
+            )
+        outside = [r for r in self.distills_after if not 1 <= r <= self.rounds]
+        if outside:
+            raise MosaicError(f"federation.schedule.distill_rounds: expected rounds in 1..{self.rounds}, got {outside}")
+
+    @property
+    def rounds(self) -> int:
+        """Number of rounds."""
+        return self.collaborative_rounds + self.fine_tune_rounds
+
+    @property
+    def distills_after(self) -> list[int]:
+        """Rounds after which the server distils."""
+        return [self.collaborative_rounds] if self.distill_rounds is None else self.distill_rounds
+
+    def plan(self, round: int, num_clients: int, seed: int, fine_tunes: bool = True) -> RoundPlan:
+        """Return the row of one round.
+
+        Args:
+            round: from 1.
+            num_clients: N.
+            seed: the run's seed; it decides who takes part.
+            fine_tunes: whether the algorithm has a distilled model that wants a smaller rate.
+        """
+        distils = round in self.distills_after
+        small = fine_tunes and round > self.collaborative_rounds
+        return RoundPlan(
+            round=round,
+            clients=self._participants(round, num_clients, seed),
+            steps=self.expert_steps if distils and self.expert_steps else self.local_steps,
+            epochs=0.0 if distils and self.expert_steps else self.local_epochs,
+            learning_rate=self.fine_tune_learning_rate if small else self.learning_rate,
+            distils=distils,
+        )
+
+    def _participants(self, round: int, num_clients: int, seed: int) -> tuple[int, ...]:
+        count = max(1, round_half_up(self.participation * num_clients))
+        chosen = torch.randperm(num_clients, generator=generator_for(seed, round, SERVER, "participants"))[:count]
+        return tuple(sorted(chosen.tolist()))
+
+
+def round_half_up(value: float) -> int:
+    """Round to the nearest integer, halves upwards.
+
+    >>> [round_half_up(value) for value in (0.4, 0.5, 2.5)]
+    [0, 1, 3]
+    """
+    return int(value + 0.5)

@@ -1,0 +1,107 @@
+"""Where a run leaves its traces: one TensorBoard stream and one table of rounds."""
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import make_grid
+
+from mosaic import figures
+
+
+class Tracker:
+    """Writes metrics.csv and the event files of a run.
+
+    Args:
+        metrics: path of the table.
+        tensorboard: folder of the event files.
+        round: the last finished round; what comes belongs to the next one.
+    """
+
+    def __init__(self, metrics: Path, tensorboard: Path, round: int) -> None:
+        self._metrics = metrics
+        self._writer = SummaryWriter(str(tensorboard))
+        self.round = round + 1
+
+    def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
+        """Write curves over their own steps, at most about 200 points of each."""
+        for name, values in curves.items():
+            for step in range(0, len(values), max(1, len(values) // 200)):
+                self._writer.add_scalar(f"{prefix}/{name}", float(values[step]), step)
+
+    def images(self, name: str, images: Tensor) -> None:
+        """Write a grid of pixels ``(B, channels, H, W)``, enlarged so that small images can be seen."""
+        if len(images) == 0:
+            return
+        factor = max(1, 64 // images.shape[-1])
+        grid = make_grid(interpolate(images.float().cpu(), scale_factor=factor), nrow=8, padding=2, pad_value=1.0)
+        self._writer.add_image(name, grid, self.round)
+
+    def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
+        """Write a picture of a matrix."""
+        self.figure(name, figures.heat_map(values.float().cpu().numpy(), rows, columns, title=name.split("/")[-1]))
+
+    def figure(self, name: str, figure: Figure) -> None:
+        """Write a figure."""
+        self._writer.add_figure(name, figure, self.round)
+
+    def scalar(self, name: str, value: float) -> None:
+        """Write one number of this round."""
+        self._writer.add_scalar(name, value, self.round)
+
+    def row(self, values: Mapping[str, float | int | str]) -> None:
+        """Append one row to the table of rounds."""
+        fresh = not self._metrics.exists()
+        with self._metrics.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(values))
+            if fresh:
+                writer.writeheader()
+            writer.writerow(values)
+
+    def hyper_parameters(self, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> None:
+        """Write the run's settings beside its final figures."""
+        plain = {
+            key: value if isinstance(value, int | float | str | bool) else str(value)
+            for key, value in parameters.items()
+        }
+        self._writer.add_hparams(plain, dict(metrics), run_name=".")
+
+    def flush(self) -> None:
+        """Bring everything to disk."""
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Bring everything to disk and stop."""
+        self._writer.close()
+
+
+class SilentTracker:
+    """Takes everything and writes nothing: for every rank but the first."""
+
+    round = 0
+
+    def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
+        """Ignore curves."""
+
+    def images(self, name: str, images: Tensor) -> None:
+        """Ignore images."""
+
+    def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
+        """Ignore a matrix."""
+
+    def scalar(self, name: str, value: float) -> None:
+        """Ignore a number."""
+
+
+def peak_memory_bytes() -> int:
+    """Return the largest memory of this process so far: on the GPU where there is one, resident otherwise."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return torch.cuda.max_memory_allocated()
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

@@ -1,0 +1,83 @@
+"""Arrays in, matplotlib figures out."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+
+_INK = "#1f2430"
+
+
+def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw who holds how many images of which class.
+
+    Args:
+        class_counts: images per client and class, shape ``(N, C)``.
+        class_names: C names.
+    """
+    return heat_map(
+        class_counts, rows="client", columns="class", title="Images per client and class", column_names=class_names
+    )
+
+
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+    """Draw a confusion matrix as shares of each true class.
+
+    Args:
+        counts: rows true classes, columns guesses, shape ``(C, C)``.
+        class_names: C names.
+    """
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    figure = heat_map(
+        shares, rows="true class", columns="guess", title="Confusion on the test split", column_names=class_names
+    )
+    axes = figure.axes[0]
+    if len(class_names) <= 30:
+        axes.set_yticks(range(len(class_names)), class_names)
+    return figure
+
+
+def heat_map(
+    values: np.ndarray, rows: str, columns: str, title: str = "", column_names: Sequence[str] | None = None
+) -> Figure:
+    """Draw a matrix; small ones with their numbers.
+
+    Args:
+        values: shape ``(R, K)``.
+        rows: what a row is.
+        columns: what a column is.
+        title: above the picture.
+        column_names: K names; shown when there are at most 30.
+    """
+    height, width = values.shape
+    figure = Figure(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
+    axes = figure.add_subplot()
+    picture = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=max(float(values.max()), 1e-9))
+    axes.set_xlabel(columns, color=_INK)
+    axes.set_ylabel(rows, color=_INK)
+    axes.set_title(title, loc="left", color=_INK, fontsize=11)
+    if height <= 30:
+        axes.set_yticks(range(height))
+    if column_names is not None and width <= 30:
+        long = max(len(name) for name in column_names) > 3
+        axes.set_xticks(range(width), column_names, rotation=45 if long else 0, ha="right" if long else "center")
+    elif width <= 30:
+        axes.set_xticks(range(width))
+    if height * width <= 400:
+        _write_numbers(figure, values)
+    figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03).outline.set_visible(False)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.tick_params(length=0, labelsize=8, colors=_INK)
+    figure.tight_layout()
+    return figure
+
+
+def _write_numbers(figure: Figure, values: np.ndarray) -> None:
+    axes, dark = figure.axes[0], 0.55 * float(values.max())
+    whole = np.issubdtype(values.dtype, np.integer)
+    for row, column in zip(*np.nonzero(values >= (1 if whole else 0.005)), strict=True):
+        value = values[row, column]
+        text = f"{value:d}" if whole else f"{value:.2f}".removeprefix("0")
+        color = "white" if value > dark else _INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)

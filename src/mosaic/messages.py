@@ -1,0 +1,156 @@
+"""Everything that crosses between server and client, and nothing else does.
+
+There is one reply class for each request class; beside them stand the two ways in which a client can say no. Messages
+hold tensors and plain numbers, never objects, so the same bytes could cross a network.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from mosaic.codec import wire
+
+StateDict = dict[str, Tensor]
+"""Parameters and buffers of a network by name."""
+
+
+@wire
+@dataclass(frozen=True)
+class TrainRequest:
+    """Train the model on the client's own images.
+
+    Attributes:
+        client: who is asked.
+        round: communication round, from 1.
+        model: weights to start from.
+        steps: optimiser steps.
+        epochs: passes over the client's images; when positive they replace ``steps``.
+        learning_rate: rate of the client's optimiser.
+        keep: whether the client keeps its trained model, because a later request of the same round needs it.
+    """
+
+    client: int
+    round: int
+    model: StateDict
+    steps: int
+    epochs: float
+    learning_rate: float
+    keep: bool
+
+
+@wire
+@dataclass(frozen=True)
+class TrainReply:
+    """A locally trained model with the label counts of the images that it was trained on, shape ``(C,)``."""
+
+    client: int
+    model: StateDict
+    class_counts: Tensor
+    metrics: dict[str, float]
+
+    @property
+    def num_examples(self) -> int:
+        """Images that the model was trained on."""
+        return int(self.class_counts.sum())
+
+
+@wire
+@dataclass(frozen=True)
+class GeneratorRequest:
+    """Train a generator of the client's own images, guided by the model that it uploaded last."""
+
+    client: int
+    round: int
+
+
+@wire
+@dataclass(frozen=True)
+class GeneratorReply:
+    """A generator of one client's images: weights, label counts ``(C,)``, and loss curves ``(steps,)``."""
+
+    client: int
+    generator: StateDict
+    class_counts: Tensor
+    metrics: dict[str, float]
+    curves: dict[str, Tensor]
+
+
+@wire
+@dataclass(frozen=True)
+class PrototypeRequest:
+    """Summarise the client's images as cluster centres in the feature space of this model."""
+
+    client: int
+    round: int
+    model: StateDict
+
+
+@wire
+@dataclass(frozen=True)
+class PrototypeReply:
+    """Cluster centres ``(P, F)``, their labels ``(P,)`` and how many images each stands for ``(P,)``."""
+
+    client: int
+    prototypes: Tensor
+    labels: Tensor
+    sizes: Tensor
+
+
+@wire
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """Count how many of the client's validation images this model gets right."""
+
+    client: int
+    round: int
+    model: StateDict
+
+
+@wire
+@dataclass(frozen=True)
+class EvaluateReply:
+    """Correct and total validation images per class, both ``(C,)``."""
+
+    client: int
+    correct: Tensor
+    total: Tensor
+
+
+@wire
+@dataclass(frozen=True)
+class Declined:
+    """The client cannot answer this request and says why; the round goes on without it."""
+
+    client: int
+    reason: str
+
+
+@wire
+@dataclass(frozen=True)
+class Failed:
+    """The client's code raised; the round stops and shows the client's traceback."""
+
+    client: int
+    traceback: str
+
+
+Request = TrainRequest | GeneratorRequest | PrototypeRequest | EvaluateRequest
+Reply = TrainReply | GeneratorReply | PrototypeReply | EvaluateReply | Declined | Failed
+
+
+@wire
+@dataclass(frozen=True)
+class ClientState:
+    """What a client remembers between requests: tensors by name. It goes between worker and executor only."""
+
+    tensors: StateDict
+
+
+class Executor(Protocol):
+    """Carries requests to clients, wherever they run."""
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Yield one reply for each request, in the order of the requests."""
+        ...

@@ -1,0 +1,9 @@
+"""Networks: classifiers with features and a head, generators, gates and the mixture that joins them."""
+
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.dcgan import Discriminator, Generator
+from mosaic.nets.resnet import ResNet18
+from mosaic.nets.small_cnn import SmallCNN
+
+__all__ = ["Blueprint", "Classifier", "Discriminator", "Generator", "ResNet18", "SmallCNN"]

@@ -1,0 +1,66 @@
+"""What every image classifier here has: normalisation inside, features, and a linear head."""
+
+import torch
+from torch import Tensor, nn
+
+ImageShape = tuple[int, int, int]
+"""Channels, height and width of an image."""
+
+
+class Normalize(nn.Module):
+    """Shift and scale pixels per channel.
+
+    It lives *inside* the network, so that generators, experts and exports all speak pixels in ``[0, 1]`` and nobody
+    can feed normalised images to one net and plain ones to another.
+
+    Args:
+        channels: number of image channels.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("std", torch.ones(channels))
+
+    def set(self, mean: Tensor, std: Tensor) -> None:
+        """Take over measured statistics of pixels in ``[0, 1]``, each of shape ``(channels,)``."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise pixels of shape ``(B, channels, H, W)``."""
+        return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+class Classifier(nn.Module):
+    """An image classifier ``f = head(features(x))``.
+
+    A subclass sets ``body`` (normalised images to features) and ``head`` (features to logits) in its constructor,
+    whose first two arguments are ``image_shape`` and ``num_classes``.
+
+    Args:
+        image_shape: channels, height, width.
+        num_classes: C.
+    """
+
+    body: nn.Module
+    head: nn.Linear
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__()
+        self.image_shape = image_shape
+        self.num_classes = num_classes
+        self.normalize = Normalize(image_shape[0])
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, to features of shape ``(B, F)``."""
+        features: Tensor = self.body(self.normalize(images))
+        return features
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, to logits of shape ``(B, C)``."""
+        logits: Tensor = self.head(self.features(images))
+        return logits

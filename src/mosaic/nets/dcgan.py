@@ -1,0 +1,155 @@
+"""DCGAN's generator and discriminator (Radford et al. 2016, arXiv 1511.06434) for images of any size."""
+
+import math
+from itertools import pairwise
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mosaic.nets.classifier import ImageShape
+
+Normalization = Literal["batch", "none"]
+Initialization = Literal["dcgan", "default"]
+
+
+class Generator(nn.Module):
+    """Noise to images: a projection, then transposed convolutions that double the size, each with BatchNorm and ReLU.
+
+    For 32x32 and width 64 this is 4x4x512, 8x8x256, 16x16x128, 32x32x64 and the image. Other sizes start at
+    ``ceil(size / 2^k)`` and are cropped.
+
+    Args:
+        image_shape: channels, height, width.
+        num_classes: C; used when ``conditional``.
+        latent_dim: length of the noise vector.
+        width: channels before the last layer.
+        conditional: whether a wanted label is part of the input.
+        initialization: ``dcgan`` draws weights from N(0, 0.02); ``default`` keeps PyTorch's.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        latent_dim: int = 100,
+        width: int = 64,
+        conditional: bool = False,
+        initialization: Initialization = "dcgan",
+    ) -> None:
+        super().__init__()
+        self.image_shape, self.num_classes = image_shape, num_classes
+        self.latent_dim, self.conditional = latent_dim, conditional
+        doublings, start = _pyramid(image_shape)
+        channels = [width * 2**level for level in range(doublings, -1, -1)]
+        inputs = latent_dim + (num_classes if conditional else 0)
+        layers: list[nn.Module] = [
+            nn.ConvTranspose2d(inputs, channels[0], start, bias=False),
+            nn.BatchNorm2d(channels[0]),
+            nn.ReLU(inplace=True),
+        ]
+        for wide, narrow in pairwise(channels):
+            layers += [
+                nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
+                nn.BatchNorm2d(narrow),
+                nn.ReLU(inplace=True),
+            ]
+        layers += [nn.Conv2d(channels[-1], image_shape[0], 3, padding=1), nn.Tanh()]
+        self.layers = nn.Sequential(*layers)
+        if initialization == "dcgan":
+            self.apply(initialise_dcgan)
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Generate images.
+
+        Args:
+            noise: standard normal, shape ``(B, latent_dim)``.
+            labels: wanted classes, shape ``(B,)``; needed by a conditional generator, ignored by others.
+
+        Returns:
+            Pixels in ``[0, 1]``, shape ``(B, channels, H, W)``: tanh mapped affinely.
+        """
+        if self.conditional:
+            if labels is None:
+                raise ValueError("a conditional generator needs labels of shape (B,), got None")
+            noise = torch.cat([noise, F.one_hot(labels, self.num_classes).to(noise.dtype)], dim=1)
+        images: Tensor = self.layers(noise[:, :, None, None])
+        _, height, width = self.image_shape
+        return (images[:, :, :height, :width] + 1) / 2
+
+
+class Discriminator(nn.Module):
+    """Images to one logit: strided convolutions with LeakyReLU 0.2, the mirror of :class:`Generator`.
+
+    Args:
+        image_shape: channels, height, width.
+        num_classes: C; used when ``conditional``.
+        width: channels after the first convolution.
+        normalization: ``batch`` puts BatchNorm from the second layer on (DCGAN); ``none`` leaves it out.
+        conditional: whether a label is judged with the image, by projection (Miyato and Koyama 2018,
+            arXiv 1802.05637).
+        initialization: as for :class:`Generator`.
+    """
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        width: int = 64,
+        normalization: Normalization = "batch",
+        conditional: bool = False,
+        initialization: Initialization = "dcgan",
+    ) -> None:
+        super().__init__()
+        doublings, start = _pyramid(image_shape)
+        channels = [image_shape[0]] + [width * 2**level for level in range(doublings + 1)]
+        layers: list[nn.Module] = [nn.Conv2d(channels[0], channels[1], 3, padding=1), nn.LeakyReLU(0.2)]
+        for narrow, wide in pairwise(channels[1:]):
+            normalized = normalization == "batch"
+            layers.append(nn.Conv2d(narrow, wide, 4, stride=2, padding=1, bias=not normalized))
+            if normalized:
+                layers.append(nn.BatchNorm2d(wide))
+            layers.append(nn.LeakyReLU(0.2))
+        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(start), nn.Flatten())
+        features = channels[-1] * start[0] * start[1]
+        self.real = nn.Linear(features, 1)
+        self.matches = nn.Embedding(num_classes, features) if conditional else None
+        if initialization == "dcgan":
+            self.apply(initialise_dcgan)
+
+    def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Judge images.
+
+        Args:
+            images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
+            labels: classes, shape ``(B,)``; needed when conditional.
+
+        Returns:
+            Logits of shape ``(B,)``; positive means real.
+        """
+        features = self.body(2 * images - 1)
+        logits: Tensor = self.real(features).squeeze(1)
+        if self.matches is not None:
+            if labels is None:
+                raise ValueError("a conditional discriminator needs labels of shape (B,), got None")
+            logits = logits + (self.matches(labels) * features).sum(1) / math.sqrt(features.shape[1])
+        return logits
+
+
+def initialise_dcgan(module: nn.Module) -> None:
+    """Draw weights from N(0, 0.02) and BatchNorm scales from N(1, 0.02), as DCGAN does."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+        nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.normal_(module.weight, 1.0, 0.02)
+        nn.init.zeros_(module.bias)
+
+
+def _pyramid(image_shape: ImageShape) -> tuple[int, tuple[int, int]]:
+    """How often the size doubles, and the size it starts from: about 4 pixels on the shorter side."""
+    _, height, width = image_shape
+    doublings = max(1, round(math.log2(min(height, width) / 4)))
+    return doublings, (math.ceil(height / 2**doublings), math.ceil(width / 2**doublings))

@@ -1,0 +1,101 @@
+"""Gates: how the experts' opinions of one image become one opinion (METHOD section 5)."""
+
+import torch
+from torch import Tensor, nn
+
+
+class MeanGate(nn.Module):
+    """Average the experts' probabilities: the plain ensemble that every gate must beat."""
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` logits to ``(B, C)`` log-probabilities."""
+        mean = expert_logits.log_softmax(-1).logsumexp(1)
+        return mean.log_softmax(-1)
+
+
+class PriorGate(nn.Module):
+    """Weigh, for each class, the experts that hold it, after taking out how often they expect it. Nothing is trained.
+
+    ``T_c = sum_e A[e, c] (log_softmax(z_e)_c - log pi_e(c))``
+
+    Args:
+        authority: who speaks for which class, shape ``(E, C)``; every column sums to one.
+        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros where the experts' training loss
+            was already adjusted for the prior.
+    """
+
+    authority: Tensor
+    log_prior: Tensor
+
+    def __init__(self, authority: Tensor, log_prior: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("authority", authority)
+        self.register_buffer("log_prior", log_prior)
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` logits to ``(B, C)`` scores."""
+        surprise = expert_logits.log_softmax(-1) - self.log_prior
+        return (self.authority * surprise).sum(1)
+
+
+class TransformerGate(nn.Module):
+    """The paper's meta model: attention over the experts' logits (arXiv 2505.19699, section 4).
+
+    Each expert's logits become a token; a learned embedding per expert says *who* speaks, without which the sum over
+    tokens could not know. One encoder layer lets experts weigh each other; one learned query per class reads them out.
+
+    Args:
+        num_experts: E.
+        num_classes: C.
+        dim: token width; small on purpose (the released gates have 0.95 and 20.4 million parameters).
+        heads: attention heads.
+        feedforward: hidden width of the two layers; PyTorch's default of 2048 is most of a gate's cost and 128 does as
+            well.
+    """
+
+    def __init__(
+        self, num_experts: int, num_classes: int, dim: int = 32, heads: int = 4, feedforward: int = 128
+    ) -> None:
+        super().__init__()
+        self.token = nn.Linear(num_classes, dim)
+        self.identity = nn.Parameter(0.02 * torch.randn(num_experts, dim))
+        self.encoder = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout=0.0, batch_first=True)
+        self.query = nn.Parameter(0.02 * torch.randn(num_classes, dim))
+        self.decoder = nn.TransformerDecoderLayer(dim, heads, feedforward, dropout=0.0, batch_first=True)
+        self.score = nn.Linear(dim, 1)
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` logits to ``(B, C)`` logits."""
+        tokens = self.encoder(self.token(expert_logits.log_softmax(-1)) + self.identity)
+        answers = self.decoder(self.query.expand(len(tokens), -1, -1), tokens)
+        logits: Tensor = self.score(answers).squeeze(-1)
+        return logits
+
+
+class ResidualGate(nn.Module):
+    """A closed-form gate plus a small correction that starts at zero and is trained on prototypes.
+
+    The correction sees all experts' logits in order, so it knows who said what.
+
+    Args:
+        base: the gate to correct, for example :class:`PriorGate`; it is not trained.
+        num_experts: E.
+        num_classes: C.
+        hidden: width of the hidden layer.
+    """
+
+    def __init__(self, base: nn.Module, num_experts: int, num_classes: int, hidden: int = 64) -> None:
+        super().__init__()
+        self.base = base
+        self.correction = nn.Sequential(
+            nn.Linear(num_experts * num_classes, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
+        )
+        last = self.correction[-1]
+        assert isinstance(last, nn.Linear)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` logits to ``(B, C)`` logits."""
+        logits: Tensor = self.base(expert_logits) + self.correction(expert_logits.log_softmax(-1).flatten(1))
+        return logits

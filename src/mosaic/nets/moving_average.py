@@ -1,0 +1,51 @@
+"""An exponential moving average of a network, without the bias of its start."""
+
+import copy
+
+import torch
+from torch import nn
+
+
+class MovingAverage(nn.Module):
+    """Average a network's parameters over its training: ``e_t = decay e_(t-1) + (1 - decay) theta_t`` from ``e_0 = 0``.
+
+    Used as ``e_t / (1 - decay^t)``: without that correction 22 % of the weights after 150 steps at 0.99 would still be
+    the start's. Buffers are copied, not averaged.
+
+    Args:
+        net: the network to follow; it must not change its shape.
+        decay: in ``[0, 1)``; 0 keeps the last weights.
+    """
+
+    def __init__(self, net: nn.Module, decay: float) -> None:
+        super().__init__()
+        if not 0 <= decay < 1:
+            raise ValueError(f"MovingAverage needs a decay in [0, 1), got {decay}")
+        self.decay = decay
+        self.steps = 0
+        self.average = copy.deepcopy(net).requires_grad_(False)
+        for parameter in self.average.parameters():
+            parameter.zero_()
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """Take in the network's present weights."""
+        self.steps += 1
+        averages = [parameter.detach() for parameter in self.average.parameters()]
+        torch._foreach_lerp_(averages, [parameter.detach() for parameter in net.parameters()], 1 - self.decay)
+        for ours, theirs in zip(self.average.buffers(), net.buffers(), strict=True):
+            ours.copy_(theirs)
+
+    @torch.no_grad()
+    def corrected(self) -> nn.Module:
+        """Return a copy of the network with the averaged weights, in eval mode and frozen.
+
+        Raises:
+            ValueError: nothing was averaged yet.
+        """
+        if self.steps == 0:
+            raise ValueError("MovingAverage.corrected() needs at least one update, got none")
+        net = copy.deepcopy(self.average).eval()
+        for parameter in net.parameters():
+            parameter.div_(1 - self.decay**self.steps)
+        return net

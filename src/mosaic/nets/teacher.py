@@ -1,0 +1,69 @@
+"""The teacher: experts, what they see, and the gate that joins them."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.nets.classifier import Classifier
+
+
+class ImageExperts(nn.Module):
+    """Full experts that look at the image.
+
+    Args:
+        experts: E classifiers; they may have different architectures.
+    """
+
+    def __init__(self, experts: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(experts)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
+        return torch.stack([expert(images) for expert in self.experts], dim=1)
+
+
+class FeatureExperts(nn.Module):
+    """Heads of experts on the features of one frozen trunk; the experts' bodies play no part.
+
+    Args:
+        trunk: the classifier whose features are shared.
+        heads: E linear heads on its features.
+    """
+
+    def __init__(self, trunk: Classifier, heads: Iterable[nn.Linear]) -> None:
+        super().__init__()
+        self.trunk = trunk
+        heads = list(heads)
+        self.weight = nn.Parameter(torch.stack([head.weight.detach() for head in heads]))
+        self.bias = nn.Parameter(torch.stack([head.bias.detach() for head in heads]))
+
+    def from_features(self, features: Tensor) -> Tensor:
+        """Map features ``(B, F)`` to the heads' logits ``(B, E, C)``."""
+        return torch.einsum("bf,ecf->bec", features, self.weight) + self.bias
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to the heads' logits ``(B, E, C)``."""
+        return self.from_features(self.trunk.features(images))
+
+
+class MixtureOfExperts(nn.Module):
+    """Experts and a gate, frozen and in eval mode.
+
+    Args:
+        experts: images to ``(B, E, C)``.
+        gate: ``(B, E, C)`` to ``(B, C)``.
+    """
+
+    def __init__(self, experts: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.experts = experts
+        self.gate = gate
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to the mixture's logits ``(B, C)``."""
+        logits: Tensor = self.gate(self.experts(images))
+        return logits

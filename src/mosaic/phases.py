@@ -1,0 +1,171 @@
+"""Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
+
+import importlib
+import logging
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from typing import Any
+
+import torch
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.tasks.base import Task
+
+OWNED_BY_PHASES = {
+    "logger": None,
+    "max_epochs": None,
+    "min_epochs": None,
+    "max_steps": -1,
+    "min_steps": None,
+    "max_time": None,
+    "enable_checkpointing": None,
+    "enable_progress_bar": None,
+    "enable_model_summary": None,
+    "num_sanity_val_steps": None,
+    "limit_train_batches": None,
+    "overfit_batches": 0.0,
+    "barebones": False,
+}
+"""Keys of ``trainer:`` that each phase sets for itself, with the value that, like null and false, asks for nothing."""
+
+_QUIET: dict[str, Any] = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "max_epochs": 1,
+}
+
+
+class PhaseRunner:
+    """Trains tasks, each in a Trainer of its own.
+
+    Args:
+        template: the parsed ``trainer:`` section. Objects are given as ``{"class_path": ..., "init_args": ...}`` and
+            made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
+
+    Raises:
+        MosaicError: the template sets a key that belongs to the phases.
+    """
+
+    def __init__(self, template: Mapping[str, Any] | None = None) -> None:
+        given = dict(template or {})
+        for key, unset in OWNED_BY_PHASES.items():
+            if given.pop(key, unset) not in (unset, None, False):
+                raise MosaicError(
+                    f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
+                    "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
+                )
+        self.dry_run = bool(given.pop("fast_dev_run", False))
+        self._template = given
+
+    @cached_property
+    def device(self) -> torch.device:
+        """The device on which this process trains."""
+        return torch.device(self._probe.strategy.root_device)
+
+    @cached_property
+    def is_first_rank(self) -> bool:
+        """Whether this process is the one that writes."""
+        return bool(self._probe.is_global_zero)
+
+    @cached_property
+    def _probe(self) -> Trainer:
+        """A Trainer that never trains, to ask what Lightning makes of the template."""
+        return self._trainer(self._template)
+
+    def limit(self, steps: int) -> int:
+        """Shorten a phase to one step in a dry run."""
+        return min(steps, 1) if self.dry_run else steps
+
+    def limit_batch(self, batch_size: int) -> int:
+        """Shrink a batch to eight images in a dry run."""
+        return min(batch_size, 8) if self.dry_run else batch_size
+
+    def run(self, task: Task, batches: Iterable[Any], seed: int) -> dict[str, Tensor]:
+        """Train a task on every batch once.
+
+        Args:
+            task: what to train; it is trained in place and lies on the CPU afterwards.
+            batches: whole batches, each the global one; under DDP the iterable hands every rank its share.
+            seed: of all randomness inside the phase.
+
+        Returns:
+            What the task recorded, one value per step, each of shape ``(steps,)``.
+        """
+        torch.manual_seed(seed)
+        task.train()
+        trainer = self._trainer(task.amend_trainer(self._template))
+        with _silence():
+            trainer.fit(task, train_dataloaders=batches)
+        synchronise(task)
+        task.trainer = None
+        return task.recorded()
+
+    def _trainer(self, template: Mapping[str, Any]) -> Trainer:
+        settings = {key: instantiate(value) for key, value in template.items()}
+        if torch.distributed.is_initialized() and settings.get("devices") == 1:
+            settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
+        with _silence():
+            return Trainer(**{**settings, **_QUIET})
+
+
+def instantiate(spec: Any) -> Any:
+    """Build the objects that a parsed configuration names by ``class_path``; leave everything else as it is.
+
+    >>> instantiate({"class_path": "fractions.Fraction", "init_args": {"numerator": 1, "denominator": 2}})
+    Fraction(1, 2)
+    >>> instantiate(["cpu", 2])
+    ['cpu', 2]
+    """
+    if isinstance(spec, list):
+        return [instantiate(item) for item in spec]
+    if not (isinstance(spec, Mapping) and "class_path" in spec):
+        return spec
+    module, _, name = spec["class_path"].rpartition(".")
+    arguments = {key: instantiate(value) for key, value in dict(spec.get("init_args") or {}).items()}
+    return getattr(importlib.import_module(module), name)(**arguments, **dict(spec.get("dict_kwargs") or {}))
+
+
+def synchronise(task: Task) -> None:
+    """Give every rank the buffers of rank 0.
+
+    DistributedDataParallel keeps parameters equal, but it sends buffers (BatchNorm statistics, moving averages) at the
+    *start* of a forward pass, so after the last step they differ between ranks.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return
+    on_gpu = torch.distributed.get_backend() == "nccl"
+    for tensor in task.state_dict().values():
+        carrier = tensor.cuda() if on_gpu else tensor
+        torch.distributed.broadcast(carrier, src=0)
+        tensor.copy_(carrier)
+
+
+_EXPECTED_WARNINGS = (
+    # frozen guides and teachers are in eval mode on purpose
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/20946: Lightning on a newer PyTorch
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) out of the log; warnings pass."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            for message in _EXPECTED_WARNINGS:
+                warnings.filterwarnings("ignore", message)
+            yield
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,68 @@
+"""The table that closes a run."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+_MEBIBYTE = 2**20
+
+
+def print_summary(run: Path, console: Console | None = None) -> None:
+    """Print stage accuracies, traffic and time of a finished run, and where to look further.
+
+    Args:
+        run: the run's folder.
+        console: where to print; standard output when not given.
+    """
+    console = console or Console()
+    summary = json.loads((run / "summary.json").read_text())
+    console.print(_stages(summary))
+    console.print(_traffic(summary))
+    console.print(_time(summary))
+    console.print(f"Run directory: {run}", highlight=False)
+    console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False)
+
+
+def _stages(summary: dict[str, Any]) -> Table:
+    title = f"{summary['algorithm']}, seed {summary['seed']}, {summary['rounds']} rounds: accuracy on the test split"
+    table = _table(title, "model", "accuracy")
+    for stage, accuracy in summary["stages"].items():
+        table.add_row(stage, f"{100 * accuracy:.2f} %")
+    table.add_section()
+    last = "after fine-tuning" if summary["stages"] else "global model"
+    table.add_row(f"{last} (final model)", f"{100 * summary['test_accuracy']:.2f} %", style="bold")
+    return table
+
+
+def _traffic(summary: dict[str, Any]) -> Table:
+    table = _table("Traffic over all rounds", "message", "sent to clients", "received")
+    down, up = summary["bytes_down"], summary["bytes_up"]
+    for kind in down:
+        table.add_row(kind, _mebibytes(down[kind]), _mebibytes(up[kind]))
+    table.add_section()
+    table.add_row("all", _mebibytes(sum(down.values())), _mebibytes(sum(up.values())), style="bold")
+    return table
+
+
+def _time(summary: dict[str, Any]) -> Table:
+    table = _table("Time", "phase", "seconds")
+    for phase, seconds in summary["seconds"].items():
+        table.add_row(phase, f"{seconds:.1f}")
+    table.add_section()
+    table.add_row("all", f"{sum(summary['seconds'].values()):.1f}", style="bold")
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _mebibytes(count: int) -> str:
+    return f"{count / _MEBIBYTE:.2f} MiB"

@@ -1,0 +1,92 @@
+"""The clients of one round, as functions."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from mosaic.messages import (
+    Declined,
+    EvaluateReply,
+    EvaluateRequest,
+    Executor,
+    Failed,
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    Request,
+    StateDict,
+    TrainReply,
+    TrainRequest,
+)
+from mosaic.server.context import RoundPlan
+
+log = logging.getLogger(__name__)
+R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
+
+
+class ClientFailedError(RuntimeError):
+    """A client's code raised; the message holds its number and traceback."""
+
+
+class Cohort:
+    """Asks the clients of one round. Replies come in client order, whoever was quicker.
+
+    Args:
+        executor: carries requests.
+        plan: who takes part and how.
+    """
+
+    def __init__(self, executor: Executor, plan: RoundPlan) -> None:
+        self._executor, self._plan = executor, plan
+
+    def train(self, model: StateDict, keep: bool = False) -> Iterator[TrainReply]:
+        """Let every client of the round train; replies arrive one by one, so that they can be folded away.
+
+        Args:
+            model: weights to start from.
+            keep: whether clients keep the trained model for a later request of this round.
+        """
+        plan = self._plan
+        requests = (
+            TrainRequest(client, plan.round, model, plan.steps, plan.epochs, plan.learning_rate, keep)
+            for client in plan.clients
+        )
+        return self._ask(requests, TrainReply)
+
+    def generators(self, clients: Iterable[int]) -> list[GeneratorReply]:
+        """Let these clients train a generator each and upload it."""
+        return list(self._ask((GeneratorRequest(client, self._plan.round) for client in clients), GeneratorReply))
+
+    def prototypes(self, model: StateDict) -> list[PrototypeReply]:
+        """Let every client of the round summarise its images in the features of this model."""
+        plan = self._plan
+        requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
+        return list(self._ask(requests, PrototypeReply))
+
+    def evaluate(self, model: StateDict) -> tuple[Tensor, Tensor]:
+        """Let every client of the round judge a model on its validation images.
+
+        Returns:
+            Correct and total images per client and class, both of shape ``(clients, C)``.
+        """
+        plan = self._plan
+        requests = (EvaluateRequest(client, plan.round, model) for client in plan.clients)
+        replies = list(self._ask(requests, EvaluateReply))
+        if not replies:
+            raise ClientFailedError(f"round {plan.round}: no client judged the model")
+        return torch.stack([reply.correct for reply in replies]), torch.stack([reply.total for reply in replies])
+
+    def _ask(self, requests: Iterable[Request], expected: type[R]) -> Iterator[R]:
+        for reply in self._executor.map(requests):
+            match reply:
+                case Declined(client, reason):
+                    log.warning("round %d: client %d declined: %s", self._plan.round, client, reason)
+                case Failed(client, traceback):
+                    raise ClientFailedError(f"client {client} failed in round {self._plan.round}:\n{traceback}")
+                case _:
+                    assert isinstance(reply, expected), f"expected {expected.__name__}, got {type(reply).__name__}"
+                    yield reply

@@ -1,0 +1,82 @@
+"""What a round of an algorithm is given besides state and cohort."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.nets.blueprint import Blueprint
+from mosaic.phases import PhaseRunner
+from mosaic.seeding import SERVER, generator_for, seed_for
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One row of the schedule.
+
+    Attributes:
+        round: communication round, from 1.
+        clients: who takes part, in increasing order.
+        steps: local optimiser steps of each.
+        epochs: local passes over the data; when positive they replace ``steps``.
+        learning_rate: of local training.
+        distils: whether the server distils after this round's upload.
+    """
+
+    round: int
+    clients: tuple[int, ...]
+    steps: int
+    epochs: float
+    learning_rate: float
+    distils: bool
+
+
+class Recorder(Protocol):
+    """Where a round writes what people look at; nothing can be read back."""
+
+    def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
+        """Keep curves of shape ``(steps,)`` under ``prefix/name``, over their own steps."""
+
+    def images(self, name: str, images: Tensor) -> None:
+        """Keep a grid of pixels in ``[0, 1]``, shape ``(B, channels, H, W)``."""
+
+    def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
+        """Keep a picture of a matrix, with what its rows and columns are."""
+
+    def scalar(self, name: str, value: float) -> None:
+        """Keep one number of this round."""
+
+
+@dataclass(frozen=True)
+class RoundContext:
+    """The server's hands in one round.
+
+    Attributes:
+        plan: this round's row of the schedule.
+        seed: the run's seed.
+        blueprint: builds classifiers.
+        phases: trains.
+        observe: measures a module on the test split under a stage's name and returns nothing, so that no decision can
+            rest on it. A module whose output is ``(B, E, C)`` is measured as E models.
+        recorder: for curves, samples and weights.
+        measure: ``with measure("distillation"):`` books the time of a server phase.
+    """
+
+    plan: RoundPlan
+    seed: int
+    blueprint: Blueprint
+    phases: PhaseRunner
+    observe: Callable[[str, nn.Module], None]
+    recorder: Recorder
+    measure: Callable[[str], AbstractContextManager[None]]
+
+    def seed_for(self, phase: str) -> int:
+        """Return the seed of a server phase of this round."""
+        return seed_for(self.seed, self.plan.round, SERVER, phase)
+
+    def generator_for(self, phase: str) -> torch.Generator:
+        """Return a CPU generator for a server phase of this round."""
+        return generator_for(self.seed, self.plan.round, SERVER, phase)

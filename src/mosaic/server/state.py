@@ -1,0 +1,22 @@
+"""All that the server remembers from one round to the next."""
+
+from dataclasses import dataclass, field
+
+from mosaic.codec import wire
+from mosaic.messages import GeneratorReply, StateDict
+
+
+@wire
+@dataclass(frozen=True)
+class ServerState:
+    """Saved in every snapshot; a run goes on from it bit for bit.
+
+    Attributes:
+        model: weights of the global model.
+        generators: what clients have uploaded, once each, in client order.
+        tensors: whatever else an algorithm keeps between rounds.
+    """
+
+    model: StateDict
+    generators: tuple[GeneratorReply, ...] = ()
+    tensors: StateDict = field(default_factory=dict)

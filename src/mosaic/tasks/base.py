@@ -1,0 +1,32 @@
+"""What every piece of training has in common: a record of its losses and a say in its Trainer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+
+class Task(LightningModule):
+    """A LightningModule that keeps its curves in memory, for the phase that runs it to read.
+
+    Phases run by the thousand and without a logger; keeping detached scalars costs less than ``self.log`` and waits
+    for no device.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._curves: dict[str, list[Tensor]] = {}
+
+    def record(self, name: str, value: Tensor) -> None:
+        """Keep one scalar of the current step."""
+        self._curves.setdefault(name, []).append(value.detach())
+
+    def recorded(self) -> dict[str, Tensor]:
+        """Return every recorded curve as a float tensor of shape ``(steps,)`` on the CPU."""
+        return {name: torch.stack(values).float().cpu() for name, values in self._curves.items()}
+
+    def amend_trainer(self, template: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the Trainer settings that this task needs, given those that the user asked for."""
+        return dict(template)

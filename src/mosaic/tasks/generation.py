@@ -1,0 +1,206 @@
+"""Train a generator of one client's images, guided by the client's own classifier (METHOD section 2)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, Optimizer
+
+from mosaic.losses import adversarial
+from mosaic.nets.batchnorm import batch_norm_inputs
+from mosaic.nets.classifier import Classifier, ImageShape
+from mosaic.nets.dcgan import Discriminator, Generator, Initialization, Normalization
+from mosaic.nets.inference import to_pixels
+from mosaic.nets.moving_average import MovingAverage
+from mosaic.tasks.base import Task
+
+Loss = Literal["bce", "hinge"]
+DiversityTarget = Literal["prior", "uniform"]
+
+
+@dataclass(frozen=True)
+class GenerationSettings:
+    """How clients train their generators.
+
+    The defaults are not the released ones: on small data the released recipe (DCGAN weights, BatchNorm in the
+    discriminator, BCE, a uniform target of weight 5) made images that hurt the student.
+
+    Attributes:
+        steps: generator updates; each comes after one discriminator update.
+        epochs: passes over the client's images; when positive it replaces ``steps`` (released: 200).
+        batch_size: real images per step.
+        latent_dim: length of the noise (released: 100).
+        width: channels of both nets (released: 64).
+        conditional: whether generator and discriminator know the label, drawn from the client's own counts.
+        learning_rate: of Adam, for both nets (released: 2e-4).
+        loss: ``hinge``, or ``bce`` (released).
+        discriminator_normalization: ``none``, or ``batch`` from the second layer on (released).
+        initialization: ``default`` is PyTorch's, ``dcgan`` is N(0, 0.02) (released).
+        entropy_weight: weight of the mean entropy of the classifier's predictions (paper; 0 in the released code).
+        diversity_weight: weight of the distance to the wanted class mixture (released: 5).
+        diversity_target: the client's ``prior``, or ``uniform`` over all classes (released; it pushes junk for classes
+            that the client never saw).
+        inversion_weight: weight of the BatchNorm distance; 0 leaves it out (released: 10 x 1e-3, never switched on).
+        inversion_below: tau; only clients with fewer images use the BatchNorm distance.
+        average_decay: of the moving average of the generator that is uploaded; 0 uploads the last weights (released).
+    """
+
+    steps: int = 300
+    epochs: float = 0.0
+    batch_size: int = 64
+    latent_dim: int = 64
+    width: int = 32
+    conditional: bool = True
+    learning_rate: float = 1e-3
+    loss: Loss = "hinge"
+    discriminator_normalization: Normalization = "none"
+    initialization: Initialization = "default"
+    entropy_weight: float = 0.0
+    diversity_weight: float = 1.0
+    diversity_target: DiversityTarget = "prior"
+    inversion_weight: float = 0.0
+    inversion_below: int = 500
+    average_decay: float = 0.98
+
+    def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
+        """Return a freshly initialised generator."""
+        return Generator(image_shape, num_classes, self.latent_dim, self.width, self.conditional, self.initialization)
+
+    def build_discriminator(self, image_shape: ImageShape, num_classes: int) -> Discriminator:
+        """Return a freshly initialised discriminator."""
+        return Discriminator(
+            image_shape,
+            num_classes,
+            self.width,
+            self.discriminator_normalization,
+            self.conditional,
+            self.initialization,
+        )
+
+
+class GenerationTask(Task):
+    """A GAN on one client's images whose generator also listens to a classifier.
+
+    Args:
+        settings: how to train.
+        guide: the classifier that the client uploaded; a frozen copy in eval mode is used.
+        class_prior: the client's smoothed label prior, shape ``(C,)``.
+        num_images: of the client; decides whether it counts as data-poor.
+        seed: of the noise; each rank adds its number.
+    """
+
+    def __init__(
+        self, settings: GenerationSettings, guide: Classifier, class_prior: Tensor, num_images: int, seed: int
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.settings = settings
+        self.guide = guide.eval().requires_grad_(False)
+        self.generator = settings.build_generator(guide.image_shape, guide.num_classes)
+        self.discriminator = settings.build_discriminator(guide.image_shape, guide.num_classes)
+        self.average = MovingAverage(self.generator, settings.average_decay)
+        self.target: Tensor
+        uniform = torch.full_like(class_prior, 1 / len(class_prior))
+        self.register_buffer("target", class_prior if settings.diversity_target == "prior" else uniform)
+        self._invert = settings.inversion_weight > 0 and num_images < settings.inversion_below
+        self._seed = seed
+        self._noise = torch.Generator()
+
+    def amend_trainer(self, template: Mapping[str, Any]) -> dict[str, Any]:
+        """Allow for what manual optimisation with two optimisers forbids.
+
+        DistributedDataParallel sees each backward pass use half of the parameters; clipping and accumulation are
+        refused by Lightning, so this task clips by itself and does not accumulate.
+        """
+        settings = dict(template)
+        settings["strategy"] = _finding_unused(settings.get("strategy", "auto"), settings.get("devices", "auto"))
+        self._clip = settings.pop("gradient_clip_val", None)
+        settings.pop("gradient_clip_algorithm", None)
+        settings.pop("accumulate_grad_batches", None)
+        return settings
+
+    def on_fit_start(self) -> None:
+        """Keep the guide in eval mode, whatever the Trainer did, and give every rank its own noise."""
+        self.guide.eval()
+        self.average.eval()
+        self._noise.manual_seed(self._seed + self.global_rank)
+
+    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Make pixels on the device where the batch has arrived."""
+        images, labels = batch
+        return to_pixels(images), labels
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return Adam for the discriminator and Adam for the generator."""
+        rate = self.settings.learning_rate
+        return [Adam(net.parameters(), lr=rate, betas=(0.5, 0.99)) for net in (self.discriminator, self.generator)]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Update the discriminator, then the generator."""
+        real, labels = batch
+        noise = torch.randn(len(real), self.settings.latent_dim, generator=self._noise).to(real.device)
+        fake = self.generator(noise, labels)
+        optimize_discriminator, optimize_generator = cast(list[Any], self.optimizers())
+        self._descend(optimize_discriminator, self._discriminator_loss(real, fake.detach(), labels))
+        self.discriminator.requires_grad_(False)
+        self._descend(optimize_generator, self._generator_loss(fake, labels))
+        self.discriminator.requires_grad_(True)
+        self.average.update(self.generator)
+
+    def trained_generator(self) -> Generator:
+        """Return the generator to upload: the moving average of the trained weights."""
+        return cast(Generator, self.average.corrected())
+
+    def _discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
+        judged = self.discriminator(torch.cat([real, fake]), torch.cat([labels, labels]))
+        loss = _DISCRIMINATOR_LOSS[self.settings.loss](*judged.chunk(2))
+        self.record("discriminator", loss)
+        return loss
+
+    def _generator_loss(self, fake: Tensor, labels: Tensor) -> Tensor:
+        settings = self.settings
+        loss = _GENERATOR_LOSS[settings.loss](self.discriminator(fake, labels))
+        self.record("adversarial", loss)
+        if not (settings.entropy_weight or settings.diversity_weight or self._invert):
+            return loss
+        with batch_norm_inputs(self.guide) as layers:
+            logits = self.guide(fake)
+        if settings.entropy_weight:
+            entropy = adversarial.mean_entropy(logits)
+            self.record("entropy", entropy)
+            loss = loss + settings.entropy_weight * entropy
+        if settings.diversity_weight:
+            diversity = adversarial.diversity(logits, self.target)
+            self.record("diversity", diversity)
+            loss = loss + settings.diversity_weight * diversity
+        if self._invert:
+            inversion = adversarial.inversion(layers)
+            self.record("inversion", inversion)
+            loss = loss + settings.inversion_weight * inversion
+        return loss
+
+    def _descend(self, optimizer: Any, loss: Tensor) -> None:
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        if self._clip:
+            self.clip_gradients(optimizer, gradient_clip_val=self._clip)
+        optimizer.step()
+
+
+_DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversarial.discriminator_hinge}
+_GENERATOR_LOSS = {"bce": adversarial.generator_bce, "hinge": adversarial.generator_hinge}
+
+
+def _finding_unused(strategy: Any, devices: Any) -> Any:
+    """Turn DDP into its variant that tolerates parameters without gradient."""
+    if isinstance(strategy, Mapping):
+        if not str(strategy.get("class_path", "")).endswith("DDPStrategy"):
+            return strategy
+        arguments = {**(strategy.get("init_args") or {}), "find_unused_parameters": True}
+        return {**strategy, "init_args": arguments}
+    several = devices not in (1, "1", "auto", [0], "0") or torch.cuda.device_count() > 1
+    if strategy == "ddp" or (strategy == "auto" and several):
+        return "ddp_find_unused_parameters_true"
+    return strategy

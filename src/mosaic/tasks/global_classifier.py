@@ -1,0 +1,90 @@
+"""The global model as Lightning's ``validate``, ``test`` and ``predict`` see it, and as its checkpoint is loaded."""
+
+from typing import Any, Protocol, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD
+from torchmetrics.classification import MulticlassAccuracy
+
+from mosaic.errors import MosaicError
+from mosaic.nets.blueprint import Blueprint, ClassifierFactory
+from mosaic.nets.inference import to_pixels
+from mosaic.nets.small_cnn import SmallCNN
+from mosaic.tasks.classification import OptimizerFactory
+
+
+class DescribesImages(Protocol):
+    """A data module that knows what a classifier of its images needs."""
+
+    def blueprint(self, factory: ClassifierFactory) -> Blueprint:
+        """Join a network with the public facts of the data."""
+        ...
+
+
+class GlobalClassifier(LightningModule):
+    """Network and optimiser of a run; evaluates the global model.
+
+    Args:
+        net: makes the network from image shape and number of classes.
+        optimizer: makes the optimiser of local training; its rate comes from the schedule (released: SGD without
+            momentum, weight decay 1e-4).
+    """
+
+    def __init__(self, net: ClassifierFactory = SmallCNN, optimizer: OptimizerFactory = SGD) -> None:
+        super().__init__()
+        self.factory, self.optimizer = net, optimizer
+        self.net: nn.Module | None = None
+
+    def setup(self, stage: str) -> None:
+        """Build the network for the data at hand; a checkpoint is loaded into it afterwards."""
+        if self.net is None:
+            data = cast(DescribesImages, self.trainer.datamodule)  # type: ignore[attr-defined]
+            blueprint = data.blueprint(self.factory)
+            self.net = blueprint.build(blueprint.initial(seed=0))
+            self.accuracy = MulticlassAccuracy(blueprint.num_classes, average="micro")
+            self.balanced_accuracy = MulticlassAccuracy(blueprint.num_classes, average="macro")
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse checkpoints of other networks before their tensors are tried.
+
+        Raises:
+            MosaicError: names or shapes of the tensors do not fit.
+        """
+        own, given = self.state_dict(), checkpoint["state_dict"]
+        wrong = sorted(name for name in own if name not in given or given[name].shape != own[name].shape)
+        wrong += sorted(name for name in given if name not in own)
+        if wrong:
+            raise MosaicError(
+                f"--ckpt_path: the checkpoint does not fit model.net and the data: {len(wrong)} tensors differ, first "
+                f"{wrong[0]}: use the config that the run was started with (config.yaml beside the checkpoint)"
+            )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, to logits ``(B, C)``."""
+        assert self.net is not None, "setup() builds the network"
+        logits: Tensor = self.net(images)
+        return logits
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure one batch of the clients' validation images."""
+        self._measure("val", batch)
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+        """Measure one batch of test images."""
+        self._measure("test", batch)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Return class probabilities of one batch, shape ``(B, C)``."""
+        return self.forward(to_pixels(batch[0])).softmax(-1)
+
+    def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
+        images, labels = batch
+        logits = self(to_pixels(images))
+        self.accuracy(logits, labels)
+        self.balanced_accuracy(logits, labels)
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        self.log(f"{stage}/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(labels))
+        self.log(f"{stage}/accuracy", self.accuracy, on_epoch=True)
+        self.log(f"{stage}/balanced_accuracy", self.balanced_accuracy, on_epoch=True)
