@@ -1,7 +1,6 @@
 """The ``mosaic`` command."""
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn, cast
@@ -17,8 +16,8 @@ from mosaic.errors import MosaicError
 from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
 from mosaic.federation.federation import Federation, Job
-from mosaic.federation.progress import configure_logging
-from mosaic.phases import PhaseRunner
+from mosaic.federation.progress import configure_logging, first_rank
+from mosaic.phases import PhaseRunner, expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.global_classifier import GlobalClassifier
 
@@ -44,6 +43,10 @@ class MosaicCLI(LightningCLI):
                 "executor": {"class_path": "mosaic.federation.executors.SerialExecutor"},
             }
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
+        self.config = parser.parse_args(args)
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
@@ -79,7 +82,7 @@ class MosaicCLI(LightningCLI):
             config=config,
         )
         run = federation.fit(job, ckpt_path)
-        if run.is_dir() and os.environ.get("LOCAL_RANK", "0") == "0":
+        if run.is_dir() and first_rank():
             print_summary(run)
 
 
@@ -98,16 +101,18 @@ def main(args: Sequence[str] | None = None) -> None:
         return
     configure_logging()
     try:
-        MosaicCLI(
-            GlobalClassifier,
-            FederatedDataModule,
-            args=None if args is None else given,
-            parser_class=MosaicParser,
-            seed_everything_default=0,
-            trainer_defaults={"logger": False},
-            save_config_callback=None,
-            auto_configure_optimizers=False,
-        )
+        with expected_warnings():
+            MosaicCLI(
+                GlobalClassifier,
+                FederatedDataModule,
+                args=None if args is None else given,
+                parser_class=MosaicParser,
+                seed_everything_default=0,
+                trainer_defaults={"logger": False},
+                save_config_callback=None,
+                auto_configure_optimizers=False,
+                load_from_checkpoint_support=False,
+            )
     except (MosaicError, argparse.ArgumentError) as error:
         _leave(str(error))
 

@@ -69,8 +69,9 @@ def size_in_bytes(value: object) -> int:
 def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Tensor():
-            tensors[path] = value
-            return {_TENSOR: path}
+            name = f"{len(tensors)}{path}"  # the number keeps "a/b" apart from b inside a
+            tensors[name] = value
+            return {_TENSOR: name}
         case None | bool() | int() | float() | str():
             return value
         case Mapping():

@@ -151,9 +151,18 @@ def synchronise(task: Task) -> None:
 _EXPECTED_WARNINGS = (
     # frozen guides and teachers are in eval mode on purpose
     r"Found \d+ module\(s\) in eval mode at the start of training",
-    # https://github.com/Lightning-AI/pytorch-lightning/issues/20946: Lightning on a newer PyTorch
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
 )
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Let pass unheard what Lightning warns of and we know of."""
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        yield
 
 
 @contextmanager
@@ -163,9 +172,7 @@ def _silence() -> Iterator[None]:
     level = logger.level
     logger.setLevel(logging.WARNING)
     try:
-        with warnings.catch_warnings():
-            for message in _EXPECTED_WARNINGS:
-                warnings.filterwarnings("ignore", message)
+        with expected_warnings():
             yield
     finally:
         logger.setLevel(level)

@@ -5,20 +5,27 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import StateDict, TrainReply
+from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import MeanGate
-from mosaic.nets.teacher import FeatureExperts, ImageExperts, MixtureOfExperts
+from mosaic.nets.teacher import FeatureExperts, FusedMixture, ImageExperts, MixtureOfExperts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import ExpertPool, class_experts, client_experts
-from mosaic.server.gating import GateSettings, build_gate, join_prototypes, train_gate
+from mosaic.server.gating import (
+    GateSettings,
+    build_gate,
+    fit_prototype_classifier,
+    join_prototypes,
+    train_gate,
+)
 from mosaic.server.image_source import (
     GeneratedImages,
     GeneratorMixture,
@@ -129,36 +136,55 @@ class Mosaic(Algorithm):
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 
-    def _form_teacher(
-        self, state: ServerState, pool: ExpertPool, cohort: Cohort, context: RoundContext
-    ) -> MixtureOfExperts:
+    def _form_teacher(self, state: ServerState, pool: ExpertPool, cohort: Cohort, context: RoundContext) -> nn.Module:
         """Join the experts with a gate, trained where it needs training."""
+        trunk = context.blueprint.build(state.model)
         experts: nn.Module = ImageExperts(pool.models)
         if self.gate.space == "features":
-            experts = FeatureExperts(context.blueprint.build(state.model), (model.head for model in pool.models))
-        gate = build_gate(self.gate, pool, self.program.objective.adjusts_prior)
-        if self.gate.is_trained:
-            opinions, labels = self._gate_examples(state, experts, cohort, context)
-            with context.measure("gate"):
-                gate, curves = train_gate(gate, opinions, labels, self.gate, context.phases, context.seed_for("gate"))
-            context.recorder.curves("gate", curves)
-        teacher = MixtureOfExperts(experts, gate)
-        context.observe("global before distillation", context.blueprint.build(state.model))
-        context.observe("expert", experts)
+            experts = FeatureExperts(trunk, (model.head for model in pool.models))
+        adjusted = self.program.objective.adjusts_prior
+        gate = build_gate(self.gate, pool, torch.zeros_like(pool.prior) if adjusted else pool.prior.log())
+        match self.gate.kind:
+            case "fusion":
+                teacher: nn.Module = FusedMixture(experts, self._fit_meta(trunk, cohort, context), gate)
+            case "prior":
+                teacher = MixtureOfExperts(experts, gate)
+            case "transformer" | "residual":
+                teacher = MixtureOfExperts(experts, self._fit_gate(gate, experts, state, cohort, context))
+        context.observe("global before distillation", trunk)
+        context.observe("expert", experts, pool.names)
         context.observe("plain ensemble", MixtureOfExperts(experts, MeanGate()))
+        if isinstance(teacher, FusedMixture):
+            context.observe("prototype classifier", teacher.meta)
         context.observe("gated teacher", teacher)
         return teacher
 
-    def _gate_examples(
-        self, state: ServerState, experts: nn.Module, cohort: Cohort, context: RoundContext
-    ) -> tuple[Tensor, Tensor]:
-        """Return expert opinions with true classes, in the space in which the gate will be used."""
+    def _fit_meta(self, trunk: Classifier, cohort: Cohort, context: RoundContext) -> nn.Module:
+        """Train the fusion gate's meta model on the clients' prototypes."""
+        prototypes, labels = join_prototypes(cohort.prototypes(trunk.state_dict()))
+        with context.measure("gate"):
+            meta, curves = fit_prototype_classifier(
+                trunk, prototypes, labels, self.gate, context.phases, context.seed_for("gate")
+            )
+        context.recorder.curves("gate", curves)
+        return meta
+
+    def _fit_gate(
+        self, gate: nn.Module, experts: nn.Module, state: ServerState, cohort: Cohort, context: RoundContext
+    ) -> nn.Module:
+        """Train a gate on expert opinions with known classes, in the space in which it will be used."""
         if isinstance(experts, FeatureExperts):
             prototypes, labels = join_prototypes(cohort.prototypes(state.model))
             with torch.no_grad():
-                return experts.from_features(prototypes), labels
-        source = self._draw(state, self.distillation.pool_size, "gate/images", context)
-        return ask_teacher(experts, source.images).cpu(), source.labels.cpu()
+                opinions = experts.from_features(prototypes)
+        else:
+            source = self._draw(state, self.distillation.pool_size, "gate/images", context)
+            opinions, labels = ask_teacher(experts, source.images).cpu(), source.labels.cpu()
+        seed, classes = context.seed_for("gate"), context.blueprint.num_classes
+        with context.measure("gate"):
+            trained, curves = train_gate(gate, opinions, labels, classes, self.gate, context.phases, seed)
+        context.recorder.curves("gate", curves)
+        return trained
 
     def _synthesise(self, state: ServerState, teacher: nn.Module, context: RoundContext) -> TaughtPool:
         """Make the pool of images and ask the teacher about each, in the light of where it comes from."""

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mosaic.errors import MosaicError
+
 
 class Augmentation:
     """Random crop with padding, and random horizontal flip.
@@ -14,6 +16,8 @@ class Augmentation:
     """
 
     def __init__(self, padding: int = 0, flip: bool = False) -> None:
+        if padding < 0:
+            raise MosaicError(f"data.augmentation.padding: expected at least 0 pixels, got {padding}")
         self.padding, self.flip = padding, flip
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:

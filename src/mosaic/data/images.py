@@ -65,12 +65,18 @@ def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> I
     if len(labels) != len(pixels) or not np.issubdtype(labels.dtype, np.integer):
         raise MosaicError(
             f"{origin}: expected one integer label for each of {len(pixels)} images, "
-            f"got {len(labels)} labels of type {labels.dtype}"
+            f"got {len(labels)} labels of type {labels.dtype}: store one whole number per image"
+        )
+    if len(labels) == 0:
+        raise MosaicError(
+            f"{origin}: expected at least one image in each split, got none: fetch or make the file again"
         )
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.shape[-1] not in (1, 3):
-        raise MosaicError(f"{origin}: expected 1 or 3 channels, got images of shape {pixels.shape[1:]}")
+        raise MosaicError(
+            f"{origin}: expected 1 or 3 channels, got images of shape {pixels.shape[1:]}: convert them first"
+        )
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     return Images(tensor, torch.from_numpy(labels.astype(np.int64)))
 
@@ -83,14 +89,15 @@ def make_image_set(train: Images, test: Images, class_names: tuple[str, ...], or
     """
     if train.shape != test.shape:
         raise MosaicError(
-            f"{origin}: expected one image shape, got {train.shape} for training and {test.shape} for test"
+            f"{origin}: expected one image shape, got {train.shape} for training and {test.shape} for test: "
+            "resize one of them first"
         )
     for split, images in (("training", train), ("test", test)):
         low, high = int(images.labels.min()), int(images.labels.max())
         if low < 0 or high >= len(class_names):
             raise MosaicError(
                 f"{origin}: expected {split} labels in 0..{len(class_names) - 1} ({len(class_names)} classes), "
-                f"got {low}..{high}"
+                f"got {low}..{high}: number the classes from 0 and name each of them"
             )
     return ImageSet(train, test, class_names)
 

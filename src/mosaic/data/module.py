@@ -150,7 +150,7 @@ class OrderedBatches:
 
     def __init__(self, images: Images, indices: Sequence[int] | np.ndarray, batch_size: int = 512) -> None:
         self._images = images
-        self._batches = torch.as_tensor(np.asarray(indices)).split(batch_size)
+        self._batches = torch.as_tensor(np.asarray(indices)).split(batch_size) if len(indices) else ()
 
     def __len__(self) -> int:
         return len(self._batches)

@@ -2,6 +2,7 @@
 
 import importlib
 import logging
+import math
 import os
 import warnings
 from abc import ABC, abstractmethod
@@ -35,7 +36,8 @@ class Partition(ABC):
             seed: of the draw; the same seed gives the same split on any machine.
 
         Returns:
-            N sorted index arrays that together hold every index exactly once.
+            N sorted index arrays that together hold every index exactly once; rules of flwr-datasets may leave images
+            out, which the log then says.
 
         Raises:
             MosaicError: the request is impossible for these labels.
@@ -57,8 +59,12 @@ class FlowerPartition(Partition):
         self.partitioner, self.arguments = partitioner, dict(arguments or {})
 
     def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
-        """Ask the partitioner."""
-        return flower_split(self.partitioner, self.arguments, self.num_clients, labels, seed)
+        """Ask the partitioner, on images in random order: several of its rules deal them out as they come."""
+        order = np.random.default_rng(seed).permutation(len(labels))
+        parts = flower_split(self.partitioner, self.arguments, self.num_clients, labels[order], seed)
+        if left_out := len(labels) - sum(map(len, parts)):
+            log.warning("partition: %s dealt %d of %d images to nobody", self.partitioner, left_out, len(labels))
+        return [np.sort(order[part]) for part in parts]
 
 
 class DirichletPartition(Partition):
@@ -77,9 +83,9 @@ class DirichletPartition(Partition):
 
     def __init__(self, num_clients: int, alpha: float, min_images: int = 10, self_balancing: bool = False) -> None:
         super().__init__(num_clients)
-        if alpha <= 0:
+        if not 0 < alpha < math.inf:
             raise MosaicError(
-                f"data.partition.alpha: expected a number above 0, got {alpha}: small values such as 0.05 skew strongly"
+                f"data.partition.alpha: expected a finite number above 0, got {alpha}: small values such as 0.05 skew strongly"
             )
         self.alpha, self.min_images, self.self_balancing = alpha, min_images, self_balancing
 
@@ -104,7 +110,7 @@ def flower_split(
     if num_clients > len(labels):
         raise MosaicError(
             f"data.partition.num_clients: expected at most {len(labels)}, the number of training images, "
-            f"got {num_clients}"
+            f"got {num_clients}: lower it"
         )
     os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
     import inspect
@@ -115,7 +121,10 @@ def flower_split(
     try:
         factory = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
-        raise MosaicError(f"data.partition.partitioner: {partitioner!r} cannot be imported ({error})") from error
+        raise MosaicError(
+            f"data.partition.partitioner: {partitioner!r} cannot be imported ({error}): "
+            "expected a class path such as flwr_datasets.partitioner.PathologicalPartitioner"
+        ) from error
     offered = {"num_partitions": num_clients, "partition_by": "label", "seed": seed}
     accepted = inspect.signature(factory).parameters
     try:
@@ -124,8 +133,11 @@ def flower_split(
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # one warning for each redraw
             return [np.sort(np.asarray(rule.load_partition(i)["index"], dtype=np.int64)) for i in range(num_clients)]
-    except (TypeError, ValueError) as error:
-        raise MosaicError(f"data.partition: {name} cannot split {len(labels)} images as asked ({error})") from error
+    except (TypeError, ValueError, LookupError) as error:
+        raise MosaicError(
+            f"data.partition: {name} cannot split {len(labels)} images among {num_clients} clients as asked ({error}): "
+            "change data.partition.init_args"
+        ) from error
 
 
 def fill_up(parts: list[np.ndarray], min_images: int, seed: int) -> list[np.ndarray]:

@@ -57,7 +57,8 @@ class TorchvisionSource(Source):
         """Load both splits."""
         train, test = self._split(train=True), self._split(train=False)
         parts = [images_from_arrays(np.asarray(d.data), np.asarray(d.targets), self.name) for d in (train, test)]
-        return make_image_set(parts[0], parts[1], tuple(str(name) for name in train.classes), self.name)
+        names = getattr(train, "classes", range(int(parts[0].labels.max()) + 1))  # USPS has none
+        return make_image_set(parts[0], parts[1], tuple(str(name) for name in names), self.name)
 
     def _split(self, train: bool) -> Any:
         import torchvision.datasets
@@ -67,8 +68,13 @@ class TorchvisionSource(Source):
             raise MosaicError(f"torchvision.datasets has no class {self.name!r}: check data.source.init_args.name")
         try:
             return dataset(root=self.root, train=train, download=self.download)
+        except TypeError as error:
+            raise MosaicError(
+                f"torchvision.datasets.{self.name}: expected a class that takes root, train and download "
+                f"({_first_line(error)}): choose another such as CIFAR10, or store the images for mosaic.data.NpzSource"
+            ) from error
         except Exception as error:  # torchvision raises RuntimeError, URLError or OSError, depending on the set
-            looked_at = Path(self.root).resolve()
+            looked_at = Path(self.root).expanduser().resolve()
             raise MosaicError(
                 f"{self.name} was not found under {looked_at} ({_first_line(error)}): put the files there, or "
                 "allow the download with --data.source.init_args.download true (this needs a network)"
@@ -100,7 +106,6 @@ class ParquetSource(Source):
 
     def _read(self, path: str, key: str) -> tuple[Images, tuple[str, ...] | None]:
         import pyarrow.parquet
-        from PIL import Image
 
         table = _open(path, key, lambda file: pyarrow.parquet.read_table(file))
         missing = {self.image_column, self.label_column} - set(table.column_names)
@@ -109,11 +114,26 @@ class ParquetSource(Source):
                 f"{path}: expected columns {self.image_column!r} and {self.label_column!r}, got {table.column_names}: "
                 "set data.source.init_args.image_column and label_column"
             )
-        decoded = [np.asarray(Image.open(io.BytesIO(cell["bytes"]))) for cell in table[self.image_column].to_pylist()]
-        if len({image.shape for image in decoded}) != 1:
-            raise MosaicError(f"{path}: expected images of one size, got several")
+        decoded = [self._decode(cell, path) for cell in table[self.image_column].to_pylist()]
+        shapes = sorted({image.shape for image in decoded})
+        if len(shapes) != 1:
+            raise MosaicError(
+                f"{path}: expected images of one shape, got {shapes or 'no image'}: make them alike first"
+            )
         labels = table[self.label_column].to_numpy()
         return images_from_arrays(np.stack(decoded), labels, path), self._class_names(table)
+
+    def _decode(self, cell: Any, path: str) -> np.ndarray:
+        from PIL import Image
+
+        try:
+            return np.asarray(Image.open(io.BytesIO(cell["bytes"])))
+        except (TypeError, OSError) as error:  # no such field, no bytes, or bytes of something else
+            raise MosaicError(
+                f'{path}: expected {{"bytes", "path"}} with an encoded image in each cell of {self.image_column!r}, '
+                f"got one that cannot be decoded ({_first_line(error)}): "
+                "set data.source.init_args.image_column, or fetch the file again"
+            ) from error
 
     def _class_names(self, table: Any) -> tuple[str, ...] | None:
         """Read the names that the hub keeps beside the schema, where there are any."""

@@ -1,5 +1,6 @@
 """Measure models on the test split. Nothing here returns to an algorithm."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -40,16 +41,19 @@ class Evaluator:
         self._num_classes, self._device = num_classes, device
         self.stages: dict[str, float] = {}
 
-    def observe(self, stage: str, module: nn.Module) -> None:
+    def observe(self, stage: str, module: nn.Module, names: Sequence[str] = ()) -> None:
         """Keep the test accuracy of a module under a stage's name.
 
         Args:
             stage: for example ``"gated teacher"``.
             module: gives logits ``(B, C)``, or ``(B, E, C)``, which counts as E models.
+            names: what the E models are called.
         """
-        logits = predict(module, self._pixels, self._device)
-        for name, guesses in _by_model(stage, logits.argmax(-1)):
-            self.stages[name] = float((guesses == self._labels).float().mean())
+        guesses = predict(module, self._pixels, self._device).argmax(-1)
+        columns = guesses.reshape(len(guesses), -1).unbind(1)
+        labels = [f"{stage}: {name}" for name in names] or [stage]
+        for label, column in zip(labels, columns, strict=True):
+            self.stages[label] = float((column == self._labels).float().mean())
 
     def measure(self, model: nn.Module) -> Measurement:
         """Measure the global model."""
@@ -57,9 +61,3 @@ class Evaluator:
         confusion = multiclass_confusion_matrix(logits.argmax(-1), self._labels, self._num_classes)
         loss = torch.nn.functional.cross_entropy(logits, self._labels)
         return Measurement(float(confusion.diag().sum() / len(self._labels)), float(loss), confusion)
-
-
-def _by_model(stage: str, guesses: Tensor) -> list[tuple[str, Tensor]]:
-    if guesses.dim() == 1:
-        return [(stage, guesses)]
-    return [(f"{stage} {number:02d}", column) for number, column in enumerate(guesses.unbind(1))]

@@ -136,7 +136,10 @@ class Federation:
         found = find_snapshot(ckpt_path, directory.path)
         if found is None:
             initial = job.blueprint.initial(seed_for(job.seed, 0, SERVER, "init"))
-            if writes:
+            if writes and ckpt_path == "auto" and directory.config.is_file():
+                directory.check_same(job.config, finished_rounds=0)
+                cut_back(directory.path, {})
+            elif writes:
                 directory.create(job.config)
                 self._write_partition(job, directory)
             return Snapshot(0, ServerState(initial))

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -22,8 +23,14 @@ def configure_logging() -> None:
         handler = logging.StreamHandler()
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.addHandler(handler)
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if first_rank() else logging.ERROR)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     log.propagate = False
+
+
+def first_rank() -> bool:
+    """Whether this process is the one that speaks, as far as its environment tells before anything is launched."""
+    return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
 def _console() -> Console:

@@ -118,13 +118,13 @@ def cut_back(root: Path, sizes: Mapping[str, int]) -> None:
 
     Args:
         root: the run's folder.
-        sizes: length in bytes by path relative to ``root``; event files that are not named are removed.
+        sizes: length in bytes by path relative to ``root``; such files that are not named are removed.
     """
-    for name, size in sizes.items():
-        os.truncate(root / name, size)
-    for file in (root / "tensorboard").glob("events.*"):
-        if str(file.relative_to(root)) not in sizes:
-            file.unlink()
+    for name in append_only_sizes(root):
+        if name in sizes:
+            os.truncate(root / name, sizes[name])
+        else:
+            (root / name).unlink()
 
 
 def append_only_sizes(root: Path) -> dict[str, int]:

@@ -99,3 +99,66 @@ class ResidualGate(nn.Module):
         """Map ``(B, E, C)`` logits to ``(B, C)`` logits."""
         logits: Tensor = self.base(expert_logits) + self.correction(expert_logits.log_softmax(-1).flatten(1))
         return logits
+
+
+class FusionGate(nn.Module):
+    """Let every expert speak only about *pairs* of classes that it has seen, and a meta model about all pairs.
+
+    Expert i holds ``n[i, c]`` images of class c. Its opinion ``r_i = z_i - log pi_i`` counts for the pair (k, l) with
+    ``w_i(k, l) = n[i, k] n[i, l] / (n[i, k] + n[i, l])``, zero where it lacks either class. The mixture's logits s
+    minimise, over all pairs,
+
+    ``sum_i w_i(k, l) ((s_k - s_l) - (r_ik - r_il))^2 + kappa ((s_k - s_l) - (u_k - u_l))^2``
+
+    with the meta model's logits u and kappa the mean weight of a pair. The solution is linear in the opinions: with
+    ``L_i`` the graph Laplacian of ``w_i``, ``s = pinv(sum_i L_i + kappa L) (sum_i L_i r_i + kappa L u)``. The products
+    with the inverse are formed once.
+
+    Args:
+        class_counts: images behind each expert and class, shape ``(E, C)``.
+        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros where it is taken out already.
+    """
+
+    log_prior: Tensor
+    of_expert: Tensor
+    of_meta: Tensor
+
+    def __init__(self, class_counts: Tensor, log_prior: Tensor) -> None:
+        super().__init__()
+        laplacians = pair_laplacians(class_counts)
+        num_classes = class_counts.shape[1]
+        pairs = num_classes * (num_classes - 1)
+        kappa = laplacians.diagonal(dim1=1, dim2=2).sum() / pairs
+        kappa = kappa.clamp(min=1e-6)  # experts of one class each speak about no pair: the meta model decides alone
+        full = num_classes * torch.eye(num_classes, dtype=torch.float64) - 1
+        inverse = torch.linalg.pinv(laplacians.sum(0) + kappa * full, hermitian=True)
+        self.register_buffer("log_prior", log_prior)
+        self.register_buffer("of_expert", (inverse @ laplacians).float())
+        self.register_buffer("of_meta", (kappa * inverse @ full).float())
+
+    def forward(self, expert_logits: Tensor, meta_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` expert logits and ``(B, C)`` meta logits to ``(B, C)`` logits that sum to zero."""
+        opinions = expert_logits.log_softmax(-1) - self.log_prior
+        fused = torch.einsum("ekc,bec->bk", self.of_expert, opinions)
+        return fused + meta_logits.log_softmax(-1) @ self.of_meta.T
+
+
+def pair_laplacians(class_counts: Tensor) -> Tensor:
+    """Return the graph Laplacian of every expert's pair weights ``n_k n_l / (n_k + n_l)``.
+
+    Args:
+        class_counts: shape ``(E, C)``.
+
+    Returns:
+        float64, shape ``(E, C, C)``; rows sum to zero.
+
+    >>> pair_laplacians(torch.tensor([[2, 2, 0]]))[0]
+    tensor([[ 1., -1.,  0.],
+            [-1.,  1.,  0.],
+            [ 0.,  0.,  0.]], dtype=torch.float64)
+    """
+    counts = class_counts.double()
+    one, other = counts[:, :, None], counts[:, None, :]
+    weights = one * other / (one + other).clamp(min=1e-12)
+    weights = weights - torch.diag_embed(weights.diagonal(dim1=1, dim2=2))
+    return torch.diag_embed(weights.sum(2)) - weights + 0.0

@@ -14,7 +14,7 @@ class SmallCNN(Classifier):
         image_shape: channels, height, width.
         num_classes: C.
         width: channels of the first convolution; the others have twice as many, and there are four times as many
-            features. 16 gives about 41,000 parameters on 8x8 grey images.
+            features. 16 gives about 23,000 parameters on 8x8 grey images.
     """
 
     def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 16) -> None:

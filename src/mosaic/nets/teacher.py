@@ -67,3 +67,24 @@ class MixtureOfExperts(nn.Module):
         """Map pixels ``(B, channels, H, W)`` to the mixture's logits ``(B, C)``."""
         logits: Tensor = self.gate(self.experts(images))
         return logits
+
+
+class FusedMixture(nn.Module):
+    """Experts joined with a meta model by a :class:`~mosaic.nets.gates.FusionGate`, frozen and in eval mode.
+
+    Args:
+        experts: images to ``(B, E, C)``.
+        meta: images to ``(B, C)``.
+        gate: joins both.
+    """
+
+    def __init__(self, experts: nn.Module, meta: nn.Module, gate: nn.Module) -> None:
+        super().__init__()
+        self.experts, self.meta, self.gate = experts, meta, gate
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to the mixture's logits ``(B, C)``."""
+        logits: Tensor = self.gate(self.experts(images), self.meta(images))
+        return logits

@@ -7,6 +7,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+STAGES = {
+    "global before distillation": "average of the clients' models",
+    "expert": "one expert alone",
+    "plain ensemble": "mean of the experts' probabilities",
+    "prototype classifier": "linear head and kernel on prototypes, no experts",
+    "gated teacher": "experts weighed by what each knows",
+    "student": "distilled from the teacher on generated images",
+}
+"""What the stages of a distilling round are, in plain words."""
+FINE_TUNED = ("after fine-tuning", "the model of this run")
+AVERAGED = ("global model", "average of the clients' models")
 _MEBIBYTE = 2**20
 
 
@@ -28,12 +39,12 @@ def print_summary(run: Path, console: Console | None = None) -> None:
 
 def _stages(summary: dict[str, Any]) -> Table:
     title = f"{summary['algorithm']}, seed {summary['seed']}, {summary['rounds']} rounds: accuracy on the test split"
-    table = _table(title, "model", "accuracy")
+    table = _table(title, "model", "accuracy", "what it is")
     for stage, accuracy in summary["stages"].items():
-        table.add_row(stage, f"{100 * accuracy:.2f} %")
+        table.add_row(stage, f"{100 * accuracy:.2f} %", STAGES.get(stage.split(":")[0], ""))
     table.add_section()
-    last = "after fine-tuning" if summary["stages"] else "global model"
-    table.add_row(f"{last} (final model)", f"{100 * summary['test_accuracy']:.2f} %", style="bold")
+    last, meaning = FINE_TUNED if summary["stages"] else AVERAGED
+    table.add_row(last, f"{100 * summary['test_accuracy']:.2f} %", meaning, style="bold")
     return table
 
 
@@ -60,7 +71,7 @@ def _table(title: str, *columns: str) -> Table:
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column(columns[0])
     for column in columns[1:]:
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="left" if column == "what it is" else "right")
     return table
 
 

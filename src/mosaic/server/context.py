@@ -1,6 +1,6 @@
 """What a round of an algorithm is given besides state and cohort."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -50,6 +50,13 @@ class Recorder(Protocol):
         """Keep one number of this round."""
 
 
+class Observe(Protocol):
+    """Measures a module on the test split under a stage's name and returns nothing, so that no decision rests on it."""
+
+    def __call__(self, stage: str, module: nn.Module, names: Sequence[str] = ()) -> None:
+        """Measure a module with output ``(B, C)``, or ``(B, E, C)``, which counts as E models called ``names``."""
+
+
 @dataclass(frozen=True)
 class RoundContext:
     """The server's hands in one round.
@@ -59,8 +66,7 @@ class RoundContext:
         seed: the run's seed.
         blueprint: builds classifiers.
         phases: trains.
-        observe: measures a module on the test split under a stage's name and returns nothing, so that no decision can
-            rest on it. A module whose output is ``(B, E, C)`` is measured as E models.
+        observe: measures modules on the test split, one way.
         recorder: for curves, samples and weights.
         measure: ``with measure("distillation"):`` books the time of a server phase.
     """
@@ -69,7 +75,7 @@ class RoundContext:
     seed: int
     blueprint: Blueprint
     phases: PhaseRunner
-    observe: Callable[[str, nn.Module], None]
+    observe: Observe
     recorder: Recorder
     measure: Callable[[str], AbstractContextManager[None]]
 

@@ -21,11 +21,15 @@ class ExpertPool:
         models: E classifiers.
         authority: who speaks for which class, shape ``(E, C)``; every column sums to one.
         prior: smoothed label prior of every expert, shape ``(E, C)``; every row sums to one.
+        class_counts: images behind every expert and class, shape ``(E, C)``.
+        names: what each expert is called.
     """
 
     models: list[Classifier]
     authority: Tensor
     prior: Tensor
+    class_counts: Tensor
+    names: list[str]
 
 
 def holdings(class_counts: Tensor) -> Tensor:
@@ -71,7 +75,9 @@ def class_experts(
     models = [upload.model for upload in uploads]
     experts = [blueprint.build(weighted_mean(models, counts[:, label].tolist())) for label in firsts]
     authority = torch.nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
-    return ExpertPool(experts, authority, weights[firsts] @ label_prior(class_counts, epsilon))
+    names = [f"class {label}" for label in firsts]
+    rows = weights[firsts]
+    return ExpertPool(experts, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names)
 
 
 def client_experts(
@@ -81,7 +87,9 @@ def client_experts(
     uploads = uploads[:most]
     class_counts = torch.stack([upload.class_counts for upload in uploads])
     experts = [blueprint.build(upload.model) for upload in uploads]
-    return ExpertPool(experts, holdings(class_counts).T.contiguous(), label_prior(class_counts, epsilon))
+    names = [f"client {upload.client}" for upload in uploads]
+    authority = holdings(class_counts).T.contiguous()
+    return ExpertPool(experts, authority, label_prior(class_counts, epsilon), class_counts.float(), names)
 
 
 def first_of_equal_rows(rows: Tensor) -> tuple[list[int], Tensor]:

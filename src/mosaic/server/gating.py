@@ -8,13 +8,16 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
+from mosaic.errors import MosaicError
 from mosaic.messages import PrototypeReply
-from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.gates import FusionGate, PriorGate, ResidualGate, TransformerGate
+from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
 from mosaic.phases import PhaseRunner
 from mosaic.server.experts import ExpertPool
 from mosaic.tasks.gating import GatingTask, balanced_class_weights
 
-GateKind = Literal["transformer", "residual", "prior"]
+GateKind = Literal["fusion", "transformer", "residual", "prior"]
 GateSpace = Literal["features", "images"]
 
 
@@ -23,11 +26,13 @@ class GateSettings:
     """How the experts' opinions are joined.
 
     Attributes:
-        kind: ``transformer`` (paper), ``residual`` (``prior`` plus a small trained correction), or ``prior`` (closed
-            form, nothing is trained).
+        kind: ``transformer`` (paper); ``prior`` (closed form, nothing is trained); ``residual`` (``prior`` plus a small
+            trained correction); ``fusion`` (closed form over pairs of classes, joined with a meta model that is trained
+            on the clients' prototypes).
         space: what experts look at, in training and in distillation alike. ``features``: their heads on the global
-            model's features, trained on the clients' prototypes. ``images``: whole experts, trained on generated images
-            labelled by their origin. The released code trains in the first and uses the second.
+            model's features; ``transformer`` and ``residual`` are then trained on the clients' prototypes. ``images``:
+            whole experts; these two are then trained on generated images labelled by their origin. The released code
+            trains in the first and uses the second.
         dim: token width of the Transformer.
         epochs: passes over the training examples.
         batch_size: examples per step.
@@ -35,7 +40,7 @@ class GateSettings:
         average_decay: of the moving average that is used (released: 0.99).
     """
 
-    kind: GateKind = "prior"
+    kind: GateKind = "fusion"
     space: GateSpace = "images"
     dim: int = 32
     epochs: int = 60
@@ -43,41 +48,43 @@ class GateSettings:
     learning_rate: float = 1e-3
     average_decay: float = 0.99
 
-    @property
-    def is_trained(self) -> bool:
-        """Whether this gate needs labelled examples."""
-        return self.kind != "prior"
 
-
-def build_gate(settings: GateSettings, experts: ExpertPool, adjusted: bool) -> nn.Module:
+def build_gate(settings: GateSettings, experts: ExpertPool, log_prior: Tensor) -> nn.Module:
     """Return an untrained gate.
 
     Args:
         settings: which gate.
         experts: the pool that it will join.
-        adjusted: whether the experts' training loss has already taken their label prior out.
+        log_prior: what is taken out of the experts' opinions, shape ``(E, C)``.
     """
-    log_prior = torch.zeros_like(experts.prior) if adjusted else experts.prior.log()
-    prior = PriorGate(experts.authority, log_prior)
     num_experts, num_classes = experts.authority.shape
     match settings.kind:
+        case "fusion":
+            return FusionGate(experts.class_counts, log_prior)
         case "prior":
-            return prior
+            return PriorGate(experts.authority, log_prior)
         case "residual":
-            return ResidualGate(prior, num_experts, num_classes)
+            return ResidualGate(PriorGate(experts.authority, log_prior), num_experts, num_classes)
         case "transformer":
             return TransformerGate(num_experts, num_classes, settings.dim)
 
 
 def train_gate(
-    gate: nn.Module, opinions: Tensor, labels: Tensor, settings: GateSettings, phases: PhaseRunner, seed: int
+    gate: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    settings: GateSettings,
+    phases: PhaseRunner,
+    seed: int,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Fit a gate to labelled opinions; every epoch is a full pass.
+    """Fit a gate, or another meta model, to labelled examples; every epoch is a full pass, classes count alike.
 
     Args:
-        gate: untrained.
-        opinions: experts' logits, shape ``(P, E, C)``.
+        gate: untrained; maps inputs to logits.
+        inputs: what it looks at, for a gate the experts' logits of shape ``(P, E, C)``.
         labels: true classes, shape ``(P,)``.
+        num_classes: C.
         settings: how long and how fast.
         phases: trains.
         seed: of shuffling.
@@ -87,17 +94,51 @@ def train_gate(
     """
     task = GatingTask(
         gate,
-        balanced_class_weights(labels, opinions.shape[2]),
+        balanced_class_weights(labels, num_classes),
         settings.learning_rate,
         settings.average_decay,
     )
     batch_size = min(settings.batch_size, len(labels))
     steps = phases.limit(settings.epochs * -(-len(labels) // batch_size))
-    batches = ShuffledBatches(opinions, labels, batch_size=batch_size, steps=steps, seed=seed)
+    batches = ShuffledBatches(inputs, labels, batch_size=batch_size, steps=steps, seed=seed)
     curves = phases.run(task, batches, seed)
     return task.trained_gate(), curves
 
 
 def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
-    """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order."""
+    """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order.
+
+    Raises:
+        MosaicError: no client holds enough images of any class to send one.
+    """
+    if not any(len(reply.labels) for reply in replies):
+        raise MosaicError(
+            "algorithm.prototypes.min_count: expected at most the size of some client's largest class, but no client "
+            "could send a prototype: lower it, or use algorithm.gate.kind prior, which needs none"
+        )
     return torch.cat([reply.prototypes for reply in replies]), torch.cat([reply.labels for reply in replies])
+
+
+def fit_prototype_classifier(
+    trunk: Classifier, prototypes: Tensor, labels: Tensor, settings: GateSettings, phases: PhaseRunner, seed: int
+) -> tuple[PrototypeClassifier, dict[str, Tensor]]:
+    """Make the meta model of the ``fusion`` gate: a linear head and a kernel on standardised prototypes.
+
+    Args:
+        trunk: the network whose features the prototypes are.
+        prototypes: shape ``(P, F)``.
+        labels: shape ``(P,)``.
+        settings: how long and how fast the head is trained.
+        phases: trains the head.
+        seed: of its initial weights and of shuffling.
+
+    Returns:
+        The classifier, frozen, and the head's curves.
+    """
+    mean, std = prototypes.mean(0), prototypes.std(0, correction=0).clamp(min=1e-6)
+    standardised = (prototypes - mean) / std
+    torch.manual_seed(seed)
+    head = nn.Linear(prototypes.shape[1], trunk.num_classes)
+    trained, curves = train_gate(head, standardised, labels, trunk.num_classes, settings, phases, seed)
+    kernel = PrototypeKernel(standardised, labels, trunk.num_classes)
+    return PrototypeClassifier(trunk, mean, std, trained, kernel), curves

@@ -1,5 +1,6 @@
 """Train a generator of one client's images, guided by the client's own classifier (METHOD section 2)."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
@@ -97,7 +98,7 @@ class GenerationTask(Task):
         super().__init__()
         self.automatic_optimization = False
         self.settings = settings
-        self.guide = guide.eval().requires_grad_(False)
+        self.guide = copy.deepcopy(guide).eval().requires_grad_(False)
         self.generator = settings.build_generator(guide.image_shape, guide.num_classes)
         self.discriminator = settings.build_discriminator(guide.image_shape, guide.num_classes)
         self.average = MovingAverage(self.generator, settings.average_decay)
@@ -107,6 +108,7 @@ class GenerationTask(Task):
         self._invert = settings.inversion_weight > 0 and num_images < settings.inversion_below
         self._seed = seed
         self._noise = torch.Generator()
+        self._clip: dict[str, Any] = {}
 
     def amend_trainer(self, template: Mapping[str, Any]) -> dict[str, Any]:
         """Allow for what manual optimisation with two optimisers forbids.
@@ -116,8 +118,7 @@ class GenerationTask(Task):
         """
         settings = dict(template)
         settings["strategy"] = _finding_unused(settings.get("strategy", "auto"), settings.get("devices", "auto"))
-        self._clip = settings.pop("gradient_clip_val", None)
-        settings.pop("gradient_clip_algorithm", None)
+        self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
         settings.pop("accumulate_grad_batches", None)
         return settings
 
@@ -184,8 +185,8 @@ class GenerationTask(Task):
     def _descend(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if self._clip:
-            self.clip_gradients(optimizer, gradient_clip_val=self._clip)
+        if self._clip.get("gradient_clip_val"):
+            self.clip_gradients(optimizer, **self._clip)
         optimizer.step()
 
 
@@ -200,7 +201,7 @@ def _finding_unused(strategy: Any, devices: Any) -> Any:
             return strategy
         arguments = {**(strategy.get("init_args") or {}), "find_unused_parameters": True}
         return {**strategy, "init_args": arguments}
-    several = devices not in (1, "1", "auto", [0], "0") or torch.cuda.device_count() > 1
+    several = torch.cuda.device_count() > 1 if devices == "auto" else devices not in (1, "1", [0], "0")
     if strategy == "ddp" or (strategy == "auto" and several):
         return "ddp_find_unused_parameters_true"
     return strategy

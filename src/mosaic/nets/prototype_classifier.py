@@ -1,0 +1,67 @@
+"""A classifier made of prototypes: a linear head and a kernel on the features of a frozen network."""
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.nets.classifier import Classifier
+
+
+class PrototypeKernel(nn.Module):
+    """Kernel classifier: every prototype votes for its class, the nearer the louder, all classes alike.
+
+    The width of the Gaussian is ``0.7`` times the median distance of a prototype to its nearest neighbour.
+
+    Args:
+        prototypes: standardised features, shape ``(P, F)``, at least one.
+        labels: shape ``(P,)``.
+        num_classes: C.
+    """
+
+    prototypes: Tensor
+    votes: Tensor
+    width: Tensor
+
+    def __init__(self, prototypes: Tensor, labels: Tensor, num_classes: int, relative_width: float = 0.7) -> None:
+        super().__init__()
+        counts = torch.bincount(labels, minlength=num_classes).float().clamp(min=1)
+        distances = torch.cdist(prototypes, prototypes).fill_diagonal_(torch.inf)
+        nearest = distances.min(1).values if len(prototypes) > 1 else torch.ones(1)
+        self.register_buffer("prototypes", prototypes)
+        self.register_buffer("votes", nn.functional.one_hot(labels, num_classes).float() / counts)
+        self.register_buffer("width", (relative_width * nearest.median()).clamp(min=1e-6))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map standardised features ``(B, F)`` to class probabilities ``(B, C)``; far from all, the nearest decides."""
+        exponents = -0.5 * (torch.cdist(features, self.prototypes) / self.width) ** 2
+        scores: Tensor = exponents.softmax(-1) @ self.votes
+        return scores / scores.sum(-1, keepdim=True)
+
+
+class PrototypeClassifier(nn.Module):
+    """The mean of a linear head and a kernel classifier, both made from the clients' prototypes.
+
+    Args:
+        trunk: the network whose features the prototypes are; it is frozen.
+        mean: of the prototypes, shape ``(F,)``.
+        std: of the prototypes, shape ``(F,)``.
+        head: linear, on standardised features.
+        kernel: on standardised features.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: Classifier, mean: Tensor, std: Tensor, head: nn.Module, kernel: nn.Module) -> None:
+        super().__init__()
+        self.trunk, self.head, self.kernel = trunk, head, kernel
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        self.eval()
+        self.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to log-probabilities ``(B, C)``."""
+        features = (self.trunk.features(images) - self.mean) / self.std
+        probabilities = (self.head(features).softmax(-1) + self.kernel(features)) / 2
+        logits: Tensor = probabilities.clamp(min=1e-12).log()
+        return logits

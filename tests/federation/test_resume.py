@@ -1,0 +1,83 @@
+"""A run that is killed and goes on equals a run that never stopped."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mosaic.cli import main
+from tests.runs import REPOSITORY, assert_same_run, final_model, tiny_fit
+
+KILLS = {
+    "local training": ("ClassificationTask", 10),  # four clients: in round 3
+    "generators": ("GenerationTask", 2),
+    "the gate": ("GatingTask", 2),
+    "distillation": ("DistillationTask", 2),
+}
+
+
+def with_killer(task: str, number: int) -> str:
+    callback = f'{{"class_path": "tests.runs.KillAt", "init_args": {{"task": "{task}", "number": {number}}}}}'
+    return f"--trainer.callbacks=[{callback}]"
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("straight") / "run"
+    main(tiny_fit(run))
+    return run
+
+
+def run_and_die(arguments: list[str]) -> None:
+    environment = {**os.environ, "KILL": "yes", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run(
+        [sys.executable, "-m", "mosaic", *arguments], env=environment, capture_output=True, text=True, check=False
+    )
+    assert process.returncode == -9, process.stderr[-2000:]
+
+
+@pytest.mark.parametrize("phase", ["local training", "distillation"])
+def test_a_killed_run_goes_on_bit_for_bit(phase: str, straight: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    arguments = tiny_fit(run, with_killer(*KILLS[phase]))
+    run_and_die(arguments)
+    assert not (run / "global.ckpt").exists()
+    main([*arguments, "--ckpt_path=auto"])
+    assert_same_run(run, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("phase", ["generators", "the gate"])
+def test_a_killed_run_goes_on_bit_for_bit_from_other_phases(phase: str, straight: Path, tmp_path: Path) -> None:
+    test_a_killed_run_goes_on_bit_for_bit(phase, straight, tmp_path)
+
+
+def test_the_same_seed_gives_the_same_run(straight: Path, tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "again"))
+    assert_same_run(tmp_path / "again", straight)
+
+
+def test_another_seed_gives_another_run(straight: Path, tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "other", "--seed_everything=1", "--federation.schedule.fine_tune_rounds=0"))
+    ours, theirs = final_model(tmp_path / "other"), final_model(straight)
+    assert any((ours[name] != theirs[name]).any() for name in ours if "weight" in name)
+
+
+def test_more_rounds_may_be_added_later(straight: Path, tmp_path: Path) -> None:
+    short = tiny_fit(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0")
+    main(short)
+    main([*short, "--federation.schedule.fine_tune_rounds=1", "--ckpt_path=last"])
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_a_run_branches_into_a_new_folder_from_a_snapshot(straight: Path, tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "branch", f"--ckpt_path={straight / 'rounds' / '0003'}"))
+    assert_same_run(tmp_path / "branch", straight)
+
+
+def test_a_finished_run_says_so_and_stays_as_it_is(straight: Path, tmp_path: Path) -> None:
+    before = final_model(straight)
+    main(tiny_fit(straight, "--ckpt_path=auto"))
+    after = final_model(straight)
+    assert all((before[name] == after[name]).all() for name in before)

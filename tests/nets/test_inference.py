@@ -1,0 +1,47 @@
+import pytest
+import torch
+from torch import Tensor
+
+from mosaic.nets import Blueprint, Classifier
+from mosaic.nets.inference import predict, to_pixels
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def net(blueprint: Blueprint) -> Classifier:
+    return blueprint.build(blueprint.initial(0))
+
+
+@pytest.fixture
+def images(random: torch.Generator) -> Tensor:
+    return torch.randint(256, (10, 1, 8, 8), generator=random, dtype=torch.uint8)
+
+
+def test_pixels_span_zero_to_one() -> None:
+    assert to_pixels(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_the_batch_size_does_not_matter(net: Classifier, images: Tensor) -> None:
+    torch.testing.assert_close(predict(net, images, CPU, batch_size=3), predict(net, images, CPU))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_asking_changes_neither_mode_nor_statistics(net: Classifier, images: Tensor, training: bool) -> None:
+    net.train(training)
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    predict(net, images, CPU)
+    assert net.training is training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
+
+
+def test_answers_are_those_of_eval_mode_whatever_the_mode(net: Classifier, images: Tensor) -> None:
+    expected = predict(net.eval(), images, CPU)
+    assert torch.equal(predict(net.train(), images, CPU), expected)
+    torch.testing.assert_close(expected, net.eval()(images / 255), atol=1e-5, rtol=1e-4)
+
+
+def test_features_are_taken_without_gradient(net: Classifier, images: Tensor) -> None:
+    features = predict(net, images, CPU, ask=net.features)
+    assert features.shape == (10, net.head.in_features)
+    assert not features.requires_grad

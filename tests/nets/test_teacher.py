@@ -1,0 +1,74 @@
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mosaic.nets import Blueprint, Classifier
+from mosaic.nets.gates import FusionGate, MeanGate
+from mosaic.nets.teacher import FeatureExperts, FusedMixture, ImageExperts, MixtureOfExperts
+
+
+@pytest.fixture
+def experts(blueprint: Blueprint) -> list[Classifier]:
+    return [blueprint.build(blueprint.initial(seed)).eval() for seed in range(3)]
+
+
+@pytest.fixture
+def images(random: torch.Generator) -> Tensor:
+    return torch.rand(5, 1, 8, 8, generator=random)
+
+
+def test_each_expert_looks_at_the_image(experts: list[Classifier], images: Tensor) -> None:
+    opinions = ImageExperts(experts)(images)
+    assert opinions.shape == (5, 3, 3)
+    assert all(torch.equal(opinions[:, i], expert(images)) for i, expert in enumerate(experts))
+
+
+def test_experts_of_different_architectures_sit_side_by_side(images: Tensor) -> None:
+    linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
+    pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
+    assert ImageExperts([linear, pooled])(images).shape == (5, 2, 3)
+
+
+def test_heads_speak_about_the_features_of_one_trunk(experts: list[Classifier], images: Tensor) -> None:
+    trunk = experts[0]
+    opinions = FeatureExperts(trunk, [expert.head for expert in experts])(images)
+    for i, expert in enumerate(experts):
+        torch.testing.assert_close(opinions[:, i], expert.head(trunk.features(images)))
+
+
+def test_bodies_of_feature_experts_are_not_kept(experts: list[Classifier]) -> None:
+    def size(net: nn.Module) -> int:
+        return sum(parameter.numel() for parameter in net.parameters())
+
+    kept = size(FeatureExperts(experts[0], (expert.head for expert in experts)))
+    assert kept == size(experts[0]) + 3 * size(experts[0].head)
+
+
+def test_training_and_use_see_the_same_space(experts: list[Classifier], images: Tensor) -> None:
+    pool = FeatureExperts(experts[0], [expert.head for expert in experts])
+    assert torch.equal(pool.from_features(experts[0].features(images)), pool(images))
+
+
+def mixtures(experts: list[Classifier]) -> list[nn.Module]:
+    fusion = FusionGate(torch.ones(3, 3), torch.zeros(3, 3))
+    for expert in experts:
+        expert.train()
+    return [
+        MixtureOfExperts(ImageExperts(experts), MeanGate()),
+        FusedMixture(ImageExperts(experts), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), fusion),
+    ]
+
+
+@pytest.mark.parametrize("which", [0, 1], ids=["gate", "fusion"])
+def test_a_mixture_is_frozen_and_in_eval_mode(experts: list[Classifier], images: Tensor, which: int) -> None:
+    teacher = mixtures(experts)[which]
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    assert teacher(images).shape == (5, 3)
+    assert not any(module.training for module in teacher.modules())
+    assert not any(parameter.requires_grad for parameter in teacher.parameters())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in teacher.state_dict().items())
+
+
+def test_a_mixture_of_one_expert_is_that_expert(experts: list[Classifier], images: Tensor) -> None:
+    teacher = MixtureOfExperts(ImageExperts(experts[:1]), MeanGate())
+    torch.testing.assert_close(teacher(images), experts[0](images).log_softmax(-1))

@@ -1,0 +1,188 @@
+"""The command line, in this process."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from mosaic.cli import main
+from tests.runs import DIGITS, REPOSITORY, TINY, final_model, stages, tiny_fit
+
+CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("cli") / "run"
+    main(tiny_fit(path))
+    return path
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The one line that a bad request gets."""
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert stop.value.code == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("mosaic: error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
+    left = {path.name for path in run.iterdir()}
+    assert left == {
+        "config.yaml",
+        "environment.json",
+        "global.ckpt",
+        "metrics.csv",
+        "partition.json",
+        "partition.png",
+        "rounds",
+        "summary.json",
+        "tensorboard",
+    }
+    assert [path.name for path in sorted((run / "rounds").iterdir())] == ["0003", "0004"]
+
+
+def test_every_stage_is_measured(run: Path) -> None:
+    names = set(stages(run))
+    assert {"global before distillation", "plain ensemble", "gated teacher", "student"} <= names
+    assert {f"expert: client {client}" for client in range(4)} <= names
+
+
+def test_the_summary_names_where_to_look(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(tiny_fit(run, "--ckpt_path=last"))
+    printed = capsys.readouterr().out
+    assert "tensorboard --logdir" in printed
+    assert "after fine-tuning" in printed
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_the_checkpoint_serves_lightnings_own_commands(command: str, run: Path) -> None:
+    main([command, "--config", str(run / "config.yaml"), f"--ckpt_path={run / 'global.ckpt'}"])
+
+
+def test_test_reports_the_accuracy_of_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["test", "--config", str(DIGITS), *TINY, f"--ckpt_path={run / 'global.ckpt'}"])
+    shown = float(re.search(r"test/accuracy\D+([\d.]+)", capsys.readouterr().out).group(1))  # type: ignore[union-attr]
+    last_row = (run / "metrics.csv").read_text().splitlines()[-1].split(",")
+    assert shown == pytest.approx(float(last_row[3]), abs=1e-6)
+
+
+def test_print_config_round_trips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def printed(config: Path) -> str:
+        with pytest.raises(SystemExit):
+            main(["fit", "--config", str(config), "--print_config"])
+        return capsys.readouterr().out
+
+    first = printed(DIGITS)
+    (tmp_path / "printed.yaml").write_text(first)
+    assert printed(tmp_path / "printed.yaml") == first
+
+
+def test_later_configs_and_flags_win(tmp_path: Path) -> None:
+    overlay = tmp_path / "fedavg.yaml"
+    overlay.write_text("algorithm: mosaic.algorithms.FedAvg\n")
+    rounds = "--federation.schedule.collaborative_rounds=1"
+    main(
+        ["fit", "--config", str(DIGITS), "--config", str(overlay), f"--federation.run_dir={tmp_path / 'run'}"]
+        + [rounds, "--federation.schedule.fine_tune_rounds=0", "--federation.schedule.local_steps=1"]
+    )
+    config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert config["algorithm"]["class_path"] == "mosaic.algorithms.FedAvg"
+    assert config["federation"]["schedule"]["collaborative_rounds"] == 1
+
+
+def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_dir = tmp_path / "run"
+    main(["fit", "--config", str(DIGITS), f"--federation.run_dir={run_dir}", "--trainer.fast_dev_run=true"])
+    assert not run_dir.exists()
+
+
+def test_version_answers_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["--version"])
+    assert capsys.readouterr().out.startswith("mosaic ")
+
+
+class TestRefusals:
+    """Each bad request gets one line: what was expected, what was got, what to do."""
+
+    def test_an_unknown_key(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "learning_rat" in refusal(capsys, "fit", "--config", str(DIGITS), "--federation.learning_rat=1")
+
+    def test_a_misspelt_key_in_a_file(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "bad.yaml").write_text(DIGITS.read_text().replace("schedule:", "schedul:"))
+        assert "schedul" in refusal(capsys, "fit", "--config", str(tmp_path / "bad.yaml"))
+
+    def test_a_class_path_that_does_not_import(self, capsys: pytest.CaptureFixture[str]) -> None:
+        line = refusal(capsys, "fit", "--config", str(DIGITS), "--model.net=mosaic.nets.Nothing")
+        assert "mosaic.nets.Nothing" in line
+
+    def test_more_clients_than_images(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--data.partition.num_clients=5000"))
+        assert "50000 training images, got 1198" in line
+        assert not (tmp_path / "run").exists()
+
+    def test_alpha_of_zero(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--data.partition.alpha=0"))
+        assert "alpha: expected a number above 0, got 0" in line
+
+    def test_a_run_directory_that_exists(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
+        before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+        line = refusal(capsys, *tiny_fit(run))
+        assert "--federation.run_dir" in line
+        assert "--ckpt_path auto" in line
+        assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
+
+    def test_a_changed_configuration(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
+        line = refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", "--data.batch_size=16", "--seed_everything=3"))
+        assert "data.batch_size" in line
+        assert "seed_everything" in line
+
+    def test_a_changed_past(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
+        line = refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", "--federation.schedule.local_steps=5"))
+        assert "federation.schedule" in line
+
+    def test_last_without_a_run(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--ckpt_path=last"))
+        assert "holds no snapshot" in line
+
+    def test_a_snapshot_that_is_cut_short(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        snapshot = tmp_path / "run" / "rounds" / "0001"
+        (snapshot / "clients").mkdir(parents=True)
+        (snapshot / "run.json").write_text('{"round": 1}')
+        (snapshot / "server.safetensors").write_bytes(b"cut")
+        assert "not a whole snapshot" in refusal(capsys, *tiny_fit(tmp_path / "run", "--ckpt_path=last"))
+
+    @pytest.mark.parametrize("command", ["test", "validate", "predict"])
+    def test_a_corrupt_checkpoint(self, command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        (tmp_path / "global.ckpt").write_bytes(b"not a checkpoint")
+        line = refusal(capsys, command, "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")
+        assert "not a readable checkpoint" in line
+
+    def test_a_foreign_checkpoint(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        torch.save({"state_dict": {}, "hyper_parameters": {"x": 1}}, tmp_path / "other.ckpt")
+        line = refusal(capsys, "test", "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'other.ckpt'}")
+        assert "not written by mosaic" in line
+
+    def test_a_checkpoint_of_another_net(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
+        checkpoint = f"--ckpt_path={run / 'global.ckpt'}"
+        line = refusal(capsys, "test", "--config", str(DIGITS), checkpoint, "--model.net.init_args.width=8")
+        assert "does not fit" in line
+
+    def test_a_missing_checkpoint(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, "test", "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")
+        assert "is no file" in line
+
+    def test_a_trainer_key_that_belongs_to_phases(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--trainer.max_epochs=3"))
+        assert "trainer.max_epochs belongs to the phases" in line
+
+    def test_a_distilling_round_that_never_comes(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))
+        assert "expected rounds in 1..4, got [9]" in line
+
+
+def test_the_final_model_of_a_run_is_finite(run: Path) -> None:
+    assert all(tensor.isfinite().all() for tensor in final_model(run).values())
