@@ -2,13 +2,16 @@
 
 import csv
 import json
+import math
 import os
 import signal
 from pathlib import Path
 
 import torch
 from lightning.pytorch import Callback
-from torch import Tensor
+from torch import Tensor, nn
+
+from mosaic.nets.classifier import Classifier, ImageShape
 
 REPOSITORY = Path(__file__).parent.parent
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
@@ -53,6 +56,15 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert rows_without_time(one) == rows_without_time(other)
     assert stages(one) == stages(other)
+
+
+class LinearNet(Classifier):
+    """Logistic regression: the smallest classifier, and one without BatchNorm."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body = nn.Flatten()
+        self.head = nn.Linear(math.prod(image_shape), num_classes)
 
 
 class KillAt(Callback):

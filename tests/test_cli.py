@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+
 from mosaic.cli import main
 from tests.runs import DIGITS, REPOSITORY, TINY, final_model, stages, tiny_fit
 
@@ -86,8 +87,10 @@ def test_later_configs_and_flags_win(tmp_path: Path) -> None:
     overlay.write_text("algorithm: mosaic.algorithms.FedAvg\n")
     rounds = "--federation.schedule.collaborative_rounds=1"
     main(
-        ["fit", "--config", str(DIGITS), "--config", str(overlay), f"--federation.run_dir={tmp_path / 'run'}"]
-        + [rounds, "--federation.schedule.fine_tune_rounds=0", "--federation.schedule.local_steps=1"]
+        [
+            *["fit", "--config", str(DIGITS), "--config", str(overlay), f"--federation.run_dir={tmp_path / 'run'}"],
+            *[rounds, "--federation.schedule.fine_tune_rounds=0", "--federation.schedule.local_steps=1"],
+        ]
     )
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
     assert config["algorithm"]["class_path"] == "mosaic.algorithms.FedAvg"

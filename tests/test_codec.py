@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from mosaic.codec import decode, encode, size_in_bytes, wire
 from mosaic.messages import GeneratorReply

@@ -4,7 +4,6 @@ import torch
 
 from mosaic.seeding import SERVER, generator_for, seed_for
 
-
 PINNED = 7_430_812_320_188_517_729
 """Of seed 0, round 1, client 2, train: old runs can only be resumed while it stays."""
 

@@ -65,11 +65,36 @@ def heat_map(
         axes.set_xticks(range(width))
     if height * width <= 400:
         _write_numbers(figure, values)
-    figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03).outline.set_visible(False)
+    colors = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
+    colors.outline.set_visible(False)
+    colors.ax.tick_params(labelsize=8, colors=_INK)
     for side in axes.spines.values():
         side.set_visible(False)
     axes.tick_params(length=0, labelsize=8, colors=_INK)
     figure.tight_layout()
+    return figure
+
+
+def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10) -> Figure:
+    """Draw images in rows.
+
+    Args:
+        images: pixels in ``[0, 1]``, shape ``(N, channels, H, W)`` with 1 or 3 channels.
+        titles: one for each row, or none.
+        columns: images in a row.
+    """
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(0.62 * columns + (1.6 if titles else 0), 0.66 * rows + 0.1), dpi=110)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for place, axes in enumerate(grid.flat):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_frame_on(False)
+        if place < len(images):
+            axes.imshow(images[place].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for row, title in zip(grid, titles, strict=False):
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=_INK, fontsize=9)
+    figure.tight_layout(pad=0.2)
     return figure
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from mosaic.errors import MosaicError
@@ -32,6 +33,9 @@ OWNED_BY_PHASES = {
     "barebones": False,
 }
 """Keys of ``trainer:`` that each phase sets for itself, with the value that, like null and false, asks for nothing."""
+
+SPAWNING_STRATEGIES = ("ddp_spawn", "ddp_fork", "ddp_notebook")
+"""Strategies whose processes end with the Trainer that started them."""
 
 _QUIET: dict[str, Any] = {
     "logger": False,
@@ -57,11 +61,17 @@ class PhaseRunner:
     def __init__(self, template: Mapping[str, Any] | None = None) -> None:
         given = dict(template or {})
         for key, unset in OWNED_BY_PHASES.items():
-            if given.pop(key, unset) not in (unset, None, False):
+            value = given.pop(key, unset)
+            if value != unset and value is not None and value is not False:
                 raise MosaicError(
                     f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
                     "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
                 )
+        if str(given.get("strategy")) in SPAWNING_STRATEGIES:
+            raise MosaicError(
+                f"trainer.strategy: {given['strategy']} starts new processes for every phase, which cannot share "
+                "a run: use ddp"
+            )
         self.dry_run = bool(given.pop("fast_dev_run", False))
         self._template = given
 
@@ -71,14 +81,18 @@ class PhaseRunner:
         return torch.device(self._probe.strategy.root_device)
 
     @cached_property
-    def is_first_rank(self) -> bool:
-        """Whether this process is the one that writes."""
-        return bool(self._probe.is_global_zero)
+    def rank(self) -> int:
+        """Which of the processes that train together this is; the first one writes."""
+        return int(self._probe.global_rank)
+
+    @cached_property
+    def _data_parallel(self) -> bool:
+        return isinstance(self._probe.strategy, DDPStrategy)
 
     @cached_property
     def _probe(self) -> Trainer:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
-        return self._trainer(self._template)
+        return self._trainer({key: value for key, value in self._template.items() if key != "callbacks"})
 
     def limit(self, steps: int) -> int:
         """Shorten a phase to one step in a dry run."""
@@ -88,12 +102,17 @@ class PhaseRunner:
         """Shrink a batch to eight images in a dry run."""
         return min(batch_size, 8) if self.dry_run else batch_size
 
+    def limit_images(self, images: Tensor) -> Tensor:
+        """Keep the first eight images, or their indices, in a dry run."""
+        return images[:8] if self.dry_run else images
+
     def run(self, task: Task, batches: Iterable[Any], seed: int) -> dict[str, Tensor]:
         """Train a task on every batch once.
 
         Args:
             task: what to train; it is trained in place and lies on the CPU afterwards.
-            batches: whole batches, each the global one; under DDP the iterable hands every rank its share.
+            batches: whole batches, each the global one; under DDP the iterable hands every rank its share. Not a list,
+                which Lightning takes for several loaders.
             seed: of all randomness inside the phase.
 
         Returns:
@@ -101,7 +120,7 @@ class PhaseRunner:
         """
         torch.manual_seed(seed)
         task.train()
-        trainer = self._trainer(task.amend_trainer(self._template))
+        trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
         with _silence():
             trainer.fit(task, train_dataloaders=batches)
         synchronise(task)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mosaic.cli import main
 from tests.runs import REPOSITORY, assert_same_run, final_model, tiny_fit
 

@@ -124,6 +124,15 @@ def test_inversion_without_batch_norm_is_zero() -> None:
     assert adversarial.inversion([]).item() == 0
 
 
+@pytest.mark.parametrize(("off_mean", "off_variance"), [(1.0, 0.0), (0.0, 1.0)])
+def test_mean_and_variance_each_send_a_gradient_back(off_mean: float, off_variance: float) -> None:
+    inputs, mean, variance = two_by_two()
+    inputs.requires_grad_()
+    adversarial.inversion([(inputs, mean + off_mean, variance + off_variance)]).backward()
+    assert inputs.grad.isfinite().all()
+    assert inputs.grad.abs().sum() > 0
+
+
 def test_inversion_has_a_gradient_to_the_generator_and_going_down_it_helps() -> None:
     torch.manual_seed(0)
     generator = nn.Conv2d(1, 1, 3, padding=1)

@@ -80,9 +80,9 @@ def test_jensen_shannon_is_bounded_by_ln_2_because_it_mixes_probabilities(size: 
         (
             0.8,
             1.0,
-            lambda s, t: 0.8 * knowledge_distillation(s, t, 2.0)
-            + 0.2 * pseudo_label_cross_entropy(s, t)
-            + jensen_shannon(s, t),
+            lambda s, t: (
+                0.8 * knowledge_distillation(s, t, 2.0) + 0.2 * pseudo_label_cross_entropy(s, t) + jensen_shannon(s, t)
+            ),
         ),
     ],
     ids=["soft targets only", "pseudo-labels only", "released"],

@@ -91,6 +91,12 @@ def test_batch_norm_starts_at_the_second_layer_or_stays_out(normalization, layer
     assert body[1].negative_slope == 0.2
 
 
+def test_mid_grey_is_the_zero_of_a_discriminator() -> None:
+    judge = Discriminator((1, 8, 8), 3, width=2, normalization="none", initialization="dcgan")
+    assert judge(torch.full((2, 1, 8, 8), 0.5)).tolist() == [0, 0]
+    assert judge(torch.ones(1, 1, 8, 8)).item() != 0
+
+
 def test_dcgan_weights_are_small() -> None:
     torch.manual_seed(0)
     for net in (Generator((1, 32, 32), 3, width=8), Discriminator((1, 32, 32), 3, width=8)):

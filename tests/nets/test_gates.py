@@ -108,16 +108,16 @@ def least_squares(counts: np.ndarray, opinions: np.ndarray, meta: np.ndarray) ->
     experts, classes = counts.shape
     rows, wanted, total = [], [], 0.0
     pairs = list(combinations(range(classes), 2))
-    for k, l in pairs:
-        difference = np.eye(classes)[k] - np.eye(classes)[l]
+    for k, m in pairs:
+        difference = np.eye(classes)[k] - np.eye(classes)[m]
         for i in range(experts):
-            if counts[i, k] and counts[i, l]:
-                weight = 1 / (1 / counts[i, k] + 1 / counts[i, l])
+            if counts[i, k] and counts[i, m]:
+                weight = 1 / (1 / counts[i, k] + 1 / counts[i, m])
                 total += weight
                 rows.append(np.sqrt(weight) * difference)
                 wanted.append(np.sqrt(weight) * difference @ opinions[i])
-    for k, l in pairs:
-        difference = np.eye(classes)[k] - np.eye(classes)[l]
+    for k, m in pairs:
+        difference = np.eye(classes)[k] - np.eye(classes)[m]
         rows.append(np.sqrt(total / len(pairs)) * difference)
         wanted.append(np.sqrt(total / len(pairs)) * difference @ meta)
     return np.linalg.lstsq(np.array(rows), np.array(wanted), rcond=None)[0]

@@ -64,7 +64,7 @@ def test_one_step_is_the_gradient_step_that_autograd_gives(blueprint: Blueprint,
     state = blueprint.initial(0)
     trained, twin = blueprint.build(state), blueprint.build(state)
     images, labels = stripes()
-    phases.run(local_task(trained, rate=0.5), [(images, labels)], seed=0)
+    phases.run(local_task(trained, rate=0.5), ShuffledBatches(images, labels, batch_size=30, steps=1, seed=0), seed=0)
     (gradient,) = torch.autograd.grad(cross_entropy(twin, to_pixels(images), labels), twin.head.weight)
     torch.testing.assert_close(trained.head.weight, twin.head.weight - 0.5 * gradient)
 

@@ -1,3 +1,5 @@
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -6,6 +8,16 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.distillation import DistillationTask, TaughtImages
+
+
+class Lesson:
+    """The same batch again and again."""
+
+    def __init__(self, batch: TaughtImages, steps: int) -> None:
+        self.batch, self.steps = batch, steps
+
+    def __iter__(self) -> Iterator[TaughtImages]:
+        return iter([self.batch] * self.steps)
 
 
 def distillation(student: Classifier, **changes: object) -> DistillationTask:
@@ -29,7 +41,7 @@ def taught(random: torch.Generator) -> TaughtImages:
 def test_a_student_comes_to_agree_with_its_teacher(
     student: Classifier, taught: TaughtImages, phases: PhaseRunner
 ) -> None:
-    curves = phases.run(distillation(student), [taught] * 40, seed=0)
+    curves = phases.run(distillation(student), Lesson(taught, 40), seed=0)
     assert curves["loss"][-1] < 0.3 * curves["loss"][0]
     assert curves["agreement"][0] < 0.7 < 0.95 < curves["agreement"][-1]
     assert curves["loss"].shape == curves["agreement"].shape == (40,)
@@ -40,7 +52,7 @@ def test_statistics_stay_exactly_where_asked_to(
     student: Classifier, taught: TaughtImages, phases: PhaseRunner, frozen: bool
 ) -> None:
     before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in batch_norms(student)]
-    phases.run(distillation(student, freeze_statistics=frozen), [taught] * 3, seed=0)
+    phases.run(distillation(student, freeze_statistics=frozen), Lesson(taught, 3), seed=0)
     kept = [
         torch.equal(layer.running_mean, mean) and torch.equal(layer.running_var, var)
         for layer, (mean, var) in zip(batch_norms(student), before, strict=True)
@@ -52,14 +64,14 @@ def test_frozen_statistics_do_not_freeze_the_weights(
     student: Classifier, taught: TaughtImages, phases: PhaseRunner
 ) -> None:
     before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
-    phases.run(distillation(student, freeze_statistics=True), [taught] * 3, seed=0)
+    phases.run(distillation(student, freeze_statistics=True), Lesson(taught, 3), seed=0)
     assert all(not torch.equal(parameter, before[name]) for name, parameter in student.named_parameters())
 
 
 def test_the_view_is_for_the_student(student: Classifier, taught: TaughtImages, phases: PhaseRunner) -> None:
     seen: list[Tensor] = []
     student.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    phases.run(distillation(student, view=lambda images: images.flip(0)), [taught], seed=0)
+    phases.run(distillation(student, view=lambda images: images.flip(0)), Lesson(taught, 1), seed=0)
     assert torch.equal(seen[0], taught.images.flip(0))
 
 
@@ -68,7 +80,9 @@ def test_pseudo_labels_alone_ignore_how_sure_the_teacher_is(
 ) -> None:
     surer = TaughtImages(taught.images, 7 * taught.teacher_logits)
     losses = [
-        phases.run(distillation(blueprint.build(blueprint.initial(0)), alpha=alpha, beta=0.0), [batch], seed=0)["loss"]
+        phases.run(
+            distillation(blueprint.build(blueprint.initial(0)), alpha=alpha, beta=0.0), Lesson(batch, 1), seed=0
+        )["loss"]
         for alpha in (0.0, 1.0)
         for batch in (taught, surer)
     ]

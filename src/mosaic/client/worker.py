@@ -1,5 +1,6 @@
 """Answers requests in the name of a client. The only place where requests meet data."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -83,7 +84,7 @@ class Worker:
             return Declined(request.client, "it holds no images to train on"), state
         net = self._blueprint.build(request.model)
         context = LocalContext(request.model, data.class_counts, self._blueprint)
-        random = generator_for(self._seed, request.round, request.client, "augment")
+        random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
         task = ClassificationTask(
             net,
             self._program.objective.bind(context),
@@ -117,18 +118,22 @@ class Worker:
 
     def _summarise(self, request: PrototypeRequest, data: ClientData) -> Reply:
         net = self._blueprint.build(request.model)
-        features = predict(net, data.images.pixels[data.train], self._phases.device, ask=net.features)
-        labels = data.images.labels[data.train]
+        own = self._phases.limit_images(data.train)
+        features = predict(net, data.images.pixels[own], self._phases.device, ask=net.features)
+        settings = self._program.prototypes
+        if self._phases.dry_run:
+            settings = replace(settings, min_count=1)
         seed = seed_for(self._seed, request.round, request.client, "prototypes")
-        return PrototypeReply(request.client, *class_prototypes(features, labels, self._program.prototypes, seed))
+        return PrototypeReply(request.client, *class_prototypes(features, data.images.labels[own], settings, seed))
 
     def _evaluate(self, request: EvaluateRequest, data: ClientData) -> Reply:
         classes = self._blueprint.num_classes
-        labels = data.images.labels[data.validation]
+        own = self._phases.limit_images(data.validation)
+        labels = data.images.labels[own]
         if len(labels) == 0:
             return EvaluateReply(request.client, *torch.zeros(2, classes, dtype=torch.long))
         net = self._blueprint.build(request.model)
-        guesses = predict(net, data.images.pixels[data.validation], self._phases.device).argmax(-1)
+        guesses = predict(net, data.images.pixels[own], self._phases.device).argmax(-1)
         correct = labels[guesses == labels]
         return EvaluateReply(request.client, _count(correct, classes), _count(labels, classes))
 

@@ -1,6 +1,7 @@
 """Where images come from. Each source is named in YAML by its class and loads into memory once."""
 
 import io
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
@@ -128,7 +129,7 @@ class ParquetSource(Source):
 
         try:
             return np.asarray(Image.open(io.BytesIO(cell["bytes"])))
-        except (TypeError, OSError) as error:  # no such field, no bytes, or bytes of something else
+        except (KeyError, TypeError, ValueError, OSError) as error:  # no bytes, or of something else
             raise MosaicError(
                 f'{path}: expected {{"bytes", "path"}} with an encoded image in each cell of {self.image_column!r}, '
                 f"got one that cannot be decoded ({_first_line(error)}): "
@@ -158,7 +159,7 @@ class NpzSource(Source):
 
     def load(self) -> ImageSet:
         """Read the arrays; nothing in the file is executed."""
-        arrays = _open(self.path, "path", lambda file: dict(np.load(file, allow_pickle=False)))
+        arrays = _open(self.path, "path", _read_npz)
         wanted = ["train_images", "train_labels", "test_images", "test_labels"]
         missing = [key for key in wanted if key not in arrays]
         if missing:
@@ -170,16 +171,22 @@ class NpzSource(Source):
 
 
 def _open(path: str, key: str, read: Any) -> Any:
-    file = Path(path).expanduser()
+    file = Path(os.path.expandvars(path)).expanduser()
     if not file.is_file():
+        unset = " (an environment variable in it is not set)" if "$" in str(file) else ""
         raise MosaicError(
-            f"{file.resolve()} does not exist: put the file there, or say where it is with "
+            f"{file.resolve()} does not exist{unset}: put the file there, or say where it is with "
             f"--data.source.init_args.{key}"
         )
     try:
         return read(file)
     except Exception as error:  # zipfile, numpy and pyarrow each have their own
         raise MosaicError(f"{file} cannot be read ({_first_line(error)}): fetch the file again") from error
+
+
+def _read_npz(file: Path) -> dict[str, np.ndarray]:
+    with file.open("rb") as opened:  # given a path, numpy leaves a file open that it cannot read
+        return dict(np.load(opened, allow_pickle=False))
 
 
 def _first_line(error: Exception) -> str:

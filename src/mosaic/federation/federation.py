@@ -107,11 +107,13 @@ class Federation:
             return self._fit(job, RunDirectory(self.run_dir), self.schedule, ckpt_path)
         with tempfile.TemporaryDirectory(prefix="mosaic-dry-run-") as folder:
             one_round = Schedule(collaborative_rounds=1, local_steps=1, fine_tune_rounds=0)
-            return self._fit(job, RunDirectory(Path(folder) / "run"), one_round, None)
+            path = self._fit(job, RunDirectory(Path(folder) / "run"), one_round, None)
+        log.info("dry run: one batch of every phase has run; nothing is kept, and the figures mean nothing")
+        return path
 
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         device = job.phases.device
-        writes = job.phases.is_first_rank
+        writes = job.phases.rank == 0
         start = self._start(job, directory, ckpt_path, writes)
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:

@@ -44,7 +44,8 @@ class Tracker:
 
     def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
         """Write a picture of a matrix."""
-        self.figure(name, figures.heat_map(values.float().cpu().numpy(), rows, columns, title=name.split("/")[-1]))
+        title = name.split("/")[-1].replace("_", " ").capitalize()
+        self.figure(name, figures.heat_map(values.float().cpu().numpy(), rows, columns, title))
 
     def figure(self, name: str, figure: Figure) -> None:
         """Write a figure."""

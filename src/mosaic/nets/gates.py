@@ -44,6 +44,9 @@ class TransformerGate(nn.Module):
     Each expert's logits become a token; a learned embedding per expert says *who* speaks, without which the sum over
     tokens could not know. One encoder layer lets experts weigh each other; one learned query per class reads them out.
 
+    Deviation: the decoder's answer to the query of a class becomes that class's logit, instead of one linear layer from
+    all answers to C logits; the gate then has no weights that grow with C squared.
+
     Args:
         num_experts: E.
         num_classes: C.

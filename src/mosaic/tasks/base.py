@@ -27,6 +27,11 @@ class Task(LightningModule):
         """Return every recorded curve as a float tensor of shape ``(steps,)`` on the CPU."""
         return {name: torch.stack(values).float().cpu() for name, values in self._curves.items()}
 
-    def amend_trainer(self, template: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the Trainer settings that this task needs, given those that the user asked for."""
+    def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
+        """Return the Trainer settings that this task needs.
+
+        Args:
+            template: those that the user asked for.
+            data_parallel: whether they come to DistributedDataParallel.
+        """
         return dict(template)

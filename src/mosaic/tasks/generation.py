@@ -36,6 +36,7 @@ class GenerationSettings:
         width: channels of both nets (released: 64).
         conditional: whether generator and discriminator know the label, drawn from the client's own counts.
         learning_rate: of Adam, for both nets (released: 2e-4).
+        betas: of Adam (released: 0.5 and 0.999).
         loss: ``hinge``, or ``bce`` (released).
         discriminator_normalization: ``none``, or ``batch`` from the second layer on (released).
         initialization: ``default`` is PyTorch's, ``dcgan`` is N(0, 0.02) (released).
@@ -55,6 +56,7 @@ class GenerationSettings:
     width: int = 32
     conditional: bool = True
     learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.5, 0.99)
     loss: Loss = "hinge"
     discriminator_normalization: Normalization = "none"
     initialization: Initialization = "default"
@@ -110,14 +112,15 @@ class GenerationTask(Task):
         self._noise = torch.Generator()
         self._clip: dict[str, Any] = {}
 
-    def amend_trainer(self, template: Mapping[str, Any]) -> dict[str, Any]:
+    def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
         """Allow for what manual optimisation with two optimisers forbids.
 
         DistributedDataParallel sees each backward pass use half of the parameters; clipping and accumulation are
         refused by Lightning, so this task clips by itself and does not accumulate.
         """
         settings = dict(template)
-        settings["strategy"] = _finding_unused(settings.get("strategy", "auto"), settings.get("devices", "auto"))
+        if data_parallel:
+            settings["strategy"] = _finding_unused(settings.get("strategy", "auto"))
         self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
         settings.pop("accumulate_grad_batches", None)
         return settings
@@ -135,8 +138,8 @@ class GenerationTask(Task):
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the discriminator and Adam for the generator."""
-        rate = self.settings.learning_rate
-        return [Adam(net.parameters(), lr=rate, betas=(0.5, 0.99)) for net in (self.discriminator, self.generator)]
+        rate, betas = self.settings.learning_rate, self.settings.betas
+        return [Adam(net.parameters(), lr=rate, betas=betas) for net in (self.discriminator, self.generator)]
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Update the discriminator, then the generator."""
@@ -194,14 +197,8 @@ _DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversaria
 _GENERATOR_LOSS = {"bce": adversarial.generator_bce, "hinge": adversarial.generator_hinge}
 
 
-def _finding_unused(strategy: Any, devices: Any) -> Any:
+def _finding_unused(strategy: Any) -> Any:
     """Turn DDP into its variant that tolerates parameters without gradient."""
     if isinstance(strategy, Mapping):
-        if not str(strategy.get("class_path", "")).endswith("DDPStrategy"):
-            return strategy
-        arguments = {**(strategy.get("init_args") or {}), "find_unused_parameters": True}
-        return {**strategy, "init_args": arguments}
-    several = torch.cuda.device_count() > 1 if devices == "auto" else devices not in (1, "1", [0], "0")
-    if strategy == "ddp" or (strategy == "auto" and several):
-        return "ddp_find_unused_parameters_true"
-    return strategy
+        return {**strategy, "init_args": {**(strategy.get("init_args") or {}), "find_unused_parameters": True}}
+    return "ddp_find_unused_parameters_true"

@@ -1,0 +1,487 @@
+import copy
+import dataclasses
+import random as python_random
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from mosaic.client.program import ClientProgram
+from mosaic.client.prototypes import PrototypeSettings
+from mosaic.client.worker import Worker
+from mosaic.codec import decode, encode
+from mosaic.data import Augmentation, FederatedDataModule, Partition, SklearnDigits, Source
+from mosaic.data.images import Images, ImageSet
+from mosaic.messages import (
+    ClientState,
+    Declined,
+    EvaluateReply,
+    EvaluateRequest,
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    Reply,
+    Request,
+    StateDict,
+    TrainReply,
+    TrainRequest,
+)
+from mosaic.nets import SmallCNN
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.classifier import Classifier
+from mosaic.phases import PhaseRunner
+from mosaic.tasks.generation import GenerationSettings
+
+DIGITS = SklearnDigits().load()
+NOTHING = ClientState({})
+TINY_GAN = GenerationSettings(steps=2, batch_size=8, latent_dim=4, width=4)
+
+
+class InMemory(Source):
+    """The digits, or what a test has made of them."""
+
+    def __init__(self, train: Images = DIGITS.train) -> None:
+        self.train = train
+
+    def load(self) -> ImageSet:
+        return ImageSet(self.train, DIGITS.test, DIGITS.class_names)
+
+
+class ByRemainder(Partition):
+    """Client 0 holds the digits 0, 3, 6 and 9, client 1 holds 1, 4 and 7, client 2 the rest: by their true labels."""
+
+    def __init__(self) -> None:
+        super().__init__(3)
+
+    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+        return [np.flatnonzero(DIGITS.train.labels.numpy() % 3 == client) for client in range(3)]
+
+
+class Given(Partition):
+    """Each client holds a stated number of images, one client after the other."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__(len(sizes))
+        self.sizes = sizes
+
+    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+        return np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes)[:-1])
+
+
+def federation(
+    source: Source | None = None, partition: Partition | None = None, **settings: Any
+) -> FederatedDataModule:
+    settings = {"validation_share": 0.2, "batch_size": 16, "mean": [0.3], "std": [0.4], **settings}
+    return FederatedDataModule(source or InMemory(), partition or ByRemainder(), **settings)
+
+
+def blueprint_of(data: FederatedDataModule) -> Blueprint:
+    return data.blueprint(partial(SmallCNN, width=2))
+
+
+def make_worker(
+    phases: PhaseRunner, data: FederatedDataModule | None = None, program: ClientProgram | None = None, seed: int = 0
+) -> Worker:
+    data = data or federation()
+    program = program or ClientProgram(generation=TINY_GAN)
+    optimizer = partial(torch.optim.SGD, lr=1e3)
+    return Worker(data, blueprint_of(data), optimizer, program, phases, seed)
+
+
+def weights(seed: int = 0) -> StateDict:
+    return blueprint_of(federation()).initial(seed)
+
+
+def net_with(model: StateDict) -> Classifier:
+    return blueprint_of(federation()).build(model)
+
+
+def train_request(client: int = 0, **changes: Any) -> TrainRequest:
+    request = TrainRequest(client, 1, weights(), steps=2, epochs=0.0, learning_rate=0.1, keep=False)
+    return dataclasses.replace(request, **changes)
+
+
+def requests(client: int) -> list[tuple[Request, ClientState]]:
+    """One of each kind, with what the client remembers by then."""
+    return [
+        (train_request(client), NOTHING),
+        (GeneratorRequest(client, 1), ClientState(weights(seed=5))),
+        (PrototypeRequest(client, 1, weights()), NOTHING),
+        (EvaluateRequest(client, 1, weights()), NOTHING),
+    ]
+
+
+def dry_phases() -> PhaseRunner:
+    return PhaseRunner({"accelerator": "cpu", "devices": 1, "fast_dev_run": True})
+
+
+KINDS = pytest.mark.parametrize("kind", range(4), ids=["train", "generator", "prototypes", "evaluate"])
+
+
+def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Every leaf of a message by name."""
+    if dataclasses.is_dataclass(value):
+        value = {"type": type(value).__name__, **vars(value)}
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from flat(item, f"{name}/{key}")
+    else:
+        yield name, value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two messages agree bit for bit."""
+    ours, theirs = dict(flat(one)), dict(flat(other))
+    assert ours.keys() == theirs.keys()
+    return all(
+        value.dtype == theirs[name].dtype and torch.equal(value, theirs[name])
+        if isinstance(value, Tensor)
+        else value == theirs[name]
+        for name, value in ours.items()
+    )
+
+
+def ask(worker: Worker, request: Request, state: ClientState = NOTHING) -> Any:
+    return worker.handle(request, state)[0]
+
+
+# the same answer everywhere
+
+
+@KINDS
+def test_the_same_request_gets_the_same_reply(kind: int, phases: PhaseRunner) -> None:
+    request, state = requests(0)[kind]
+    worker = make_worker(phases)
+    first = worker.handle(request, state)
+    assert not isinstance(first[0], Declined)
+    assert same(worker.handle(request, state)[0], first[0])
+    assert same(make_worker(phases).handle(request, state)[0], first[0])
+
+
+@KINDS
+def test_the_random_state_of_the_process_does_not_matter(kind: int, phases: PhaseRunner) -> None:
+    request, state = requests(1)[kind]
+    data = federation(augmentation=Augmentation(padding=1, flip=True))
+    replies = []
+    for disturbance in (1, 2):
+        torch.manual_seed(disturbance)
+        np.random.seed(disturbance)  # noqa: NPY002
+        python_random.seed(disturbance)
+        replies.append(ask(make_worker(phases, data), request, state))
+    assert same(*replies)
+
+
+def test_the_order_of_clients_does_not_matter(phases: PhaseRunner) -> None:
+    asked = [pair for client in range(3) for pair in requests(client)]
+    worker, other = make_worker(phases), make_worker(phases)
+    forwards = [ask(worker, *pair) for pair in asked]
+    backwards = [ask(other, *pair) for pair in reversed(asked)][::-1]
+    assert all(same(one, two) for one, two in zip(forwards, backwards, strict=True))
+
+
+@KINDS
+def test_requests_and_states_are_left_as_they_came(kind: int, phases: PhaseRunner) -> None:
+    request, state = requests(0)[kind]
+    before = copy.deepcopy((request, state))
+    make_worker(phases).handle(request, state)
+    assert same(request, before[0])
+    assert same(state, before[1])
+
+
+@KINDS
+def test_every_reply_can_cross_the_wire(kind: int, phases: PhaseRunner) -> None:
+    reply = ask(make_worker(phases), *requests(0)[kind])
+    expected = (TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)[kind]
+    assert reply.client == 0
+    assert same(decode(encode(reply), expected), reply)
+
+
+@pytest.mark.parametrize("kind", [0, 1], ids=["train", "generator"])
+def test_seed_and_round_make_another_draw(kind: int, phases: PhaseRunner) -> None:
+    request, state = requests(0)[kind]
+    reply = ask(make_worker(phases), request, state)
+    assert not same(ask(make_worker(phases, seed=1), request, state), reply)
+    assert not same(ask(make_worker(phases), dataclasses.replace(request, round=2), state), reply)
+
+
+class Alike(Partition):
+    """Both clients hold the same first images."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(2)
+        self.size = size
+
+    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+        return [np.arange(self.size)] * 2
+
+
+@pytest.mark.parametrize(("size", "padding"), [(12, 0), (1, 2)], ids=["batches", "augmentation"])
+def test_clients_with_equal_images_draw_differently(size: int, padding: int, phases: PhaseRunner) -> None:
+    data = federation(partition=Alike(size), validation_share=0.0, batch_size=5, augmentation=Augmentation(padding))
+    one, other = (ask(make_worker(phases, data), train_request(client, steps=1)) for client in range(2))
+    assert abs(one.metrics["loss"] - other.metrics["loss"]) > 1e-4
+
+
+# whose data
+
+
+def poisoned(victims: Tensor, shift: int = 0) -> FederatedDataModule:
+    """The same federation with noise for images, and labels moved on by ``shift``, at these indices."""
+    random = torch.Generator().manual_seed(1)
+    pixels, labels = DIGITS.train.pixels.clone(), DIGITS.train.labels.clone()
+    noise = torch.randint(0, 256, (len(victims), *pixels.shape[1:]), generator=random, dtype=torch.uint8)
+    pixels[victims] = noise
+    labels[victims] = (labels[victims] + shift) % 10
+    return federation(InMemory(Images(pixels, labels)))
+
+
+def everything_but(*own: Tensor) -> Tensor:
+    return torch.from_numpy(np.setdiff1d(np.arange(1198), torch.cat(own).numpy()))
+
+
+@KINDS
+@pytest.mark.parametrize("client", [0, 2])
+def test_images_of_others_leave_no_trace(kind: int, client: int, phases: PhaseRunner) -> None:
+    mine = federation().client(client)
+    pair = requests(client)[kind]
+    clean = ask(make_worker(phases), *pair)
+    without_others = poisoned(everything_but(mine.train, mine.validation), shift=1)
+    assert same(ask(make_worker(phases, without_others), *pair), clean)
+
+
+@KINDS
+def test_training_sees_no_validation_image_and_the_other_way_round(kind: int, phases: PhaseRunner) -> None:
+    mine = federation().client(0)
+    used, unused = (mine.validation, mine.train) if kind == 3 else (mine.train, mine.validation)
+    pair = requests(0)[kind]
+    clean = ask(make_worker(phases), *pair)
+    assert same(ask(make_worker(phases, poisoned(unused)), *pair), clean)
+    if kind != 3:  # noise may be guessed like the digit that it replaced
+        assert not same(ask(make_worker(phases, poisoned(used)), *pair), clean)
+
+
+# training
+
+
+def test_training_replies_with_counts_of_every_class(phases: PhaseRunner) -> None:
+    for client in range(3):
+        labels = DIGITS.train.labels[federation().client(client).train].tolist()
+        reply = ask(make_worker(phases), train_request(client))
+        assert reply.class_counts.tolist() == [labels.count(label) for label in range(10)]
+        assert reply.num_examples == len(labels)
+        assert [count > 0 for count in reply.class_counts.tolist()] == [label % 3 == client for label in range(10)]
+
+
+def test_training_on_whole_batches_is_plain_gradient_descent(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(12, 20), validation_share=0.0)
+    reply = ask(make_worker(phases, data), train_request(steps=3))
+    net = net_with(weights()).train()
+    images, labels = DIGITS.train.pixels[:12].float() / 255, DIGITS.train.labels[:12]
+    losses = []
+    for _ in range(3):
+        loss = F.cross_entropy(net(images), labels)
+        gradients = torch.autograd.grad(loss, list(net.parameters()))
+        with torch.no_grad():
+            for parameter, gradient in zip(net.parameters(), gradients, strict=True):
+                parameter -= 0.1 * gradient
+        losses.append(loss.item())
+    assert reply.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    for name, expected in net.state_dict().items():
+        torch.testing.assert_close(reply.model[name], expected, rtol=1e-4, atol=1e-6)
+
+
+def steps_taken(reply: TrainReply) -> int:
+    (steps,) = {int(value) for name, value in reply.model.items() if name.endswith("num_batches_tracked")}
+    return steps
+
+
+def test_passes_replace_steps(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(40), validation_share=0.0, batch_size=8)
+    worker = make_worker(phases, data)
+    assert steps_taken(ask(worker, train_request(steps=3))) == 3
+    assert steps_taken(ask(worker, train_request(steps=3, epochs=1.0))) == 5
+    assert steps_taken(ask(worker, train_request(steps=3, epochs=0.4))) == 2
+
+
+def test_a_dry_run_takes_one_step() -> None:
+    assert steps_taken(ask(make_worker(dry_phases()), train_request(steps=50))) == 1
+
+
+def test_a_dry_run_looks_at_eight_images() -> None:
+    worker = make_worker(dry_phases())
+    assert int(ask(worker, EvaluateRequest(0, 1, weights())).total.sum()) == 8
+    prototypes = ask(worker, PrototypeRequest(0, 1, weights()))
+    assert int(prototypes.sizes.sum()) == 8
+    assert prototypes.prototypes.shape == (len(prototypes.labels), 8)
+
+
+def test_training_augments_and_nothing_else_does(phases: PhaseRunner) -> None:
+    plain, augmented = (make_worker(phases, federation(augmentation=Augmentation(p))) for p in (0, 2))
+    differs = [not same(ask(plain, *pair), ask(augmented, *pair)) for pair in requests(0)]
+    assert differs == [True, False, False, False]
+
+
+def test_a_client_with_one_image_trains_in_spite_of_batch_norm(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(1, 20))
+    reply = ask(make_worker(phases, data), train_request())
+    assert reply.num_examples == 1
+    assert all(bool(value.isfinite().all()) for value in reply.model.values())
+
+
+def test_a_client_without_images_declines_to_train(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(20, 0))
+    remembered = ClientState({"a": torch.ones(1)})
+    reply, state = make_worker(phases, data).handle(train_request(1, keep=True), remembered)
+    assert reply == Declined(1, "it holds no images to train on")
+    assert same(state, remembered)
+
+
+# memory
+
+
+def test_keep_makes_the_client_remember_the_model_that_it_sends(phases: PhaseRunner) -> None:
+    reply, state = make_worker(phases).handle(train_request(keep=True), NOTHING)
+    assert same(state.tensors, reply.model)
+    assert not same(state.tensors, weights())
+
+
+def test_without_keep_memory_stays_as_it_was(phases: PhaseRunner) -> None:
+    remembered = ClientState(weights(seed=3))
+    _, state = make_worker(phases).handle(train_request(keep=False), remembered)
+    assert same(state, ClientState(weights(seed=3)))
+
+
+@pytest.mark.parametrize("kind", [2, 3], ids=["prototypes", "evaluate"])
+def test_questions_leave_memory_as_it_was(kind: int, phases: PhaseRunner) -> None:
+    _, state = make_worker(phases).handle(requests(0)[kind][0], ClientState(weights(seed=3)))
+    assert same(state, ClientState(weights(seed=3)))
+
+
+# generators
+
+
+def test_a_generator_needs_a_remembered_model(phases: PhaseRunner) -> None:
+    reply, state = make_worker(phases).handle(GeneratorRequest(2, 1), NOTHING)
+    assert isinstance(reply, Declined)
+    assert reply.client == 2
+    assert "kept no trained model" in reply.reason
+    assert state.tensors == {}
+
+
+def test_a_generator_can_be_rebuilt_and_draws_images(phases: PhaseRunner) -> None:
+    reply, state = make_worker(phases).handle(*requests(1)[1])
+    assert state.tensors == {}
+    net = TINY_GAN.build_generator((1, 8, 8), 10)
+    net.load_state_dict(reply.generator)
+    images = net.eval()(torch.randn(5, 4), torch.tensor([1, 4, 7, 1, 4]))
+    assert images.shape == (5, 1, 8, 8)
+    assert 0 <= images.min() <= images.max() <= 1
+
+
+def test_a_generator_comes_with_counts_and_a_curve_for_each_loss(phases: PhaseRunner) -> None:
+    worker = make_worker(phases)
+    reply = ask(worker, *requests(1)[1])
+    assert torch.equal(reply.class_counts, ask(worker, train_request(1)).class_counts)
+    assert {"discriminator", "adversarial", "diversity"} <= reply.curves.keys() == reply.metrics.keys()
+    assert all(curve.shape == (2,) and curve[-1] == reply.metrics[name] for name, curve in reply.curves.items())
+
+
+def test_a_generator_listens_to_the_remembered_model(phases: PhaseRunner) -> None:
+    worker = make_worker(phases)
+    one, other = (ask(worker, GeneratorRequest(0, 1), ClientState(weights(seed))) for seed in (1, 2))
+    assert one.curves["discriminator"][0] == other.curves["discriminator"][0]
+    assert one.curves["diversity"][0] != other.curves["diversity"][0]
+    assert not same(one.generator, other.generator)
+
+
+def test_a_generator_that_diverged_is_not_sent(phases: PhaseRunner) -> None:
+    program = ClientProgram(generation=dataclasses.replace(TINY_GAN, learning_rate=float("inf")))
+    reply = ask(make_worker(phases, program=program), *requests(0)[1])
+    assert isinstance(reply, Declined)
+    assert "not finite" in reply.reason
+
+
+# prototypes
+
+
+def trained_model(phases: PhaseRunner) -> StateDict:
+    """Weights whose running statistics differ from those of any batch."""
+    return ask(make_worker(phases), train_request(1)).model
+
+
+@torch.no_grad()
+def features_of(model: StateDict, indices: Tensor, training: bool = False) -> np.ndarray:
+    net = net_with(model).train(training)
+    return net.features(DIGITS.train.pixels[indices].double().div(255).float()).double().numpy()
+
+
+def test_prototypes_come_from_all_training_images_in_eval_mode(phases: PhaseRunner) -> None:
+    model = trained_model(phases)
+    own = federation().client(0).train
+    labels = DIGITS.train.labels[own].numpy()
+    program = ClientProgram(prototypes=PrototypeSettings(clusters_per_class=1, min_count=1))
+    reply = ask(make_worker(phases, program=program), PrototypeRequest(0, 1, model))
+    assert reply.labels.tolist() == [0, 3, 6, 9]
+    assert reply.sizes.tolist() == [int((labels == label).sum()) for label in (0, 3, 6, 9)]
+    features, wrong = features_of(model, own), features_of(model, own, training=True)
+    means = np.stack([features[labels == label].mean(0) for label in (0, 3, 6, 9)])
+    np.testing.assert_allclose(reply.prototypes.numpy(), means, rtol=1e-4, atol=1e-5)
+    assert np.abs(wrong - features).max() > 0.01
+
+
+def test_clusters_stand_for_all_training_images_too(phases: PhaseRunner) -> None:
+    model = trained_model(phases)
+    own = federation().client(2).train
+    reply = ask(make_worker(phases), PrototypeRequest(2, 1, model))
+    assert len(reply.labels) > 3
+    assert int(reply.sizes.sum()) == len(own)
+    total = (reply.prototypes * reply.sizes[:, None]).sum(0)
+    np.testing.assert_allclose(total.numpy(), features_of(model, own).sum(0), rtol=1e-4, atol=1e-3)
+
+
+def test_prototypes_leave_training_untouched(phases: PhaseRunner) -> None:
+    alone = ask(make_worker(phases), train_request(keep=True))
+    worker = make_worker(phases)
+    ask(worker, PrototypeRequest(0, 1, weights()))
+    assert same(ask(worker, train_request(keep=True)), alone)
+
+
+def test_a_client_without_images_has_no_prototypes(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(20, 0))
+    reply = ask(make_worker(phases, data), PrototypeRequest(1, 1, weights()))
+    assert [len(part) for part in (reply.prototypes, reply.labels, reply.sizes)] == [0, 0, 0]
+
+
+# evaluation
+
+
+@pytest.mark.parametrize("client", range(3))
+def test_evaluation_counts_right_answers_on_validation_images(client: int, phases: PhaseRunner) -> None:
+    model = ask(make_worker(phases), train_request(client, steps=60)).model
+    held = federation().client(client).validation.tolist()
+    net = net_with(model).eval()
+    correct, total = [0] * 10, [0] * 10
+    for index in held:
+        label = int(DIGITS.train.labels[index])
+        total[label] += 1
+        with torch.no_grad():
+            correct[label] += int(net(DIGITS.train.pixels[index : index + 1].float() / 255).argmax()) == label
+    reply = ask(make_worker(phases), EvaluateRequest(client, 1, model))
+    assert reply.total.tolist() == total
+    assert reply.correct.tolist() == correct
+    assert 0 < sum(correct) < sum(total)
+
+
+@pytest.mark.parametrize("partition", [Given(30, 30), Given(30, 0)], ids=["no share", "no images"])
+def test_no_validation_images_give_zeros(partition: Partition, phases: PhaseRunner) -> None:
+    data = federation(partition=partition, validation_share=0.0)
+    reply: Reply = ask(make_worker(phases, data), EvaluateRequest(1, 1, weights()))
+    assert reply.correct.tolist() == reply.total.tolist() == [0] * 10
+    assert reply.total.dtype == torch.long
+    assert same(decode(encode(reply), EvaluateReply), reply)

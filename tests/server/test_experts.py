@@ -1,0 +1,137 @@
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaic.messages import StateDict, TrainReply
+from mosaic.nets import Blueprint, Classifier
+from mosaic.priors import label_prior
+from mosaic.server.aggregation import average, weighted_mean
+from mosaic.server.experts import class_experts, client_experts, first_of_equal_rows, holdings
+
+Upload = Callable[[list[list[int]]], list[TrainReply]]
+
+
+@pytest.fixture
+def upload(blueprint: Blueprint) -> Upload:
+    """Models of one client for each row of label counts."""
+
+    def make(counts: list[list[int]]) -> list[TrainReply]:
+        return [TrainReply(i, blueprint.initial(i), torch.tensor(row), {}) for i, row in enumerate(counts)]
+
+    return make
+
+
+def same_bits(net: Classifier, state: StateDict) -> bool:
+    return all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
+COUNTS = [
+    torch.tensor([[4, 0, 1], [1, 5, 0]]),
+    torch.tensor([[7, 0, 0], [0, 0, 2], [3, 0, 3]]),
+    torch.tensor([[0, 0, 9]]),
+]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_every_class_is_spread_over_the_clients(counts: Tensor) -> None:
+    spread = holdings(counts)
+    assert spread.shape == (counts.shape[1], counts.shape[0])
+    assert (spread >= 0).all()
+    torch.testing.assert_close(spread.sum(1), torch.ones(counts.shape[1]))
+
+
+def test_holdings_by_hand_with_class_zero_and_an_absent_class() -> None:
+    assert holdings(torch.tensor([[1, 0, 2], [3, 0, 0]])).tolist() == [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_holdings_follow_clients_and_classes_around(counts: Tensor) -> None:
+    torch.testing.assert_close(holdings(counts.flip(0)), holdings(counts).flip(1))
+    torch.testing.assert_close(holdings(counts.flip(1)), holdings(counts).flip(0))
+
+
+def test_a_class_with_no_holder_gets_the_global_average_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[7, 0, 2], [0, 0, 5]])
+    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    (expert,) = pool.authority[:, 1].nonzero().flatten().tolist()
+    assert same_bits(pool.models[expert], average(uploads))
+    assert pool.prior.isfinite().all()
+
+
+def test_a_class_of_one_client_gets_its_model_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[7, 3, 0], [0, 6, 5]])
+    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    assert same_bits(pool.models[0], uploads[0].model)
+    assert same_bits(pool.models[2], uploads[1].model)
+
+
+def test_a_shared_class_gets_the_mean_by_images_of_that_class(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[100, 1, 0], [0, 3, 1]])
+    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    expected = weighted_mean([u.model for u in uploads], [1, 3])
+    assert same_bits(pool.models[1], expected)
+
+
+def test_equal_rows_give_one_expert_that_speaks_for_all_their_classes(upload: Upload, blueprint: Blueprint) -> None:
+    pool = class_experts(upload([[2, 10, 1], [6, 30, 0]]), blueprint, epsilon=0.01)
+    assert len(pool.models) == len(pool.names) == 2
+    assert pool.authority.tolist() == [[1, 1, 0], [0, 0, 1]]
+
+
+def test_clients_with_the_same_classes_need_only_one_expert(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[3, 3, 3], [5, 5, 5]])
+    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    assert len(pool.models) == 1
+    assert same_bits(pool.models[0], average(uploads))
+
+
+def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, blueprint: Blueprint) -> None:
+    pool = class_experts(upload([[1, 9, 0], [3, 0, 7]]), blueprint, epsilon=0.5)
+    first, second = label_prior(torch.tensor([1, 9, 0]), 0.5), label_prior(torch.tensor([3, 0, 7]), 0.5)
+    torch.testing.assert_close(pool.prior, torch.stack([0.25 * first + 0.75 * second, first, second]))
+
+
+@pytest.mark.parametrize("form", [class_experts, client_experts])
+@pytest.mark.parametrize("counts", [[[7, 0, 2], [0, 0, 5]], [[1, 9, 0], [3, 0, 7]], [[4, 4, 4]]])
+@pytest.mark.parametrize("most", [None, 1, 2])
+def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprint, counts, most) -> None:
+    pool = form(upload(counts), blueprint, 0.01, most)
+    experts = len(pool.models)
+    assert experts <= (most or 3)
+    assert len(pool.names) == experts
+    assert pool.authority.shape == pool.prior.shape == pool.class_counts.shape == (experts, 3)
+    torch.testing.assert_close(pool.authority.sum(0), torch.ones(3))
+    torch.testing.assert_close(pool.prior.sum(1), torch.ones(experts))
+    assert pool.prior.log().isfinite().all()
+
+
+def test_client_experts_are_the_clients_models_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[7, 0, 2], [0, 0, 5], [1, 1, 1]])
+    pool = client_experts(uploads, blueprint, epsilon=0.01)
+    assert all(same_bits(net, reply.model) for net, reply in zip(pool.models, uploads, strict=True))
+    assert pool.class_counts.tolist() == [[7, 0, 2], [0, 0, 5], [1, 1, 1]]
+    assert pool.authority[:, 2].tolist() == [0.25, 0.625, 0.125]
+
+
+def test_forming_experts_leaves_the_uploads_alone(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[1, 9, 0], [3, 0, 7]])
+    before = [reply.model["head.weight"].clone() for reply in uploads]
+    for form in (class_experts, client_experts):
+        for net in form(uploads, blueprint, 0.01).models:
+            torch.nn.init.zeros_(net.head.weight)
+    assert all(torch.equal(reply.model["head.weight"], kept) for reply, kept in zip(uploads, before, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("rows", "firsts", "groups"),
+    [
+        ([[1, 2]], [0], [0]),
+        ([[1, 2], [2, 1], [1, 2], [2, 1], [0, 0]], [0, 1, 4], [0, 1, 0, 1, 2]),
+        ([[3.0], [3.0], [3.0]], [0], [0, 0, 0]),
+    ],
+)
+def test_equal_rows_form_groups_in_order_of_appearance(rows, firsts, groups) -> None:
+    found = first_of_equal_rows(torch.tensor(rows))
+    assert (found[0], found[1].tolist()) == (firsts, groups)

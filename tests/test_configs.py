@@ -1,0 +1,52 @@
+"""Every YAML in configs/ is parsed; those whose data are at hand are run dry."""
+
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mosaic.cli import main
+from tests.runs import REPOSITORY
+
+CONFIGS = REPOSITORY / "configs"
+RUNS = sorted(CONFIGS.glob("*.yaml"))
+ALGORITHMS = sorted((CONFIGS / "algorithms").glob("*.yaml"))
+PARQUET = sorted((CONFIGS / "data").glob("*_parquet.yaml"))
+
+
+def printed(capsys: pytest.CaptureFixture[str], *configs: Path) -> dict[str, object]:
+    flags = [argument for config in configs for argument in ("--config", str(config))]
+    with pytest.raises(SystemExit):
+        main(["fit", *flags, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
+def test_a_configuration_is_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert printed(capsys, config)["data"]["source"]["class_path"]
+
+
+@pytest.mark.parametrize("overlay", ALGORITHMS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
+def test_an_algorithm_changes_the_algorithm_alone(
+    config: Path, overlay: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, after = printed(capsys, config), printed(capsys, config, overlay)
+    assert after["algorithm"]["class_path"] == yaml.safe_load(overlay.read_text())["algorithm"]["class_path"]
+    assert {key: value for key, value in before.items() if key != "algorithm"} == {
+        key: value for key, value in after.items() if key != "algorithm"
+    }
+
+
+@pytest.mark.skipif("MOSAIC_DATA" not in os.environ, reason="MOSAIC_DATA does not name the folder with cifar10/")
+@pytest.mark.parametrize("overlay", PARQUET, ids=lambda path: path.stem)
+def test_a_cifar_run_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
+    config = CONFIGS / f"{overlay.stem.removesuffix('_parquet')}.yaml"
+    main(
+        [
+            *["fit", "--config", str(config), "--config", str(overlay), "--trainer.fast_dev_run=true"],
+            *["--trainer.accelerator=cpu", f"--federation.run_dir={tmp_path / 'run'}"],
+        ]
+    )
+    assert not (tmp_path / "run").exists()

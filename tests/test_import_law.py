@@ -1,0 +1,215 @@
+"""The import law of the package, read from its source, and proof that each of its clauses can fail."""
+
+import ast
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+import mosaic
+
+Graph = Mapping[str, set[str]]
+"""Each module's direct imports inside the package."""
+
+LOWER = ("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.priors", "mosaic.seeding", "mosaic.batches")
+UPPER = ("mosaic.cli", "mosaic.federation", "mosaic.report", "mosaic.export")
+NEVER_REACHES: dict[str, tuple[str, ...]] = {
+    "mosaic.server": ("mosaic.data", "mosaic.client.worker", "mosaic.algorithms", *UPPER),
+    "mosaic.algorithms": ("mosaic.data", "mosaic.client.worker", *UPPER),
+    "mosaic.client.objectives": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
+    "mosaic.client.prototypes": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
+    "mosaic.client.program": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
+    "mosaic.client.worker": ("mosaic.server", "mosaic.algorithms", *UPPER),
+    "mosaic.tasks": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
+    "mosaic.phases": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
+    "mosaic.data": ("mosaic.server", "mosaic.client", "mosaic.algorithms", "mosaic.tasks", "mosaic.phases", *UPPER),
+    "mosaic.federation": ("mosaic.cli", "mosaic.report"),
+}
+REACHES_ONLY: dict[str, tuple[str, ...]] = {
+    "mosaic.losses": ("mosaic.losses",),
+    "mosaic.nets": ("mosaic.nets",),
+    "mosaic.figures": ("mosaic.figures",),
+    "mosaic.messages": ("mosaic.messages", "mosaic.codec"),
+    **{module: (module,) for module in LOWER if module != "mosaic.messages"},
+}
+
+
+def below(module: str, places: tuple[str, ...]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def read_package() -> dict[str, str]:
+    """Source of every module by its dotted name; a package goes by the name of its directory."""
+    root = Path(mosaic.__file__).parent
+    sources = {}
+    for path in root.rglob("*.py"):
+        parts = path.relative_to(root.parent).with_suffix("").parts
+        sources[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path.read_text()
+    return sources
+
+
+def imported(source: str) -> Iterator[str]:
+    """Every dotted name that an import statement could mean, wherever in the file it stands."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports are not used here: the law could not read them"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def with_parents(name: str) -> Iterator[str]:
+    """Importing a.b.c runs a and a.b too."""
+    parts = name.split(".")
+    return (".".join(parts[: end + 1]) for end in range(len(parts)))
+
+
+def graph_of(sources: Mapping[str, str]) -> Graph:
+    """The root package is left out: it imports nothing, and everything runs it."""
+    return {
+        module: {part for name in imported(source) for part in with_parents(name) if part in sources} - {"mosaic"}
+        for module, source in sources.items()
+    }
+
+
+def reachable(graph: Graph, start: str) -> set[str]:
+    found, waiting = {start}, [start]
+    while waiting:
+        fresh = graph[waiting.pop()] - found
+        found |= fresh
+        waiting += fresh
+    return found
+
+
+def violations(graph: Graph) -> set[tuple[str, str]]:
+    """Pairs of a module and what it reaches against the law."""
+    broken = set()
+    for module in graph:
+        reached = reachable(graph, module)
+        for place, forbidden in NEVER_REACHES.items():
+            if below(module, (place,)):
+                broken |= {(module, other) for other in reached if below(other, forbidden)}
+        for place, allowed in REACHES_ONLY.items():
+            if below(module, (place,)):
+                broken |= {(module, other) for other in reached if not below(other, allowed)}
+    return broken
+
+
+def mentions_sys_path(source: str) -> bool:
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr == "path" and ast.unparse(node.value) == "sys")
+        or (isinstance(node, ast.ImportFrom) and node.module == "sys" and any(a.name == "path" for a in node.names))
+        for node in ast.walk(ast.parse(source))
+    )
+
+
+def imports_ray(source: str) -> bool:
+    return any(below(name, ("ray",)) for name in imported(source))
+
+
+def prints(source: str) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(ast.parse(source)))
+
+
+PACKAGE = read_package()
+
+
+def test_the_package_keeps_the_import_law() -> None:
+    assert violations(graph_of(PACKAGE)) == set()
+
+
+def test_the_law_speaks_about_modules_that_exist() -> None:
+    later = {"mosaic.export"}
+    named = {*NEVER_REACHES, *REACHES_ONLY, *(place for places in NEVER_REACHES.values() for place in places)}
+    assert named - later <= PACKAGE.keys()
+
+
+def test_the_graph_sees_what_is_plainly_there() -> None:
+    graph = graph_of(PACKAGE)
+    assert {"mosaic.codec"} == graph["mosaic.messages"]
+    assert "mosaic.data.module" in reachable(graph, "mosaic.cli")
+    assert "mosaic.data.module" in reachable(graph, "mosaic.client.worker")
+
+
+def test_only_the_worker_inside_client_reaches_data() -> None:
+    graph = graph_of(PACKAGE)
+    readers = {module for module in graph if below(module, ("mosaic.client",))}
+    assert {m for m in readers if "mosaic.data" in reachable(graph, m)} == {"mosaic.client.worker"}
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE))
+def test_no_module_touches_the_search_path(module: str) -> None:
+    assert not mentions_sys_path(PACKAGE[module])
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.keys() - {"mosaic.federation.executors.ray"}))
+def test_no_other_module_imports_ray(module: str) -> None:
+    assert not imports_ray(PACKAGE[module])
+
+
+@pytest.mark.parametrize("module", sorted(PACKAGE.keys() - {"mosaic.cli"}))
+def test_no_other_module_prints(module: str) -> None:
+    assert not prints(PACKAGE[module])
+
+
+FAKE = {
+    "mosaic": "",
+    "mosaic.data": "from mosaic.data.module import Data",
+    "mosaic.data.module": "",
+    "mosaic.priors": "",
+    "mosaic.client": "",
+    "mosaic.client.worker": "import mosaic.data.module",
+    "mosaic.server": "",
+    "mosaic.server.cohort": "",
+    "mosaic.tasks": "",
+    "mosaic.tasks.shared": "",
+    "mosaic.losses": "",
+    "mosaic.algorithms": "",
+    "mosaic.algorithms.mine": "from mosaic.server.cohort import Cohort",
+}
+
+
+def test_a_lawful_package_has_no_violations() -> None:
+    assert violations(graph_of(FAKE)) == set()
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"mosaic.server.cohort": "import mosaic.data"}, ("mosaic.server.cohort", "mosaic.data")),
+        ({"mosaic.server.cohort": "from mosaic import data"}, ("mosaic.server.cohort", "mosaic.data")),
+        ({"mosaic.server.cohort": "import mosaic.data"}, ("mosaic.algorithms.mine", "mosaic.data.module")),
+        ({"mosaic.server.cohort": "def f():\n    from mosaic.data import x"}, ("mosaic.server.cohort", "mosaic.data")),
+        (
+            {"mosaic.server.cohort": "import mosaic.client.worker as w"},
+            ("mosaic.algorithms.mine", "mosaic.client.worker"),
+        ),
+        (
+            {"mosaic.tasks": "from mosaic.data import x", "mosaic.server.cohort": "import mosaic.tasks.shared"},
+            ("mosaic.server.cohort", "mosaic.data"),
+        ),
+        ({"mosaic.losses": "from mosaic.priors import label_prior"}, ("mosaic.losses", "mosaic.priors")),
+        ({"mosaic.data.module": "import mosaic.tasks.shared"}, ("mosaic.data", "mosaic.tasks.shared")),
+    ],
+    ids=["plain", "from", "through another", "inside a function", "renamed", "parent package", "sibling", "upwards"],
+)
+def test_every_way_to_break_the_law_is_seen(changes: dict[str, str], broken: tuple[str, str]) -> None:
+    assert broken in violations(graph_of({**FAKE, **changes}))
+
+
+@pytest.mark.parametrize("source", ["import sys\nsys.path.insert(0, '.')", "from sys import path"])
+def test_touching_the_search_path_is_seen(source: str) -> None:
+    assert mentions_sys_path(source)
+    assert not mentions_sys_path("import sys\nsys.exit(config.path)")
+
+
+@pytest.mark.parametrize("source", ["import ray", "from ray.util import x", "def f():\n    import ray.data as d"])
+def test_importing_ray_is_seen(source: str) -> None:
+    assert imports_ray(source)
+    assert not imports_ray("import rayon")
+
+
+def test_printing_is_seen() -> None:
+    assert prints("def f():\n    print('x')")
+    assert prints("show = print")
+    assert not prints("console.print('x')")

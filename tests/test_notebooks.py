@@ -1,0 +1,31 @@
+"""The notebook runs from top to bottom, and is what its script says."""
+
+from pathlib import Path
+
+import jupytext
+import nbclient
+import pytest
+
+from tests.runs import REPOSITORY
+
+NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
+
+
+def sources(path: Path) -> list[tuple[str, str]]:
+    return [(cell.cell_type, cell.source) for cell in jupytext.read(path).cells]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_equals_its_script(notebook: Path) -> None:
+    assert sources(notebook) == sources(notebook.with_suffix(".py"))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning"
+)  # of jupyter_client on Python 3.11: jupyter/jupyter_client#1015
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_notebook_runs(notebook: Path) -> None:
+    cells = jupytext.read(notebook)
+    nbclient.NotebookClient(cells, timeout=600, resources={"metadata": {"path": str(notebook.parent)}}).execute()
+    assert all(output.output_type != "error" for cell in cells.cells for output in cell.get("outputs", []))

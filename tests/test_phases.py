@@ -1,0 +1,189 @@
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import Tensor, nn
+from torch.optim import SGD
+
+from mosaic.batches import ShuffledBatches
+from mosaic.errors import MosaicError
+from mosaic.phases import OWNED_BY_PHASES, PhaseRunner, instantiate
+from mosaic.tasks.base import Task
+
+CPU: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
+
+
+class Line(Task):
+    """Fits one number to the mean of its batches."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guess = nn.Parameter(torch.zeros(()))
+        self.noise: list[float] = []
+        self.seen: list[float] = []
+
+    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
+        self.noise.append(float(torch.rand(())))
+        self.seen.extend(batch[0].tolist())
+        loss = (self.guess - batch[0].mean()) ** 2
+        self.record("loss", loss)
+        return loss
+
+    def configure_optimizers(self) -> SGD:
+        return SGD(self.parameters(), lr=0.1)
+
+
+class Warns(Line):
+    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
+        warnings.warn("the user should hear this", UserWarning, stacklevel=2)
+        return super().training_step(batch, batch_idx)
+
+
+class Fails(Line):
+    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
+        raise ZeroDivisionError
+
+
+class Remembers(Callback):
+    """Keeps every instance and how many fits each has seen."""
+
+    born: list["Remembers"] = []  # noqa: RUF012
+
+    def __init__(self, name: str) -> None:
+        self.name, self.fits = name, 0
+        Remembers.born.append(self)
+
+    def on_fit_start(self, *_: object) -> None:
+        self.fits += 1
+
+
+def numbers(steps: int = 5) -> ShuffledBatches:
+    return ShuffledBatches(torch.arange(10.0), batch_size=2, steps=steps, seed=0)
+
+
+def test_every_batch_is_trained_on_once(phases: PhaseRunner) -> None:
+    task = Line()
+    phases.run(task, numbers(), seed=0)
+    assert sorted(task.seen) == list(range(10))
+
+
+def test_curves_have_one_value_for_each_step(phases: PhaseRunner) -> None:
+    curves = phases.run(Line(), numbers(), seed=0)
+    assert curves.keys() == {"loss"}
+    assert (curves["loss"].shape, curves["loss"].dtype, curves["loss"].device.type) == ((5,), torch.float32, "cpu")
+    assert not curves["loss"].requires_grad
+
+
+def test_a_second_phase_trains_again(phases: PhaseRunner) -> None:
+    task = Line()
+    phases.run(task, numbers(), seed=0)
+    after_one = task.guess.item()
+    phases.run(task, numbers(), seed=0)
+    assert 0 < after_one < task.guess.item()
+    assert len(task.seen) == 20
+
+
+def test_the_seed_decides_all_randomness_inside(phases: PhaseRunner) -> None:
+    first, again, other = Line(), Line(), Line()
+    for task, seed in ((first, 1), (again, 1), (other, 2)):
+        torch.rand(3)
+        phases.run(task, numbers(), seed)
+    assert first.noise == again.noise != other.noise
+
+
+def test_a_task_in_eval_mode_is_trained_in_train_mode_and_let_go(phases: PhaseRunner) -> None:
+    task = Line().eval()
+    phases.run(task, numbers(), seed=0)
+    assert task.training
+    with pytest.raises(RuntimeError, match="not attached to a `Trainer`"):
+        task.trainer  # noqa: B018
+
+
+def test_a_phase_is_silent_and_writes_nothing(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    caplog.set_level(logging.DEBUG)
+    PhaseRunner(CPU).run(Line(), numbers(), seed=0)
+    assert capfd.readouterr() == ("", "")
+    assert [record for record in caplog.records if record.name.startswith("lightning")] == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_warnings_are_heard(phases: PhaseRunner) -> None:
+    with pytest.warns(UserWarning, match="the user should hear this"):
+        phases.run(Warns(), numbers(1), seed=0)
+
+
+def test_the_log_level_is_given_back_even_by_a_phase_that_raises(
+    phases: PhaseRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, logger="lightning.pytorch")
+    phases.run(Line(), numbers(1), seed=0)
+    with pytest.raises(ZeroDivisionError):
+        phases.run(Fails(), numbers(1), seed=0)
+    assert logging.getLogger("lightning.pytorch").level == logging.INFO
+
+
+@pytest.mark.parametrize("key", OWNED_BY_PHASES)
+def test_what_a_phase_owns_is_refused_by_name(key: str) -> None:
+    with pytest.raises(MosaicError, match=rf"trainer\.{key} belongs to the phases"):
+        PhaseRunner({**CPU, key: 7})
+
+
+def test_what_asks_for_nothing_is_accepted() -> None:
+    PhaseRunner({**CPU, **OWNED_BY_PHASES}).run(Line(), numbers(1), seed=0)
+    PhaseRunner({**CPU, **dict.fromkeys(OWNED_BY_PHASES, False)}).run(Line(), numbers(1), seed=0)
+
+
+def test_the_users_trainer_settings_are_used() -> None:
+    clipped = Line()
+    PhaseRunner({**CPU, "gradient_clip_val": 0.5}).run(clipped, numbers(1), seed=0)
+    assert clipped.guess.item() == pytest.approx(0.1 * 0.5)
+
+
+def test_callbacks_are_made_anew_for_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remembers, "born", [])
+    spec = {"class_path": f"{__name__}.Remembers", "init_args": {"name": "mine"}}
+    runner = PhaseRunner({**CPU, "callbacks": [spec]})
+    for _ in range(2):
+        runner.run(Line(), numbers(1), seed=0)
+    assert [(callback.name, callback.fits) for callback in Remembers.born] == [("mine", 1), ("mine", 1)]
+
+
+def test_a_dry_run_shortens_phases_and_batches() -> None:
+    dry, full = PhaseRunner({**CPU, "fast_dev_run": True}), PhaseRunner(CPU)
+    assert (dry.limit(100), dry.limit_batch(64), dry.limit_batch(4)) == (1, 8, 4)
+    assert (full.limit(100), full.limit_batch(64)) == (100, 64)
+    indices = torch.arange(20)
+    assert torch.equal(dry.limit_images(indices), torch.arange(8))
+    assert torch.equal(full.limit_images(indices), indices)
+
+
+def test_a_dry_run_trains_and_records() -> None:
+    curves = PhaseRunner({**CPU, "fast_dev_run": True}).run(Line(), numbers(3), seed=0)
+    assert curves["loss"].shape == (3,)
+
+
+def test_alone_on_a_cpu(phases: PhaseRunner) -> None:
+    assert phases.device == torch.device("cpu")
+    assert phases.rank == 0
+
+
+def test_configured_objects_are_built_inside_out() -> None:
+    inner = {"class_path": "fractions.Fraction", "init_args": {"numerator": 1, "denominator": 4}}
+    half = {"class_path": "fractions.Fraction", "init_args": {"numerator": inner}, "dict_kwargs": {"denominator": 2}}
+    (built,) = instantiate([half])
+    assert built == 0.125
+
+
+def test_what_is_no_object_is_left_as_it_is() -> None:
+    assert instantiate({"a": [1, "b"]}) == {"a": [1, "b"]}
+    assert instantiate(None) is None
