@@ -92,7 +92,8 @@ class PhaseRunner:
     @cached_property
     def _probe(self) -> Trainer:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
-        return self._trainer({key: value for key, value in self._template.items() if key != "callbacks"})
+        with _silence():
+            return self._trainer({key: value for key, value in self._template.items() if key != "callbacks"})
 
     def limit(self, steps: int) -> int:
         """Shorten a phase to one step in a dry run."""
@@ -118,10 +119,13 @@ class PhaseRunner:
         Returns:
             What the task recorded, one value per step, each of shape ``(steps,)``.
         """
-        torch.manual_seed(seed)
+        if self.device.type == "cpu":
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not here
+        else:
+            torch.manual_seed(seed)
         task.train()
-        trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
         with _silence():
+            trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
             trainer.fit(task, train_dataloaders=batches)
         synchronise(task)
         task.trainer = None
@@ -131,8 +135,7 @@ class PhaseRunner:
         settings = {key: instantiate(value) for key, value in template.items()}
         if torch.distributed.is_initialized() and settings.get("devices") == 1:
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
-        with _silence():
-            return Trainer(**{**settings, **_QUIET})
+        return Trainer(**{**settings, **_QUIET})
 
 
 def instantiate(spec: Any) -> Any:
