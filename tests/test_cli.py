@@ -1,6 +1,8 @@
 """The command line, in this process."""
 
+import csv
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 import yaml
 
 from mosaic.cli import main
+from mosaic.data import SklearnDigits
 from tests.runs import DIGITS, REPOSITORY, TINY, final_model, stages, tiny_fit
 
 CONFIGS = sorted((REPOSITORY / "configs").rglob("*.yaml"))
@@ -59,9 +62,22 @@ def test_the_summary_names_where_to_look(run: Path, capsys: pytest.CaptureFixtur
     assert "after fine-tuning" in printed
 
 
-@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+@pytest.mark.parametrize("command", ["test", "validate"])
 def test_the_checkpoint_serves_lightnings_own_commands(command: str, run: Path) -> None:
     main([command, "--config", str(run / "config.yaml"), f"--ckpt_path={run / 'global.ckpt'}"])
+
+
+def test_predict_writes_one_row_for_each_test_image(run: Path, tmp_path: Path) -> None:
+    shutil.copy(run / "global.ckpt", tmp_path)
+    main(["predict", "--config", str(run / "config.yaml"), f"--ckpt_path={tmp_path / 'global.ckpt'}"])
+    with (tmp_path / "predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["image"]) for row in rows] == list(range(599))
+    assert all(sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4) for row in rows)
+    truth = SklearnDigits().load().test.labels.tolist()
+    hits = [int(row["guess"]) == label for row, label in zip(rows, truth, strict=True)]
+    last_row = (run / "metrics.csv").read_text().splitlines()[-1].split(",")
+    assert sum(hits) / len(hits) == pytest.approx(float(last_row[3]), abs=1e-6)
 
 
 def test_test_reports_the_accuracy_of_the_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,6 +189,9 @@ class TestRefusals:
         checkpoint = f"--ckpt_path={run / 'global.ckpt'}"
         line = refusal(capsys, "test", "--config", str(DIGITS), checkpoint, "--model.net.init_args.width=8")
         assert "does not fit" in line
+
+    def test_predicting_without_a_checkpoint(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "expected --ckpt_path" in refusal(capsys, "predict", "--config", str(DIGITS))
 
     def test_a_missing_checkpoint(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, "test", "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")

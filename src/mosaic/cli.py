@@ -1,10 +1,13 @@
 """The ``mosaic`` command."""
 
 import argparse
+import csv
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
+import torch
 import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -30,7 +33,7 @@ class MosaicParser(LightningArgumentParser):
 
 
 class MosaicCLI(LightningCLI):
-    """``fit`` runs a federation; ``validate``, ``test`` and ``predict`` are Lightning's own, on the global model."""
+    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -84,6 +87,28 @@ class MosaicCLI(LightningCLI):
         run = federation.fit(job, ckpt_path)
         if run.is_dir() and first_rank():
             print_summary(run)
+
+    def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
+        """Predict the test images and write guesses and probabilities beside the checkpoint.
+
+        Raises:
+            MosaicError: no checkpoint is given, or several devices would each see a part of the images.
+        """
+        if options.get("ckpt_path") is None:
+            raise MosaicError("mosaic predict: expected --ckpt_path with the global.ckpt of a run, got none")
+        if self.trainer.world_size > 1:
+            raise MosaicError(
+                f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
+            )
+        batches = self.trainer.predict(model, datamodule=datamodule, **options)
+        path = Path(options["ckpt_path"]).with_name("predictions.csv")
+        names = datamodule.images.class_names
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "guess", *names])
+            for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
+                writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+        print(f"Predictions of the test images: {path}")
 
 
 def main(args: Sequence[str] | None = None) -> None:
