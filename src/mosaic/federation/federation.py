@@ -3,7 +3,8 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -197,7 +198,8 @@ class Run:
         self._ledger = start.ledger
         self._state = start.server
         self._losses: list[float] = []
-        self._executor = AccountedExecutor(job.executor, self._ledger, self._note)
+        self._executor = AccountedExecutor(job.executor, self._ledger, self._note, self._tell)
+        self._round_number = start.round
 
     def rounds(self, first: int) -> Measurement:
         """Run the rounds from ``first`` on; return the last measurement of the global model."""
@@ -247,7 +249,7 @@ class Run:
         started = perf_counter()
         before = self._ledger.totals()
         plan = self._plan(round)
-        self._tracker.round = round
+        self._tracker.round = self._round_number = round
         self._losses.clear()
         context = RoundContext(
             plan,
@@ -256,12 +258,13 @@ class Run:
             self._job.phases,
             self._evaluator.observe,
             self._tracker,
-            self._ledger.measure,
+            self._phase,
         )
         cohort = Cohort(self._executor, plan)
         self._state = self._job.algorithm.round(self._state, cohort, context)
-        with self._ledger.measure("evaluation"):
-            measurement = self._measure()
+        evaluated = perf_counter()
+        measurement = self._measure()
+        self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
         validation = self._validate(cohort, plan)
         self._write_row(plan, measurement, validation, before, perf_counter() - started)
         return measurement
@@ -297,13 +300,13 @@ class Run:
         )
         loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
         log.info(
-            "round %d/%d  local loss %.3f  test accuracy %.2f %%  validation %.2f %%  %.1f s",
+            "round %d/%d  done in %7.1f s  local loss %.3f  test accuracy %.2f %%  validation %.2f %%",
             plan.round,
             self._schedule.rounds,
+            seconds,
             loss,
             100 * measurement.accuracy,
             100 * validation[0],
-            seconds,
         )
         row = {
             "server/test_accuracy": measurement.accuracy,
@@ -332,6 +335,18 @@ class Run:
         states = dict(self._job.executor.states)
         snapshot = Snapshot(round, self._state, states, self._ledger, self._evaluator.stages, sizes)
         snapshot.write(self._directory.rounds, self._settings.keep_snapshots)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """Book and tell the time of a server phase."""
+        start = perf_counter()
+        yield
+        seconds = perf_counter() - start
+        self._ledger.book_seconds(name, seconds)
+        self._tell(name, seconds)
+
+    def _tell(self, phase: str, seconds: float) -> None:
+        log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
 
     def _note(self, reply: Reply) -> None:
         if isinstance(reply, TrainReply):

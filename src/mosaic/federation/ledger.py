@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -24,14 +23,9 @@ class Ledger:
     bytes_up: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
 
-    @contextmanager
-    def measure(self, phase: str) -> Iterator[None]:
-        """Book the time of a block under a phase."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
+    def book_seconds(self, phase: str, seconds: float) -> None:
+        """Book time under a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
     def book_exchange(self, request: Request, reply: Reply) -> None:
         """Book the bytes of one request and its reply."""
@@ -51,10 +45,18 @@ class AccountedExecutor:
         executor: carries the requests.
         ledger: the books.
         on_reply: is shown every reply, for metrics.
+        on_phase: is told name and seconds of each phase that all its clients have answered.
     """
 
-    def __init__(self, executor: Executor, ledger: Ledger, on_reply: Callable[[Reply], None]) -> None:
-        self._executor, self._ledger, self._on_reply = executor, ledger, on_reply
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        on_reply: Callable[[Reply], None],
+        on_phase: Callable[[str, float], None],
+    ) -> None:
+        self._executor, self._ledger = executor, ledger
+        self._on_reply, self._on_phase = on_reply, on_phase
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply for each request, in order; only the executor's own time is booked."""
@@ -66,18 +68,21 @@ class AccountedExecutor:
                 yield request
 
         replies = self._executor.map(remember())
+        phase, total = "", 0.0
         while True:
             start = time.perf_counter()
             reply = next(replies, None)
             elapsed = time.perf_counter() - start
             if reply is None:
-                return
+                break
             request = sent.pop(0)
-            phase = _PHASES[type(request).__name__]
-            self._ledger.seconds[phase] = self._ledger.seconds.get(phase, 0.0) + elapsed
+            phase, total = _PHASES[type(request).__name__], total + elapsed
+            self._ledger.book_seconds(phase, elapsed)
             self._ledger.book_exchange(request, reply)
             self._on_reply(reply)
             yield reply
+        if phase:
+            self._on_phase(phase, total)
 
 
 _PHASES = {
