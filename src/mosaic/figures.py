@@ -84,7 +84,9 @@ def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 1
         columns: images in a row.
     """
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(0.62 * columns + (1.6 if titles else 0), 0.66 * rows + 0.1), dpi=110)
+    margin = 0.1 + 0.08 * max((len(title) for title in titles), default=0)
+    width, height = 0.62 * columns + margin, 0.64 * rows + 0.1
+    figure = Figure(figsize=(width, height), dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
         axes.set_xticks([])
@@ -94,7 +96,7 @@ def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 1
             axes.imshow(images[place].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for row, title in zip(grid, titles, strict=False):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=_INK, fontsize=9)
-    figure.tight_layout(pad=0.2)
+    figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, wspace=0.06, hspace=0.06)
     return figure
 
 

@@ -11,9 +11,9 @@ STAGES = {
     "global before distillation": "average of the clients' models",
     "expert": "one expert alone",
     "plain ensemble": "mean of the experts' probabilities",
-    "prototype classifier": "linear head and kernel on prototypes, no experts",
+    "prototype classifier": "from prototypes alone, no experts",
     "gated teacher": "experts weighed by what each knows",
-    "student": "distilled from the teacher on generated images",
+    "student": "has learnt from generated images",
 }
 """What the stages of a distilling round are, in plain words."""
 FINE_TUNED = ("after fine-tuning", "the model of this run")
@@ -30,16 +30,16 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     summary = json.loads((run / "summary.json").read_text())
-    console.print(_stages(summary))
-    console.print(_traffic(summary))
-    console.print(_time(summary))
-    console.print(f"Run directory: {run}", highlight=False)
-    console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False)
+    heading = f"{summary['algorithm']}, seed {summary['seed']}, {summary['rounds']} rounds: accuracy on the test split"
+    for title, table in ((heading, _stages), ("Traffic over all rounds", _traffic), ("Time", _time)):
+        console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
+        console.print(table(summary))
+    console.print(f"\nRun directory: {run}", highlight=False, soft_wrap=True)
+    console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False, soft_wrap=True)
 
 
 def _stages(summary: dict[str, Any]) -> Table:
-    title = f"{summary['algorithm']}, seed {summary['seed']}, {summary['rounds']} rounds: accuracy on the test split"
-    table = _table(title, "model", "accuracy", "what it is")
+    table = _table("model", "accuracy", "what it is")
     for stage, accuracy in summary["stages"].items():
         table.add_row(stage, f"{100 * accuracy:.2f} %", STAGES.get(stage.split(":")[0], ""))
     table.add_section()
@@ -49,7 +49,7 @@ def _stages(summary: dict[str, Any]) -> Table:
 
 
 def _traffic(summary: dict[str, Any]) -> Table:
-    table = _table("Traffic over all rounds", "message", "sent to clients", "received")
+    table = _table("message", "sent to clients", "received")
     down, up = summary["bytes_down"], summary["bytes_up"]
     for kind in down:
         table.add_row(kind, _mebibytes(down[kind]), _mebibytes(up[kind]))
@@ -59,7 +59,7 @@ def _traffic(summary: dict[str, Any]) -> Table:
 
 
 def _time(summary: dict[str, Any]) -> Table:
-    table = _table("Time", "phase", "seconds")
+    table = _table("phase", "seconds")
     for phase, seconds in summary["seconds"].items():
         table.add_row(phase, f"{seconds:.1f}")
     table.add_section()
@@ -67,8 +67,8 @@ def _time(summary: dict[str, Any]) -> Table:
     return table
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def _table(*columns: str) -> Table:
+    table = Table()
     table.add_column(columns[0])
     for column in columns[1:]:
         table.add_column(column, justify="left" if column == "what it is" else "right")
