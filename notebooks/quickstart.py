@@ -62,7 +62,8 @@ display(Image(str(run / "partition.png")))
 # ## What the generators learnt
 #
 # Each client trains a small generator of its own images and uploads it once. It is told which digit to draw, so a client
-# can only draw what it holds. These images, and a few cluster centres of features, are all that the server ever sees.
+# can only draw what it holds. Beside model weights and counts, the generators and a few cluster centres of features are
+# all that the server gets to know of the images.
 
 # %%
 settings = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]["init_args"]["generation"]

@@ -190,8 +190,55 @@ class TestRefusals:
         line = refusal(capsys, "test", "--config", str(DIGITS), checkpoint, "--model.net.init_args.width=8")
         assert "does not fit" in line
 
-    def test_predicting_without_a_checkpoint(self, capsys: pytest.CaptureFixture[str]) -> None:
-        assert "expected --ckpt_path" in refusal(capsys, "predict", "--config", str(DIGITS))
+    @pytest.mark.parametrize("command", ["test", "validate", "predict"])
+    def test_evaluating_without_a_checkpoint(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "expected --ckpt_path" in refusal(capsys, command, "--config", str(DIGITS))
+
+    def test_a_run_directory_that_is_a_file(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("mine")
+        assert "cannot be made a folder" in refusal(capsys, *tiny_fit(tmp_path / "file"))
+        assert "cannot be made a folder" in refusal(capsys, *tiny_fit(tmp_path / "file" / "below"))
+        assert (tmp_path / "file").read_text() == "mine"
+
+    @pytest.mark.parametrize(
+        ("flag", "says"),
+        [
+            ("--federation.validate_every=0", "federation.validate_every: expected a number above 0"),
+            ("--federation.schedule.learning_rate=-1", "learning_rate: expected a number above 0"),
+            ("--federation.schedule.expert_steps=0", "expert_steps"),
+            ("--algorithm.generation.steps=0", "algorithm.generation.steps: expected a number above 0"),
+            ("--algorithm.prototypes.min_count=0", "algorithm.prototypes.min_count"),
+            ("--algorithm.distillation.temperature=0", "algorithm.distillation.temperature"),
+            ("--algorithm.gate.dim=30", "algorithm.gate.dim: expected a multiple of 4"),
+            ("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon"),
+            ("--trainer.precision=64-true", "trainer.precision"),
+            ("--trainer.strategy=ddp_spawn", "trainer.strategy"),
+            ("--executor.threads=0", "executor.threads: expected at least 1"),
+        ],
+    )
+    def test_a_value_out_of_range(
+        self, flag: str, says: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        assert says in refusal(capsys, *tiny_fit(tmp_path / "run", flag))
+        assert not (tmp_path / "run").exists()
+
+    @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+    def test_a_device_that_does_not_exist(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert "trainer: " in refusal(capsys, *tiny_fit(tmp_path / "run", "--trainer.accelerator=gpu"))
+
+    def test_a_gate_that_has_nothing_to_learn_from(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        gate = ["--algorithm.gate.kind=transformer", "--algorithm.generation.conditional=false"]
+        assert "unconditional generators" in refusal(capsys, *tiny_fit(tmp_path / "run", *gate))
+
+    def test_prototypes_that_no_client_can_send(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", "--algorithm.prototypes.min_count=5000"))
+        assert "algorithm.prototypes.min_count" in line
+
+    @pytest.mark.parametrize(
+        "flag", ["--federation.schedule.participation=0.75", "--federation.schedule.fine_tune_learning_rate=0.5"]
+    )
+    def test_a_changed_schedule(self, flag: str, capsys: pytest.CaptureFixture[str], run: Path) -> None:
+        assert flag[2:].split("=")[0] in refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", flag))
 
     def test_a_missing_checkpoint(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, "test", "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")

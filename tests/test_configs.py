@@ -12,7 +12,7 @@ from tests.runs import REPOSITORY
 CONFIGS = REPOSITORY / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 ALGORITHMS = sorted((CONFIGS / "algorithms").glob("*.yaml"))
-PARQUET = sorted((CONFIGS / "data").glob("*_parquet.yaml"))
+OVERLAYS = sorted((CONFIGS / "data").glob("*_*.yaml"))
 
 
 def printed(capsys: pytest.CaptureFixture[str], *configs: Path) -> dict[str, object]:
@@ -39,10 +39,10 @@ def test_an_algorithm_changes_the_algorithm_alone(
     }
 
 
-@pytest.mark.skipif("MOSAIC_DATA" not in os.environ, reason="MOSAIC_DATA does not name the folder with cifar10/")
-@pytest.mark.parametrize("overlay", PARQUET, ids=lambda path: path.stem)
-def test_a_cifar_run_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
-    config = CONFIGS / f"{overlay.stem.removesuffix('_parquet')}.yaml"
+@pytest.mark.skipif("MOSAIC_DATA" not in os.environ, reason="MOSAIC_DATA does not name the folder with the files")
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+def test_a_run_on_real_files_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
+    config = CONFIGS / f"{overlay.stem.rpartition('_')[0]}.yaml"
     main(
         [
             *["fit", "--config", str(config), "--config", str(overlay), "--trainer.fast_dev_run=true"],

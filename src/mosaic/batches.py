@@ -30,7 +30,7 @@ class ShuffledBatches:
         self._indices = torch.arange(len(tensors[0])) if indices is None else indices
         if len(self._indices) == 0:
             raise ValueError("ShuffledBatches needs at least one example, got none")
-        self.batch_size = max(min(batch_size, len(self._indices)), 2 * world_size())
+        self._batch_size = batch_size
         self.steps = steps
         self._seed = seed
 
@@ -40,11 +40,12 @@ class ShuffledBatches:
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
         random = torch.Generator().manual_seed(self._seed)
         waiting = torch.empty(0, dtype=torch.long)
+        batch_size = max(min(self._batch_size, len(self._indices)), 2 * world_size())
         for _ in range(self.steps):
-            while len(waiting) < self.batch_size:
+            while len(waiting) < batch_size:
                 permutation = torch.randperm(len(self._indices), generator=random)
                 waiting = torch.cat([waiting, self._indices[permutation]])
-            batch, waiting = waiting[: self.batch_size], waiting[self.batch_size :]
+            batch, waiting = waiting[:batch_size], waiting[batch_size:]
             mine = own_share(batch)
             yield tuple(tensor[mine] for tensor in self._tensors)
 

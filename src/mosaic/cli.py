@@ -20,9 +20,12 @@ from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
 from mosaic.federation.federation import Federation, Job
 from mosaic.federation.progress import configure_logging, first_rank
+from mosaic.partition_command import partition
 from mosaic.phases import PhaseRunner, expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.global_classifier import GlobalClassifier
+
+_PARTITION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
 
 
 class MosaicParser(LightningArgumentParser):
@@ -37,8 +40,8 @@ class MosaicCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
-        parser.add_subclass_arguments(Algorithm, "algorithm", required=False)
-        parser.add_subclass_arguments(ClientExecutor, "executor", required=False)
+        parser.add_subclass_arguments(Algorithm, "algorithm")
+        parser.add_subclass_arguments(ClientExecutor, "executor")
         parser.add_class_arguments(Federation, "federation")
         parser.set_defaults(
             {
@@ -53,12 +56,19 @@ class MosaicCLI(LightningCLI):
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
-        ckpt_path = self.config[self.config.subcommand].get("ckpt_path")
-        if ckpt_path is not None and self.config.subcommand != "fit":
-            check_checkpoint(ckpt_path)
+        command = self.config.subcommand
+        if command == "fit":
+            return
+        ckpt_path = self.config[command].get("ckpt_path")
+        if ckpt_path is None:
+            raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
+        check_checkpoint(ckpt_path)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own."""
+        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
+
+        LightningCLI looks up ``fit`` on what is returned here, and then calls ours: the class will do.
+        """
         if self.subcommand == "fit":
             return cast(Trainer, Trainer)
         return super().instantiate_trainer(**kwargs)
@@ -92,10 +102,8 @@ class MosaicCLI(LightningCLI):
         """Predict the test images and write guesses and probabilities beside the checkpoint.
 
         Raises:
-            MosaicError: no checkpoint is given, or several devices would each see a part of the images.
+            MosaicError: several devices would each see a part of the images.
         """
-        if options.get("ckpt_path") is None:
-            raise MosaicError("mosaic predict: expected --ckpt_path with the global.ckpt of a run, got none")
         if self.trainer.world_size > 1:
             raise MosaicError(
                 f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
@@ -127,6 +135,9 @@ def main(args: Sequence[str] | None = None) -> None:
     configure_logging()
     try:
         with expected_warnings():
+            if given[:1] == ["partition"]:
+                partition(MosaicParser(prog="mosaic partition", description=_PARTITION), given[1:])
+                return
             MosaicCLI(
                 GlobalClassifier,
                 FederatedDataModule,
@@ -138,8 +149,21 @@ def main(args: Sequence[str] | None = None) -> None:
                 auto_configure_optimizers=False,
                 load_from_checkpoint_support=False,
             )
-    except (MosaicError, argparse.ArgumentError) as error:
-        _leave(str(error))
+    except Exception as error:
+        mistake = _users_mistake(error)
+        if mistake is None:
+            raise
+        _leave(str(mistake))
+
+
+def _users_mistake(error: BaseException | None) -> BaseException | None:
+    """Find the user's mistake behind an exception: jsonargparse wraps ours where a class may be one of several."""
+    parsing = error if isinstance(error, argparse.ArgumentError) else None
+    while error is not None:
+        if isinstance(error, MosaicError):
+            return error
+        error = error.__cause__ or error.__context__
+    return parsing
 
 
 def _leave(message: str) -> NoReturn:

@@ -6,3 +6,25 @@ class MosaicError(Exception):
 
     The command line prints it as one line and exits with code 2; every other exception keeps its traceback.
     """
+
+
+def require_positive(section: str, **values: float) -> None:
+    """Refuse settings that must be above zero.
+
+    Args:
+        section: where they stand in the configuration, for example ``"algorithm.generation"``.
+        values: by key.
+
+    Raises:
+        MosaicError: one of them is not.
+    """
+    for key, value in values.items():
+        if not value > 0:
+            raise MosaicError(f"{section}.{key}: expected a number above 0, got {value}")
+
+
+def require_at_least_zero(section: str, **values: float) -> None:
+    """Refuse settings that must not be negative; the arguments are those of :func:`require_positive`."""
+    for key, value in values.items():
+        if not value >= 0:
+            raise MosaicError(f"{section}.{key}: expected 0 or more, got {value}")

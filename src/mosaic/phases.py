@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
@@ -33,9 +34,6 @@ OWNED_BY_PHASES = {
     "barebones": False,
 }
 """Keys of ``trainer:`` that each phase sets for itself, with the value that, like null and false, asks for nothing."""
-
-SPAWNING_STRATEGIES = ("ddp_spawn", "ddp_fork", "ddp_notebook")
-"""Strategies whose processes end with the Trainer that started them."""
 
 _QUIET: dict[str, Any] = {
     "logger": False,
@@ -67,10 +65,15 @@ class PhaseRunner:
                     f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
                     "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
                 )
-        if str(given.get("strategy")) in SPAWNING_STRATEGIES:
+        if _spawns(given.get("strategy")):
             raise MosaicError(
                 f"trainer.strategy: {given['strategy']} starts new processes for every phase, which cannot share "
                 "a run: use ddp"
+            )
+        if str(given.get("precision")) in ("16-true", "bf16-true", "64-true", "64"):
+            raise MosaicError(
+                f"trainer.precision: {given['precision']} would give models another type than messages have: "
+                "use bf16-mixed, 16-mixed or 32-true"
             )
         self.dry_run = bool(given.pop("fast_dev_run", False))
         self._template = given
@@ -135,7 +138,17 @@ class PhaseRunner:
         settings = {key: instantiate(value) for key, value in template.items()}
         if torch.distributed.is_initialized() and settings.get("devices") == 1:
             settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
-        return Trainer(**{**settings, **_QUIET})
+        try:
+            return Trainer(**{**settings, **_QUIET})
+        except (MisconfigurationException, ValueError) as error:
+            raise MosaicError(f"trainer: Lightning refuses these settings: {error}") from error
+
+
+def _spawns(strategy: Any) -> bool:
+    """Whether a strategy's processes end with the Trainer that started them."""
+    if isinstance(strategy, Mapping):
+        return bool((strategy.get("init_args") or {}).get("start_method", "popen") != "popen")
+    return str(strategy).startswith(("ddp_spawn", "ddp_fork", "ddp_notebook"))
 
 
 def instantiate(spec: Any) -> Any:

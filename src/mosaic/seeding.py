@@ -1,6 +1,8 @@
 """Every random stream is a function of seed, round, client and phase, so order and placement never matter."""
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -27,6 +29,14 @@ def seed_for(seed: int, round: int, client: int, phase: str) -> int:
     """
     key = f"{seed}/{round}/{client}/{phase}".encode()
     return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from the global CPU stream under a seed, as weight initialisation does, and leave it as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        yield
 
 
 def generator_for(seed: int, round: int, client: int, phase: str) -> torch.Generator:

@@ -59,7 +59,7 @@ class ByRemainder(Partition):
     def __init__(self) -> None:
         super().__init__(3)
 
-    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
         return [np.flatnonzero(DIGITS.train.labels.numpy() % 3 == client) for client in range(3)]
 
 
@@ -70,7 +70,7 @@ class Given(Partition):
         super().__init__(len(sizes))
         self.sizes = sizes
 
-    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
         return np.split(np.arange(sum(self.sizes)), np.cumsum(self.sizes)[:-1])
 
 
@@ -217,7 +217,7 @@ class Alike(Partition):
         super().__init__(2)
         self.size = size
 
-    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
         return [np.arange(self.size)] * 2
 
 

@@ -113,3 +113,10 @@ def test_images_of_one_colour_can_still_be_divided_by_their_deviation(level: int
     mean, std = pixel_statistics(images_from_arrays(arrays, np.zeros(3, int), "flat"))
     assert mean == pytest.approx((level / 255,))
     assert 0 < std[0] < 1e-3
+
+
+def test_classes_with_one_image_or_none_are_warnings(caplog: pytest.LogCaptureFixture) -> None:
+    make_image_set(grey([0, 0, 1]), grey([0]), ("ant", "bee", "cat"), "here")
+    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
+    assert "here: 1 of 3 classes have no training image: cat" in caplog.text
+    assert "here: 1 of 3 classes have one training image, so none of it can be held out: bee" in caplog.text

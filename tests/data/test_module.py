@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from mosaic.data import DirichletPartition, FederatedDataModule, Partition, SklearnDigits, Source
+from mosaic.data.holdings import Holding
 from mosaic.data.images import ImageSet, images_from_arrays, make_image_set
 from mosaic.data.module import OrderedBatches
 from mosaic.nets import SmallCNN
@@ -29,7 +30,7 @@ TRAIN_AND_TEST = (slice(10), slice(10, 14))
 
 
 class FirstHasAllButOne(Partition):
-    def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+    def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
         rest = [np.array([len(labels) - 1]), *[np.empty(0, dtype=np.int64)] * (self.num_clients - 2)]
         return [np.arange(len(labels) - 1), *rest]
 
@@ -60,7 +61,7 @@ def test_the_seed_decides_who_holds_and_validates_what() -> None:
 
 def test_clients_with_equal_images_hold_out_different_ones() -> None:
     class Alike(Partition):
-        def split(self, labels: np.ndarray, seed: int) -> list[np.ndarray]:
+        def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
             return [np.arange(100)] * self.num_clients
 
     data = FederatedDataModule(SklearnDigits(), Alike(2), validation_share=0.3)
@@ -91,7 +92,7 @@ def test_clients_look_at_the_common_images_without_a_copy() -> None:
 
 
 def test_the_source_is_asked_once_and_not_before_it_is_needed() -> None:
-    data = coloured()
+    data = FederatedDataModule(Coloured(), FirstHasAllButOne(2))
     assert data.source.loads == 0
     data.setup("fit")
     data.client(0), data.class_counts, data.test_dataloader()
@@ -101,6 +102,53 @@ def test_the_source_is_asked_once_and_not_before_it_is_needed() -> None:
 def test_setup_brings_impossible_requests_to_light() -> None:
     with refused("at least 10 images", "got 1198"):
         digits(clients=500).setup("fit")
+
+
+def test_setup_refuses_a_client_without_images() -> None:
+    with refused(
+        "data.partition (FirstHasAllButOne)", "got none at client 2", "1 of 3", "lower the number", "min_images"
+    ):
+        coloured().setup("fit")
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ([[0, 1, 2], [2, 3]], "got image 2 2 times (1 such images)"),
+        ([[0, 1], [9, 10]], "expected indices in 0..9"),
+        ([[-1, 1], [2]], "got -1..2"),
+    ],
+    ids=["two owners", "beyond the end", "negative"],
+)
+def test_setup_refuses_indices_that_cannot_be(parts: list[list[int]], said: str) -> None:
+    class Wrong(Partition):
+        def deal(self, *_: object) -> list[Holding]:
+            return [Holding(np.array(part), np.empty(0, dtype=np.int64)) for part in parts]
+
+        def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
+            raise NotImplementedError
+
+    with refused("data.partition (Wrong)", said):
+        FederatedDataModule(Coloured(), Wrong(2)).setup("fit")
+
+
+def test_the_number_of_clients_may_come_from_the_data() -> None:
+    class ByClass(FirstHasAllButOne):
+        def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
+            return [np.flatnonzero(labels == label) for label in np.unique(labels)]
+
+    data = FederatedDataModule(Coloured(), ByClass(None))
+    assert data.num_clients == 3
+    assert data.class_counts.shape == (3, 3)
+
+
+def test_the_test_split_is_untouched_by_partition_and_seed() -> None:
+    plain = SklearnDigits().load().test
+    for data in (digits(), digits(clients=3, seed=5, share=0.0)):
+        data.setup("test")
+        images, labels = (torch.cat(parts) for parts in zip(*data.test_dataloader(), strict=True))
+        assert torch.equal(images, plain.pixels)
+        assert torch.equal(labels, plain.labels)
 
 
 @pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mosaic.data import DirichletPartition, FlowerPartition, Partition, SklearnDigits
-from mosaic.data.partition import class_counts, fill_up, hold_out
+from mosaic.data.holdings import class_counts, hold_out
+from mosaic.data.partitions.dirichlet import fill_up
 from tests.data.refusals import refused
 
 FLOWER = "flwr_datasets.partitioner."
@@ -46,31 +47,31 @@ def name_of(rule: Partition) -> str:
 
 @pytest.mark.parametrize("rule", rules(), ids=name_of)
 def test_every_image_goes_to_exactly_one_client(rule: Partition, digits: np.ndarray) -> None:
-    parts = rule.split(digits, seed=0)
+    parts = rule.split(digits, 0, {})
     assert len(parts) == rule.num_clients
     assert_dealt_once(parts, len(digits))
 
 
 @pytest.mark.parametrize("rule", [rule for rule in rules() if rule.num_clients > 1], ids=name_of)
 def test_the_seed_decides_the_partition(rule: Partition, digits: np.ndarray) -> None:
-    first = rule.split(digits, seed=3)
+    first = rule.split(digits, 3, {})
     np.random.seed(7)  # noqa: NPY002
-    assert same(rule.split(digits, seed=3), first)
-    assert not same(rule.split(digits, seed=4), first)
+    assert same(rule.split(digits, 3, {}), first)
+    assert not same(rule.split(digits, 4, {}), first)
 
 
 @pytest.mark.parametrize("num_clients", [10, 50, 100])
 @pytest.mark.parametrize("self_balancing", [False, True])
 def test_strong_skew_leaves_nobody_empty(num_clients: int, self_balancing: bool, digits: np.ndarray) -> None:
     rule = DirichletPartition(num_clients, alpha=0.01, self_balancing=self_balancing)
-    parts = rule.split(digits, seed=0)
+    parts = rule.split(digits, 0, {})
     assert_dealt_once(parts, len(digits))
     assert min(map(len, parts)) >= 10
 
 
 def test_alpha_goes_from_one_owner_per_class_to_equal_shares(digits: np.ndarray) -> None:
     def largest_share(alpha: float) -> float:
-        parts = DirichletPartition(10, alpha, min_images=0).split(digits, seed=0)
+        parts = DirichletPartition(10, alpha, min_images=0).split(digits, 0, {})
         counts = np.stack([class_counts(digits[part], 10) for part in parts])
         return float((counts.max(0) / counts.sum(0)).mean())
 
@@ -84,19 +85,19 @@ def test_self_balancing_keeps_clients_near_the_average(digits: np.ndarray) -> No
     rule = DirichletPartition(10, alpha=0.05, min_images=0, self_balancing=True)
     largest_class = class_counts(digits, 10).max()
     for seed in range(5):
-        assert max(map(len, rule.split(digits, seed))) <= len(digits) / 10 + largest_class
+        assert max(map(len, rule.split(digits, seed, {}))) <= len(digits) / 10 + largest_class
 
 
 def test_as_many_images_as_clients_need_are_enough() -> None:
     labels = np.arange(40) % 2
-    parts = DirichletPartition(4, alpha=0.01, min_images=10).split(labels, seed=0)
+    parts = DirichletPartition(4, alpha=0.01, min_images=10).split(labels, 0, {})
     assert [len(part) for part in parts] == [10] * 4
     assert_dealt_once(parts, 40)
 
 
 def test_the_repair_is_logged(digits: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="mosaic"):
-        DirichletPartition(50, alpha=0.01).split(digits, seed=0)
+        DirichletPartition(50, alpha=0.01).split(digits, 0, {})
     assert "each holds at least 10" in caplog.text
 
 
@@ -114,20 +115,20 @@ def test_a_federation_has_a_client(num_clients: int) -> None:
 
 def test_more_clients_than_images_allow_are_refused(digits: np.ndarray) -> None:
     with refused("120 clients with at least 10 images", "need 1200 training images", "got 1198", "lower num_clients"):
-        DirichletPartition(120, alpha=1).split(digits, seed=0)
+        DirichletPartition(120, alpha=1).split(digits, 0, {})
     with refused("data.partition.num_clients", "expected at most 1198", "got 1199", "lower it"):
-        FlowerPartition(1199, FLOWER + "IidPartitioner").split(digits, seed=0)
+        FlowerPartition(1199, FLOWER + "IidPartitioner").split(digits, 0, {})
 
 
 def test_pathological_clients_hold_as_many_classes_as_asked(digits: np.ndarray) -> None:
-    parts = FlowerPartition(10, FLOWER + "PathologicalPartitioner", PATHOLOGICAL).split(digits, seed=0)
+    parts = FlowerPartition(10, FLOWER + "PathologicalPartitioner", PATHOLOGICAL).split(digits, 0, {})
     assert [len(np.unique(digits[part])) for part in parts] == [2] * 10
 
 
 @pytest.mark.parametrize("order", ["as loaded", "sorted"])
 def test_iid_clients_hold_every_class_alike_even_where_the_file_is_sorted(order: str, digits: np.ndarray) -> None:
     labels = np.sort(digits) if order == "sorted" else digits
-    parts = FlowerPartition(4, FLOWER + "IidPartitioner").split(labels, seed=0)
+    parts = FlowerPartition(4, FLOWER + "IidPartitioner").split(labels, 0, {})
     counts = np.stack([class_counts(labels[part], 10) for part in parts])
     assert counts.sum(1).max() - counts.sum(1).min() <= 1
     assert counts.min() >= 12  # 30 are expected
@@ -138,7 +139,7 @@ def test_images_that_a_rule_leaves_out_are_logged(caplog: pytest.LogCaptureFixtu
     labels = np.arange(103) % 5
     rule = FlowerPartition(4, FLOWER + "ShardPartitioner", {"shard_size": 10, "num_shards_per_partition": 2})
     with caplog.at_level(logging.WARNING, logger="mosaic"):
-        parts = rule.split(labels, seed=0)
+        parts = rule.split(labels, 0, {})
     assert [len(part) for part in parts] == [20] * 4
     assert len(np.unique(np.concatenate(parts))) == 80
     assert "dealt 23 of 103 images to nobody" in caplog.text
@@ -147,7 +148,7 @@ def test_images_that_a_rule_leaves_out_are_logged(caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize("path", [FLOWER + "NoSuchPartitioner", "no_such_module.Partitioner", "Partitioner", ""])
 def test_a_partitioner_that_does_not_exist_is_refused(path: str, digits: np.ndarray) -> None:
     with refused("data.partition.partitioner", repr(path), "cannot be imported", "expected a class path such as"):
-        FlowerPartition(4, path).split(digits, seed=0)
+        FlowerPartition(4, path).split(digits, 0, {})
 
 
 @pytest.mark.parametrize(
@@ -163,7 +164,7 @@ def test_what_a_partitioner_refuses_is_passed_on(
     name: str, arguments: dict[str, object], reason: str, digits: np.ndarray
 ) -> None:
     with refused(f"{name} cannot split 1198 images", reason, "change data.partition.init_args"):
-        FlowerPartition(4, FLOWER + name, arguments).split(digits, seed=0)
+        FlowerPartition(4, FLOWER + name, arguments).split(digits, 0, {})
 
 
 def test_filling_up_takes_no_more_than_is_missing() -> None:

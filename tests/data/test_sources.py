@@ -259,16 +259,16 @@ def test_a_truncated_image_is_refused(tmp_path: Path) -> None:
         both(path).load()
 
 
-def test_images_of_several_shapes_are_refused(tmp_path: Path) -> None:
+def test_images_of_several_sizes_are_refused_without_a_rule(tmp_path: Path) -> None:
     cells = [encoded(random_pixels(*shape)) for shape in [(5, 6, 3), (5, 6, 3), (6, 5, 3), (5, 6)]]
     path = parquet(tmp_path, image=cells)
-    with refused(path, "one shape", "got [(5, 6), (5, 6, 3), (6, 5, 3)]", "make them alike"):
+    with refused(path, "one size", "row 2 of 6 x 5 after 5 x 6", "data.source.init_args.resize"):
         both(path).load()
 
 
 def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
     path = parquet(tmp_path, image=[], label=[])
-    with refused(path, "got no image"):
+    with refused(path, "at least one image", "got none", "init_args.train"):
         both(path).load()
 
 
@@ -331,7 +331,7 @@ def test_a_class_that_torchvision_does_not_have_is_refused() -> None:
         TorchvisionSource("CIFAR11").load()
 
 
-@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "USPS"])
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "USPS", "SVHN", "Food101"])
 def test_files_that_torchvision_does_not_find_are_refused(name: str, tmp_path: Path) -> None:
     with refused(f"{name} was not found under {tmp_path}", "put the files there", "init_args.download true", "network"):
         TorchvisionSource(name, str(tmp_path)).load()
@@ -352,9 +352,11 @@ def test_a_download_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPat
         TorchvisionSource("CIFAR10", download=True).load()
 
 
-@pytest.mark.parametrize("name", ["SVHN", "FakeData", "utils"])
-def test_torchvision_classes_of_another_kind_are_refused(name: str, tmp_path: Path) -> None:
-    with refused(f"torchvision.datasets.{name}", "expected a class that takes root, train and download", "NpzSource"):
+@pytest.mark.parametrize(
+    ("name", "reason"), [("FakeData", "takes no root"), ("utils", "is no class"), ("EMNIST", "argument: 'split'")]
+)
+def test_torchvision_classes_of_another_kind_are_refused(name: str, reason: str, tmp_path: Path) -> None:
+    with refused(f"torchvision.datasets.{name}", "root and train or split", reason, "init_args.arguments", "NpzSource"):
         TorchvisionSource(name, str(tmp_path)).load()
 
 

@@ -82,3 +82,19 @@ def test_a_finished_run_says_so_and_stays_as_it_is(straight: Path, tmp_path: Pat
     main(tiny_fit(straight, "--ckpt_path=auto"))
     after = final_model(straight)
     assert all((before[name] == after[name]).all() for name in before)
+
+
+def test_fedavg_takes_more_rounds_whatever_the_default_of_distilling(tmp_path: Path) -> None:
+    arguments = [flag for flag in tiny_fit(tmp_path / "run") if not flag.startswith("--algorithm")]
+    arguments = [flag for flag in arguments if "distill_rounds" not in flag]
+    arguments += ["--algorithm=mosaic.algorithms.FedAvg", "--federation.schedule.fine_tune_rounds=0"]
+    main([*arguments, "--federation.schedule.collaborative_rounds=1"])
+    main([*arguments, "--federation.schedule.collaborative_rounds=2", "--ckpt_path=auto"])
+    main([*arguments, "--federation.schedule.collaborative_rounds=3", "--ckpt_path=auto"])
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
+    assert "collaborative_rounds: 3" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_a_snapshot_may_be_named_by_its_whole_path(straight: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.chdir(straight.parent)
+    main(tiny_fit(Path("run"), f"--ckpt_path={straight.resolve() / 'rounds' / '0004'}"))

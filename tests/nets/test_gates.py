@@ -67,7 +67,7 @@ def test_nothing_is_trained_in_closed_gates(gate: nn.Module) -> None:
 
 def transformer() -> TransformerGate:
     torch.manual_seed(0)
-    return TransformerGate(num_experts=3, num_classes=4, dim=8, heads=2, feedforward=16)
+    return TransformerGate(num_experts=3, num_classes=4, dim=8, feedforward=16)
 
 
 def test_the_transformer_gate_knows_who_speaks(opinions: Tensor) -> None:

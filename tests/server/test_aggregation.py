@@ -120,4 +120,9 @@ def test_a_missing_weight_is_refused() -> None:
 
 def test_clients_weigh_by_all_their_images_class_zero_included() -> None:
     replies = [reply(0, {"w": torch.tensor([0.0])}, [3, 0]), reply(1, {"w": torch.tensor([4.0])}, [0, 1])]
-    assert average(iter(replies))["w"].item() == 1
+    assert average(iter(replies), otherwise={})["w"].item() == 1
+
+
+def test_when_nobody_replies_the_model_stays() -> None:
+    sent = {"w": torch.ones(2)}
+    assert average(iter([]), otherwise=sent) is sent

@@ -6,9 +6,10 @@ from torch import Tensor
 
 from mosaic.messages import StateDict, TrainReply
 from mosaic.nets import Blueprint, Classifier
+from mosaic.nets.gates import PriorGate
 from mosaic.priors import label_prior
 from mosaic.server.aggregation import average, weighted_mean
-from mosaic.server.experts import class_experts, client_experts, first_of_equal_rows, holdings
+from mosaic.server.experts import ExpertBuilder, class_experts, client_experts, first_of_equal_rows, holdings
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
 
@@ -54,41 +55,41 @@ def test_holdings_follow_clients_and_classes_around(counts: Tensor) -> None:
 
 def test_a_class_with_no_holder_gets_the_global_average_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
     uploads = upload([[7, 0, 2], [0, 0, 5]])
-    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    pool = class_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     (expert,) = pool.authority[:, 1].nonzero().flatten().tolist()
-    assert same_bits(pool.models[expert], average(uploads))
+    assert same_bits(pool.models[expert], average(uploads, otherwise={}))
     assert pool.prior.isfinite().all()
 
 
 def test_a_class_of_one_client_gets_its_model_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
     uploads = upload([[7, 3, 0], [0, 6, 5]])
-    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    pool = class_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     assert same_bits(pool.models[0], uploads[0].model)
     assert same_bits(pool.models[2], uploads[1].model)
 
 
 def test_a_shared_class_gets_the_mean_by_images_of_that_class(upload: Upload, blueprint: Blueprint) -> None:
     uploads = upload([[100, 1, 0], [0, 3, 1]])
-    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    pool = class_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     expected = weighted_mean([u.model for u in uploads], [1, 3])
     assert same_bits(pool.models[1], expected)
 
 
 def test_equal_rows_give_one_expert_that_speaks_for_all_their_classes(upload: Upload, blueprint: Blueprint) -> None:
-    pool = class_experts(upload([[2, 10, 1], [6, 30, 0]]), blueprint, epsilon=0.01)
+    pool = class_experts(upload([[2, 10, 1], [6, 30, 0]]), ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     assert len(pool.models) == len(pool.names) == 2
     assert pool.authority.tolist() == [[1, 1, 0], [0, 0, 1]]
 
 
 def test_clients_with_the_same_classes_need_only_one_expert(upload: Upload, blueprint: Blueprint) -> None:
     uploads = upload([[3, 3, 3], [5, 5, 5]])
-    pool = class_experts(uploads, blueprint, epsilon=0.01)
+    pool = class_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     assert len(pool.models) == 1
-    assert same_bits(pool.models[0], average(uploads))
+    assert same_bits(pool.models[0], average(uploads, otherwise={}))
 
 
 def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, blueprint: Blueprint) -> None:
-    pool = class_experts(upload([[1, 9, 0], [3, 0, 7]]), blueprint, epsilon=0.5)
+    pool = class_experts(upload([[1, 9, 0], [3, 0, 7]]), ExpertBuilder(blueprint, heads_only=False), epsilon=0.5)
     first, second = label_prior(torch.tensor([1, 9, 0]), 0.5), label_prior(torch.tensor([3, 0, 7]), 0.5)
     torch.testing.assert_close(pool.prior, torch.stack([0.25 * first + 0.75 * second, first, second]))
 
@@ -97,7 +98,7 @@ def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, bl
 @pytest.mark.parametrize("counts", [[[7, 0, 2], [0, 0, 5]], [[1, 9, 0], [3, 0, 7]], [[4, 4, 4]]])
 @pytest.mark.parametrize("most", [None, 1, 2])
 def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprint, counts, most) -> None:
-    pool = form(upload(counts), blueprint, 0.01, most)
+    pool = form(upload(counts), ExpertBuilder(blueprint, heads_only=False), 0.01, most)
     experts = len(pool.models)
     assert experts <= (most or 3)
     assert len(pool.names) == experts
@@ -109,7 +110,7 @@ def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprin
 
 def test_client_experts_are_the_clients_models_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
     uploads = upload([[7, 0, 2], [0, 0, 5], [1, 1, 1]])
-    pool = client_experts(uploads, blueprint, epsilon=0.01)
+    pool = client_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
     assert all(same_bits(net, reply.model) for net, reply in zip(pool.models, uploads, strict=True))
     assert pool.class_counts.tolist() == [[7, 0, 2], [0, 0, 5], [1, 1, 1]]
     assert pool.authority[:, 2].tolist() == [0.25, 0.625, 0.125]
@@ -119,7 +120,7 @@ def test_forming_experts_leaves_the_uploads_alone(upload: Upload, blueprint: Blu
     uploads = upload([[1, 9, 0], [3, 0, 7]])
     before = [reply.model["head.weight"].clone() for reply in uploads]
     for form in (class_experts, client_experts):
-        for net in form(uploads, blueprint, 0.01).models:
+        for net in form(uploads, ExpertBuilder(blueprint, heads_only=False), 0.01).models:
             torch.nn.init.zeros_(net.head.weight)
     assert all(torch.equal(reply.model["head.weight"], kept) for reply, kept in zip(uploads, before, strict=True))
 
@@ -135,3 +136,27 @@ def test_forming_experts_leaves_the_uploads_alone(upload: Upload, blueprint: Blu
 def test_equal_rows_form_groups_in_order_of_appearance(rows, firsts, groups) -> None:
     found = first_of_equal_rows(torch.tensor(rows))
     assert (found[0], found[1].tolist()) == (firsts, groups)
+
+
+def test_heads_alone_are_the_heads_of_whole_experts(upload: Upload, blueprint: Blueprint) -> None:
+    uploads = upload([[4, 0, 1], [1, 5, 0]])
+    whole = class_experts(uploads, ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
+    heads = class_experts(uploads, ExpertBuilder(blueprint, heads_only=True), epsilon=0.01)
+    for expert, head in zip(whole.models, heads.models, strict=True):
+        assert torch.equal(expert.head.weight, head.weight)
+        assert torch.equal(expert.head.bias, head.bias)
+    assert torch.equal(whole.authority, heads.authority)
+
+
+def test_nothing_is_taken_out_for_a_class_that_nobody_holds(upload: Upload, blueprint: Blueprint) -> None:
+    pool = client_experts(upload([[9, 1, 0], [0, 5, 0]]), ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
+    log_prior = pool.log_prior(adjusted=False)
+    assert torch.equal(log_prior[:, 2], torch.zeros(2))
+    assert torch.equal(log_prior[:, :2], pool.prior[:, :2].log())
+    assert not pool.log_prior(adjusted=True).any()
+
+
+def test_a_class_that_nobody_holds_does_not_win(upload: Upload, blueprint: Blueprint) -> None:
+    pool = client_experts(upload([[20, 5, 0], [5, 20, 0]]), ExpertBuilder(blueprint, heads_only=False), epsilon=0.01)
+    sure = torch.tensor([0.997, 0.0025, 0.0005]).log().expand(1, 2, 3)
+    assert PriorGate(pool.authority, pool.log_prior(adjusted=False))(sure).argmax() == 0

@@ -41,7 +41,7 @@ def test_every_epoch_is_a_full_pass(phases: PhaseRunner, examples: int, batch_si
 
 def trained(phases: PhaseRunner, seed: int) -> nn.Module:
     torch.manual_seed(0)
-    gate = TransformerGate(2, 3, dim=8, heads=2, feedforward=16)
+    gate = TransformerGate(2, 3, dim=8, feedforward=16)
     labels = torch.arange(12) % 3
     opinions = torch.stack([nn.functional.one_hot(labels, 3).float(), torch.zeros(12, 3)], dim=1)
     return train_gate(gate, opinions, labels, 3, SHORT, phases, seed)[0]

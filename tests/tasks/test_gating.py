@@ -22,7 +22,7 @@ def train(task: GatingTask, phases: PhaseRunner, examples: tuple[Tensor, Tensor]
 def gates() -> list[nn.Module]:
     torch.manual_seed(0)
     base = PriorGate(torch.full((2, 3), 0.5), torch.zeros(2, 3))
-    return [TransformerGate(2, 3, dim=8, heads=2, feedforward=16), ResidualGate(base, 2, 3, hidden=16)]
+    return [TransformerGate(2, 3, dim=8, feedforward=16), ResidualGate(base, 2, 3, hidden=16)]
 
 
 @pytest.mark.parametrize("which", [0, 1], ids=["transformer", "residual"])

@@ -15,9 +15,6 @@ class Algorithm(ABC):
         program: what clients do when asked.
     """
 
-    distils: bool = False
-    """Whether it makes a distilled model; the rounds after that fine-tune it at a rate of their own."""
-
     def __init__(self, program: ClientProgram) -> None:
         self.program = program
 

@@ -21,4 +21,4 @@ class FedAvg(Algorithm):
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Broadcast, train locally, average."""
-        return ServerState(average(cohort.train(state.model)))
+        return ServerState(average(cohort.train(state.model), otherwise=state.model))

@@ -2,7 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import nn
@@ -11,14 +11,16 @@ from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 from mosaic.messages import StateDict, TrainReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import FeatureExperts, FusedMixture, ImageExperts, MixtureOfExperts
+from mosaic.seeding import seeded
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.experts import ExpertPool, class_experts, client_experts
+from mosaic.server.experts import ExpertBuilder, ExpertPool, class_experts, client_experts
 from mosaic.server.gating import (
     GateSettings,
     build_gate,
@@ -57,7 +59,7 @@ class DistillationSettings:
         alpha: share of the soft targets against pseudo-labels (released: 0.8).
         beta: weight of the Jensen-Shannon divergence (released: 1).
         origin_weight: how much an image's origin counts beside the teacher's logits; 0 ignores it (released).
-        origin_epsilon: images of every class that an owner is credited with when its origin counts.
+        origin_epsilon: added to the share that a class has at the origin, before its logarithm counts.
         balanced: whether pseudo-labels are drawn equally often; otherwise images come as generators make them.
         generator_balance: gamma; client i's generator is drawn in proportion to ``n[i]^gamma``.
         freeze_statistics: whether the student's BatchNorm statistics stay as they are (released).
@@ -76,6 +78,22 @@ class DistillationSettings:
     generator_balance: float = 0.5
     freeze_statistics: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        section = "algorithm.distillation"
+        require_positive(
+            section,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            pool_size=self.pool_size,
+            learning_rate=self.learning_rate,
+            temperature=self.temperature,
+            origin_epsilon=self.origin_epsilon,
+        )
+        require_at_least_zero(section, alpha=self.alpha, beta=self.beta, origin_weight=self.origin_weight)
+        if self.alpha > 1:
+            raise MosaicError(f"{section}.alpha: expected a share in [0, 1], got {self.alpha}")
+
 
 class Mosaic(Algorithm):
     """Collaborative rounds; in a distilling round the server turns the uploads into a teacher and a better model.
@@ -90,8 +108,6 @@ class Mosaic(Algorithm):
         prior_epsilon: images of every class that a client is credited with in its label prior.
     """
 
-    distils = True
-
     def __init__(
         self,
         objective: LocalObjective = CrossEntropy(),
@@ -102,26 +118,45 @@ class Mosaic(Algorithm):
         distillation: DistillationSettings = DistillationSettings(),
         prior_epsilon: float = 0.01,
     ) -> None:
+        if gate.kind in ("transformer", "residual") and gate.space == "images" and not generation.conditional:
+            raise MosaicError(
+                f"algorithm.gate: a {gate.kind} gate in image space is trained on generated images with known classes, "
+                "which unconditional generators do not give: set algorithm.generation.conditional true or "
+                "algorithm.gate.space features"
+            )
         super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon))
         self.experts, self.gate, self.distillation = experts, gate, distillation
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run the paper's steps in their order; a round that does not distil is FedAvg's."""
         if not context.plan.distils:
-            return replace(state, model=average(cohort.train(state.model)))
-        uploads = list(cohort.train(state.model, keep=True))
-        state = replace(state, model=average(uploads))
-        state = self._collect_generators(state, cohort, context)
+            return replace(state, model=average(cohort.train(state.model), otherwise=state.model))
+        fresh = self._without_generator(state, context)
+        uploads = list(cohort.train(state.model, keep=fresh))
+        state = replace(state, model=average(uploads, otherwise=state.model))
+        state = self._collect_generators(state, fresh, cohort, context)
+        if not (state.generators and uploads):
+            log.warning(
+                "round %d: no client has trained or has a generator, so nothing is distilled", context.plan.round
+            )
+            return state
         experts = self._form_experts(uploads, context)
         teacher = self._form_teacher(state, experts, cohort, context)
         pool = self._synthesise(state, teacher, context)
         student = self._distil(state.model, pool, context)
         return self._accept(state, student, cohort, context)
 
-    def _collect_generators(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Ask for the generators of clients that have not uploaded theirs yet."""
+    @staticmethod
+    def _without_generator(state: ServerState, context: RoundContext) -> list[int]:
+        """Return the clients of this round that have not uploaded a generator yet."""
         known = {upload.client for upload in state.generators}
-        fresh = cohort.generators(client for client in context.plan.clients if client not in known)
+        return [client for client in context.plan.clients if client not in known]
+
+    def _collect_generators(
+        self, state: ServerState, clients: list[int], cohort: Cohort, context: RoundContext
+    ) -> ServerState:
+        """Ask these clients for their generators."""
+        fresh = cohort.generators(clients)
         for upload in fresh:
             context.recorder.curves(f"generator/{upload.client:02d}", upload.curves)
         uploads = sorted([*state.generators, *fresh], key=lambda upload: upload.client)
@@ -132,7 +167,8 @@ class Mosaic(Algorithm):
         form = class_experts if self.experts == "class_average" else client_experts
         most = DRY_RUN_EXPERTS if context.phases.dry_run else None
         with context.measure("experts"):
-            experts = form(uploads, context.blueprint, self.program.prior_epsilon, most)
+            build = ExpertBuilder(context.blueprint, heads_only=self.gate.space == "features")
+            experts = form(uploads, build, self.program.prior_epsilon, most)
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 
@@ -141,9 +177,10 @@ class Mosaic(Algorithm):
         trunk = context.blueprint.build(state.model)
         experts: nn.Module = ImageExperts(pool.models)
         if self.gate.space == "features":
-            experts = FeatureExperts(trunk, (model.head for model in pool.models))
-        adjusted = self.program.objective.adjusts_prior
-        gate = build_gate(self.gate, pool, torch.zeros_like(pool.prior) if adjusted else pool.prior.log())
+            experts = FeatureExperts(trunk, (cast(nn.Linear, head) for head in pool.models))
+        log_prior = pool.log_prior(self.program.objective.adjusts_prior)
+        with seeded(context.seed_for("gate/init")):
+            gate = build_gate(self.gate, pool, log_prior)
         match self.gate.kind:
             case "fusion":
                 teacher: nn.Module = FusedMixture(experts, self._fit_meta(trunk, cohort, context), gate)
@@ -230,12 +267,16 @@ class Mosaic(Algorithm):
         with context.measure("distillation"):
             curves = context.phases.run(task, batches, seed)
         context.recorder.curves("distill", curves)
+        learnt = student.state_dict()  # before observe() moves the network to the device
         context.observe("student", student)
-        return student.state_dict()
+        return learnt
 
     def _accept(self, state: ServerState, student: StateDict, cohort: Cohort, context: RoundContext) -> ServerState:
         """Take the student unless the clients' validation images say that it is worse than what it replaces."""
-        old, new = (int(cohort.evaluate(model)[0].sum()) for model in (state.model, student))
+        (old_correct, total), (new_correct, _) = cohort.evaluate(state.model), cohort.evaluate(student)
+        old, new = int(old_correct.sum()), int(new_correct.sum())
+        if total.sum() == 0:
+            log.warning("round %d: no client has validation images, so the student is taken unseen", context.plan.round)
         context.recorder.scalar("server/student_accepted", float(new >= old))
         if new < old:
             log.warning(
@@ -246,4 +287,4 @@ class Mosaic(Algorithm):
                 old,
             )
             return state
-        return replace(state, model=student)
+        return replace(state, model=student, distilled=True)

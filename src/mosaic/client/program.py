@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.errors import require_positive
 from mosaic.tasks.generation import GenerationSettings
 
 
@@ -22,3 +23,7 @@ class ClientProgram:
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
     prior_epsilon: float = 0.01
+
+    def __post_init__(self) -> None:
+        """Refuse a prior with zeros."""
+        require_positive("algorithm", prior_epsilon=self.prior_epsilon)

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mosaic.errors import require_positive
+
 
 @dataclass(frozen=True)
 class PrototypeSettings:
@@ -20,6 +22,10 @@ class PrototypeSettings:
 
     clusters_per_class: int = 10
     min_count: int = 5
+
+    def __post_init__(self) -> None:
+        """Refuse what is no clustering."""
+        require_positive("algorithm.prototypes", clusters_per_class=self.clusters_per_class, min_count=self.min_count)
 
 
 def class_prototypes(
@@ -57,8 +63,9 @@ def class_prototypes(
 def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
+    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # several threads add up in the order they finish
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: merged below
         model = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(points.numpy().astype(np.float64))
     return torch.from_numpy(model.labels_.astype(np.int64))

@@ -29,7 +29,7 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import predict, to_pixels
 from mosaic.phases import PhaseRunner
 from mosaic.priors import label_prior
-from mosaic.seeding import generator_for, seed_for
+from mosaic.seeding import generator_for, seed_for, seeded
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
 from mosaic.tasks.generation import GenerationTask
 
@@ -96,6 +96,8 @@ class Worker:
         curves = self._run(request, "train", task, data, self._data.batch_size, steps)
         metrics = {"loss": float(curves["loss"].mean())}
         model = net.state_dict()
+        if not all(bool(tensor.isfinite().all()) for tensor in model.values()):
+            return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
         kept = ClientState(model) if request.keep else state
         return TrainReply(request.client, model, data.class_counts, metrics), kept
 
@@ -106,8 +108,8 @@ class Worker:
         guide = self._blueprint.build(state.tensors)
         prior = label_prior(data.class_counts, self._program.prior_epsilon)
         seed = partial(seed_for, self._seed, request.round, request.client)
-        torch.manual_seed(seed("generator/init"))
-        task = GenerationTask(settings, guide, prior, len(data.train), seed("generator/noise"))
+        with seeded(seed("generator/init")):
+            task = GenerationTask(settings, guide, prior, len(data.train), seed("generator/noise"))
         steps = steps_for(settings.steps, settings.epochs, len(data.train), settings.batch_size)
         curves = self._run(request, "generator", task, data, settings.batch_size, steps)
         generator = task.trained_generator().state_dict()

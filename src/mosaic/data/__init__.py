@@ -2,18 +2,40 @@
 
 from mosaic.data.augment import Augmentation
 from mosaic.data.module import FederatedDataModule
-from mosaic.data.partition import DirichletPartition, FlowerPartition, Partition
-from mosaic.data.sources import NpzSource, ParquetSource, SklearnDigits, Source, TorchvisionSource
+from mosaic.data.partitions import (
+    DirichletPartition,
+    FlowerPartition,
+    NaturalPartition,
+    Partition,
+    ReplayPartition,
+)
+from mosaic.data.sources import (
+    FolderSource,
+    HubSource,
+    NpzSource,
+    ParquetSource,
+    PictureSource,
+    SklearnDigits,
+    Source,
+    TinyImageNetSource,
+    TorchvisionSource,
+)
 
 __all__ = [
     "Augmentation",
     "DirichletPartition",
     "FederatedDataModule",
     "FlowerPartition",
+    "FolderSource",
+    "HubSource",
+    "NaturalPartition",
     "NpzSource",
     "ParquetSource",
     "Partition",
+    "PictureSource",
+    "ReplayPartition",
     "SklearnDigits",
     "Source",
+    "TinyImageNetSource",
     "TorchvisionSource",
 ]

@@ -1,6 +1,8 @@
-"""Labelled images in memory, checked once."""
+"""Labelled images as one tensor, checked once."""
 
-from dataclasses import dataclass
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -8,18 +10,22 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class Images:
     """Labelled images of one size.
 
     Attributes:
-        pixels: uint8, shape ``(N, channels, H, W)``.
+        pixels: uint8, shape ``(N, channels, H, W)``; in memory, or mapped from a file.
         labels: int64, shape ``(N,)``, values ``0..C-1``.
+        groups: what else the source knows of each image, such as its domain or writer, by name, each of shape ``(N,)``.
     """
 
     pixels: Tensor
     labels: Tensor
+    groups: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -61,16 +67,7 @@ def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> I
             f"{origin}: expected uint8 images of shape (N, H, W) or (N, H, W, channels), "
             f"got {pixels.dtype} of shape {pixels.shape}: convert them first"
         )
-    labels = labels.reshape(-1)
-    if len(labels) != len(pixels) or not np.issubdtype(labels.dtype, np.integer):
-        raise MosaicError(
-            f"{origin}: expected one integer label for each of {len(pixels)} images, "
-            f"got {len(labels)} labels of type {labels.dtype}: store one whole number per image"
-        )
-    if len(labels) == 0:
-        raise MosaicError(
-            f"{origin}: expected at least one image in each split, got none: fetch or make the file again"
-        )
+    labels = check_labels(labels, len(pixels), origin)
     if pixels.ndim == 3:
         pixels = pixels[..., None]
     if pixels.shape[-1] not in (1, 3):
@@ -78,7 +75,61 @@ def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> I
             f"{origin}: expected 1 or 3 channels, got images of shape {pixels.shape[1:]}: convert them first"
         )
     tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-    return Images(tensor, torch.from_numpy(labels.astype(np.int64)))
+    return Images(tensor, torch.from_numpy(labels))
+
+
+def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
+    """Check that labels are whole numbers, one per image.
+
+    Args:
+        labels: integers, shape ``(N,)`` or ``(N, 1)``.
+        count: number of images, N.
+        origin: file or class that the labels come from, for the error.
+
+    Returns:
+        int64, shape ``(N,)``.
+
+    Raises:
+        MosaicError: they are not, or there are none.
+    """
+    if count == 0:
+        raise MosaicError(
+            f"{origin}: expected at least one image in each split, got none: fetch or make the file again"
+        )
+    flat = labels.reshape(-1)
+    if len(flat) != count or not np.issubdtype(labels.dtype, np.integer):
+        raise MosaicError(
+            f"{origin}: expected one integer label for each of {count} images, "
+            f"got {len(flat)} labels of type {labels.dtype}: store one whole number per image"
+        )
+    return flat.astype(np.int64)
+
+
+def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: str) -> None:
+    """Check that every label has a class.
+
+    Raises:
+        MosaicError: one is negative, or C or more.
+    """
+    low, high = int(labels.min()), int(labels.max())
+    if low < 0 or high >= num_classes:
+        raise MosaicError(
+            f"{origin}: expected {split} labels in 0..{num_classes - 1} ({num_classes} classes), "
+            f"got {low}..{high}: number the classes from 0 and name each of them"
+        )
+
+
+def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> None:
+    """Check that images to train on and to test on look alike.
+
+    Raises:
+        MosaicError: they do not.
+    """
+    if train != test:
+        raise MosaicError(
+            f"{origin}: expected one image shape, got {train} for training and {test} for test: "
+            "set data.source.init_args.resize, or resize one of them first"
+        )
 
 
 def make_image_set(train: Images, test: Images, class_names: tuple[str, ...], origin: str) -> ImageSet:
@@ -87,29 +138,31 @@ def make_image_set(train: Images, test: Images, class_names: tuple[str, ...], or
     Raises:
         MosaicError: image shapes differ, or a label has no class name.
     """
-    if train.shape != test.shape:
-        raise MosaicError(
-            f"{origin}: expected one image shape, got {train.shape} for training and {test.shape} for test: "
-            "resize one of them first"
-        )
+    check_shapes(train.shape, test.shape, origin)
     for split, images in (("training", train), ("test", test)):
-        low, high = int(images.labels.min()), int(images.labels.max())
-        if low < 0 or high >= len(class_names):
-            raise MosaicError(
-                f"{origin}: expected {split} labels in 0..{len(class_names) - 1} ({len(class_names)} classes), "
-                f"got {low}..{high}: number the classes from 0 and name each of them"
-            )
+        check_label_range(images.labels.numpy(), len(class_names), split, origin)
+    warn_of_rare_classes(train.labels, class_names, origin)
     return ImageSet(train, test, class_names)
+
+
+def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str) -> None:
+    """Log the classes that have one training image, or none."""
+    counts = labels.bincount(minlength=len(class_names))
+    for number, text in ((0, "no training image"), (1, "one training image, so none of it can be held out")):
+        rare = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count == number]
+        if rare:
+            shown = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
+            log.warning("%s: %d of %d classes have %s: %s", origin, len(rare), len(class_names), text, shown)
 
 
 def pixel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation per channel of pixels in ``[0, 1]``, from histograms and without a copy."""
+    histograms = torch.zeros(images.shape[0], 256, dtype=torch.float64)
+    for block in images.pixels.split(4096):  # images may lie in a file that is larger than memory
+        for histogram, channel in zip(histograms, block.unbind(1), strict=True):
+            histogram += torch.bincount(channel.flatten(), minlength=256)
     levels = torch.arange(256, dtype=torch.float64) / 255
-    means, deviations = [], []
-    for channel in range(images.shape[0]):
-        histogram = torch.bincount(images.pixels[:, channel].flatten(), minlength=256).double()
-        share = histogram / histogram.sum()
-        mean = (share * levels).sum()
-        means.append(float(mean))
-        deviations.append(float((share * (levels - mean) ** 2).sum().sqrt().clamp(min=1e-6)))
-    return tuple(means), tuple(deviations)
+    shares = histograms / histograms.sum(1, keepdim=True)
+    means = shares @ levels
+    variances = (shares * (levels - means[:, None]) ** 2).sum(1)
+    return tuple(means.tolist()), tuple(variances.sqrt().clamp(min=1e-6).tolist())

@@ -1,6 +1,5 @@
 """The data of a federation: one data set, dealt out to clients, each with validation images of its own."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,10 @@ from torch import Tensor
 
 from mosaic.batches import own_share
 from mosaic.data.augment import Augmentation
+from mosaic.data.holdings import Holding, check_holdings, class_counts
 from mosaic.data.images import Images, ImageSet, pixel_statistics
-from mosaic.data.partition import Partition, class_counts, hold_out
+from mosaic.data.partitions.base import Partition
+from mosaic.data.partitions.replay import write_holdings
 from mosaic.data.sources import Source
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
@@ -74,8 +75,8 @@ class FederatedDataModule(LightningDataModule):
 
     @property
     def num_clients(self) -> int:
-        """Number of clients, N."""
-        return self.partition.num_clients
+        """Number of clients, N; some partitions take it from the data, which are loaded then."""
+        return self.partition.num_clients or len(self.splits)
 
     @cached_property
     def images(self) -> ImageSet:
@@ -83,11 +84,10 @@ class FederatedDataModule(LightningDataModule):
         return self.source.load()
 
     @cached_property
-    def splits(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def splits(self) -> list[Holding]:
         """Every client's training and validation indices."""
-        labels = self.images.train.labels.numpy()
-        parts = self.partition.split(labels, self.seed)
-        return [hold_out(labels, part, self.validation_share, (self.seed, i)) for i, part in enumerate(parts)]
+        train = self.images.train
+        return self.partition.deal(train.labels.numpy(), self.seed, train.groups, self.validation_share)
 
     @cached_property
     def class_counts(self) -> Tensor:
@@ -118,7 +118,12 @@ class FederatedDataModule(LightningDataModule):
         return Blueprint(factory, self.images.train.shape, self.images.num_classes, tuple(mean), tuple(std))
 
     def setup(self, stage: str) -> None:
-        """Load and split now, so that errors come before anything is trained."""
+        """Load, split and check now, so that errors come before anything is trained.
+
+        Raises:
+            MosaicError: the data cannot be read or split as asked, or a client would have nothing to train on.
+        """
+        check_holdings(self.splits, len(self.images.train), self.partition.origin)
         _ = self.class_counts
 
     def val_dataloader(self) -> "OrderedBatches":
@@ -135,8 +140,7 @@ class FederatedDataModule(LightningDataModule):
 
     def write_partition(self, path: Path) -> None:
         """Write who holds what as JSON: indices to train on and to validate on, per client."""
-        clients = [{"train": t.tolist(), "validation": v.tolist()} for t, v in self.splits]
-        path.write_text(json.dumps({"seed": self.seed, "clients": clients}) + "\n")
+        write_holdings(path, self.splits, self.images.train.labels.numpy(), self.seed)
 
 
 class OrderedBatches:

@@ -22,7 +22,7 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
         facts: what a reader should know, as plain values: rounds, image shape, class names.
     """
     checkpoint = {
-        "state_dict": {f"net.{name}": tensor for name, tensor in model.items()},
+        "state_dict": {f"net.{name}": tensor.cpu() for name, tensor in model.items()},
         "pytorch-lightning_version": lightning.__version__,
         "epoch": 0,
         "global_step": 0,

@@ -52,6 +52,8 @@ class Evaluator:
         guesses = predict(module, self._pixels, self._device).argmax(-1)
         columns = guesses.reshape(len(guesses), -1).unbind(1)
         labels = [f"{stage}: {name}" for name in names] or [stage]
+        if names:  # of an earlier distilling round
+            self.stages = {key: value for key, value in self.stages.items() if not key.startswith(f"{stage}: ")}
         for label, column in zip(labels, columns, strict=True):
             self.stages[label] = float((column == self._labels).float().mean())
 

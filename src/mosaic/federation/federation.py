@@ -15,7 +15,7 @@ from torch import Tensor
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_positive
 from mosaic.federation.checkpoint import save_checkpoint
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.executors.base import ClientExecutor
@@ -85,9 +85,9 @@ class Federation:
         keep_snapshots: int = 2,
         validate_every: int = 1,
     ) -> None:
-        for name, value in (("snapshot_every", snapshot_every), ("keep_snapshots", keep_snapshots)):
-            if value < 1:
-                raise MosaicError(f"federation.{name}: expected at least 1, got {value}")
+        require_positive(
+            "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
+        )
         self.run_dir, self.schedule = run_dir, schedule
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
@@ -140,7 +140,7 @@ class Federation:
         if found is None:
             initial = job.blueprint.initial(seed_for(job.seed, 0, SERVER, "init"))
             if writes and ckpt_path == "auto" and directory.config.is_file():
-                directory.check_same(job.config, finished_rounds=0)
+                directory.check_same(job.config, Snapshot(0, ServerState(initial)), job.data.num_clients)
                 cut_back(directory.path, {})
             elif writes:
                 directory.create(job.config)
@@ -150,16 +150,17 @@ class Federation:
         job.executor.states.update(snapshot.clients)
         if not writes:
             return snapshot
-        RunDirectory(source).check_same(job.config, snapshot.round)
+        RunDirectory(source).check_same(job.config, snapshot, job.data.num_clients)
         if source.resolve() != directory.path.resolve():
             directory.create(job.config)
             copy_append_only(source, directory.path, snapshot.sizes)
             self._write_partition(job, directory)
-        elif found != list_snapshots(directory.rounds)[-1]:
+        elif found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
             raise MosaicError(
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
+        directory.write_config(job.config)
         cut_back(directory.path, snapshot.sizes)
         log.info("going on after round %d of %s", snapshot.round, source)
         return snapshot
@@ -226,6 +227,7 @@ class Run:
             "seed": self._job.seed,
             "partition_seed": self._job.data.seed,
             "rounds": self._schedule.rounds,
+            "distilled": self._state.distilled,
             "test_accuracy": measurement.accuracy,
             "test_loss": measurement.loss,
             "stages": self._evaluator.stages,
@@ -270,8 +272,7 @@ class Run:
         return measurement
 
     def _plan(self, round: int) -> RoundPlan:
-        fine_tunes = self._job.algorithm.distils
-        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, fine_tunes)
+        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._state.distilled)
         return replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
 
     def _measure(self) -> Measurement:

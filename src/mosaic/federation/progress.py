@@ -46,7 +46,7 @@ _shared_console: Console | None = None
 @contextmanager
 def rounds_bar(first: int, last: int) -> Iterator[Iterator[int]]:
     """Yield the rounds from ``first`` to ``last`` under a bar, if this is a terminal."""
-    if not sys.stderr.isatty():
+    if not (sys.stderr.isatty() and first_rank()):
         yield iter(range(first, last + 1))
         return
     columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())

@@ -6,6 +6,7 @@ import platform
 import shutil
 import subprocess
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ import yaml
 
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
+from mosaic.federation.snapshots import Snapshot
+from mosaic.server.context import RoundPlan
 
 FREE_TO_CHANGE = (
     "ckpt_path",
@@ -29,8 +32,11 @@ FREE_TO_CHANGE = (
     "federation.run_dir",
     "federation.snapshot_every",
     "federation.keep_snapshots",
+    "federation.schedule.collaborative_rounds",
+    "federation.schedule.fine_tune_rounds",
+    "federation.schedule.distill_rounds",
 )
-"""Keys that may differ between stop and resume; the schedule may grow, as long as finished rounds stay as they were."""
+"""Keys that may differ between stop and resume; rounds may be added, as long as finished ones stay as they were."""
 
 
 class RunDirectory:
@@ -79,18 +85,34 @@ class RunDirectory:
         Raises:
             MosaicError: something is there already.
         """
-        if self.path.exists() and any(self.path.iterdir()):
+        try:
+            if self.path.exists() and any(self.path.iterdir()):
+                raise MosaicError(
+                    f"{self.path} exists and a run is never overwritten: choose another name with "
+                    "--federation.run_dir, or go on with it with --ckpt_path auto"
+                )
+            self.rounds.mkdir(parents=True)
+            self.tensorboard.mkdir()
+        except OSError as error:
             raise MosaicError(
-                f"{self.path} exists and a run is never overwritten: choose another name with --federation.run_dir, "
-                "or go on with it with --ckpt_path auto"
-            )
-        self.rounds.mkdir(parents=True)
-        self.tensorboard.mkdir()
-        self.config.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+                f"--federation.run_dir: {self.path} cannot be made a folder ({error.strerror}): choose another"
+            ) from error
+        self.write_config(config)
         (self.path / "environment.json").write_text(json.dumps(describe_environment(), indent=2) + "\n")
 
-    def check_same(self, config: Mapping[str, Any], finished_rounds: int) -> None:
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration, aside and renamed; a resumed run may have more rounds than it was started with."""
+        aside = self.config.with_suffix(".tmp")
+        aside.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        aside.replace(self.config)
+
+    def check_same(self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int) -> None:
         """Compare a configuration with the one that the run was started with.
+
+        Args:
+            config: the present one.
+            snapshot: where the run stopped.
+            num_clients: N.
 
         Raises:
             MosaicError: a key differs that must not, or the folder holds no run.
@@ -102,10 +124,12 @@ class RunDirectory:
             key
             for key, value in _differences(before, now)
             if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
-            and not key.startswith("federation.schedule.")
         )
-        if not _same_past(before, now, finished_rounds):
-            changed.append(f"federation.schedule (rounds 1..{finished_rounds} would have been other ones)")
+        if not _same_past(before, now, snapshot, num_clients):
+            changed.append(
+                f"federation.schedule (rounds 1..{snapshot.round} would have been other ones; "
+                "say explicitly which distill_rounds there are)"
+            )
         if changed:
             raise MosaicError(
                 f"{self.path} was started with another configuration; changed: {', '.join(changed)}: "
@@ -177,8 +201,16 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any
     return [] if before == now else [(prefix.removesuffix("."), now)]
 
 
-def _same_past(before: Mapping[str, Any], now: Mapping[str, Any], finished_rounds: int) -> bool:
+def _same_past(before: Mapping[str, Any], now: Mapping[str, Any], snapshot: Snapshot, num_clients: int) -> bool:
+    """Whether the rounds up to a snapshot would be planned as they were.
+
+    When the server distils matters only to runs that have generators; FedAvg goes on whatever the default says.
+    """
     old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
-    return new.rounds >= finished_rounds and all(
-        old.plan(round, 2, seed=0) == new.plan(round, 2, seed=0) for round in range(1, finished_rounds + 1)
-    )
+    distils = bool(snapshot.server.generators)
+
+    def past(schedule: Schedule) -> list[RoundPlan]:
+        plans = [schedule.plan(r, num_clients, seed=0, distilled=distils) for r in range(1, snapshot.round + 1)]
+        return [replace(plan, last=False, distils=plan.distils and distils) for plan in plans]
+
+    return new.rounds >= snapshot.round and past(old) == past(new)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
 
@@ -23,8 +23,8 @@ class Schedule:
         distill_rounds: rounds after which the server distils; after the last collaborative one when not given.
         fine_tune_rounds: rounds after the collaborative ones (released: 80).
         learning_rate: of local training (released: 0.01).
-        fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4). Algorithms that distil
-            nothing have nothing to fine-tune and keep ``learning_rate``.
+        fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4). Where no student was made and
+            accepted there is nothing to fine-tune, and ``learning_rate`` stays.
         participation: share of the clients that take part in a round, in ``(0, 1]``.
     """
 
@@ -49,7 +49,13 @@ class Schedule:
                 "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "
                 f"got {self.collaborative_rounds} and {self.fine_tune_rounds}"
             )
-        if self.local_steps < 1 or (self.expert_steps or 1) < 1:
+        require_positive("federation.schedule", learning_rate=self.learning_rate)
+        require_at_least_zero(
+            "federation.schedule",
+            local_epochs=self.local_epochs,
+            fine_tune_learning_rate=self.fine_tune_learning_rate,
+        )
+        if self.local_steps < 1 or (self.expert_steps is not None and self.expert_steps < 1):
             raise MosaicError(
                 "federation.schedule: expected local_steps and expert_steps of at least 1, "
                 f"got {self.local_steps} and {self.expert_steps}"
@@ -72,17 +78,17 @@ class Schedule:
         """Rounds after which the server distils."""
         return [self.collaborative_rounds] if self.distill_rounds is None else self.distill_rounds
 
-    def plan(self, round: int, num_clients: int, seed: int, fine_tunes: bool = True) -> RoundPlan:
+    def plan(self, round: int, num_clients: int, seed: int, distilled: bool) -> RoundPlan:
         """Return the row of one round.
 
         Args:
             round: from 1.
             num_clients: N.
             seed: the run's seed; it decides who takes part.
-            fine_tunes: whether the algorithm has a distilled model that wants a smaller rate.
+            distilled: whether the global model comes from an accepted student.
         """
         distils = round in self.distills_after
-        small = fine_tunes and round > self.collaborative_rounds
+        small = distilled and round > self.collaborative_rounds
         return RoundPlan(
             round=round,
             clients=self._participants(round, num_clients, seed),
@@ -90,6 +96,7 @@ class Schedule:
             epochs=0.0 if distils and self.expert_steps else self.local_epochs,
             learning_rate=self.fine_tune_learning_rate if small else self.learning_rate,
             distils=distils,
+            last=round == self.rounds,
         )
 
     def _participants(self, round: int, num_clients: int, seed: int) -> tuple[int, ...]:

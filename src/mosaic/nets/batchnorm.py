@@ -5,13 +5,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
-
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def batch_norms(net: nn.Module) -> list[nn.Module]:
     """List the BatchNorm layers that keep running statistics, by module type and not by name."""
-    return [m for m in net.modules() if isinstance(m, BATCH_NORMS) and m.running_mean is not None]
+    return [m for m in net.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
 
 
 @contextmanager

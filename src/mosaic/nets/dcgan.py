@@ -102,7 +102,7 @@ class Discriminator(nn.Module):
         initialization: Initialization = "dcgan",
     ) -> None:
         super().__init__()
-        doublings, start = _pyramid(image_shape)
+        doublings, _ = _pyramid(image_shape)
         channels = [image_shape[0]] + [width * 2**level for level in range(doublings + 1)]
         layers: list[nn.Module] = [nn.Conv2d(channels[0], channels[1], 3, padding=1), nn.LeakyReLU(0.2)]
         for narrow, wide in pairwise(channels[1:]):
@@ -111,8 +111,8 @@ class Discriminator(nn.Module):
             if normalized:
                 layers.append(nn.BatchNorm2d(wide))
             layers.append(nn.LeakyReLU(0.2))
-        self.body = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(start), nn.Flatten())
-        features = channels[-1] * start[0] * start[1]
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        features = channels[-1] * (image_shape[1] >> doublings) * (image_shape[2] >> doublings)
         self.real = nn.Linear(features, 1)
         self.matches = nn.Embedding(num_classes, features) if conditional else None
         if initialization == "dcgan":

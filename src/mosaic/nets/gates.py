@@ -50,16 +50,17 @@ class TransformerGate(nn.Module):
     Args:
         num_experts: E.
         num_classes: C.
-        dim: token width; small on purpose (the released gates have 0.95 and 20.4 million parameters).
-        heads: attention heads.
+        dim: token width, a multiple of four, the number of attention heads; small on purpose (the released gates have
+            0.95 and 20.4 million parameters).
         feedforward: hidden width of the two layers; PyTorch's default of 2048 is most of a gate's cost and 128 does as
             well.
     """
 
-    def __init__(
-        self, num_experts: int, num_classes: int, dim: int = 32, heads: int = 4, feedforward: int = 128
-    ) -> None:
+    HEADS = 4
+
+    def __init__(self, num_experts: int, num_classes: int, dim: int = 32, feedforward: int = 128) -> None:
         super().__init__()
+        heads = self.HEADS
         self.token = nn.Linear(num_classes, dim)
         self.identity = nn.Parameter(0.02 * torch.randn(num_experts, dim))
         self.encoder = nn.TransformerEncoderLayer(dim, heads, feedforward, dropout=0.0, batch_first=True)

@@ -1,5 +1,7 @@
 """A small convolutional network for small images on CPUs."""
 
+import math
+
 from torch import nn
 
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -19,14 +21,16 @@ class SmallCNN(Classifier):
 
     def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 16) -> None:
         super().__init__(image_shape, num_classes)
-        grid = 2 if min(image_shape[1:]) <= 8 else 4
+        height, breadth = (math.ceil(side / 4) for side in image_shape[1:])  # after two strides
+        pool = math.ceil(height / 4), math.ceil(breadth / 4)
+        pooled = math.ceil(height / pool[0]) * math.ceil(breadth / pool[1])
         self.body = nn.Sequential(
             *_block(image_shape[0], width, stride=1),
             *_block(width, 2 * width, stride=2),
             *_block(2 * width, 2 * width, stride=2),
-            nn.AdaptiveAvgPool2d(grid),
+            nn.AvgPool2d(pool, ceil_mode=True),
             nn.Flatten(),
-            nn.Linear(2 * width * grid**2, 4 * width),
+            nn.Linear(2 * width * pooled, 4 * width),
             nn.ReLU(),
         )
         self.head = nn.Linear(4 * width, num_classes)

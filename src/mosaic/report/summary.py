@@ -9,6 +9,7 @@ from rich.table import Table
 
 STAGES = {
     "global before distillation": "average of the clients' models",
+    "global before its new head": "average of the clients' models",
     "expert": "one expert alone",
     "plain ensemble": "mean of the experts' probabilities",
     "prototype classifier": "from prototypes alone, no experts",
@@ -16,8 +17,6 @@ STAGES = {
     "student": "has learnt from generated images",
 }
 """What the stages of a distilling round are, in plain words."""
-FINE_TUNED = ("after fine-tuning", "the model of this run")
-AVERAGED = ("global model", "average of the clients' models")
 _MEBIBYTE = 2**20
 
 
@@ -30,7 +29,10 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     summary = json.loads((run / "summary.json").read_text())
-    heading = f"{summary['algorithm']}, seed {summary['seed']}, {summary['rounds']} rounds: accuracy on the test split"
+    heading = (
+        f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
+        f"{summary['partition_seed']}: accuracy on the test split"
+    )
     for title, table in ((heading, _stages), ("Traffic over all rounds", _traffic), ("Time", _time)):
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table(summary))
@@ -42,9 +44,11 @@ def _stages(summary: dict[str, Any]) -> Table:
     table = _table("model", "accuracy", "what it is")
     for stage, accuracy in summary["stages"].items():
         table.add_row(stage, f"{100 * accuracy:.2f} %", STAGES.get(stage.split(":")[0], ""))
+    if "student" in summary["stages"] and not summary["distilled"]:
+        table.add_row("", "", "the student was refused by the clients' validation images")
     table.add_section()
-    last, meaning = FINE_TUNED if summary["stages"] else AVERAGED
-    table.add_row(last, f"{100 * summary['test_accuracy']:.2f} %", meaning, style="bold")
+    last = "after fine-tuning" if summary["distilled"] else "global model"
+    table.add_row(last, f"{100 * summary['test_accuracy']:.2f} %", "the model of this run", style="bold")
     return table
 
 

@@ -11,8 +11,8 @@ class WeightedMean:
     """Weighted mean of models that arrive one by one; only the running sum is held.
 
     Weights are image counts. Summing ``n_i theta_i`` in float64 and dividing once at the end is exact wherever it
-    should be: one client, or clients that agree, give back their own weights bit for bit. Floating-point buffers
-    (BatchNorm mean and variance) are averaged with the same weights; integer buffers take the maximum.
+    should be: one client, or clients that agree, give back their own float32 weights bit for bit. Floating-point
+    buffers (BatchNorm mean and variance) are averaged with the same weights; integer buffers take the maximum.
     """
 
     def __init__(self) -> None:
@@ -71,9 +71,14 @@ def weighted_mean(models: Iterable[StateDict], weights: Iterable[float]) -> Stat
     return mean.result()
 
 
-def average(replies: Iterable[TrainReply]) -> StateDict:
-    """FedAvg's average: clients weigh by their number of images (McMahan et al. 2017, arXiv 1602.05629)."""
+def average(replies: Iterable[TrainReply], otherwise: StateDict) -> StateDict:
+    """FedAvg's average: clients weigh by their number of images (McMahan et al. 2017, arXiv 1602.05629).
+
+    Args:
+        replies: trained models.
+        otherwise: what is returned when nobody has replied: the model that was sent out.
+    """
     mean = WeightedMean()
     for reply in replies:
         mean.add(reply.model, reply.num_examples)
-    return mean.result()
+    return otherwise if mean.empty else mean.result()

@@ -1,7 +1,7 @@
 """The clients of one round, as functions."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import TypeVar
 
 import torch
@@ -43,16 +43,16 @@ class Cohort:
     def __init__(self, executor: Executor, plan: RoundPlan) -> None:
         self._executor, self._plan = executor, plan
 
-    def train(self, model: StateDict, keep: bool = False) -> Iterator[TrainReply]:
+    def train(self, model: StateDict, keep: Collection[int] = ()) -> Iterator[TrainReply]:
         """Let every client of the round train; replies arrive one by one, so that they can be folded away.
 
         Args:
             model: weights to start from.
-            keep: whether clients keep the trained model for a later request of this round.
+            keep: clients that keep the trained model for a later request of this round.
         """
         plan = self._plan
         requests = (
-            TrainRequest(client, plan.round, model, plan.steps, plan.epochs, plan.learning_rate, keep)
+            TrainRequest(client, plan.round, model, plan.steps, plan.epochs, plan.learning_rate, client in keep)
             for client in plan.clients
         )
         return self._ask(requests, TrainReply)

@@ -24,6 +24,7 @@ class RoundPlan:
         epochs: local passes over the data; when positive they replace ``steps``.
         learning_rate: of local training.
         distils: whether the server distils after this round's upload.
+        last: whether no round comes after this one.
     """
 
     round: int
@@ -32,6 +33,7 @@ class RoundPlan:
     epochs: float
     learning_rate: float
     distils: bool
+    last: bool
 
 
 class Recorder(Protocol):

@@ -4,13 +4,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mosaic.messages import TrainReply
+from mosaic.messages import StateDict, TrainReply
 from mosaic.nets.blueprint import Blueprint
-from mosaic.nets.classifier import Classifier
 from mosaic.priors import label_prior
 from mosaic.server.aggregation import weighted_mean
+
+
+@dataclass(frozen=True)
+class ExpertBuilder:
+    """Makes experts: whole networks, or heads alone where all experts look at the same features.
+
+    Attributes:
+        blueprint: builds networks.
+        heads_only: whether bodies are left out, so that they are neither averaged nor held.
+    """
+
+    blueprint: Blueprint
+    heads_only: bool
+
+    def select(self, model: StateDict) -> StateDict:
+        """Return the tensors of a model that its expert needs."""
+        return {name: tensor for name, tensor in model.items() if name.startswith("head.") or not self.heads_only}
+
+    def __call__(self, model: StateDict) -> nn.Module:
+        """Return the expert with these tensors."""
+        if not self.heads_only:
+            return self.blueprint.build(model)
+        classes, features = model["head.weight"].shape
+        head = nn.Linear(features, classes, device="meta").to_empty(device="cpu")
+        head.load_state_dict({name.removeprefix("head."): tensor for name, tensor in model.items()})
+        return head
 
 
 @dataclass(frozen=True)
@@ -18,18 +43,27 @@ class ExpertPool:
     """Experts and what is known of them.
 
     Attributes:
-        models: E classifiers.
+        models: E classifiers, or their heads.
         authority: who speaks for which class, shape ``(E, C)``; every column sums to one.
         prior: smoothed label prior of every expert, shape ``(E, C)``; every row sums to one.
         class_counts: images behind every expert and class, shape ``(E, C)``.
         names: what each expert is called.
     """
 
-    models: list[Classifier]
+    models: list[nn.Module]
     authority: Tensor
     prior: Tensor
     class_counts: Tensor
     names: list[str]
+
+    def log_prior(self, adjusted: bool) -> Tensor:
+        """Return what is taken out of the experts' opinions, shape ``(E, C)``.
+
+        Nothing, where their training loss has taken it out already (``adjusted``), and nothing for a class that nobody
+        holds: the smallest prior would otherwise make it win.
+        """
+        held = self.class_counts.sum(0) > 0
+        return torch.where(held & (not adjusted), self.prior.log(), 0.0)
 
 
 def holdings(class_counts: Tensor) -> Tensor:
@@ -53,7 +87,7 @@ def holdings(class_counts: Tensor) -> Tensor:
 
 
 def class_experts(
-    uploads: Sequence[TrainReply], blueprint: Blueprint, epsilon: float, most: int | None = None
+    uploads: Sequence[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
 ) -> ExpertPool:
     """Average the clients' models once for each class, weighted by who holds it (the paper's experts).
 
@@ -62,7 +96,7 @@ def class_experts(
 
     Args:
         uploads: the clients' models with their label counts.
-        blueprint: builds an expert.
+        build: makes an expert of a model's tensors.
         epsilon: images of every class that a client is credited with.
         most: keep only the first so many experts; the last of them then speaks for all classes that are left.
     """
@@ -72,8 +106,8 @@ def class_experts(
     firsts = firsts[:most]
     expert_of_class = expert_of_class.clamp(max=len(firsts) - 1)
     counts = torch.where(class_counts.sum(0) > 0, class_counts, class_counts.sum(1, keepdim=True))
-    models = [upload.model for upload in uploads]
-    experts = [blueprint.build(weighted_mean(models, counts[:, label].tolist())) for label in firsts]
+    models = [build.select(upload.model) for upload in uploads]
+    experts = [build(weighted_mean(models, counts[:, label].tolist())) for label in firsts]
     authority = torch.nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
     names = [f"class {label}" for label in firsts]
     rows = weights[firsts]
@@ -81,12 +115,12 @@ def class_experts(
 
 
 def client_experts(
-    uploads: Sequence[TrainReply], blueprint: Blueprint, epsilon: float, most: int | None = None
+    uploads: Sequence[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
 ) -> ExpertPool:
     """Take the clients' models themselves as experts; the arguments are those of :func:`class_experts`."""
     uploads = uploads[:most]
     class_counts = torch.stack([upload.class_counts for upload in uploads])
-    experts = [blueprint.build(upload.model) for upload in uploads]
+    experts = [build(build.select(upload.model)) for upload in uploads]
     names = [f"client {upload.client}" for upload in uploads]
     authority = holdings(class_counts).T.contiguous()
     return ExpertPool(experts, authority, label_prior(class_counts, epsilon), class_counts.float(), names)

@@ -2,18 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_positive
 from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import FusionGate, PriorGate, ResidualGate, TransformerGate
 from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
 from mosaic.phases import PhaseRunner
+from mosaic.seeding import seeded
 from mosaic.server.experts import ExpertPool
 from mosaic.tasks.gating import GatingTask, balanced_class_weights
 
@@ -47,6 +48,18 @@ class GateSettings:
     batch_size: int = 64
     learning_rate: float = 1e-3
     average_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        require_positive(
+            "algorithm.gate",
+            dim=self.dim,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+        )
+        if self.dim % TransformerGate.HEADS:
+            raise MosaicError(f"algorithm.gate.dim: expected a multiple of {TransformerGate.HEADS}, got {self.dim}")
 
 
 def build_gate(settings: GateSettings, experts: ExpertPool, log_prior: Tensor) -> nn.Module:
@@ -135,10 +148,30 @@ def fit_prototype_classifier(
     Returns:
         The classifier, frozen, and the head's curves.
     """
+    classes = trunk.num_classes
+    mean, std, head, curves = fit_linear_head(prototypes, labels, classes, settings, phases, seed)
+    kernel = PrototypeKernel((prototypes - mean) / std, labels, classes)
+    return PrototypeClassifier(trunk, mean, std, head, kernel), curves
+
+
+def fit_linear_head(
+    prototypes: Tensor, labels: Tensor, num_classes: int, settings: GateSettings, phases: PhaseRunner, seed: int
+) -> tuple[Tensor, Tensor, nn.Linear, dict[str, Tensor]]:
+    """Train a linear head on standardised prototypes, classes counting alike.
+
+    Args:
+        prototypes: shape ``(P, F)``.
+        labels: shape ``(P,)``.
+        num_classes: C.
+        settings: how long and how fast.
+        phases: trains.
+        seed: of the initial weights and of shuffling.
+
+    Returns:
+        Mean ``(F,)`` and standard deviation ``(F,)`` that features are standardised with, the head, and its curves.
+    """
     mean, std = prototypes.mean(0), prototypes.std(0, correction=0).clamp(min=1e-6)
-    standardised = (prototypes - mean) / std
-    torch.manual_seed(seed)
-    head = nn.Linear(prototypes.shape[1], trunk.num_classes)
-    trained, curves = train_gate(head, standardised, labels, trunk.num_classes, settings, phases, seed)
-    kernel = PrototypeKernel(standardised, labels, trunk.num_classes)
-    return PrototypeClassifier(trunk, mean, std, trained, kernel), curves
+    with seeded(seed):
+        head = nn.Linear(prototypes.shape[1], num_classes)
+    trained, curves = train_gate(head, (prototypes - mean) / std, labels, num_classes, settings, phases, seed)
+    return mean, std, cast(nn.Linear, trained), curves

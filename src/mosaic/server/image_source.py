@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from mosaic.batches import own_share
 from mosaic.messages import GeneratorReply
 from mosaic.nets.dcgan import Generator
-from mosaic.priors import label_prior
 from mosaic.tasks.distillation import TaughtImages
 from mosaic.tasks.generation import GenerationSettings
 
@@ -99,16 +98,18 @@ def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional:
     Args:
         source: generated images with owner and drawn label.
         class_counts: of the generators' owners, shape ``(N, C)``.
-        conditional: whether generators heed labels; the drawn label then replaces the owner's prior.
-        epsilon: images of every class that a client is credited with.
+        conditional: whether generators heed labels; the drawn label then replaces the owner's shares.
+        epsilon: added to every share, so that no class is ruled out.
 
     Returns:
-        Log-probabilities of shape ``(B, C)``.
+        ``log(share + epsilon)``, shape ``(B, C)``.
     """
     if conditional:
-        drawn = torch.nn.functional.one_hot(source.labels, class_counts.shape[1])
-        return label_prior(drawn, epsilon).log()
-    return label_prior(class_counts, epsilon).log().to(source.images.device)[source.owners]
+        shares = torch.nn.functional.one_hot(source.labels, class_counts.shape[1]).float()
+    else:
+        of_owner = class_counts / class_counts.sum(1, keepdim=True)
+        shares = of_owner.to(source.images.device)[source.owners]
+    return (shares + epsilon).log()
 
 
 class TaughtPool:

@@ -14,9 +14,11 @@ class ServerState:
     Attributes:
         model: weights of the global model.
         generators: what clients have uploaded, once each, in client order.
+        distilled: whether the model comes from an accepted student; rounds after that fine-tune it.
         tensors: whatever else an algorithm keeps between rounds.
     """
 
     model: StateDict
     generators: tuple[GeneratorReply, ...] = ()
+    distilled: bool = False
     tensors: StateDict = field(default_factory=dict)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam, Optimizer
 
+from mosaic.errors import require_at_least_zero, require_positive
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -66,6 +67,25 @@ class GenerationSettings:
     inversion_weight: float = 0.0
     inversion_below: int = 500
     average_decay: float = 0.98
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        section = "algorithm.generation"
+        require_positive(
+            section,
+            steps=self.steps,
+            batch_size=self.batch_size,
+            latent_dim=self.latent_dim,
+            width=self.width,
+            learning_rate=self.learning_rate,
+        )
+        require_at_least_zero(
+            section,
+            epochs=self.epochs,
+            entropy_weight=self.entropy_weight,
+            diversity_weight=self.diversity_weight,
+            inversion_weight=self.inversion_weight,
+        )
 
     def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
         """Return a freshly initialised generator."""
@@ -141,6 +161,11 @@ class GenerationTask(Task):
         rate, betas = self.settings.learning_rate, self.settings.betas
         return [Adam(net.parameters(), lr=rate, betas=betas) for net in (self.discriminator, self.generator)]
 
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip where the user asked for it; here a gradient scaler has already taken its scale out."""
+        if self._clip.get("gradient_clip_val"):
+            self.clip_gradients(optimizer, **self._clip)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Update the discriminator, then the generator."""
         real, labels = batch
@@ -158,8 +183,11 @@ class GenerationTask(Task):
         return cast(Generator, self.average.corrected())
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
-        judged = self.discriminator(torch.cat([real, fake]), torch.cat([labels, labels]))
-        loss = _DISCRIMINATOR_LOSS[self.settings.loss](*judged.chunk(2))
+        if self.settings.discriminator_normalization == "batch":  # real and fake have statistics of their own
+            judged = (self.discriminator(real, labels), self.discriminator(fake, labels))
+        else:
+            judged = self.discriminator(torch.cat([real, fake]), torch.cat([labels, labels])).chunk(2)
+        loss = _DISCRIMINATOR_LOSS[self.settings.loss](*judged)
         self.record("discriminator", loss)
         return loss
 
@@ -188,8 +216,6 @@ class GenerationTask(Task):
     def _descend(self, optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
         self.manual_backward(loss)
-        if self._clip.get("gradient_clip_val"):
-            self.clip_gradients(optimizer, **self._clip)
         optimizer.step()
 
 

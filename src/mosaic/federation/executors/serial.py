@@ -4,10 +4,26 @@ from collections.abc import Iterable, Iterator
 
 import torch
 
+from mosaic.batches import world_size
 from mosaic.client.worker import Worker
+from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError
 from mosaic.federation.executors.base import ClientExecutor
-from mosaic.messages import Reply, Request
+from mosaic.messages import GeneratorReply, Reply, Request, TrainReply
+
+
+def agree(reply: Reply) -> Reply:
+    """Give every rank the reply of rank 0.
+
+    What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
+    and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
+    """
+    if world_size() == 1 or isinstance(reply, TrainReply | GeneratorReply):
+        return reply
+    carrier = [encode(reply)]
+    torch.distributed.broadcast_object_list(carrier, src=0)
+    answer: Reply = decode(carrier[0], type(reply))
+    return answer
 
 
 class SerialExecutor(ClientExecutor):
@@ -35,7 +51,7 @@ class SerialExecutor(ClientExecutor):
         """Answer each request when its reply is asked for."""
         assert self._worker is not None, "start() comes before map()"
         for request in requests:
-            yield self._handle(self._worker, request)
+            yield agree(self._handle(self._worker, request))
 
     def close(self) -> None:
         """Forget the worker."""

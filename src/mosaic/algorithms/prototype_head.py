@@ -1,0 +1,55 @@
+"""The control that a mixture must beat: FedAvg with its head retrained on prototypes."""
+
+from dataclasses import replace
+
+from mosaic.algorithms.fedavg import FedAvg
+from mosaic.client.objectives import CrossEntropy, LocalObjective
+from mosaic.client.program import ClientProgram
+from mosaic.client.prototypes import PrototypeSettings
+from mosaic.messages import StateDict
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.gating import GateSettings, fit_linear_head, join_prototypes
+from mosaic.server.state import ServerState
+
+
+class PrototypeHead(FedAvg):
+    """FedAvg; after the last round the averaged model's linear head is retrained on the clients' prototypes.
+
+    No experts and no generators: whatever a mixture adds, it adds to this. In the manner of CCVR (Luo et al., NeurIPS
+    2021, arXiv 2106.05001), which samples class Gaussians where this takes cluster centres.
+
+    Args:
+        objective: what local training minimises.
+        prototypes: how clients summarise their images.
+        fitting: how the head is retrained; its ``kind``, ``space`` and ``dim`` do not matter.
+    """
+
+    def __init__(
+        self,
+        objective: LocalObjective = CrossEntropy(),
+        prototypes: PrototypeSettings = PrototypeSettings(),
+        fitting: GateSettings = GateSettings(epochs=200, learning_rate=0.01),
+    ) -> None:
+        super().__init__(objective)
+        self.program = ClientProgram(objective, prototypes=prototypes)
+        self.fitting = fitting
+
+    def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+        """Run FedAvg's round; in the last one, give the average a new head."""
+        state = super().round(state, cohort, context)
+        return replace(state, model=self._new_head(state.model, cohort, context)) if context.plan.last else state
+
+    def _new_head(self, model: StateDict, cohort: Cohort, context: RoundContext) -> StateDict:
+        """Retrain the head and fold the features' standardisation into it."""
+        prototypes, labels = join_prototypes(cohort.prototypes(model))
+        net = context.blueprint.build(model)
+        context.observe("global before its new head", net)
+        with context.measure("head"):
+            mean, std, head, curves = fit_linear_head(
+                prototypes, labels, net.num_classes, self.fitting, context.phases, context.seed_for("head")
+            )
+        context.recorder.curves("head", curves)
+        weight = head.weight.detach() / std
+        bias = head.bias.detach() - weight @ mean
+        return {**model, "head.weight": weight, "head.bias": bias}

@@ -1,0 +1,22 @@
+"""Where images come from. Each source is named in YAML by its class and loads once, by the rules in ``rules.py``."""
+
+from mosaic.data.sources.base import PictureSource, Source
+from mosaic.data.sources.digits import SklearnDigits
+from mosaic.data.sources.folder import FolderSource
+from mosaic.data.sources.hub import HubSource
+from mosaic.data.sources.npz import NpzSource
+from mosaic.data.sources.parquet import ParquetSource
+from mosaic.data.sources.tiny_imagenet import TinyImageNetSource
+from mosaic.data.sources.torchvision_class import TorchvisionSource
+
+__all__ = [
+    "FolderSource",
+    "HubSource",
+    "NpzSource",
+    "ParquetSource",
+    "PictureSource",
+    "SklearnDigits",
+    "Source",
+    "TinyImageNetSource",
+    "TorchvisionSource",
+]

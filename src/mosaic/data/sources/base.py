@@ -1,0 +1,124 @@
+"""What every source is: something that loads a data set; and how pictures become one tensor."""
+
+import logging
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes, make_image_set
+from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
+from mosaic.data.sources.pictures import Pictures
+from mosaic.data.sources.rules import Rules, rules_of
+from mosaic.data.sources.storage import Cache, fingerprint, in_memory
+from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
+
+LAYOUT = 1
+"""Number of the rules in ``rules.py``; raise it when they change, so that no older cache is used."""
+
+
+class Source(ABC):
+    """A data set that can be loaded."""
+
+    @abstractmethod
+    def load(self) -> ImageSet:
+        """Return the whole data set.
+
+        Raises:
+            MosaicError: files are missing or do not hold what they should.
+        """
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a source has found.
+
+    Attributes:
+        train: pictures to train on.
+        test: pictures to test on.
+        class_names: in order of the labels; ``None`` numbers the classes of the training pictures.
+    """
+
+    train: Pictures
+    test: Pictures
+    class_names: tuple[str, ...] | None = None
+
+
+class PictureSource(Source):
+    """A source whose pictures go through the rules of :mod:`mosaic.data.sources.rules`; subclasses only find them.
+
+    Args:
+        resize: pixels, one number or ``[height, width]``, that every picture is cut and scaled to; needed where
+            pictures differ in size.
+        channels: 1 or 3 makes all pictures grey or colour; by default colour if any of them is.
+        memory_limit_gib: GiB of decoded pixels, training and test together, up to which they are kept in memory; above,
+            they are decoded once into a file that is mapped into memory.
+        cache_dir: folder of such files; they are used again as long as pictures and rules stay the same.
+    """
+
+    def __init__(
+        self,
+        resize: int | list[int] | None = None,
+        channels: Literal[1, 3] | None = None,
+        memory_limit_gib: float = 4.0,
+        cache_dir: str = "~/.cache/mosaic",
+    ) -> None:
+        if memory_limit_gib < 0:
+            raise MosaicError(f"data.source.init_args.memory_limit_gib: expected at least 0, got {memory_limit_gib}")
+        self.rules = rules_of(channels, resize)
+        self.memory_limit_gib, self.cache_dir = memory_limit_gib, cache_dir
+
+    @abstractmethod
+    def find(self) -> Found:
+        """Return labels, and pictures that are not yet decoded.
+
+        Raises:
+            MosaicError: files are missing or do not hold what they should.
+        """
+
+    def load(self) -> ImageSet:
+        """Decode all pictures."""
+        found = self.find()
+        names = found.class_names
+        if names is None:
+            names = tuple(str(label) for label in range(int(found.train.labels.max()) + 1))
+        for split, part in (("training", found.train), ("test", found.test)):
+            check_label_range(part.labels, len(names), split, part.origin)
+        train, test = self._decode(found)
+        return make_image_set(_images(found.train, train), _images(found.test, test), names, found.train.origin)
+
+    def _decode(self, found: Found) -> list[Tensor]:
+        parts = [found.train, found.test]
+        shapes = [first_shape(part, self.rules) for part in parts]
+        channels = self.rules.channels or (3 if any(shape[0] == 3 for shape in shapes) else 1)
+        check_shapes((channels, *shapes[0][1:]), (channels, *shapes[1][1:]), parts[0].origin)
+        try:
+            return self._store(parts, shapes, channels)
+        except ColourAmongGreyError:
+            return self._store(parts, shapes, 3)
+
+    def _store(
+        self, parts: list[Pictures], shapes: list[tuple[int, int, int]], channels: Literal[1, 3]
+    ) -> list[Tensor]:
+        full = [(len(part), channels, *shape[1:]) for part, shape in zip(parts, shapes, strict=True)]
+        rules = replace(self.rules, channels=self.rules.channels or (3 if channels == 3 else None))
+        size = sum(torch.Size(shape).numel() for shape in full) / 2**30
+        if size <= self.memory_limit_gib:
+            return [in_memory(shape, decode_into(part, rules)) for part, shape in zip(parts, full, strict=True)]
+        log.info("%.1f GiB of pixels exceed data.source.init_args.memory_limit_gib: mapped from a file", size)
+        return [
+            Cache(self.cache_dir).mapped(shape, _fingerprint(part, rules, shape), decode_into(part, rules))
+            for part, shape in zip(parts, full, strict=True)
+        ]
+
+
+def _fingerprint(part: Pictures, rules: Rules, shape: tuple[int, ...]) -> str:
+    return fingerprint(LAYOUT, rules, shape, part.labels.tobytes(), *part.identity())
+
+
+def _images(part: Pictures, pixels: Tensor) -> Images:
+    return Images(pixels, torch.from_numpy(part.labels), dict(part.groups))

@@ -1,0 +1,141 @@
+"""Images from folders, one per class."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.files import file_identity, find_folder, missing, origin_of
+from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
+from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
+
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".pnm"}
+)
+BLOCK_ROWS = 64
+
+
+class FolderSource(PictureSource):
+    """Images in folders: ``root/train/CLASS/...`` and ``root/test/CLASS/...``, or ``root/CLASS/...`` with a test share.
+
+    Classes are the folders to train on, in order of their names; images may lie in folders below. Files whose suffix is
+    that of no image are counted in the log.
+
+    Args:
+        root: the folder.
+        train: folder in it with one folder per class.
+        test: the same for the test; its classes must all be known from ``train``.
+        test_share: where there is no test folder: ``root`` itself holds the classes, and this share of each to test on.
+        seed: of that choice.
+        settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        train: str = "train",
+        test: str = "test",
+        test_share: float | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.root, self.train, self.test = root, train, test
+        self.test_share, self.seed = test_share, seed
+
+    def find(self) -> Found:
+        """List the files."""
+        root = find_folder(self.root, "root")
+        origin = origin_of(root, "root")
+        if self.test_share is None:
+            folders = root / self.train, root / self.test
+            self._check_layout(root, folders)
+            names = class_folders(folders[0], origin)
+            train, test = (list_images(folder, names, origin) for folder in folders)
+        else:
+            names = class_folders(root, origin)
+            files, labels = list_images(root, names, origin)
+            chosen = hold_out_test(labels, self.test_share, self.seed)
+            train, test = (([files[i] for i in part], labels[part]) for part in chosen)
+        return Found(file_pictures(*train, origin), file_pictures(*test, origin), names)
+
+    def _check_layout(self, root: Path, folders: tuple[Path, Path]) -> None:
+        for folder, key in zip(folders, ("train", "test"), strict=True):
+            if not folder.is_dir():
+                raise MosaicError(
+                    f"{missing('folder', folder, key)}; where {root} itself holds one folder per class, "
+                    "set --data.source.init_args.test_share"
+                )
+
+
+def class_folders(folder: Path, origin: str) -> tuple[str, ...]:
+    """Return the names of the folders in a folder, in order.
+
+    Raises:
+        MosaicError: there are none.
+    """
+    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)))
+    if not names:
+        raise MosaicError(f"{origin}: expected one folder per class in {folder}, got none: put each class in its own")
+    return names
+
+
+def list_images(folder: Path, names: Sequence[str], origin: str) -> tuple[list[Path], np.ndarray]:
+    """List all images below the folders of the classes, in the same order on every machine.
+
+    Returns:
+        Files, and their labels as positions in ``names``.
+
+    Raises:
+        MosaicError: the folder holds a class that is not among the names, or there are no images.
+    """
+    unknown = set(class_folders(folder, origin)) - set(names)
+    if unknown:
+        raise MosaicError(
+            f"{origin}: expected in {folder} only classes that are in the training folder, "
+            f"got {', '.join(sorted(unknown)[:5])}: rename or remove them"
+        )
+    files: list[Path] = []
+    labels: list[int] = []
+    others = [entry for entry in folder.iterdir() if entry.is_file() and not _hidden(entry)]
+    for label, name in enumerate(names):
+        entries = sorted((f for f in (folder / name).rglob("*") if f.is_file() and not _hidden(f)), key=Path.as_posix)
+        images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
+        others += [entry for entry in entries if entry.suffix.lower() not in SUFFIXES]
+        files += images
+        labels += [label] * len(images)
+    if others:
+        log.warning("%s: %d files lie in no class or are no images by their suffix and are left out, for example %s",
+                    origin, len(others), others[0])  # fmt: skip
+    if not files:
+        raise MosaicError(
+            f"{origin}: expected images below {folder}, got none: expected {folder}/CLASS/*.png or the like"
+        )
+    return files, np.asarray(labels)
+
+
+def file_pictures(files: list[Path], labels: np.ndarray, origin: str) -> Pictures:
+    """Make pictures of image files."""
+    return make_pictures(
+        labels,
+        len(files),
+        blocks=partial(_blocks, files),
+        origin=origin,
+        identity=lambda: file_identity(files),
+        advice="fetch the file again, or remove it",
+    )
+
+
+def _blocks(files: list[Path]) -> Iterator[Block]:
+    for start in range(0, len(files), BLOCK_ROWS):
+        yield [(str(file), file) for file in files[start : start + BLOCK_ROWS]]
+
+
+def _hidden(path: Path) -> bool:
+    return path.name.startswith(".")

@@ -1,0 +1,114 @@
+"""Images from the Hugging Face hub, or from local files, through the ``datasets`` library."""
+
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.files import expand, first_line
+from mosaic.data.sources.parquet import encoded_image
+from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
+from mosaic.errors import MosaicError
+
+BLOCK_ROWS = 256
+
+
+class HubSource(PictureSource):
+    """A data set that ``datasets.load_dataset`` knows: one on the hub, a folder, or a format with local files.
+
+    Args:
+        path: name on the hub, a local folder, or a format such as ``parquet`` together with ``data_files``.
+        name: configuration of the data set, where it has several.
+        data_files: local files per split, for example ``{train: a.parquet, test: b.parquet}``; needs no network.
+        train_split: name of the split to train on.
+        test_split: name of the split to test on.
+        image_column: name of the image column.
+        label_column: name of the label column.
+        group_columns: names of other columns to keep as groups, such as ``writer_id``.
+        test_share: where the data set has no test split: share of each class of ``train_split`` to test on.
+        seed: of that choice.
+        revision: commit or tag on the hub; name one, so that the data stay the same.
+        settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        name: str | None = None,
+        data_files: dict[str, str] | None = None,
+        train_split: str = "train",
+        test_split: str = "test",
+        image_column: str = "image",
+        label_column: str = "label",
+        group_columns: list[str] | None = None,
+        test_share: float | None = None,
+        seed: int = 0,
+        revision: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.path, self.name, self.data_files, self.revision = path, name, data_files, revision
+        self.train_split, self.test_split = train_split, test_split
+        self.image_column, self.label_column = image_column, label_column
+        self.group_columns = group_columns or []
+        self.test_share, self.seed = test_share, seed
+
+    def find(self) -> Found:
+        """Open both splits and read their labels."""
+        table = self._open(self.train_split, "train_split")
+        names = getattr(table.features[self.label_column], "names", None)
+        if self.test_share is None:
+            test = self._open(self.test_split, "test_split")
+        else:
+            labels = self._pictures(table, self.train_split).labels
+            table, test = (table.select(part) for part in hold_out_test(labels, self.test_share, self.seed))
+        split = self.test_split if self.test_share is None else self.train_split
+        return Found(self._pictures(table, self.train_split), self._pictures(test, split), names and tuple(names))
+
+    def _open(self, split: str, key: str) -> Any:
+        """Load a split, its images still encoded.
+
+        Raises:
+            MosaicError: there is no such data set, split or column, or no network.
+        """
+        import datasets
+
+        files = self.data_files and {part: str(expand(file)) for part, file in self.data_files.items()}
+        path = str(expand(self.path))
+        try:
+            table = datasets.load_dataset(path, self.name, data_files=files, split=split, revision=self.revision)
+        except Exception as error:  # datasets raises OSError, ValueError, ConnectionError and its own
+            raise MosaicError(
+                f"{self.path} (data.source.init_args.path): split {split!r} cannot be loaded ({first_line(error)}): "
+                f"check path, name, data_files and {key}, or the network; mosaic.data.ParquetSource reads local files"
+            ) from error
+        missing = {self.image_column, self.label_column, *self.group_columns} - set(table.column_names)
+        if missing:
+            raise MosaicError(
+                f"{self.path} (data.source.init_args.path): expected columns {sorted(missing)}, got "
+                f"{table.column_names}: set data.source.init_args.image_column and label_column"
+            )
+        if isinstance(table.features[self.image_column], datasets.Image):
+            table = table.cast_column(self.image_column, datasets.Image(decode=False))
+        return table
+
+    def _pictures(self, table: Any, split: str) -> Pictures:
+        rest = table.select_columns([self.label_column, *self.group_columns]).with_format("arrow")[:]
+        return make_pictures(
+            rest[self.label_column].to_numpy(),
+            len(table),
+            blocks=partial(_cells, table, self.image_column),
+            origin=f"{self.path} (data.source.init_args.path), split {split!r}",
+            identity=lambda: (table._fingerprint, self.image_column),
+            advice=f"expected encoded images in column {self.image_column!r}: "
+            "set data.source.init_args.image_column, or fetch the data set again",
+            groups={column: rest[column].to_numpy() for column in self.group_columns},
+        )
+
+
+def _cells(table: Any, column: str) -> Iterator[Block]:
+    row = 0
+    for batch in table.select_columns([column]).with_format("arrow").iter(BLOCK_ROWS):
+        cells = batch[column].to_pylist()
+        yield [(f"row {row + i}", encoded_image(cell)) for i, cell in enumerate(cells)]
+        row += len(cells)

@@ -1,0 +1,168 @@
+"""Images from one ``.npz`` file in the layout of MedMNIST."""
+
+import logging
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.files import file_identity, find_file, origin_of, readable
+from mosaic.data.sources.pictures import Pictures, joined, make_pictures
+from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
+
+BLOCK_BYTES = 2**25
+
+
+class NpzSource(PictureSource):
+    """One ``.npz`` file with ``train_images``, ``train_labels``, ``test_images`` and ``test_labels`` (MedMNIST layout).
+
+    Images are uint8 or uint16, shape ``(N, H, W)`` or ``(N, H, W, channels)``; labels are integers, shape ``(N,)`` or
+    ``(N, 1)``. A key ``class_names``, if present, names the classes. Every other key ``train_X`` with one value per
+    image becomes the group ``X``, such as ``train_domains``. Arrays are read in pieces, so that a file may be larger
+    than memory; nothing in it is executed.
+
+    Args:
+        path: of the file.
+        validation: what becomes of ``val_images`` and ``val_labels``, if present: they join the images to train on,
+            which the clients' own validation images are then cut from, or are left out. The log says which.
+        md5: of the file, to be compared before it is read.
+        settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
+    """
+
+    def __init__(
+        self, path: str, validation: Literal["train", "leave_out"] = "train", md5: str | None = None, **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.path, self.validation, self.md5 = path, validation, md5
+
+    def find(self) -> Found:
+        """Read labels and the heads of the images."""
+        file = find_file(self.path, "path", self.md5)
+        origin = origin_of(file, "path")
+        stored, small = readable(partial(_open_npz, file), origin)
+        wanted = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
+        missing = [key for key in wanted if key not in stored]
+        if missing:
+            raise MosaicError(f"{origin}: expected the keys {wanted}, got {sorted(stored)}: {missing} are missing")
+        train, test = (_split(split, stored, small, origin) for split in ("train", "test"))
+        if "val_images" in stored:
+            train = self._with_validation(train, stored, small, origin)
+        return Found(train, test, _class_names(small))
+
+    def _with_validation(
+        self, train: Pictures, stored: "dict[str, StoredArray]", small: dict[str, np.ndarray], origin: str
+    ) -> Pictures:
+        count = stored["val_images"].shape[0]
+        match self.validation:
+            case "leave_out":
+                log.info("%s: %d images of val_images are left out, as data.source.init_args.validation asks",
+                         origin, count)  # fmt: skip
+                return train
+            case "train":
+                if "val_labels" not in stored:
+                    raise MosaicError(
+                        f"{origin}: expected val_labels beside val_images, got {sorted(stored)}: add them, or set "
+                        "data.source.init_args.validation to leave_out"
+                    )
+                log.info("%s: %d images of val_images join the %d of train_images", origin, count, len(train))
+                return joined(train, _split("val", stored, small, origin))
+
+
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in an archive that has not been read.
+
+    Attributes:
+        file: the archive.
+        key: of the array.
+        shape: of the whole array.
+        dtype: of its elements.
+        fortran: whether columns are stored one after the other, and not rows.
+    """
+
+    file: Path
+    key: str
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    fortran: bool
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield rows, some at a time."""
+        if self.fortran:
+            with self.file.open("rb") as opened:
+                yield np.load(opened, allow_pickle=False)[self.key]
+            return
+        row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        step = max(1, BLOCK_BYTES // max(1, row))
+        with zipfile.ZipFile(self.file) as archive, archive.open(f"{self.key}.npy") as stream:
+            _read_head(stream)
+            for start in range(0, self.shape[0], step):
+                count = min(step, self.shape[0] - start)
+                data = stream.read(count * row)
+                yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
+            stream.read()  # reaching the end compares the checksum
+
+
+def _open_npz(file: Path) -> tuple[dict[str, StoredArray], dict[str, np.ndarray]]:
+    """Read the heads of all arrays, and those arrays whole that are no images."""
+    with zipfile.ZipFile(file) as archive:
+        heads = {}
+        for name in archive.namelist():
+            with archive.open(name) as stream:
+                key = name.removesuffix(".npy")
+                heads[key] = StoredArray(file, key, *_read_head(stream))
+    with file.open("rb") as opened:  # given a path, numpy leaves a file open that it cannot read
+        arrays = np.load(opened, allow_pickle=False)
+        return heads, {key: arrays[key] for key in heads if not key.endswith("_images")}
+
+
+def _read_head(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(stream)
+    return shape, dtype, fortran
+
+
+def _split(split: str, stored: dict[str, StoredArray], small: dict[str, np.ndarray], origin: str) -> Pictures:
+    images, labels = stored[f"{split}_images"], small[f"{split}_labels"]
+    count = images.shape[0] if images.shape else 0
+    _check_kind(split, images, labels, origin)
+    others = {key.removeprefix(f"{split}_"): values for key, values in small.items() if key.startswith(f"{split}_")}
+    return make_pictures(
+        labels,
+        count,
+        blocks=images.blocks,
+        origin=origin,
+        identity=lambda: (*file_identity([images.file]), images.key),
+        groups={key: v for key, v in others.items() if key != "labels" and v.shape == (count,)},
+    )
+
+
+def _check_kind(split: str, images: StoredArray, labels: np.ndarray, origin: str) -> None:
+    """Refuse the sets of MedMNIST that are no classification of flat images."""
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise MosaicError(
+            f"{origin}: expected one class per image, got {split}_labels of shape {labels.shape}, several labels per "
+            "image (multi-label, such as chestmnist): choose another file, or store one label of each image"
+        )
+    flat = len(images.shape) == 3 or (len(images.shape) == 4 and images.shape[-1] in (1, 2, 3, 4))
+    if len(images.shape) in (4, 5) and not flat:
+        raise MosaicError(
+            f"{origin}: expected flat images, (N, H, W) or (N, H, W, channels), got {split}_images of shape "
+            f"{images.shape}, which are volumes or keep channels first: choose a file whose name lacks 3d, or store "
+            "slices with channels last"
+        )
+
+
+def _class_names(small: dict[str, np.ndarray]) -> tuple[str, ...] | None:
+    names = small.get("class_names")
+    if names is None:
+        return None
+    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel().tolist())

@@ -1,0 +1,117 @@
+"""Images from parquet files."""
+
+import json
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.files import file_identity, find_files, origin_of, readable
+from mosaic.data.sources.pictures import Block, Pictures, make_pictures
+from mosaic.errors import MosaicError
+
+BLOCK_ROWS = 256
+
+
+class ParquetSource(PictureSource):
+    """Parquet files with an image column and a label column, as the Hugging Face hub keeps them.
+
+    Images are stored compressed as ``{"bytes", "path"}``, or as plain bytes; they are decoded once, when loading.
+
+    Args:
+        train: path of the training file, or a pattern such as ``food101/train-*.parquet`` for several.
+        test: path of the test file, or a pattern.
+        image_column: name of the image column.
+        label_column: name of the label column.
+        group_columns: names of other columns to keep as groups, such as ``writer_id``.
+        train_md5: of the training file, to be compared before it is read.
+        test_md5: of the test file.
+        settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
+    """
+
+    def __init__(
+        self,
+        train: str,
+        test: str,
+        image_column: str = "image",
+        label_column: str = "label",
+        group_columns: list[str] | None = None,
+        train_md5: str | None = None,
+        test_md5: str | None = None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.train, self.test = train, test
+        self.image_column, self.label_column = image_column, label_column
+        self.group_columns = group_columns or []
+        self.train_md5, self.test_md5 = train_md5, test_md5
+
+    def find(self) -> Found:
+        """Read the labels of both splits."""
+        train, names = self._split(self.train, "train", self.train_md5)
+        test, _ = self._split(self.test, "test", self.test_md5)
+        return Found(train, test, names)
+
+    def _split(self, pattern: str, key: str, md5: str | None) -> tuple[Pictures, tuple[str, ...] | None]:
+        files = find_files(pattern, key, md5)
+        origin = origin_of(files[0] if len(files) == 1 else Path(pattern), key)
+        table, names = readable(partial(self._read_columns, files), origin)
+        pictures = make_pictures(
+            table[self.label_column].to_numpy(),
+            len(table),
+            blocks=partial(_cells, files, self.image_column),
+            origin=origin,
+            identity=lambda: (*file_identity(files), self.image_column),
+            advice=f'expected an encoded image, or {{"bytes", "path"}} with one, in each cell of '
+            f"{self.image_column!r}: set data.source.init_args.image_column, or fetch the file again",
+            groups={column: table[column].to_numpy() for column in self.group_columns},
+        )
+        return pictures, names
+
+    def _read_columns(self, files: list[Path]) -> tuple[Any, tuple[str, ...] | None]:
+        """Read everything but the images."""
+        import pyarrow
+        import pyarrow.parquet
+
+        schema = pyarrow.parquet.read_schema(files[0])
+        wanted = [self.label_column, *self.group_columns]
+        missing = {self.image_column, *wanted} - set(schema.names)
+        if missing:
+            raise MosaicError(
+                f"{files[0]}: expected columns {self.image_column!r} and {', '.join(map(repr, wanted))}, got "
+                f"{schema.names}: set data.source.init_args.image_column and label_column"
+            )
+        tables = [pyarrow.parquet.read_table(file, columns=wanted) for file in files]
+        return pyarrow.concat_tables(tables), _class_names(schema, self.label_column)
+
+
+def _cells(files: list[Path], column: str) -> Iterator[Block]:
+    import pyarrow.parquet
+
+    row = 0
+    for file in files:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(BLOCK_ROWS, columns=[column]):
+                cells = batch.column(0).to_pylist()
+                yield [(f"row {row + i}", encoded_image(cell)) for i, cell in enumerate(cells)]
+                row += len(cells)
+
+
+def encoded_image(cell: Any) -> Any:
+    """Return the encoded file in a cell of the ``datasets`` Image feature: its bytes, or the file that it names."""
+    if not isinstance(cell, dict):
+        return cell
+    data, path = cell.get("bytes"), cell.get("path")
+    if data is None and isinstance(path, str):
+        return Path(path)
+    return data
+
+
+def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
+    """Read the names that the hub keeps beside the schema, where there are any."""
+    metadata = (schema.metadata or {}).get(b"huggingface")
+    if metadata is None:
+        return None
+    feature = json.loads(metadata)["info"]["features"].get(column, {})
+    return tuple(feature["names"]) if "names" in feature else None

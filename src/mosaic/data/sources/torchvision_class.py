@@ -1,0 +1,154 @@
+"""Images from the data sets of torchvision."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast
+
+import numpy as np
+
+from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.files import expand, first_line
+from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
+from mosaic.data.sources.torchvision_layout import accepted_arguments, listed_labels, stored_array
+from mosaic.errors import MosaicError
+
+BLOCK_ROWS = 256
+
+
+class TorchvisionSource(PictureSource):
+    """A torchvision data set with images and integer labels, such as CIFAR10, MNIST, EMNIST, SVHN or Food101.
+
+    The class is asked for its training and test part with ``train=True`` and ``False`` if its constructor takes that,
+    else with ``split=train_split`` and ``test_split``.
+
+    Args:
+        name: class in ``torchvision.datasets``.
+        root: folder that holds, or will hold, the files.
+        download: whether missing files may be fetched.
+        arguments: other arguments of the class, for example ``{split: balanced}`` for EMNIST.
+        train_split: for classes that take ``split``.
+        test_split: for classes that take ``split``; Imagenette has ``val``.
+        test_share: for classes without a test part, such as EuroSAT: share of each class to test on.
+        seed: of that choice.
+        settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        root: str = "data",
+        download: bool = False,
+        arguments: dict[str, Any] | None = None,
+        train_split: str = "train",
+        test_split: str = "test",
+        test_share: float | None = None,
+        seed: int = 0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(**settings)
+        self.name, self.root, self.download, self.arguments = name, root, download, arguments or {}
+        self.train_split, self.test_split = train_split, test_split
+        self.test_share, self.seed = test_share, seed
+
+    def find(self) -> Found:
+        """Construct both parts and read their labels."""
+        factory = self._factory()
+        if self.test_share is None:
+            train, test = (self._construct(factory, self._part(factory, train)) for train in (True, False))
+            parts = self._pictures(train, "training"), self._pictures(test, "test")
+        else:
+            train = self._construct(factory, {})
+            labels = self._labels(train)
+            chosen = hold_out_test(labels, self.test_share, self.seed)
+            parts = self._pictures(train, "only", chosen[0]), self._pictures(train, "only", chosen[1])
+        names = getattr(train, "classes", None)  # USPS has none
+        return Found(parts[0], parts[1], None if names is None else tuple(map(_class_name, names)))
+
+    def _factory(self) -> Callable[..., Any]:
+        import torchvision.datasets
+
+        factory = getattr(torchvision.datasets, self.name, None)
+        if factory is None:
+            raise MosaicError(f"torchvision.datasets has no class {self.name!r}: check data.source.init_args.name")
+        if not callable(factory):
+            raise self._unfit("it is no class")
+        accepted, anything = accepted_arguments(factory)
+        if "root" not in accepted and not anything:
+            raise self._unfit("it takes no root")
+        return cast(Callable[..., Any], factory)
+
+    def _part(self, factory: Callable[..., Any], train: bool) -> dict[str, Any]:
+        """Return the argument that asks for one part."""
+        accepted, anything = accepted_arguments(factory)
+        if "train" in accepted and "train" not in self.arguments:
+            return {"train": train}
+        if "split" in accepted and "split" not in self.arguments:
+            return {"split": self.train_split if train else self.test_split}
+        if anything:
+            return {"train": train}
+        raise self._unfit("set data.source.init_args.test_share to cut the test part off")
+
+    def _construct(self, factory: Callable[..., Any], part: dict[str, Any]) -> Any:
+        accepted, anything = accepted_arguments(factory)
+        asked = {"root": str(expand(self.root)), **part, **self.arguments}
+        if "download" in accepted or anything:
+            asked["download"] = self.download
+        try:
+            return factory(**asked)
+        except Exception as error:
+            if isinstance(error, TypeError) or str(error).startswith("Unknown value"):  # of an argument
+                raise self._unfit(first_line(error)) from error
+            raise MosaicError(
+                f"{self.name} was not found under {expand(self.root).resolve()} ({first_line(error)}): put the files "
+                "there (data.source.init_args.root), or allow the download with "
+                "--data.source.init_args.download true (this needs a network)"
+            ) from error
+
+    def _unfit(self, reason: str) -> MosaicError:
+        return MosaicError(
+            f"torchvision.datasets.{self.name}: expected a class that takes root and train or split, and gives images "
+            f"with integer labels ({reason}): set data.source.init_args.arguments, choose another class such as "
+            "CIFAR10, or store the images for mosaic.data.NpzSource"
+        )
+
+    def _labels(self, dataset: Any) -> np.ndarray:
+        """Return all labels: from where torchvision's classes keep them, else picture by picture."""
+        labels = listed_labels(dataset)
+        if labels is None:
+            labels = np.asarray([dataset[i][1] for i in range(len(dataset))])
+        if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            raise self._unfit(f"its labels are {labels.dtype} of shape {labels.shape}")
+        return labels
+
+    def _pictures(self, dataset: Any, part: str, chosen: np.ndarray | None = None) -> Pictures:
+        labels, array = self._labels(dataset), stored_array(dataset)
+        folder = expand(self.root).resolve()
+        indices = np.arange(len(labels) if array is None else len(array)) if chosen is None else chosen
+        return make_pictures(
+            labels if chosen is None else labels[chosen],
+            len(indices),
+            blocks=partial(_blocks, array, dataset, indices),
+            origin=f"torchvision.datasets.{self.name} (data.source.init_args.name), {part} part under {folder}",
+            identity=lambda: (self.name, str(folder), self.arguments, indices.tobytes(), *_probe(dataset, indices)),
+            advice="fetch the files again",
+        )
+
+
+def _blocks(array: np.ndarray | None, dataset: Any, indices: np.ndarray) -> Iterator[Block]:
+    for start in range(0, len(indices), BLOCK_ROWS):
+        rows = indices[start : start + BLOCK_ROWS]
+        yield [(f"item {i}", partial(_item, dataset, int(i))) for i in rows] if array is None else array[rows]
+
+
+def _item(dataset: Any, i: int) -> Any:
+    return dataset[i][0]
+
+
+def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
+    """Yield a few pictures: torchvision does not say which files an item comes from."""
+    for i in {0: None, len(indices) // 2: None, len(indices) - 1: None}:
+        yield np.asarray(dataset[int(indices[i])][0]).tobytes()
+
+
+def _class_name(name: Any) -> str:
+    return ", ".join(name) if isinstance(name, tuple) else str(name)  # ImageNet keeps synonyms

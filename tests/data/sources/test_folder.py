@@ -1,0 +1,104 @@
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mosaic.data import FolderSource
+from tests.data.refusals import refused
+from tests.data.sources.made import class_folders, random_pixels, save
+
+
+def whole(root: Path) -> Path:
+    class_folders(root / "train")
+    class_folders(root / "test", count=2)
+    return root
+
+
+def test_folders_give_images_in_order_of_names(tmp_path: Path) -> None:
+    loaded = FolderSource(str(whole(tmp_path))).load()
+    assert loaded.class_names == ("ant", "bee")
+    assert loaded.train.labels.tolist() == [0] * 4 + [1] * 4
+    assert loaded.test.labels.tolist() == [0, 0, 1, 1]
+    assert np.array_equal(loaded.train.pixels[5].permute(1, 2, 0).numpy(), random_pixels(5, 6, 3, seed=101))
+
+
+def test_a_share_of_each_class_is_the_test_and_the_seed_decides_which(tmp_path: Path) -> None:
+    class_folders(tmp_path, count=10)
+    one, same, other = (FolderSource(str(tmp_path), test_share=0.3, seed=seed).load() for seed in (0, 0, 1))
+    assert one.test.labels.bincount().tolist() == [3, 3]
+    assert one.train.labels.bincount().tolist() == [7, 7]
+    assert one.test.pixels.equal(same.test.pixels)
+    assert not one.test.pixels.equal(other.test.pixels)
+    everything = {p.numpy().tobytes() for part in (one.train, one.test) for p in part.pixels}
+    assert len(everything) == 20
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 0.01])
+def test_shares_that_leave_nothing_are_refused(share: float, tmp_path: Path) -> None:
+    with refused("data.source.init_args.test_share"):
+        FolderSource(str(class_folders(tmp_path)), test_share=share).load()
+
+
+def test_files_that_are_no_images_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole(tmp_path)
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("a")
+    (tmp_path / "train" / "loose.png").write_text("b")
+    (tmp_path / "train" / ".hidden").write_text("c")
+    with caplog.at_level(logging.WARNING):
+        assert len(FolderSource(str(tmp_path)).load().train) == 8
+    assert "2 files lie in no class" in caplog.text
+
+
+def test_mixed_pictures_end_as_colour_of_one_size(tmp_path: Path) -> None:
+    whole(tmp_path)
+    save(tmp_path / "train" / "ant" / "a.png", random_pixels(9, 20))
+    save(tmp_path / "train" / "ant" / "below" / "b.JPG", random_pixels(30, 8, 3))
+    loaded = FolderSource(str(tmp_path), resize=[4, 8]).load()
+    assert loaded.train.shape == (3, 4, 8)
+    assert len(loaded.train) == 10
+
+
+def test_sizes_without_a_rule_are_refused_by_file_and_key(tmp_path: Path) -> None:
+    odd = save(whole(tmp_path) / "train" / "bee" / "7.png", random_pixels(9, 20, 3))
+    with refused(str(odd), "9 x 20 after 5 x 6", "data.source.init_args.resize"):
+        FolderSource(str(tmp_path)).load()
+
+
+def test_a_truncated_picture_is_refused_by_name(tmp_path: Path) -> None:
+    file = save(whole(tmp_path) / "train" / "bee" / "7.png", random_pixels(30, 30, 3))
+    file.write_bytes(file.read_bytes()[:-500])
+    with refused(str(file), "init_args.root", "cannot be decoded", "remove it"):
+        FolderSource(str(tmp_path), resize=5).load()
+
+
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
+    with refused(str(tmp_path / "no"), "does not exist", "--data.source.init_args.root"):
+        FolderSource(str(tmp_path / "no")).load()
+
+
+def test_a_missing_test_folder_names_both_ways_out(tmp_path: Path) -> None:
+    class_folders(tmp_path / "train")
+    with refused(str(tmp_path / "test"), "--data.source.init_args.test_share"):
+        FolderSource(str(tmp_path)).load()
+
+
+def test_a_class_that_is_only_in_the_test_is_refused(tmp_path: Path) -> None:
+    save(whole(tmp_path) / "test" / "cow" / "0.png", random_pixels(5, 6, 3))
+    with refused("init_args.root", "only classes that are in the training folder", "got cow"):
+        FolderSource(str(tmp_path)).load()
+
+
+def test_a_folder_without_classes_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    (tmp_path / "test").mkdir()
+    with refused("one folder per class", "got none"):
+        FolderSource(str(tmp_path)).load()
+
+
+def test_empty_classes_are_refused(tmp_path: Path) -> None:
+    whole(tmp_path)
+    for file in (tmp_path / "test").rglob("*.png"):
+        file.unlink()
+    with refused("init_args.root", f"images below {tmp_path / 'test'}", "got none"):
+        FolderSource(str(tmp_path)).load()
