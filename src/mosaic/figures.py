@@ -52,7 +52,8 @@ def heat_map(
     height, width = values.shape
     figure = Figure(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
     axes = figure.add_subplot()
-    picture = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=max(float(values.max()), 1e-9))
+    top = max(float(values.max()), 1e-9)
+    picture = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
     axes.set_xlabel(columns, color=_INK)
     axes.set_ylabel(rows, color=_INK)
     axes.set_title(title, loc="left", color=_INK, fontsize=11)

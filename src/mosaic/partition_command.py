@@ -87,8 +87,9 @@ def print_partition(
     make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else holdings_table
     table = make_table(counts, validation, class_names)
     console.print("\n[bold]Images to train on, by client[/bold]", highlight=False)
-    least = console.measure(table).minimum  # names of classes are folded and numbers never: it may be a wide table
-    console.print(table, width=max(console.width, least), crop=False, no_wrap=True)
+    least = console.measure(table, options=console.options.update(width=10_000)).minimum
+    console.width = max(console.width, least)  # names of classes are folded, numbers never: it may be a wide table
+    console.print(table, crop=False)
     if len(counts) > MAX_ROWS:
         console.print(f"and {len(counts) - MAX_ROWS} more, which partition.json holds", highlight=False)
     sizes, dealt = counts.sum(1), int(counts.sum() + validation.sum())

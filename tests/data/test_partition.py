@@ -1,12 +1,15 @@
+import hashlib
+import json
 import logging
 from itertools import pairwise
 
 import numpy as np
 import pytest
 
-from mosaic.data import DirichletPartition, FlowerPartition, Partition, SklearnDigits
+from mosaic.data import DirichletPartition, FlowerPartition, NaturalPartition, Partition, SklearnDigits
 from mosaic.data.holdings import class_counts, hold_out
-from mosaic.data.partitions.dirichlet import fill_up
+from mosaic.data.partitions.dirichlet import dirichlet_split, fill_up
+from mosaic.data.partitions.flower import flower_split
 from tests.data.refusals import refused
 
 FLOWER = "flwr_datasets.partitioner."
@@ -81,6 +84,40 @@ def test_alpha_goes_from_one_owner_per_class_to_equal_shares(digits: np.ndarray)
     assert shares[-1] < 0.12
 
 
+@pytest.mark.parametrize("self_balancing", [False, True])
+@pytest.mark.parametrize(("num_clients", "alpha"), [(10, 0.01), (100, 0.01), (7, 1.0)])
+def test_the_draw_is_that_of_flwr_datasets(
+    num_clients: int, alpha: float, self_balancing: bool, digits: np.ndarray
+) -> None:
+    arguments = {"alpha": alpha, "min_partition_size": 0, "self_balancing": self_balancing}
+    for seed in range(3):
+        theirs = flower_split(FLOWER + "DirichletPartitioner", arguments, num_clients, digits, seed)
+        assert same(dirichlet_split(digits, num_clients, alpha, seed, self_balancing), theirs)
+
+
+def test_balancing_survives_a_draw_that_gives_everything_to_full_clients() -> None:
+    labels = np.repeat(np.arange(200), 5)
+    for seed in range(5):
+        assert_dealt_once(dirichlet_split(labels, 3, 1e-4, seed, self_balancing=True), len(labels))
+
+
+@pytest.mark.parametrize(
+    ("rule", "digest"),
+    [
+        (DirichletPartition(10, 0.05), "a91eea40a3377938"),
+        (DirichletPartition(10, 0.05, self_balancing=True), "87cbf05a4a86ceb3"),
+        (NaturalPartition("writers", 6), "a2ff31ed24d0c2ff"),
+        (NaturalPartition("writers", 3), "74d1109ae76f03a1"),
+    ],
+    ids=["dirichlet", "balanced", "writers cut", "writers merged"],
+)
+def test_the_same_seed_gives_the_same_partition_on_any_machine(rule: Partition, digest: str) -> None:
+    labels, writers = np.arange(500) * 7 % 10, np.arange(500) * 3 % 5
+    holdings = rule.deal(labels, 11, {"writers": writers}, 0.1)
+    text = json.dumps([[part.tolist() for part in holding] for holding in holdings])
+    assert hashlib.sha256(text.encode()).hexdigest()[:16] == digest
+
+
 def test_self_balancing_keeps_clients_near_the_average(digits: np.ndarray) -> None:
     rule = DirichletPartition(10, alpha=0.05, min_images=0, self_balancing=True)
     largest_class = class_counts(digits, 10).max()
@@ -98,7 +135,13 @@ def test_as_many_images_as_clients_need_are_enough() -> None:
 def test_the_repair_is_logged(digits: np.ndarray, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, logger="mosaic"):
         DirichletPartition(50, alpha=0.01).split(digits, 0, {})
-    assert "each holds at least 10" in caplog.text
+    poor = sum(len(part) < 10 for part in dirichlet_split(digits, 50, 0.01, 0))
+    assert f"to {poor} of 50 clients so that each holds at least 10" in caplog.text
+
+
+def test_fewer_images_than_none_are_refused() -> None:
+    with refused("data.partition.min_images", "expected at least 0", "got -1"):
+        DirichletPartition(3, 1.0, min_images=-1)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
