@@ -77,14 +77,16 @@ def measure(net: Classifier, side: int, batch_size: int, steps: int, pairs: int)
     for run in variants.values():  # the first twenty Trainers of a process are slower than the thousands after them
         for _ in range(20 if side < 32 else 1):
             run(net, ShuffledBatches(images, labels, batch_size=batch_size, steps=min(steps, 10), seed=0))
+    repeats = max(1, 100 // steps) if side < 32 else 1  # a phase of 10 steps is over too soon to be timed alone
     seconds: dict[str, list[float]] = {name: [] for name in variants}
     for pair in range(pairs):
         names = list(variants)
         for name in names[pair % 3 :] + names[: pair % 3]:
             run = variants[name]
             start = time.perf_counter()
-            run(net, batches)
-            seconds[name].append(time.perf_counter() - start)
+            for _ in range(repeats):
+                run(net, batches)
+            seconds[name].append((time.perf_counter() - start) / repeats)
     return seconds
 
 
