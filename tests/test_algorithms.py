@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mosaic.cli import main
-from tests.runs import final_model, tiny_fit
+from tests.runs import final_model, stages, tiny_fit
 
 
 def run(path: Path, algorithm: str, *more: str) -> Path:
@@ -67,3 +67,21 @@ def test_fedavg_with_one_client_is_plain_training(tmp_path: Path) -> None:
             F.cross_entropy(net(to_pixels(images)), labels).backward()
             optimizer.step()
     assert all(torch.equal(tensor, federated[f"net.{name}"]) for name, tensor in net.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "switches",
+    [
+        ["gate.kind=transformer", "gate.space=features", "experts=class_average", "generation.conditional=false"],
+        ["gate.kind=residual", "gate.space=images", "experts=class_average"],
+        ["gate.kind=prior", "gate.space=features", "experts=clients", "distillation.balanced=false"],
+        ["gate.kind=fusion", "gate.space=features", "objective=mosaic.client.objectives.PriorAdjusted"],
+        ["generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"],
+        ["generation.entropy_weight=0.1", "generation.diversity_target=uniform", "distillation.beta=1"],
+    ],
+    ids=lambda switches: switches[0],
+)
+def test_every_switch_runs_from_end_to_end(switches: list[str], tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "run", *(f"--algorithm.{switch}" for switch in switches)))
+    assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "run").values())
+    assert "student" in stages(tmp_path / "run")
