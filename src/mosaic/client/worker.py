@@ -22,6 +22,7 @@ from mosaic.messages import (
     PrototypeRequest,
     Reply,
     Request,
+    StateDict,
     TrainReply,
     TrainRequest,
 )
@@ -96,7 +97,7 @@ class Worker:
         curves = self._run(request, "train", task, data, self._data.batch_size, steps)
         metrics = {"loss": float(curves["loss"].mean())}
         model = net.state_dict()
-        if not all(bool(tensor.isfinite().all()) for tensor in model.values()):
+        if not _is_finite(model):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
         kept = ClientState(model) if request.keep else state
         return TrainReply(request.client, model, data.class_counts, metrics), kept
@@ -114,7 +115,7 @@ class Worker:
         curves = self._run(request, "generator", task, data, settings.batch_size, steps)
         generator = task.trained_generator().state_dict()
         metrics = {name: float(curve[-1]) for name, curve in curves.items()}
-        if not all(bool(tensor.isfinite().all()) for tensor in generator.values()):
+        if not _is_finite(generator):
             return Declined(request.client, "its generator diverged to values that are not finite")
         return GeneratorReply(request.client, generator, data.class_counts, metrics, curves)
 
@@ -157,6 +158,10 @@ class Worker:
             indices=data.train,
         )
         return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
+
+
+def _is_finite(state: StateDict) -> bool:
+    return all(bool(tensor.isfinite().all()) for tensor in state.values())
 
 
 def _count(labels: Tensor, classes: int) -> Tensor:

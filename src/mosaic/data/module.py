@@ -1,6 +1,6 @@
 """The data of a federation: one data set, dealt out to clients, each with validation images of its own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -159,7 +159,7 @@ class OrderedBatches:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self):  # type: ignore[no-untyped-def]
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         for batch in self._batches:
             mine = own_share(batch)
             yield self._images.pixels[mine], self._images.labels[mine]

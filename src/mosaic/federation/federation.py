@@ -160,7 +160,8 @@ class Federation:
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
-        directory.write_config(job.config)
+        else:
+            directory.write_config(job.config)
         cut_back(directory.path, snapshot.sizes)
         log.info("going on after round %d of %s", snapshot.round, source)
         return snapshot

@@ -47,7 +47,6 @@ class GeneratorMixture:
         if not uploads:
             raise ValueError("GeneratorMixture needs at least one generator, got none")
         self.class_counts = torch.stack([upload.class_counts for upload in uploads])
-        self.conditional = generators[0].conditional
         self._generators = [generator.to(device).eval().requires_grad_(False) for generator in generators]
         self._device = device
         self._balance = balance
