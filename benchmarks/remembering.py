@@ -39,7 +39,6 @@ class RememberingExecutor(SerialExecutor):
     def __init__(self, folder: str, threads: int | None = None) -> None:
         super().__init__(threads)
         self._folder = Path(folder)
-        self.computed = 0
 
     def start(self, worker: Worker) -> None:
         """Take the worker and find out what its replies depend on."""
@@ -73,7 +72,6 @@ class RememberingExecutor(SerialExecutor):
                 self.states[request.client] = kept
             return decode((place / "reply").read_bytes(), kind)
         reply = next(super().map([request]))
-        self.computed += 1
         if isinstance(reply, kind):
             _write(place, reply, self.states.get(request.client, ClientState({})))
         return reply

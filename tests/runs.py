@@ -11,6 +11,9 @@ import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 
+from mosaic.cli import main
+from mosaic.model_pool import ClientModels, ModelPool
+from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier, ImageShape
 
 REPOSITORY = Path(__file__).parent.parent
@@ -35,6 +38,18 @@ TINY = [
 def tiny_fit(run_dir: Path, *more: str) -> list[str]:
     """Arguments of a four-round run on digits that distils after rounds 1 and 3."""
     return ["fit", "--config", str(DIGITS), *TINY, f"--federation.run_dir={run_dir}", *more]
+
+
+def fit_other(run_dir: Path, algorithm: str, *more: str) -> Path:
+    """Run any algorithm as it comes, without the settings of the tiny run's own."""
+    arguments = [argument for argument in tiny_fit(run_dir) if not argument.startswith("--algorithm")]
+    main([*arguments, f"--algorithm=mosaic.algorithms.{algorithm}", *more])
+    return run_dir
+
+
+def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:
+    """The pool in which every client runs the global network."""
+    return ClientModels().pool(blueprint, num_clients, seed=0)
 
 
 def final_model(run_dir: Path) -> dict[str, Tensor]:

@@ -17,7 +17,7 @@ from mosaic.nets.dcgan import Generator
 from mosaic.server.gating import GateSettings
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
-from tests.runs import final_model, stages, tiny_fit
+from tests.runs import final_model, fit_other, stages, tiny_fit
 
 ONE_ROUND = [
     "--federation.schedule.collaborative_rounds=1",
@@ -28,19 +28,13 @@ UNSEEN = [*ONE_ROUND, "--data.validation_share=0"]
 """One round whose student becomes the global model, since no client can say anything against it."""
 
 
-def run(path: Path, algorithm: str, *more: str) -> Path:
-    arguments = [argument for argument in tiny_fit(path, *more) if not argument.startswith("--algorithm")]
-    main([*arguments, f"--algorithm=mosaic.algorithms.{algorithm}"])
-    return path
-
-
 @pytest.fixture(scope="module")
 def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg")
+    return fit_other(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg")
 
 
 def test_a_new_head_changes_the_head_alone(averaged: Path, tmp_path: Path) -> None:
-    ours, theirs = final_model(run(tmp_path / "run", "PrototypeHead")), final_model(averaged)
+    ours, theirs = final_model(fit_other(tmp_path / "run", "PrototypeHead")), final_model(averaged)
     changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert changed == {"net.head.weight", "net.head.bias"}
 
@@ -48,8 +42,8 @@ def test_a_new_head_changes_the_head_alone(averaged: Path, tmp_path: Path) -> No
 def test_mosaic_without_a_distilling_round_is_fedavg(averaged: Path, tmp_path: Path) -> None:
     same_rate = "--federation.schedule.fine_tune_learning_rate=0.01"
     never = "--federation.schedule.distill_rounds=[]"
-    ours = final_model(run(tmp_path / "mosaic", "Mosaic", same_rate, never))
-    theirs = final_model(run(tmp_path / "fedavg", "FedAvg", same_rate, never))
+    ours = final_model(fit_other(tmp_path / "mosaic", "Mosaic", same_rate, never))
+    theirs = final_model(fit_other(tmp_path / "fedavg", "FedAvg", same_rate, never))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
@@ -80,7 +74,7 @@ def test_fedavg_with_one_client_is_plain_training(tmp_path: Path) -> None:
     from mosaic.seeding import SERVER, seed_for
 
     one = ["--data.partition.num_clients=1", "--federation.schedule.fine_tune_rounds=0"]
-    federated = final_model(run(tmp_path / "run", "FedAvg", *one))
+    federated = final_model(fit_other(tmp_path / "run", "FedAvg", *one))
     data = FederatedDataModule(SklearnDigits(), DirichletPartition(1, 1.0), batch_size=32)
     blueprint = data.blueprint(partial(SmallCNN, width=16))
     net = blueprint.build(blueprint.initial(seed_for(0, 0, SERVER, "init")))
@@ -178,7 +172,7 @@ def test_an_average_student_has_other_weights_and_the_same_statistics(distilled:
 
 
 def test_an_interpolated_student_lies_between_average_and_student(distilled: Path, tmp_path: Path) -> None:
-    start = final_model(run(tmp_path / "fedavg", "FedAvg", *UNSEEN))
+    start = final_model(fit_other(tmp_path / "fedavg", "FedAvg", *UNSEEN))
     between = fit_with(["distillation.interpolation=0.25"], tmp_path / "run", *UNSEEN)
     offered = json.loads((between / "summary.json").read_text())
     assert offered["stages"]["student"] == offered["test_accuracy"]

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from mosaic.algorithms import FedAvg, FedProx, FedRS, FedVLS
-from mosaic.cli import main
-from tests.runs import assert_same_run, final_model, tiny_fit
+from tests.runs import assert_same_run, final_model, fit_other
 
 WIDTHS = "--clients.levels=[1,0.5,0.5,0.25]"
 FEW_CLASSES = "--data.partition.alpha=0.05"
@@ -15,10 +14,7 @@ FEW_CLASSES = "--data.partition.alpha=0.05"
 
 
 def run(path: Path, algorithm: str, *more: str) -> Path:
-    """A tiny run of another algorithm than Mosaic, whose settings it leaves out."""
-    arguments = [argument for argument in tiny_fit(path) if not argument.startswith("--algorithm")]
-    main([*arguments, f"--algorithm=mosaic.algorithms.{algorithm}", FEW_CLASSES, *more])
-    return path
+    return fit_other(path, algorithm, FEW_CLASSES, *more)
 
 
 @pytest.fixture(scope="module")

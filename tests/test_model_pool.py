@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.errors import MosaicError
-from mosaic.model_pool import ClientModels, ModelPool, same_models
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18, RollingWindow, SmallCNN, TorchvisionNet
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.slicing import Slicing, grid
-from tests.runs import LinearNet
+from tests.runs import LinearNet, same_models
 
 RULES = pytest.mark.parametrize(
     "rule", [FirstChannels(), RandomChannels(), RollingWindow()], ids=lambda r: type(r).__name__

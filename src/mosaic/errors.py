@@ -28,3 +28,10 @@ def require_at_least_zero(section: str, **values: float) -> None:
     for key, value in values.items():
         if not value >= 0:
             raise MosaicError(f"{section}.{key}: expected 0 or more, got {value}")
+
+
+def require_share(section: str, **values: float) -> None:
+    """Refuse settings that are no share, both ends included; the arguments are those of :func:`require_positive`."""
+    for key, value in values.items():
+        if not 0 <= value <= 1:
+            raise MosaicError(f"{section}.{key}: expected a share in [0, 1], got {value}")

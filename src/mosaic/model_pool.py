@@ -116,11 +116,10 @@ class ModelPool:
 
     def __post_init__(self) -> None:
         """Refuse widths of a network that has none."""
-        for ratio in set(self.ratios) - {1.0}:
-            try:
-                _ = self.blueprint.scaled(ratio).shapes
-            except NotImplementedError as error:
-                raise MosaicError(f"clients.levels: {error}, or give every client level 1") from error
+        try:
+            _ = [blueprint.shapes for blueprint in self._scaled.values()]
+        except NotImplementedError as error:
+            raise MosaicError(f"clients.levels: {error}, or give every client level 1") from error
 
     @cached_property
     def kind(self) -> PoolKind:
@@ -157,11 +156,6 @@ class ModelPool:
         if self.keeps_own(client):
             return {}
         return model if self.ratios[client] == 1.0 else take(model, self.places(client, round))
-
-
-def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:
-    """Return the pool in which every client runs the global network."""
-    return ClientModels().pool(blueprint, num_clients, seed=0)
 
 
 def _check(blueprint: Blueprint, key: str) -> None:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from mosaic.messages import StateDict, TrainReply
-from mosaic.model_pool import ClientModels, ModelPool, same_models
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, RandomChannels, RollingWindow, SmallCNN
 from mosaic.nets.slicing import Places, Slicing
 from mosaic.server.aggregation import CoordinateMean, WeightedMean, average, pooled_variance, weighted_mean
-from tests.runs import LinearNet
+from tests.runs import LinearNet, same_models
 
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)
 

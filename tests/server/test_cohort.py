@@ -15,11 +15,11 @@ from mosaic.messages import (
     TrainReply,
     TrainRequest,
 )
-from mosaic.model_pool import ClientModels, ModelPool, same_models
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.cohort import ClientFailedError, Cohort, Judgement
 from mosaic.server.context import RoundPlan
-from tests.runs import LinearNet
+from tests.runs import LinearNet, same_models
 
 MODEL = {"w": torch.ones(2)}
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.messages import StateDict, TrainReply
-from mosaic.model_pool import ClientModels, ModelPool, same_models
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, SmallCNN
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
 from mosaic.priors import label_prior
 from mosaic.server.aggregation import average, weighted_mean
 from mosaic.server.experts import ExpertBuilder, class_experts, client_experts, first_of_equal_rows, holdings
-from tests.runs import LinearNet
+from tests.runs import LinearNet, same_models
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
 

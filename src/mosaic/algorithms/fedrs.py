@@ -2,7 +2,7 @@
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import RestrictedSoftmax
-from mosaic.errors import MosaicError
+from mosaic.errors import require_share
 
 
 class FedRS(FedAvg):
@@ -17,6 +17,5 @@ class FedRS(FedAvg):
     """
 
     def __init__(self, alpha: float = 0.5) -> None:
-        if not 0 <= alpha <= 1:
-            raise MosaicError(f"algorithm.alpha: expected a share in [0, 1], got {alpha}")
+        require_share("algorithm", alpha=alpha)
         super().__init__(RestrictedSoftmax(alpha))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import require_at_least_zero, require_positive, require_share
 from mosaic.losses.local import (
     logit_suppression,
     prior_adjusted_cross_entropy,
@@ -136,8 +136,7 @@ class RestrictedSoftmax(LocalObjective):
     """
 
     def __init__(self, alpha: float = 0.5) -> None:
-        if not 0 <= alpha <= 1:
-            raise MosaicError(f"{SECTION}.alpha: expected a share in [0, 1], got {alpha}")
+        require_share(SECTION, alpha=alpha)
         self.alpha = alpha
 
     def bind(self, context: LocalContext) -> LocalLoss:

@@ -44,7 +44,8 @@ def distil(
     Returns:
         The weights to offer to the clients.
     """
-    start = copy.deepcopy(student.state_dict())
+    share = settings.interpolation
+    start = copy.deepcopy(student.state_dict()) if share < 1 else {}
     seed = context.seed_for(name)
     with context.measure("synthesis"):
         pool = teach(name, 0, teacher, images, settings, context)
@@ -57,7 +58,6 @@ def distil(
         curves = context.phases.run(task, TaughtBatches(pool, batch_size, steps, seed, later), seed)
     context.recorder.curves(name, curves)
     learnt = task.trained_student().state_dict()
-    share = settings.interpolation
     return learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share])
 
 

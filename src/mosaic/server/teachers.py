@@ -135,10 +135,13 @@ class TeacherMaker:
 
     def _ask_owners(self, source: GeneratedImages) -> Tensor:
         """Let every image be judged by the model of the client that it comes from."""
-        models = {upload.client: upload.model for upload in self.uploads}
-        pool = self.context.pool
-        judges = {row: pool.of(client).build(models[client]) for row, client in enumerate(self.images.clients)}
-        return ask_owners(judges, source, self.images.class_counts)
+        return ask_owners(self._owners, source, self.images.class_counts)
+
+    @cached_property
+    def _owners(self) -> dict[int, Classifier]:
+        """The owner's model of every generator, by its place among them."""
+        models, pool = {upload.client: upload.model for upload in self.uploads}, self.context.pool
+        return {row: pool.of(client).build(models[client]) for row, client in enumerate(self.images.clients)}
 
     def _ask_nobody(self, source: GeneratedImages) -> Tensor:
         """Know nothing of an image but what its origin says."""

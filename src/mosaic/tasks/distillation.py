@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mosaic.augmentation import Augmentation
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
 from mosaic.losses.distillation import hard_example_weights, knowledge_distillation, mosaic_distillation
 from mosaic.nets.batchnorm import batch_norms, held_statistics
 from mosaic.nets.classifier import Classifier
@@ -92,8 +92,7 @@ class DistillationSettings:
             min_confidence=self.min_confidence,
             hard_sample_step=self.hard_sample_step,
         )
-        if self.alpha > 1:
-            raise MosaicError(f"{section}.alpha: expected a share in [0, 1], got {self.alpha}")
+        require_share(section, alpha=self.alpha)
         if not 0 < self.interpolation <= 1:
             raise MosaicError(f"{section}.interpolation: expected a share in (0, 1], got {self.interpolation}")
         for name, value in {"min_confidence": self.min_confidence, "average_decay": self.average_decay}.items():
