@@ -124,6 +124,12 @@ def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return fit_with([], tmp_path_factory.mktemp("distilled") / "run", *UNSEEN)
 
 
+def test_a_run_books_every_update(distilled: Path, averaged: Path) -> None:
+    books = {run: json.loads((run / "summary.json").read_text())["updates"] for run in (distilled, averaged)}
+    assert books[averaged] == {"local": 4 * 2 * 4}, "four clients, two steps, four rounds"
+    assert books[distilled] == {"local": 4 * 2, "generator": 4 * 3, "student": 3}, "one round that distils"
+
+
 @pytest.mark.parametrize(
     "switches",
     [

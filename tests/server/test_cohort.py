@@ -37,7 +37,7 @@ class Scripted:
 
 
 def cohort(executor: Scripted, *clients: int) -> Cohort:
-    return Cohort(executor, RoundPlan(4, clients, 1, 0.0, 0.1, distils=True, last=False), POOL)
+    return Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distils=True), POOL)
 
 
 def judged(client: int, correct: list[int], total: list[int], loss: list[float]) -> EvaluateReply:
@@ -78,7 +78,7 @@ def trains(
 ) -> list[TrainRequest]:
     """What clients 0, 1 and 2 are asked."""
     executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}) for client in range(3)))
-    plan = RoundPlan(4, (0, 1, 2), 5, 0.5, 0.1, distils=distils, last=False)
+    plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=distils)
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
     list(Cohort(executor, plan, pool).train(model, keep, sent_back))
     return [request for request in executor.asked if isinstance(request, TrainRequest)]
@@ -131,7 +131,7 @@ def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(bluepri
     executor = Scripted(
         judged(0, [3, 0, 1], [4, 0, 1], [0.5, 0.0, 0.0]), judged(2, [1, 2, 0], [5, 6, 0], [7.0, 8.0, 0.0])
     )
-    plan = RoundPlan(4, (0, 1, 2, 3), 1, 0.0, 0.1, distils=True, last=False)
+    plan = RoundPlan(4, 9, (0, 1, 2, 3), 1, 0.0, 0.1, distils=True)
     judgement = Cohort(executor, plan, pool).evaluate(MODEL)
     assert executor.asked == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)]
     assert judgement.correct.tolist() == [[3, 0, 1], [1, 2, 0]]
@@ -139,7 +139,7 @@ def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(bluepri
 
 def test_where_nobody_can_run_the_whole_network_nothing_is_known_of_it(blueprint: Blueprint) -> None:
     pool, executor = ClientModels(levels=[0.5]).pool(blueprint, 2, seed=0), Scripted()
-    plan = RoundPlan(4, (0, 1), 1, 0.0, 0.1, distils=True, last=False)
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
     judgement = Cohort(executor, plan, pool).evaluate(MODEL)
     assert executor.asked == []
     assert judgement.total.sum() == 0

@@ -13,6 +13,7 @@ from mosaic.errors import MosaicError
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
+from mosaic.server.acceptance import accepts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -131,7 +132,7 @@ class Mosaic(Algorithm):
         teacher = self._form_teacher(state.model, experts, uploads, images, cohort, context)
         self._show(images, context)
         student = self._distil(state.model, teacher, images, context)
-        if self._accepted(state.model, student, "student", cohort, context):
+        if accepts(state.model, student, "student", cohort, context):
             state = replace(state, model=student, distilled=True)
         return self._return(state, uploads, images, context) if self.teach_back and state.distilled else state
 
@@ -249,26 +250,5 @@ class Mosaic(Algorithm):
         """Keep the student where sub-models cannot fine-tune it: it was trained as a whole, and its parts were not."""
         if not before.distilled or context.pool.kind != "widths":
             return after
-        better = self._accepted(before.model, after.model, "fine-tuning", cohort, context)
+        better = accepts(before.model, after.model, "fine-tuning", cohort, context)
         return after if better else replace(after, model=before.model)
-
-    @staticmethod
-    def _accepted(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
-        """Ask the clients' validation images whether a model is at least as good as the one that it would replace.
-
-        Worse is who gets fewer of them right, or as many with a larger cross-entropy.
-        """
-        before, after = cohort.evaluate(old), cohort.evaluate(new)
-        if before.total.sum() == 0:
-            log.warning("round %d: no client can judge the %s, so it is taken unseen", context.plan.round, what)
-        accepted = after.merit() >= before.merit()
-        context.recorder.scalar(f"server/{what.replace('-', '_')}_accepted", float(accepted))
-        if not accepted:
-            log.warning(
-                "round %d: the %s is refused: clients count %d correct validation images for it, at a mean "
-                "cross-entropy of %.3f, and %d, at %.3f, for the model that it would replace",
-                context.plan.round,
-                what,
-                *(figure for judgement in (after, before) for figure in judgement.figures()),
-            )
-        return accepted

@@ -107,7 +107,7 @@ class Worker:
         )
         steps = steps_for(request.steps, request.epochs, len(data.train), self._data.batch_size)
         curves = self._run(request, "train", task, data, self._data.batch_size, steps)
-        metrics = {"loss": float(curves["loss"].mean())}
+        metrics = {"loss": float(curves["loss"].mean()), "steps": len(curves["loss"])}
         model = net.state_dict()
         if not _is_finite(model):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
@@ -128,7 +128,7 @@ class Worker:
             if _is_finite(generator.state_dict()):
                 quality = self._measure(request, generator, guide, own)
                 losses = {name: float(curve[-1]) for name, curve in curves.items()}
-                metrics = {**losses, **quality, "attempts": attempt}
+                metrics = {**losses, **quality, "attempts": attempt, "steps": len(curves["adversarial"])}
                 return GeneratorReply(request.client, generator.state_dict(), counts, metrics, curves)
         return Declined(
             request.client, f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too"

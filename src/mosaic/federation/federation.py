@@ -270,6 +270,7 @@ class Run:
             self._evaluator.observe,
             self._tracker,
             self._phase,
+            self._ledger.book_updates,
         )
         cohort = Cohort(self._executor, plan, self._job.pool)
         self._state = self._job.algorithm.round(self._state, cohort, context)

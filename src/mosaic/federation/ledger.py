@@ -1,4 +1,4 @@
-"""The books of a run: bytes for each kind of message, seconds for each phase, and what clients declined."""
+"""The books of a run: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mosaic.codec import size_in_bytes
-from mosaic.messages import Declined, Executor, Reply, Request
+from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply
 
 
 @dataclass
@@ -16,12 +16,15 @@ class Ledger:
     Attributes:
         bytes_down: server to clients, by request class.
         bytes_up: clients to server, by request class.
+        updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
+            wherever it is trained.
         seconds: wall time by phase.
         declined: what clients could not answer, in order: client, what was asked, and why.
     """
 
     bytes_down: dict[str, int] = field(default_factory=dict)
     bytes_up: dict[str, int] = field(default_factory=dict)
+    updates: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     declined: list[dict[str, Any]] = field(default_factory=list)
 
@@ -29,13 +32,22 @@ class Ledger:
         """Book time under a phase."""
         self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
 
+    def book_updates(self, network: str, updates: int) -> None:
+        """Book optimiser steps of a network."""
+        self.updates[network] = self.updates.get(network, 0) + updates
+
     def book_exchange(self, request: Request, reply: Reply) -> None:
-        """Book the bytes of one request and its reply, and a refusal."""
+        """Book the bytes of one request and its reply, the updates that it took, and a refusal."""
         kind = type(request).__name__.removesuffix("Request")
         self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
         self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
-        if isinstance(reply, Declined):
-            self.declined.append({"client": reply.client, "asked": kind, "reason": reply.reason})
+        match reply:
+            case Declined(client, reason):
+                self.declined.append({"client": client, "asked": kind, "reason": reason})
+            case TrainReply(metrics=metrics):
+                self.book_updates("local", int(metrics["steps"]))
+            case GeneratorReply(metrics=metrics):
+                self.book_updates("generator", int(metrics["steps"]))
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""

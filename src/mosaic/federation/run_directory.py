@@ -211,6 +211,6 @@ def _same_past(before: Mapping[str, Any], now: Mapping[str, Any], snapshot: Snap
 
     def past(schedule: Schedule) -> list[RoundPlan]:
         plans = [schedule.plan(r, num_clients, seed=0, distilled=distils) for r in range(1, snapshot.round + 1)]
-        return [replace(plan, last=False, distils=plan.distils and distils) for plan in plans]
+        return [replace(plan, rounds=0, distils=plan.distils and distils) for plan in plans]
 
     return new.rounds >= snapshot.round and past(old) == past(new)

@@ -91,12 +91,12 @@ class Schedule:
         small = distilled and round > self.collaborative_rounds
         return RoundPlan(
             round=round,
+            rounds=self.rounds,
             clients=self._participants(round, num_clients, seed),
             steps=self.expert_steps if distils and self.expert_steps else self.local_steps,
             epochs=0.0 if distils and self.expert_steps else self.local_epochs,
             learning_rate=self.fine_tune_learning_rate if small else self.learning_rate,
             distils=distils,
-            last=round == self.rounds,
         )
 
     def _participants(self, round: int, num_clients: int, seed: int) -> tuple[int, ...]:

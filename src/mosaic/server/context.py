@@ -20,21 +20,34 @@ class RoundPlan:
 
     Attributes:
         round: communication round, from 1.
+        rounds: of the whole run.
         clients: who takes part, in increasing order.
         steps: local optimiser steps of each.
         epochs: local passes over the data; when positive they replace ``steps``.
         learning_rate: of local training.
         distils: whether the server distils after this round's upload.
-        last: whether no round comes after this one.
     """
 
     round: int
+    rounds: int
     clients: tuple[int, ...]
     steps: int
     epochs: float
     learning_rate: float
     distils: bool
-    last: bool
+
+    @property
+    def last(self) -> bool:
+        """Whether no round comes after this one."""
+        return self.round == self.rounds
+
+    def share(self, total: int) -> int:
+        """Return this round's part of something that is spread evenly over all rounds; the parts add up to it.
+
+        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).share(10) for round in (1, 2, 3, 4)]
+        [2, 3, 2, 3]
+        """
+        return total * self.round // self.rounds - total * (self.round - 1) // self.rounds
 
 
 class Recorder(Protocol):
@@ -72,6 +85,8 @@ class RoundContext:
         observe: measures modules on the test split, one way.
         recorder: for curves, samples and weights.
         measure: ``with measure("distillation"):`` books the time of a server phase.
+        count: ``count("student", 600)`` books updates of a network that the server has trained; ``student`` and
+            ``generator`` are what comparisons hold equal.
     """
 
     plan: RoundPlan
@@ -81,6 +96,7 @@ class RoundContext:
     observe: Observe
     recorder: Recorder
     measure: Callable[[str], AbstractContextManager[None]]
+    count: Callable[[str, int], None]
 
     @property
     def blueprint(self) -> Blueprint:

@@ -56,6 +56,7 @@ def distil(
     task = DistillationTask(student, settings, context.seed_for(f"{name}/view"))
     with context.measure("distillation"):
         curves = context.phases.run(task, TaughtBatches(pool, batch_size, steps, seed, later), seed)
+    context.count("student", steps)
     context.recorder.curves(name, curves)
     learnt = task.trained_student().state_dict()
     return learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share])

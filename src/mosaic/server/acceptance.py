@@ -1,0 +1,38 @@
+"""Let the clients' validation images decide whether a model replaces another (METHOD section 6)."""
+
+import logging
+
+from mosaic.messages import StateDict
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+
+log = logging.getLogger(__name__)
+
+
+def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
+    """Ask the clients' validation images whether a model is at least as good as the one that it would replace.
+
+    Worse is who gets fewer of them right, or as many with a larger cross-entropy. One rule for all algorithms, since
+    rules of selection that differ make a comparison unfair.
+
+    Args:
+        old: the model to be replaced.
+        new: the model to replace it.
+        what: the new one's name, for log and TensorBoard.
+        cohort: the clients of the round.
+        context: of the round.
+    """
+    before, after = cohort.evaluate(old), cohort.evaluate(new)
+    if before.total.sum() == 0:
+        log.warning("round %d: no client can judge the %s, so it is taken unseen", context.plan.round, what)
+    accepted = after.merit() >= before.merit()
+    context.recorder.scalar(f"server/{what.replace('-', '_')}_accepted", float(accepted))
+    if not accepted:
+        log.warning(
+            "round %d: the %s is refused: clients count %d correct validation images for it, at a mean "
+            "cross-entropy of %.3f, and %d, at %.3f, for the model that it would replace",
+            context.plan.round,
+            what,
+            *(figure for judgement in (after, before) for figure in judgement.figures()),
+        )
+    return accepted
