@@ -28,7 +28,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mosaic.algorithms import Mosaic
 from mosaic.batches import ShuffledBatches
-from mosaic.cli import MosaicCLI, MosaicParser
+from mosaic.lightning_cli import MosaicCLI, MosaicParser
 from mosaic.client.generator_quality import class_coverage
 from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError

@@ -1,126 +1,23 @@
-"""The ``mosaic`` command."""
+"""The ``mosaic`` command: what it is asked for is imported when it is asked for, and not before."""
 
 import argparse
-import csv
 import sys
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NoReturn, cast
-
-import torch
-import yaml
-from lightning.pytorch import Trainer
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from collections.abc import Callable, Sequence
+from typing import NoReturn
 
 from mosaic import __version__
-from mosaic.algorithms import Algorithm
-from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError
-from mosaic.federation.checkpoint import check_checkpoint
-from mosaic.federation.executors import ClientExecutor
-from mosaic.federation.federation import Federation, Job
-from mosaic.federation.progress import configure_logging, first_rank
-from mosaic.model_pool import ClientModels
-from mosaic.partition_command import partition
-from mosaic.phases import PhaseRunner, expected_warnings
-from mosaic.report.summary import print_summary
-from mosaic.tasks.global_classifier import GlobalClassifier
 
-_PARTITION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
-
-
-class MosaicParser(LightningArgumentParser):
-    """Raises on a bad request instead of printing usage and leaving, so that :func:`main` says it in one line."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, **kwargs})
-
-
-class MosaicCLI(LightningCLI):
-    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add algorithm, executor and federation beside model, data and trainer."""
-        parser.add_subclass_arguments(Algorithm, "algorithm")
-        parser.add_subclass_arguments(ClientExecutor, "executor")
-        parser.add_class_arguments(Federation, "federation")
-        parser.add_class_arguments(ClientModels, "clients")
-        parser.set_defaults(
-            {
-                "algorithm": {"class_path": "mosaic.algorithms.Mosaic"},
-                "executor": {"class_path": "mosaic.federation.executors.SerialExecutor"},
-            }
-        )
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
-        self.config = parser.parse_args(args)
-
-    def _parse_ckpt_path(self) -> None:
-        """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
-        command = self.config.subcommand
-        if command == "fit":
-            return
-        ckpt_path = self.config[command].get("ckpt_path")
-        if ckpt_path is None:
-            raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
-        check_checkpoint(ckpt_path)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
-
-        LightningCLI looks up ``fit`` on what is returned here, and then calls ours: the class will do.
-        """
-        if self.subcommand == "fit":
-            return cast(Trainer, Trainer)
-        return super().instantiate_trainer(**kwargs)
-
-    def fit(
-        self,
-        model: GlobalClassifier,
-        datamodule: FederatedDataModule,
-        ckpt_path: str | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Run the federation that the configuration describes and print its summary."""
-        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
-        federation: Federation = self._get(self.config_init, "federation")
-        datamodule.setup("fit")
-        clients: ClientModels = self._get(self.config_init, "clients")
-        blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
-        job = Job(
-            algorithm=self._get(self.config_init, "algorithm"),
-            executor=self._get(self.config_init, "executor"),
-            data=datamodule,
-            pool=clients.pool(blueprint, datamodule.num_clients, seed),
-            optimizer=model.optimizer,
-            phases=PhaseRunner(config["trainer"]),
-            seed=seed,
-            config=config,
-        )
-        run = federation.fit(job, ckpt_path)
-        if run.is_dir() and first_rank():
-            print_summary(run)
-
-    def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
-        """Predict the test images and write guesses and probabilities beside the checkpoint.
-
-        Raises:
-            MosaicError: several devices would each see a part of the images.
-        """
-        if self.trainer.world_size > 1:
-            raise MosaicError(
-                f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
-            )
-        batches = self.trainer.predict(model, datamodule=datamodule, **options)
-        path = Path(options["ckpt_path"]).with_name("predictions.csv")
-        names = datamodule.images.class_names
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "guess", *names])
-            for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
-                writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
-        print(f"Predictions of the test images: {path}")
+_COMMANDS = {
+    "fit": "run a federation: rounds on clients and server, one run directory",
+    "validate": "measure a run's global model on the clients' validation images",
+    "test": "measure a run's global model on the test split",
+    "predict": "write a run's guesses on the test split as a table",
+    "partition": "show who holds what, without training",
+    "compare": "run several algorithms on several seeds at equal budgets, and write one table",
+    "report": "write one self-contained HTML page about a run",
+    "export": "write a run's global model as safetensors, ONNX or torch.export program",
+}
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -133,34 +30,98 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 and one line on standard error, where the request cannot be carried out.
     """
     given = list(sys.argv[1:] if args is None else args)
-    if given == ["--version"]:
-        print(f"mosaic {__version__}")
-        return
+    match given[:1]:
+        case ["--version"]:
+            print(f"mosaic {__version__}")
+        case [] | ["-h"] | ["--help"]:
+            print(_overview())
+        case [command] if command in _TOOLS:
+            _carry_out(lambda: _TOOLS[command](given[1:]))
+        case _:
+            _carry_out(lambda: _lightning(given, from_process=args is None))
+
+
+def _overview() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:{width}}  {meaning}" for name, meaning in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes",
+            "",
+            *lines,
+            "",
+            "start here: mosaic fit --config configs/digits.yaml",
+        ]
+    )
+
+
+def _lightning(given: list[str], from_process: bool) -> None:
+    """Run one of Lightning's subcommands."""
+    from mosaic.federation.progress import configure_logging
+    from mosaic.lightning_cli import run
+
     configure_logging()
+    run(None if from_process else given)
+
+
+def _partition(given: Sequence[str]) -> None:
+    from mosaic.federation.progress import configure_logging
+    from mosaic.lightning_cli import MosaicParser
+    from mosaic.partition_command import DESCRIPTION, partition
+    from mosaic.phases import expected_warnings
+
+    configure_logging()
+    with expected_warnings():
+        partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
+
+
+def _compare(given: Sequence[str]) -> None:
+    from mosaic.comparison.command import compare
+
+    _call(compare, "compare", given)
+
+
+def _report(given: Sequence[str]) -> None:
+    from mosaic.report.html import report
+
+    print(f"Report: {_call(report, 'report', given)}")
+
+
+def _export(given: Sequence[str]) -> None:
+    from mosaic.export import export
+
+    print(f"Exported: {_call(export, 'export', given)}")
+
+
+_TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
+    "partition": _partition,
+    "compare": _compare,
+    "report": _report,
+    "export": _export,
+}
+
+
+def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> object:
+    """Call a typed function with arguments from the command line; what it requires is positional."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    return function(**parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+
+
+def _carry_out(request: Callable[[], None]) -> None:
+    """Do what is asked; the user's mistakes end in one line and exit code 2."""
     try:
-        with expected_warnings():
-            if given[:1] == ["partition"]:
-                partition(MosaicParser(prog="mosaic partition", description=_PARTITION), given[1:])
-                return
-            MosaicCLI(
-                GlobalClassifier,
-                FederatedDataModule,
-                args=None if args is None else given,
-                parser_class=MosaicParser,
-                seed_everything_default=0,
-                trainer_defaults={"logger": False},
-                save_config_callback=None,
-                auto_configure_optimizers=False,
-                load_from_checkpoint_support=False,
-            )
+        request()
     except Exception as error:
-        mistake = _users_mistake(error)
+        mistake = users_mistake(error)
         if mistake is None:
             raise
         _leave(str(mistake))
 
 
-def _users_mistake(error: BaseException | None) -> BaseException | None:
+def users_mistake(error: BaseException | None) -> BaseException | None:
     """Find the user's mistake behind an exception: jsonargparse wraps ours where a class may be one of several."""
     parsing = error if isinstance(error, argparse.ArgumentError) else None
     while error is not None:

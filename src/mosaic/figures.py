@@ -1,11 +1,15 @@
 """Arrays in, matplotlib figures out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 _INK = "#1f2430"
+_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
+"""Okabe and Ito's palette, which colour-blind readers can tell apart."""
+_STYLES = ("-", "--", ":")
 
 
 def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -98,6 +102,46 @@ def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 1
     for row, title in zip(grid, titles, strict=False):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=_INK, fontsize=9)
     figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, wspace=0.06, hspace=0.06)
+    return figure
+
+
+class Band(NamedTuple):
+    """A curve and how far it varies.
+
+    Attributes:
+        places: along the horizontal axis, shape ``(R,)``.
+        heights: shape ``(R,)``.
+        spread: half of the band's width, shape ``(R,)``.
+    """
+
+    places: np.ndarray
+    heights: np.ndarray
+    spread: np.ndarray
+
+
+def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
+    """Draw curves with bands around them; every curve has a line style of its own too, for those who see no colours.
+
+    Args:
+        drawn: by name; the first is drawn boldest.
+        x_label: what runs from left to right.
+        y_label: what runs upwards.
+    """
+    figure = Figure(figsize=(7.2, 4.4), dpi=110)
+    axes = figure.add_subplot()
+    for number, (name, (places, heights, spread)) in enumerate(drawn.items()):
+        color, style = _COLORS[number % len(_COLORS)], _STYLES[number // len(_COLORS) % len(_STYLES)]
+        axes.plot(places, heights, style, color=color, label=name, linewidth=1.4 if number else 2.4, zorder=90 - number)
+        axes.fill_between(places, heights - spread, heights + spread, color=color, alpha=0.12, linewidth=0, zorder=2)
+    axes.set_xlabel(x_label, color=_INK)
+    axes.set_ylabel(y_label, color=_INK)
+    axes.grid(color="#d9dce3", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.tick_params(length=0, labelsize=9, colors=_INK)
+    for side in axes.spines.values():
+        side.set_visible(False)
+    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    figure.tight_layout()
     return figure
 
 

@@ -15,6 +15,7 @@ from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.figures import partition_heat_map
 
+DESCRIPTION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
 MAX_CLASS_COLUMNS = 20
 """Classes above which a client's row says how many it holds, and not how many images of each."""
 MAX_ROWS = 100

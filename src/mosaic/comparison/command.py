@@ -1,0 +1,80 @@
+"""``mosaic compare``: one table of several algorithms on the same data, clients, seeds and budget."""
+
+from pathlib import Path
+
+from mosaic.comparison.request import merged, plan_runs, reference_budget
+from mosaic.errors import MosaicError
+
+
+def compare(
+    config: Path,
+    algorithms: str = "mosaic,fedavg",
+    seeds: str = "0,1,2",
+    overlay: str = "",
+    output: Path | None = None,
+    runs: Path | None = None,
+    partition_seed: int | None = None,
+    student_updates: int | None = None,
+    generator_updates: int | None = None,
+    own_budget: str = "",
+    processes: int = 1,
+) -> None:
+    """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
+
+    Args:
+        config: of mosaic fit, which all runs have in common.
+        algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
+            configuration's own algorithm.
+        seeds: of partition, initialisation and training, separated by commas.
+        overlay: configurations stacked for all algorithms alike, separated by commas.
+        output: folder of table, plots and outcomes; runs/compare-CONFIG when not given.
+        runs: folder of the run directories; a folder inside output when not given.
+        partition_seed: one partition for all runs, instead of one for each seed.
+        student_updates: server-side updates of the global model for every method that distils; as Mosaic's when not
+            given.
+        generator_updates: updates of generators, the clients' counted together; as Mosaic's when not given.
+        own_budget: algorithms that spend what their preset says instead, separated by commas.
+        processes: runs side by side.
+
+    Raises:
+        MosaicError: the comparison cannot be made or would not be fair; nothing was run.
+    """
+    for option, value, least in (
+        *(("processes", processes, 1), ("student_updates", student_updates, 0)),
+        ("generator_updates", generator_updates, 0),
+    ):
+        if value is not None and value < least:
+            raise MosaicError(f"--{option}: expected {least} or more, got {value}")
+    overlays = [Path(part) for part in _parts(overlay)]
+    common = merged([config, *overlays])
+    names, own = _parts(algorithms), _parts(own_budget)
+    budget = reference_budget(common, student_updates, generator_updates)
+    requests = plan_runs(config, overlays, names, _numbers(seeds), partition_seed, budget, own)
+    output = output or Path("runs") / f"compare-{config.stem}"
+    if output.exists() and not output.is_dir():
+        raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
+    from rich.console import Console
+
+    from mosaic.comparison.runner import finish_all
+    from mosaic.comparison.writing import write_comparison
+
+    console = Console()
+    results = finish_all(requests, output / "outcomes", runs or output / "runs", processes, console)
+    facts = {
+        "configuration": ", ".join(str(path) for path in [config, *overlays]),
+        "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
+        "server-side budget": f"{budget.student_updates} student and {budget.generator_updates} generator updates"
+        + (f", except {', '.join(own)}, which spend their own" if own else ""),
+    }
+    write_comparison(results, facts, output, console)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in _parts(text)]
+    except ValueError as error:
+        raise MosaicError(f"--seeds: expected whole numbers separated by commas, got {text!r}") from error

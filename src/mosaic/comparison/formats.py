@@ -1,0 +1,75 @@
+"""One table as text for terminals, Markdown, CSV and LaTeX."""
+
+import csv
+import io
+
+from rich.table import Table as TerminalTable
+
+from mosaic.comparison.table import DASH, Table
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "±": r"$\pm$",
+    "~": r"\textasciitilde{}",
+}
+
+
+def terminal(table: Table) -> TerminalTable:
+    """Return a table for rich, in whose cells figures stay in one line."""
+    shown = TerminalTable()
+    for place, column in enumerate(table.columns):
+        shown.add_column(column, justify="right" if place else "left", no_wrap=bool(place and " " not in column))
+    for row in table.rows:
+        shown.add_row(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells))
+    return shown
+
+
+def markdown(table: Table) -> str:
+    """Return a Markdown table.
+
+    >>> from mosaic.comparison.table import Row
+    >>> print(markdown(Table(("algorithm", "p"), (Row("fedavg", ("0.1",), ""),))))
+    | algorithm | p |
+    | --- | ---: |
+    | fedavg | 0.1 |
+    """
+    lines = [table.columns, ("---", *("---:" for _ in table.columns[1:]))]
+    lines += [(row.algorithm, *row.cells) for row in table.rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def comma_separated(table: Table) -> str:
+    """Return a CSV table; means and standard deviations are columns of their own, and notes the last one."""
+    rows = [[row.algorithm, *(part for cell in row.cells for part in _split(cell)), row.note] for row in table.rows]
+    columns = [part for name in table.columns[1:] for part in (name, f"{name}, standard deviation")]
+    wide = [[table.columns[0], *columns, "note"], *rows]
+    used = [place for place in range(len(wide[0])) if place == 0 or any(row[place] for row in wide[1:])]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([[row[place] for place in used] for row in wide])
+    return text.getvalue()
+
+
+def latex(table: Table) -> str:
+    """Return a LaTeX table for the package booktabs."""
+    lines = [
+        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
+        r"\toprule",
+        _latex_row(table.columns),
+        r"\midrule",
+        *(_latex_row((row.algorithm, *row.cells)) for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        *(f"% {note}" for note in table.notes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _latex_row(cells: tuple[str, ...]) -> str:
+    return " & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+
+
+def _split(cell: str) -> tuple[str, str]:
+    """Take mean and standard deviation apart; a dash is an empty cell."""
+    mean, _, spread = cell.replace(",", "").partition(" ± ")
+    return ("" if mean == DASH else mean), spread

@@ -1,0 +1,149 @@
+"""What a finished run says, small enough to keep and to commit."""
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from mosaic import __version__
+from mosaic.comparison.request import RunRequest
+from mosaic.errors import MosaicError
+
+_PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
+_KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Figures of one run; accuracies are shares, on the test split unless their name says otherwise.
+
+    Attributes:
+        algorithm: what it is called in the table.
+        seed: of the run.
+        request: what was asked for, see :meth:`RunRequest.content`.
+        version: of this package.
+        date: when it finished.
+        machine: where it ran.
+        rounds: per round, in order: accuracies (nothing where none was measured) and bytes so far.
+        summary: final figures.
+    """
+
+    algorithm: str
+    seed: int
+    request: dict[str, Any]
+    version: str
+    date: str
+    machine: str
+    rounds: list[dict[str, float | None]]
+    summary: dict[str, Any]
+
+    @classmethod
+    def of(cls, request: RunRequest, run: Path) -> "Outcome":
+        """Read a finished run's folder."""
+        summary = json.loads((run / "summary.json").read_text())
+        kept = {key: summary[key] for key in _KEPT if key in summary}
+        sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
+        return cls(
+            algorithm=request.algorithm,
+            seed=request.seed,
+            request=request.content(),
+            version=__version__,
+            date=str(date.today()),
+            machine=_machine(json.loads((run / "environment.json").read_text())),
+            rounds=_read_rounds(run / "metrics.csv"),
+            summary={**kept, **sums},
+        )
+
+    @classmethod
+    def read(cls, file: Path) -> "Outcome":
+        """Read what :meth:`write` has written.
+
+        Raises:
+            MosaicError: the file holds something else.
+        """
+        try:
+            return cls(**json.loads(file.read_text()))
+        except (ValueError, TypeError) as error:
+            raise MosaicError(f"{file} holds no outcome of a run: move it away; its run is then done again") from error
+
+    def write(self, file: Path) -> None:
+        """Write the outcome, aside and renamed."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".tmp")
+        aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        aside.replace(file)
+
+    @property
+    def last(self) -> float | None:
+        """Accuracy of the global model after the last round."""
+        return self.summary.get("test_accuracy")
+
+    @property
+    def own(self) -> float | None:
+        """Mean accuracy of the clients' own models, by images, where there is no global model."""
+        return self.summary.get("own_test_accuracy")
+
+    @property
+    def chosen(self) -> float | None:
+        """Accuracy after the round that the clients' validation images like best, the first among equals."""
+        judged = [row for row in self.rounds if row.get("validation_accuracy") is not None]
+        best = max(judged, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
+        return None if best is None else best.get("test_accuracy")
+
+    @property
+    def worst_client(self) -> float | None:
+        """Validation accuracy of the worst client with enough images, after the last round."""
+        return self.rounds[-1].get("worst_validation_accuracy")
+
+    def updates(self, network: str) -> int:
+        """Return how often ``local`` models, the ``student`` or ``generator``s were updated."""
+        return int(self.summary["updates"].get(network, 0))
+
+
+def check_same_request(outcome: Outcome, request: RunRequest, file: Path) -> None:
+    """Refuse an outcome of something else.
+
+    Raises:
+        MosaicError: the outcome belongs to another request.
+    """
+    asked = json.loads(json.dumps(request.content(), default=str))
+    if outcome.request != asked:
+        changed = ", ".join(sorted(_differences(outcome.request, asked)))
+        raise MosaicError(
+            f"{file} is the outcome of another request; different: {changed}: choose another --output, or move the "
+            "file away, and its run is done again"
+        )
+
+
+def _differences(before: Any, now: Any, place: str = "") -> set[str]:
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        keys = {*before, *now}
+        return set().union(*(_differences(before.get(key), now.get(key), f"{place}.{key}") for key in keys))
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        return set().union(*(_differences(*pair, f"{place}") for pair in zip(before, now, strict=True)))
+    return set() if before == now else {place.strip(".") or "everything"}
+
+
+def _machine(environment: Mapping[str, Any]) -> str:
+    gpus = ", ".join(environment["gpus"]) or "no GPU"
+    return f"{environment['cpu_count']} CPU cores ({environment['processor']}), {gpus}"
+
+
+def _read_rounds(metrics: Path) -> list[dict[str, float | None]]:
+    rounds: list[dict[str, float | None]] = []
+    total = 0.0
+    with metrics.open(newline="") as file:
+        for row in csv.DictReader(file):
+            total += float(row["bytes_down"]) + float(row["bytes_up"])
+            measured = {key: _number(row[key]) for key in _PER_ROUND if key in row}
+            rounds.append({"round": float(row["round"]), **measured, "bytes": total})
+    return rounds
+
+
+def _number(text: str) -> float | None:
+    """Read a number; nothing and nan mean that none was measured."""
+    value = float(text) if text else float("nan")
+    return value if value == value else None

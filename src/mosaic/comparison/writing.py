@@ -1,0 +1,89 @@
+"""Write a comparison: one table in four forms, and accuracy against rounds and against traffic."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.runner import Failure
+from mosaic.comparison.table import FEWEST_FOR_A_TEST, Table, comparison_table
+from mosaic.figures import Band, bands
+
+_MEBIBYTE = 2**20
+COLUMNS = (
+    "Mean ± standard deviation over seeds, in per cent.",
+    "test accuracy: of the global model after the last round.",
+    "validated best: the same after the round that the clients' validation images like best.",
+    "clients' own models: test accuracy, mean by images, where there is no global model.",
+    "worst client: lowest accuracy of the model on one client's validation images, among clients with at least 20.",
+    f"p: paired two-sided t-test over seeds against the first row, from {FEWEST_FOR_A_TEST} seeds on, uncorrected.",
+)
+"""What the columns mean."""
+
+
+def write_comparison(
+    results: Sequence[Outcome | Failure], facts: Mapping[str, str], output: Path, console: Console
+) -> None:
+    """Print the table and write it, with plots where a run has come to an end.
+
+    Args:
+        results: of all runs.
+        facts: what the runs have in common, in words.
+        output: folder to write into.
+        console: where to print.
+    """
+    table = comparison_table(results)
+    outcomes = [result for result in results if isinstance(result, Outcome)]
+    told = [f"{key}: {value}" for key, value in (*facts.items(), *_measured(outcomes))]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "comparison.md").write_text(_page(table, told))
+    (output / "comparison.csv").write_text(comma_separated(table))
+    (output / "comparison.tex").write_text(latex(table))
+    for name, against in (("rounds", "round"), ("traffic", "bytes")):
+        drawn = _bands(outcomes, against)
+        if drawn:
+            label = "communication round" if against == "round" else "MiB sent and received"
+            bands(drawn, x_label=label, y_label="test accuracy, %").savefig(output / f"{name}.png")
+    for part in table.parted():
+        console.print()
+        console.print(terminal(part))
+    for line in (*table.notes, "", *COLUMNS, "", *told, f"written to {output}"):
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
+    """Say when, where and how long."""
+    if not outcomes:
+        return []
+    days = sorted({outcome.date for outcome in outcomes})
+    minutes = sum(outcome.summary["seconds"] for outcome in outcomes) / 60
+    machines = "; ".join(sorted({outcome.machine for outcome in outcomes}))
+    return [
+        ("measured", f"{' to '.join(dict.fromkeys([days[0], days[-1]]))} on {machines}, {minutes:.0f} minutes in all")
+    ]
+
+
+def _page(table: Table, told: Sequence[str]) -> str:
+    lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
+    return "\n\n".join([*map(markdown, table.parted()), lines]) + "\n"
+
+
+def _bands(outcomes: Sequence[Outcome], against: str) -> dict[str, Band]:
+    """Return a mean curve and its spread over seeds for each algorithm with a global model."""
+    drawn = {}
+    for name in dict.fromkeys(outcome.algorithm for outcome in outcomes):
+        found = [outcome for outcome in outcomes if outcome.algorithm == name]
+        rounds = min(len(outcome.rounds) for outcome in found)
+        curves = [[row.get("test_accuracy") for row in outcome.rounds[:rounds]] for outcome in found]
+        if any(value is None for curve in curves for value in curve):
+            continue
+        scale = 1 / _MEBIBYTE if against == "bytes" else 1.0
+        places = np.array([[row[against] for row in outcome.rounds[:rounds]] for outcome in found], dtype=float).mean(0)
+        heights = 100 * np.array(curves, dtype=float)
+        drawn[name] = Band(
+            scale * places, heights.mean(0), heights.std(0, ddof=1) if len(found) > 1 else 0 * heights[0]
+        )
+    return drawn

@@ -1,0 +1,140 @@
+"""``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mosaic.algorithms import Algorithm
+from mosaic.data import FederatedDataModule
+from mosaic.errors import MosaicError
+from mosaic.federation.checkpoint import check_checkpoint
+from mosaic.federation.executors import ClientExecutor
+from mosaic.federation.federation import Federation, Job
+from mosaic.federation.progress import first_rank
+from mosaic.model_pool import ClientModels
+from mosaic.phases import PhaseRunner, expected_warnings
+from mosaic.report.summary import print_summary
+from mosaic.tasks.global_classifier import GlobalClassifier
+
+
+class MosaicParser(LightningArgumentParser):
+    """Raises on a bad request instead of printing usage and leaving, so that the command says it in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"exit_on_error": False, **kwargs})
+
+
+class MosaicCLI(LightningCLI):
+    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add algorithm, executor and federation beside model, data and trainer."""
+        parser.add_subclass_arguments(Algorithm, "algorithm")
+        parser.add_subclass_arguments(ClientExecutor, "executor")
+        parser.add_class_arguments(Federation, "federation")
+        parser.add_class_arguments(ClientModels, "clients")
+        parser.set_defaults(
+            {
+                "algorithm": {"class_path": "mosaic.algorithms.Mosaic"},
+                "executor": {"class_path": "mosaic.federation.executors.SerialExecutor"},
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
+        self.config = parser.parse_args(args)
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
+        command = self.config.subcommand
+        if command == "fit":
+            return
+        ckpt_path = self.config[command].get("ckpt_path")
+        if ckpt_path is None:
+            raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
+        check_checkpoint(ckpt_path)
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
+
+        LightningCLI looks up ``fit`` on what is returned here, and then calls ours: the class will do.
+        """
+        if self.subcommand == "fit":
+            return cast(Trainer, Trainer)
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Run the federation that the configuration describes and print its summary."""
+        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
+        federation: Federation = self._get(self.config_init, "federation")
+        datamodule.setup("fit")
+        clients: ClientModels = self._get(self.config_init, "clients")
+        blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
+        job = Job(
+            algorithm=self._get(self.config_init, "algorithm"),
+            executor=self._get(self.config_init, "executor"),
+            data=datamodule,
+            pool=clients.pool(blueprint, datamodule.num_clients, seed),
+            optimizer=model.optimizer,
+            phases=PhaseRunner(config["trainer"]),
+            seed=seed,
+            config=config,
+        )
+        run = federation.fit(job, ckpt_path)
+        if run.is_dir() and first_rank():
+            print_summary(run)
+
+    def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
+        """Predict the test images and write guesses and probabilities beside the checkpoint.
+
+        Raises:
+            MosaicError: several devices would each see a part of the images.
+        """
+        if self.trainer.world_size > 1:
+            raise MosaicError(
+                f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
+            )
+        batches = self.trainer.predict(model, datamodule=datamodule, **options)
+        path = Path(options["ckpt_path"]).with_name("predictions.csv")
+        names = datamodule.images.class_names
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "guess", *names])
+            for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
+                writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+        print(f"Predictions of the test images: {path}")
+
+
+def run(args: Sequence[str] | None) -> None:
+    """Carry out one of Lightning's subcommands.
+
+    Args:
+        args: arguments with the subcommand first; those of the process when not given.
+
+    Raises:
+        MosaicError: the request cannot be carried out; jsonargparse wraps it where a class may be one of several.
+    """
+    with expected_warnings():
+        MosaicCLI(
+            GlobalClassifier,
+            FederatedDataModule,
+            args=None if args is None else list(args),
+            parser_class=MosaicParser,
+            seed_everything_default=0,
+            trainer_defaults={"logger": False},
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )

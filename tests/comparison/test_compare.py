@@ -1,0 +1,175 @@
+"""``mosaic compare`` from end to end, on tiny runs."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mosaic.cli import main
+from mosaic.comparison import runner
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.request import RunRequest
+from tests.runs import DIGITS
+
+TINY = {
+    "data": {"partition": {"init_args": {"num_clients": 3, "alpha": 1.0}}},
+    "federation": {"schedule": {"collaborative_rounds": 2, "fine_tune_rounds": 0, "local_steps": 2}},
+}
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("overlay") / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+def compare(output: Path, tiny: Path, *more: str) -> list[dict[str, str]]:
+    """Compare FedAvg with FedProx on two seeds; return the rows of the table."""
+    given = ["--algorithms", "fedavg,fedprox", "--seeds", "0,1", "--overlay", str(tiny), "--output", str(output)]
+    main(["compare", str(DIGITS), *given, *more])
+    with (output / "comparison.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
+    output = tmp_path_factory.mktemp("compare") / "output"
+    compare(output, tiny)
+    return output
+
+
+def test_it_leaves_tables_plots_and_outcomes(compared: Path) -> None:
+    files = {path.name for path in compared.iterdir()}
+    tables = {"comparison.md", "comparison.csv", "comparison.tex"}
+    assert files == {*tables, "rounds.png", "traffic.png", "outcomes", "runs"}
+    assert len(list((compared / "outcomes").iterdir())) == 4
+
+
+def test_its_figures_are_those_of_the_runs(compared: Path) -> None:
+    with (compared / "comparison.csv").open(newline="") as file:
+        rows = {row["algorithm"]: row for row in csv.DictReader(file)}
+    shares = [summary(compared, "fedprox", seed)["test_accuracy"] for seed in (0, 1)]
+    assert float(rows["fedprox"]["test accuracy"]) == pytest.approx(50 * sum(shares), abs=0.005)
+    assert float(rows["fedavg"]["local steps"]) == 3 * 2 * 2
+    assert float(rows["fedavg"]["seeds"]) == 2
+
+
+def summary(output: Path, algorithm: str, seed: int) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads((output / "runs" / algorithm / f"seed{seed}" / "summary.json").read_text())
+    return facts
+
+
+def test_all_runs_share_everything_but_the_algorithm(compared: Path) -> None:
+    def config(algorithm: str) -> dict[str, Any]:
+        read: dict[str, Any] = yaml.safe_load((compared / "runs" / algorithm / "seed1" / "config.yaml").read_text())
+        read.pop("algorithm")
+        read["federation"].pop("run_dir")
+        return read
+
+    assert config("fedavg") == config("fedprox")
+    assert config("fedavg")["seed_everything"] == config("fedavg")["data"]["seed"] == 1
+
+
+def test_what_is_there_is_not_run_again(
+    compared: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Outcomes are enough: the runs themselves may be gone."""
+    shutil.copytree(compared / "outcomes", tmp_path / "again" / "outcomes")
+    monkeypatch.setattr(runner, "run_one", lambda *_: pytest.fail("a finished run was run again"))
+    rows = compare(tmp_path / "again", tiny)
+    assert [row["algorithm"] for row in rows] == ["fedavg", "fedprox"]
+    assert (tmp_path / "again" / "comparison.csv").read_text() == (compared / "comparison.csv").read_text()
+
+
+def test_an_interrupted_comparison_goes_on(
+    compared: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished, asked = runner.run_one, []
+
+    def stop_at_the_third(request: RunRequest, runs: Path) -> Outcome | runner.Failure:
+        asked.append(request.name)
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return finished(request, runs)
+
+    monkeypatch.setattr(runner, "run_one", stop_at_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        compare(tmp_path / "output", tiny)
+    rows = compare(tmp_path / "output", tiny)
+    assert asked == [*(f"fedavg-seed{seed}" for seed in (0, 1)), *["fedprox-seed0"] * 2, "fedprox-seed1"]
+    with (compared / "comparison.csv").open(newline="") as file:
+        expected = list(csv.DictReader(file))
+    without_time = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
+    assert without_time == [{key: value for key, value in row.items() if key != "seconds"} for row in expected]
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(compared: Path, tiny: Path, tmp_path: Path) -> None:
+    run = tmp_path / "output" / "runs" / "fedavg" / "seed0"
+    shutil.copytree(compared / "runs" / "fedavg" / "seed0", run)
+    (run / "summary.json").unlink()
+    shutil.rmtree(run / "rounds" / "0002")
+    compare(tmp_path / "output", tiny, "--algorithms", "fedavg", "--seeds", "0")
+    left = sorted(path.name for path in (run / "rounds").iterdir())
+    assert left == ["0001", "0002"]
+    ours, theirs = summary(tmp_path / "output", "fedavg", 0), summary(compared, "fedavg", 0)
+    assert ours["test_accuracy"] == theirs["test_accuracy"]
+    assert ours["updates"] == theirs["updates"]
+
+
+def test_processes_side_by_side_give_the_same_figures(compared: Path, tiny: Path, tmp_path: Path) -> None:
+    compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg")
+    for seed in (0, 1):
+        ours, theirs = summary(tmp_path / "output", "fedavg", seed), summary(compared, "fedavg", seed)
+        assert ours["test_accuracy"] == theirs["test_accuracy"]
+
+
+def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pool = tmp_path / "pool.yaml"
+    pool.write_text(yaml.safe_dump({"clients": {"levels": [1.0, 0.5]}}))
+    more = ("--algorithms", "prototype_head,fedavg", "--seeds", "0", "--overlay", f"{tiny},{pool}")
+    rows = compare(tmp_path / "output", tiny, *more)
+    assert "PrototypeHead cannot work with sub-models of different widths" in rows[0]["note"]
+    assert float(rows[1]["test accuracy"]) > 0
+    assert "failed on seed 0" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "output" / "outcomes").iterdir()] == ["fedavg-seed0.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--algorithms", "fedfoo"], "there is no fedfoo"),
+        (["--seeds", "0,x"], "--seeds: expected whole numbers"),
+        (["--seeds", "0,0"], "--seeds: expected different values"),
+        (["--processes", "0"], "--processes: expected 1 or more, got 0"),
+        (["--student_updates", "-1"], "--student_updates: expected 0 or more, got -1"),
+        (["--overlay", "nowhere.yaml"], "nowhere.yaml: expected a configuration"),
+    ],
+)
+def test_a_bad_request_is_one_line_and_nothing_is_run(
+    more: list[str], message: str, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare(tmp_path / "output", tiny, *more)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
+
+
+def test_an_outcome_of_another_request_is_refused(
+    compared: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(compared / "outcomes", tmp_path / "outcomes")
+    before = (tmp_path / "outcomes" / "fedavg-seed0.json").read_text()
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"data": {"batch_size": 16}}))
+    with pytest.raises(SystemExit):
+        compare(tmp_path, tiny, "--overlay", f"{tiny},{other}")
+    assert "is the outcome of another request" in capsys.readouterr().err
+    assert (tmp_path / "outcomes" / "fedavg-seed0.json").read_text() == before

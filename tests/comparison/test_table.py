@@ -1,0 +1,132 @@
+"""Figures over seeds, and what they are worth."""
+
+import csv
+import io
+import math
+import statistics
+from typing import Any
+
+import pytest
+
+from mosaic.comparison.formats import comma_separated, latex, markdown
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.runner import Failure
+from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
+
+
+def outcome(algorithm: str, seed: int, last: float | None, rounds: Any = (), **summary: Any) -> Outcome:
+    measured = [
+        {"round": i + 1.0, "test_accuracy": test, "validation_accuracy": seen, "bytes": 0.0}
+        for i, (test, seen) in enumerate(rounds or [(last, 0.5)])
+    ]
+    facts = {"test_accuracy": last, "stages": {}, "distilled": False, "updates": {"local": 10}}
+    sums = {"bytes_up": 2**20, "bytes_down": 2**21, "seconds": 3.0}
+    return Outcome(algorithm, seed, {}, "0", "2026-01-01", "here", measured, {**facts, **sums, **summary})
+
+
+def cell(table: Table, algorithm: str, column: str) -> str:
+    row = next(row for row in table.rows if row.algorithm == algorithm)
+    return row.cells[table.columns.index(column) - 1]
+
+
+def test_mean_and_standard_deviation_over_seeds() -> None:
+    table = comparison_table([outcome("a", 0, 0.9), outcome("a", 1, 0.8), outcome("b", 0, 0.7)])
+    assert cell(table, "a", "test accuracy") == f"85.00 ± {statistics.stdev([90, 80]):.2f}"
+    assert cell(table, "b", "test accuracy") == "70.00"
+    assert (cell(table, "a", "seeds"), cell(table, "b", "seeds")) == ("2", "1")
+    assert (cell(table, "a", "MiB up"), cell(table, "a", "MiB down"), cell(table, "a", "seconds")) == (
+        "1.0",
+        "2.0",
+        "3",
+    )
+
+
+def test_the_validated_best_round_is_chosen_without_the_test_split() -> None:
+    rounds = [(0.5, 0.6), (0.7, 0.9), (0.99, 0.8), (0.2, 0.9)]
+    assert cell(comparison_table([outcome("a", 0, 0.2, rounds)]), "a", "validated best") == "70.00"
+
+
+def test_rounds_without_validation_are_not_chosen() -> None:
+    rounds = [(0.5, None), (0.7, 0.1), (0.9, None)]
+    assert cell(comparison_table([outcome("a", 0, 0.9, rounds)]), "a", "validated best") == "70.00"
+
+
+def test_who_has_no_global_model_gets_a_dash_and_a_column_of_its_own() -> None:
+    table = comparison_table([outcome("a", 0, 0.9), outcome("local", 0, None, own_test_accuracy=0.4)])
+    assert cell(table, "local", "test accuracy") == cell(table, "a", "clients' own models") == "-"
+    assert cell(table, "local", "clients' own models") == "40.00"
+    assert "clients' own models" not in comparison_table([outcome("a", 0, 0.9)]).columns
+
+
+def test_a_difference_is_tested_from_five_seeds_on_and_over_common_ones() -> None:
+    ours, theirs = [0.91, 0.92, 0.95, 0.90, 0.93], [0.90, 0.90, 0.92, 0.89, 0.93]
+    results = [outcome("a", seed, share) for seed, share in enumerate(ours)]
+    others = [outcome("b", seed, share) for seed, share in enumerate(theirs)]
+    table = comparison_table([*results, *others, outcome("b", 77, 0.1)])
+    differences = [100 * (b - a) for a, b in zip(ours, theirs, strict=True)]
+    t = statistics.fmean(differences) / (statistics.stdev(differences) / math.sqrt(5))
+    assert float(cell(table, "b", "p")) == pytest.approx(two_sided_with_four_degrees(t), rel=0.01)
+    assert cell(table, "a", "p") == "-"
+    assert cell(comparison_table([*results[:4], *others[:4]]), "b", "p") == "-"
+
+
+def two_sided_with_four_degrees(t: float) -> float:
+    """Student's distribution with four degrees of freedom has a closed form."""
+    x = t / math.sqrt(4 + t * t)
+    return 1 - abs(1.5 * x - 0.5 * x**3)
+
+
+def test_pairs_count_and_not_groups() -> None:
+    first, second = [0.1, 0.5, 0.9, 0.3, 0.7], [0.11, 0.52, 0.93, 0.31, 0.72]
+    assert paired_p_value(first, second) < 0.02
+    assert paired_p_value(first, second) == pytest.approx(paired_p_value(second, first))
+
+
+def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
+    refused = outcome("m", 1, 0.9, stages={"student": 0.5})
+    accepted = outcome("m", 0, 0.9, stages={"student": 0.5}, distilled=True)
+    table = comparison_table([accepted, refused, Failure("f", 0, "no pool"), Failure("f", 2, "no pool")])
+    assert table.notes == ["m: the clients refused the student on seed 1", "f: failed on seed 0, 2: no pool"]
+    assert set(table.rows[1].cells) == {"-"}
+
+
+def test_other_local_steps_are_told() -> None:
+    table = comparison_table([outcome("a", 0, 0.9), outcome("b", 0, 0.9, updates={"local": 11})])
+    assert table.notes == ["b: other local steps than the first row"]
+
+
+TABLE = Table(
+    ("algorithm", "test accuracy", "p", "MiB up"),
+    (Row("a_b & 50 %", ("85.00 ± 7.07", "0.01", "1,024.0"), "it | said"), Row("c|d", ("-", "-", "2.0"), "")),
+)
+
+
+def test_csv_has_numbers_that_a_program_can_read() -> None:
+    rows = list(csv.DictReader(io.StringIO(comma_separated(TABLE))))
+    assert float(rows[0]["test accuracy"]) == 85
+    assert float(rows[0]["test accuracy, standard deviation"]) == 7.07
+    assert float(rows[0]["MiB up"]) == 1024
+    assert rows[0]["note"] == "it | said"
+    assert rows[1]["test accuracy"] == ""
+    assert "p, standard deviation" not in rows[0]
+
+
+def test_latex_escapes_what_latex_would_read() -> None:
+    text = latex(TABLE)
+    assert r"a\_b \& 50 \% & 85.00 $\pm$ 7.07" in text
+    assert text.count(r"\\") == 3, "one head and two rows"
+    assert r"\begin{tabular}{lrrr}" in text
+
+
+def test_markdown_keeps_its_columns() -> None:
+    lines = markdown(TABLE).splitlines()
+    assert len(lines) == 4
+    assert r"| c\|d |" in lines[3]
+
+
+def test_the_two_parts_together_are_the_whole() -> None:
+    reached, took = TABLE.parted()
+    assert reached.columns == ("algorithm", "test accuracy", "p")
+    assert took.columns == ("algorithm", "MiB up")
+    assert [row.cells for row in took.rows] == [("1,024.0",), ("2.0",)]
+    assert [r.cells + t.cells for r, t in zip(reached.rows, took.rows, strict=True)] == [r.cells for r in TABLE.rows]
