@@ -7,7 +7,7 @@ RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench ablation clean
+.PHONY: help install demo test test-slow check format bench ablation results clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -44,6 +44,10 @@ bench: $(STAMP)  ## measure what the phase runner costs beside a bare loop
 ablation: $(STAMP)  ## run what docs/ablation.md reports and is not there yet: hours on two cores, needs MOSAIC_DATA
 	$(BIN)/python benchmarks/ablation.py run
 	$(BIN)/python benchmarks/ablation.py table
+
+results: $(STAMP)  ## run every algorithm as docs/results.md reports, what is not there yet: hours, needs MOSAIC_DATA
+	$(BIN)/python benchmarks/results.py run
+	$(BIN)/python benchmarks/results.py table
 
 clean:  ## remove the environment and caches; runs are kept
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist

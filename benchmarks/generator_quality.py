@@ -28,12 +28,12 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mosaic.algorithms import Mosaic
 from mosaic.batches import ShuffledBatches
-from mosaic.lightning_cli import MosaicCLI, MosaicParser
 from mosaic.client.generator_quality import class_coverage
 from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.federation.run_directory import RunDirectory
 from mosaic.federation.snapshots import Snapshot, find_snapshot
+from mosaic.lightning_cli import MosaicCLI, MosaicParser
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import predict, to_pixels
