@@ -187,3 +187,48 @@ def test_configured_objects_are_built_inside_out() -> None:
 def test_what_is_no_object_is_left_as_it_is() -> None:
     assert instantiate({"a": [1, "b"]}) == {"a": [1, "b"]}
     assert instantiate(None) is None
+
+
+class Convolves(Task):
+    """Two networks, one of them with convolutions, that note how their weights lay while they were trained."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.net, self.guide = nn.Conv2d(3, 4, 3), nn.Linear(4, 1)
+        self.last: list[bool] = []
+
+    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
+        self.last.append(self.net.weight.is_contiguous(memory_format=torch.channels_last))
+        return self.guide(self.net(batch[0][:, None, None, None].expand(-1, 3, 5, 5)).mean((2, 3))).mean()
+
+    def configure_optimizers(self) -> SGD:
+        return SGD(self.parameters(), lr=0.1)
+
+
+def test_channels_lie_last_during_a_phase_and_no_longer() -> None:
+    task, plain = Convolves(), Convolves()
+    plain.load_state_dict(task.state_dict())
+    PhaseRunner(CPU, channels_last=True).run(task, numbers(2), seed=0)
+    PhaseRunner(CPU).run(plain, numbers(2), seed=0)
+    assert (task.last, plain.last) == ([True] * 2, [False] * 2)
+    assert task.net.weight.is_contiguous()
+    torch.testing.assert_close(task.net.weight, plain.net.weight)
+
+
+def test_every_network_of_a_phase_is_compiled_where_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a backend that changes nothing: what a compiler makes of a network is PyTorch's affair."""
+    compiled: list[type] = []
+
+    def compile_without_change(module: nn.Module) -> None:
+        compiled.append(type(module))
+        original(module, backend="eager")
+
+    original = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", compile_without_change)
+    task, plain = Convolves(), Convolves()
+    plain.load_state_dict(task.state_dict())
+    PhaseRunner(CPU, compile=True).run(task, numbers(2), seed=0)
+    PhaseRunner(CPU).run(plain, numbers(2), seed=0)
+    assert compiled == [nn.Conv2d, nn.Linear]
+    torch.testing.assert_close(task.net.weight, plain.net.weight)
+    assert set(task.state_dict()) == set(plain.state_dict())

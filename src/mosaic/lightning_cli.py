@@ -88,7 +88,7 @@ class MosaicCLI(LightningCLI):
             data=datamodule,
             pool=clients.pool(blueprint, datamodule.num_clients, seed),
             optimizer=model.optimizer,
-            phases=PhaseRunner(config["trainer"]),
+            phases=PhaseRunner(config["trainer"], model.channels_last, model.compiles),
             seed=seed,
             config=config,
         )

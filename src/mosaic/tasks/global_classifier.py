@@ -30,11 +30,22 @@ class GlobalClassifier(LightningModule):
         net: makes the network from image shape and number of classes.
         optimizer: makes the optimiser of local training; its rate comes from the schedule (released: SGD without
             momentum, weight decay 1e-4).
+        channels_last: whether every phase of ``fit`` keeps images and convolutions with the channels last in memory,
+            which tensor cores like best.
+        compile: whether every phase of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
+            long.
     """
 
-    def __init__(self, net: ClassifierFactory = SmallCNN, optimizer: OptimizerFactory = SGD) -> None:
+    def __init__(
+        self,
+        net: ClassifierFactory = SmallCNN,
+        optimizer: OptimizerFactory = SGD,
+        channels_last: bool = False,
+        compile: bool = False,
+    ) -> None:
         super().__init__()
         self.factory, self.optimizer = net, optimizer
+        self.channels_last, self.compiles = channels_last, compile
         self.net: nn.Module | None = None
 
     def setup(self, stage: str) -> None:
