@@ -1,5 +1,6 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
+import gc
 import importlib
 import logging
 import warnings
@@ -136,6 +137,9 @@ class PhaseRunner:
             trainer.fit(task, train_dataloaders=batches)
         synchronise(task)
         task.trainer = None
+        del trainer
+        if gc.get_freeze_count():
+            gc.collect()
         return task.recorded()
 
     @contextmanager
@@ -160,6 +164,22 @@ class PhaseRunner:
             return Trainer(**{**settings, **_QUIET})
         except (MisconfigurationException, ValueError) as error:
             raise MosaicError(f"trainer: Lightning refuses these settings: {error}") from error
+
+
+@contextmanager
+def prompt_release() -> Iterator[None]:
+    """Free a phase's networks as soon as it ends.
+
+    Trainers are full of cycles, which Python's collector alone can free, and which it lets pile up: a hundred clients'
+    networks, on GPUs too. Inside this block it runs after every phase, and looks only at what has come since the block
+    began, so that it takes less than a millisecond.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _spawns(strategy: Any) -> bool:

@@ -12,8 +12,10 @@ from mosaic.nets import Blueprint, FirstChannels, SmallCNN
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
 from mosaic.priors import label_prior
+from mosaic.server import experts
 from mosaic.server.aggregation import average, weighted_mean
-from mosaic.server.experts import ExpertBuilder, class_experts, client_experts, first_of_equal_rows, holdings
+from mosaic.server.experts import ExpertBuilder, ExpertPool, client_experts, first_of_equal_rows, holdings
+from mosaic.server.gathering import ClassMeans
 from tests.runs import LinearNet, same_models
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
@@ -31,7 +33,18 @@ def upload(blueprint: Blueprint) -> Upload:
 
 def builder(blueprint: Blueprint, heads_only: bool = False, pooled: bool = False) -> ExpertBuilder:
     """Of three clients with the global network, whose average is like none of their models."""
-    return ExpertBuilder(same_models(blueprint, 3), 1, blueprint.initial(99), heads_only, pooled)
+    return ExpertBuilder(same_models(blueprint, 3), blueprint.initial(99), heads_only, pooled)
+
+
+def class_experts(
+    uploads: list[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
+) -> ExpertPool:
+    """Experts of averages that were folded as the uploads arrived, in round 2, and of nothing else of them."""
+    statistics = tuple(f"{layer}.running_" for layer in build.pool.blueprint.batch_norms) if build.pooled else ()
+    means = ClassMeans(build.pool, 2, build.pool.blueprint.initial(7), build.heads_only, statistics, most)
+    passed = list(means.watch(uploads))
+    assert all(one is other for one, other in zip(passed, uploads, strict=True))
+    return experts.class_experts(means, build, epsilon)
 
 
 def same_bits(net: nn.Module, state: StateDict) -> bool:
@@ -236,10 +249,23 @@ def test_pooling_changes_variances_alone_and_only_upwards(wandering: Upload, blu
         assert all((change > 0).all() for change in changes.values())
 
 
-def test_the_builder_averages_like_weights_unless_told_otherwise(wandering: Upload, blueprint: Blueprint) -> None:
-    uploads = wandering([[1, 1, 1], [1, 1, 1], [1, 1, 1]])
+def test_uploads_are_averaged_like_weights_unless_told_otherwise(wandering: Upload, blueprint: Blueprint) -> None:
+    uploads = wandering([[2, 1, 1], [0, 1, 1], [5, 1, 3]])
     expected = weighted_mean([reply.model for reply in uploads], [2, 0, 5])
-    assert same_bits(builder(blueprint).of_average(uploads, torch.tensor([2, 0, 5])), expected)
+    assert same_bits(class_experts(uploads, builder(blueprint), 0.01).models[0], expected)
+
+
+@pytest.mark.parametrize(("keep", "left"), [((), 0), (("head.",), 2), (("",), 24)], ids=["nothing", "heads", "all"])
+def test_only_what_is_wanted_stays_of_an_upload(
+    keep: tuple[str, ...], left: int, upload: Upload, blueprint: Blueprint
+) -> None:
+    means = ClassMeans(same_models(blueprint, 2), 1, blueprint.initial(7), heads_only=False, keep=keep)
+    uploads = upload([[4, 0, 1], [1, 5, 0]])
+    for _ in means.watch(uploads):
+        pass
+    assert [len(reply.model) for reply in means.uploads] == [left, left]
+    assert [reply.client for reply in means.uploads] == [0, 1]
+    assert means.class_counts.tolist() == [[4, 0, 1], [1, 5, 0]]
 
 
 def test_heads_have_no_statistics_to_pool(wandering: Upload, blueprint: Blueprint) -> None:
@@ -287,7 +313,7 @@ def narrow_uploads(pool: ModelPool, counts: list[list[int]]) -> list[TrainReply]
 
 
 def of_pool(pool: ModelPool, model: StateDict) -> ExpertBuilder:
-    return ExpertBuilder(pool, 2, model, heads_only=False)
+    return ExpertBuilder(pool, model, heads_only=False)
 
 
 def test_sub_models_are_experts_as_they_are(blueprint: Blueprint, random: torch.Generator) -> None:

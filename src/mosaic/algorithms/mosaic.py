@@ -19,6 +19,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import ExpertBuilder, ExpertPool, ExpertStatistics, class_experts, client_experts
+from mosaic.server.gathering import ClassMeans, KeptUploads
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratorMixture, ask_teacher, load_generators
 from mosaic.server.state import ServerState
@@ -121,14 +122,15 @@ class Mosaic(Algorithm):
             tuned = self._averaged(cohort.train(state.model, returned=state.returned), state, context)
             return self._guard(state, tuned, cohort, context)
         fresh = self._without_generator(state, context)
-        uploads = list(cohort.train(state.model, fresh, state.returned))
-        state = self._averaged(uploads, state, context)
+        gathered = self._gather(state.model, context)
+        state = self._averaged(gathered.watch(cohort.train(state.model, fresh, state.returned)), state, context)
+        uploads = gathered.uploads
         state = self._collect_generators(state, fresh, cohort, context)
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
             return state
-        experts = self._form_experts(state.model, uploads, images, context)
+        experts = self._form_experts(state.model, gathered, images, context)
         teacher = self._form_teacher(state.model, experts, uploads, images, cohort, context)
         self._show(images, context)
         student = self._distil(state.model, teacher, images, context)
@@ -186,17 +188,30 @@ class Mosaic(Algorithm):
         images_without_label = self.gate.space == "images" and not self.program.generation.conditional
         return self.gate.kind == "owner" or (self.gate.trained and images_without_label)
 
+    def _gather(self, sent: StateDict, context: RoundContext) -> KeptUploads | ClassMeans:
+        """Decide what becomes of uploads: experts that are averages need not hold the clients' models."""
+        if self.experts == "clients":
+            return KeptUploads()
+        keep: tuple[str, ...] = ()
+        if self.expert_statistics == "pooled":
+            keep = tuple(f"{layer}.running_" for layer in context.blueprint.batch_norms)
+        if self._owners_judge:
+            keep = ("",)
+        most = DRY_RUN_EXPERTS if context.phases.dry_run else None
+        return ClassMeans(context.pool, context.plan.round, sent, self.gate.space == "features", keep, most)
+
     def _form_experts(
-        self, model: StateDict, uploads: list[TrainReply], images: GeneratorMixture, context: RoundContext
+        self, model: StateDict, gathered: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
     ) -> ExpertPool:
         """Turn the clients' models into experts and show who knows what."""
-        form = class_experts if self.experts == "class_average" else client_experts
-        most = DRY_RUN_EXPERTS if context.phases.dry_run else None
         with context.measure("experts"):
-            heads_only = self.gate.space == "features"
-            pooled = self.expert_statistics == "pooled"
-            build = ExpertBuilder(context.pool, context.plan.round, model, heads_only, pooled)
-            experts = form(uploads, build, self.program.prior_epsilon, most)
+            heads_only, pooled = self.gate.space == "features", self.expert_statistics == "pooled"
+            build, epsilon = ExpertBuilder(context.pool, model, heads_only, pooled), self.program.prior_epsilon
+            if isinstance(gathered, ClassMeans):
+                experts = class_experts(gathered, build, epsilon)
+            else:
+                most = DRY_RUN_EXPERTS if context.phases.dry_run else None
+                experts = client_experts(gathered.uploads, build, epsilon, most)
             if self.expert_statistics == "recalibrated":
                 source = images.draw(RECALIBRATION_IMAGES, context.generator_for("experts/images"))
                 for expert in experts.models:

@@ -104,13 +104,17 @@ class CoordinateMean:
                 self._sums[name][block] += tensor.double() * own
                 self._weights[name][block] += own
 
-    def result(self) -> StateDict:
-        """Return the mean in the models' own types."""
+    def result(self, otherwise: StateDict | None = None) -> StateDict:
+        """Return the mean in the models' own types.
+
+        Args:
+            otherwise: values of coordinates that nobody holds, where they were not known from the start.
+        """
         return {
             name: torch.where(self._weights[name] > 0, self._sums[name] / self._weights[name], tensor).to(tensor.dtype)
             if tensor.is_floating_point()
             else torch.maximum(self._sums[name], tensor)
-            for name, tensor in self._otherwise.items()
+            for name, tensor in (otherwise or self._otherwise).items()
         }
 
 

@@ -11,7 +11,8 @@ from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
 from mosaic.priors import label_prior
-from mosaic.server.aggregation import CoordinateMean, pooled_variance, weighted_mean
+from mosaic.server.aggregation import pooled_variance
+from mosaic.server.gathering import ClassMeans
 
 ExpertStatistics = Literal["average", "pooled", "recalibrated"]
 
@@ -22,7 +23,6 @@ class ExpertBuilder:
 
     Attributes:
         pool: which client runs which model.
-        round: communication round of the uploads.
         model: the averaged model, for coordinates of an average that nobody holds.
         heads_only: whether bodies are left out, so that they are neither averaged nor held.
         pooled: whether the BatchNorm variances of an average are those of all its clients' images taken together;
@@ -30,7 +30,6 @@ class ExpertBuilder:
     """
 
     pool: ModelPool
-    round: int
     model: StateDict
     heads_only: bool
     pooled: bool = False
@@ -41,22 +40,14 @@ class ExpertBuilder:
             return self.pool.of(upload.client).build(upload.model)
         return self._head(upload.model)
 
-    def of_average(self, uploads: Sequence[TrainReply], weights: Tensor) -> nn.Module:
-        """Return the expert that is the average of several clients' models with these weights, shape ``(N,)``."""
-        if self.pool.kind == "widths":
-            return self.pool.blueprint.build(self._average_parts(uploads, weights))
-        mean = weighted_mean([self._select(upload.model) for upload in uploads], weights.tolist())
+    def of_class(self, means: ClassMeans, label: int, weights: Tensor) -> nn.Module:
+        """Return the expert that is the average for one class; ``weights`` are those of the uploads, shape ``(N,)``."""
+        mean = means.of_class(label, self.model)
         if self.heads_only:
             return self._head(mean)
         if self.pooled:
-            mean |= self._pooled_variances(uploads, weights)
+            mean |= self._pooled_variances(means.uploads, weights)
         return self.pool.blueprint.build(mean)
-
-    def _average_parts(self, uploads: Sequence[TrainReply], weights: Tensor) -> StateDict:
-        mean = CoordinateMean(self.model)
-        for upload, weight in zip(uploads, weights.tolist(), strict=True):
-            mean.add(upload.model, self.pool.places(upload.client, self.round), weight)
-        return mean.result()
 
     def _pooled_variances(self, uploads: Sequence[TrainReply], weights: Tensor) -> StateDict:
         variances = {}
@@ -66,9 +57,6 @@ class ExpertBuilder:
             )
             variances[f"{layer}.running_var"] = pooled_variance(mean, variance, weights)
         return variances
-
-    def _select(self, model: StateDict) -> StateDict:
-        return {name: tensor for name, tensor in model.items() if name.startswith("head.") or not self.heads_only}
 
     @staticmethod
     def _head(model: StateDict) -> nn.Module:
@@ -131,27 +119,24 @@ def holdings(class_counts: Tensor) -> Tensor:
     return (counts / counts.sum(1, keepdim=True)).float()
 
 
-def class_experts(
-    uploads: Sequence[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
-) -> ExpertPool:
-    """Average the clients' models once for each class, weighted by who holds it (the paper's experts).
+def class_experts(means: ClassMeans, build: ExpertBuilder, epsilon: float) -> ExpertPool:
+    """Take the average of the clients' models for each class as experts, weighted by who holds it (the paper's).
 
     Classes that are spread alike share one expert, so that it is evaluated once. The prior of an average is the
-    average of the priors.
+    average of the priors. Where only the first classes have averages, the last of these speaks for all that are left.
 
     Args:
-        uploads: the clients' models with their label counts.
+        means: the averages.
         build: makes the experts.
         epsilon: images of every class that a client is credited with.
-        most: keep only the first so many experts; the last of them then speaks for all classes that are left.
     """
-    class_counts = torch.stack([upload.class_counts for upload in uploads])
+    class_counts = means.class_counts
     weights = holdings(class_counts)
     firsts, expert_of_class = first_of_equal_rows(weights)
-    firsts = firsts[:most]
+    firsts = [label for label in firsts if means.most is None or label < means.most]
     expert_of_class = expert_of_class.clamp(max=len(firsts) - 1)
     counts = torch.where(class_counts.sum(0) > 0, class_counts, class_counts.sum(1, keepdim=True))
-    experts = [build.of_average(uploads, counts[:, label]) for label in firsts]
+    experts = [build.of_class(means, label, counts[:, label]) for label in firsts]
     authority = torch.nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
     names = [f"class {label}" for label in firsts]
     rows = weights[firsts]
@@ -161,7 +146,14 @@ def class_experts(
 def client_experts(
     uploads: Sequence[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
 ) -> ExpertPool:
-    """Take the clients' models themselves as experts; the arguments are those of :func:`class_experts`."""
+    """Take the clients' models themselves as experts.
+
+    Args:
+        uploads: the clients' models with their label counts.
+        build: makes the experts.
+        epsilon: images of every class that a client is credited with.
+        most: keep only the first so many experts.
+    """
     uploads = uploads[:most]
     class_counts = torch.stack([upload.class_counts for upload in uploads])
     experts = [build.of_client(upload) for upload in uploads]
