@@ -1,0 +1,190 @@
+"""Take a run's model elsewhere: as plain weights, as ONNX, or as a program of ``torch.export``."""
+
+import importlib
+import importlib.util
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+from mosaic.errors import MosaicError
+
+if TYPE_CHECKING:
+    from mosaic.nets.classifier import Classifier
+
+Format = Literal["safetensors", "onnx", "torch"]
+_SUFFIX: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
+_INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with trained weights, in eval mode, and what a reader of its file must know.
+
+    Attributes:
+        net: takes pixels in ``[0, 1]``.
+        facts: class names, image shape, network and its arguments, each as text.
+    """
+
+    net: "Classifier"
+    facts: dict[str, str]
+
+
+def export(source: Path, format: Format = "safetensors", output: Path | None = None) -> Path:
+    """Write a trained model with its normalisation and class names.
+
+    Args:
+        source: folder of a run, or a .ckpt file in it, such as clients/03.ckpt where clients keep models of their own.
+        format: safetensors holds weights, onnx and torch hold programs that need no mosaic.
+        output: file to write; beside the checkpoint when not given.
+
+    Returns:
+        The written file.
+
+    Raises:
+        MosaicError: there is no such model, the file exists, or a package is missing.
+    """
+    checkpoint = find_checkpoint(source)
+    output = output or checkpoint.with_suffix(_SUFFIX[format])
+    if output.exists():
+        raise MosaicError(f"{output} exists and is never overwritten: choose another --output, or move it away")
+    write = {"safetensors": _write_safetensors, "onnx": _write_onnx, "torch": _write_program}[format]
+    if format == "onnx":
+        _check_onnx()
+    model = load_model(checkpoint)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    aside = output.with_name(f"{output.name}.tmp")
+    try:
+        write(model, aside)
+        aside.replace(output)
+    finally:
+        aside.unlink(missing_ok=True)
+    return output
+
+
+def find_checkpoint(source: Path) -> Path:
+    """Return the checkpoint that is meant.
+
+    Raises:
+        MosaicError: there is none.
+    """
+    if source.is_file():
+        return source
+    if (source / "global.ckpt").is_file():
+        return source / "global.ckpt"
+    own = sorted((source / "clients").glob("*.ckpt"))
+    if own:
+        raise MosaicError(
+            f"{source} has no global model, since its clients keep models of their own: choose one of {len(own)}, for "
+            f"example {own[0]}"
+        )
+    raise MosaicError(f"{source}: expected the folder of a finished run, with a global.ckpt, or a .ckpt file")
+
+
+def load_model(checkpoint: Path) -> TrainedModel:
+    """Build the network that the run's ``config.yaml`` names and load the checkpoint into it.
+
+    Raises:
+        MosaicError: checkpoint or configuration cannot be read, or do not fit each other.
+    """
+    import torch
+
+    from mosaic.federation.checkpoint import check_checkpoint
+
+    check_checkpoint(str(checkpoint))
+    content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    shape, names = tuple(content["mosaic"]["image_shape"]), content["mosaic"]["class_names"]
+    class_path, init_args = _network(checkpoint)
+    try:
+        net = _class(class_path)(shape, len(names), **init_args)
+        net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()})
+    except (TypeError, RuntimeError) as error:
+        raise MosaicError(f"{checkpoint} does not fit model.net ({class_path}) of its run: {error}") from error
+    facts = {
+        "class_names": json.dumps(list(names)),
+        "image_shape": json.dumps(list(shape)),
+        "network": class_path,
+        "init_args": json.dumps(init_args),
+        "input": _INPUT,
+    }
+    return TrainedModel(net.eval(), facts)
+
+
+def load_safetensors(file: Path) -> TrainedModel:
+    """Read back what :func:`export` has written as safetensors."""
+    from safetensors import safe_open
+    from safetensors.torch import load_file
+
+    with safe_open(file, "pt") as content:
+        facts = dict(content.metadata())
+    shape, classes = tuple(json.loads(facts["image_shape"])), len(json.loads(facts["class_names"]))
+    net = _class(facts["network"])(shape, classes, **json.loads(facts["init_args"]))
+    net.load_state_dict(load_file(file))
+    return TrainedModel(net.eval(), facts)
+
+
+def _network(checkpoint: Path) -> tuple[str, dict[str, Any]]:
+    """Return class path and arguments of the run's network."""
+    for folder in list(checkpoint.resolve().parents)[:2]:
+        if (folder / "config.yaml").is_file():
+            net = yaml.safe_load((folder / "config.yaml").read_text())["model"]["net"]
+            if isinstance(net, str):
+                return net, {}
+            return net["class_path"], dict(net.get("init_args") or {})
+    raise MosaicError(f"{checkpoint}: expected the config.yaml of its run beside it, which says what network it is of")
+
+
+def _class(path: str) -> Callable[..., "Classifier"]:
+    module, _, name = path.rpartition(".")
+    found: Callable[..., Classifier] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def _write_safetensors(model: TrainedModel, file: Path) -> None:
+    from safetensors.torch import save
+
+    file.write_bytes(save({name: t.contiguous() for name, t in model.net.state_dict().items()}, model.facts))
+
+
+def _write_program(model: TrainedModel, file: Path) -> None:
+    import torch
+
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.export.export(model.net, (_example(model),), dynamic_shapes=(batch,))
+    with file.open("wb") as stream:
+        torch.export.save(program, stream, extra_files={"mosaic.json": json.dumps(model.facts)})
+
+
+def _write_onnx(model: TrainedModel, file: Path) -> None:
+    import onnx
+    import torch
+
+    batch = {0: torch.export.Dim("batch", min=1)}
+    program = torch.onnx.export(
+        model.net,
+        (_example(model),),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=(batch,),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None, "the exporter returns a program where it is given no file"
+    proto = program.model_proto
+    onnx.helper.set_model_props(proto, model.facts)
+    onnx.save(proto, file)
+
+
+def _example(model: TrainedModel) -> Any:
+    import torch
+
+    return torch.rand(2, *json.loads(model.facts["image_shape"]))
+
+
+def _check_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise MosaicError(f"--format onnx needs {' and '.join(missing)}: pip install 'mosaic[onnx]'")

@@ -1,0 +1,78 @@
+"""Curves over rounds as inline SVG, whose colours follow the page."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+
+HEIGHT = 260
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] = (), width: int = 720) -> str:
+    """Draw curves over rounds, with a legend.
+
+    Args:
+        curves: points by name, in order of x.
+        unit: what runs upwards.
+        marked: places along x with a line of their own: the rounds in which the server distilled.
+        width: of the drawing's own coordinates; a narrow one has larger words where it fills the same space.
+
+    Returns:
+        An ``svg`` element; empty text where there is nothing to draw.
+    """
+    curves = {name: points for name, points in curves.items() if points}
+    if not curves:
+        return ""
+    xs = [x for points in curves.values() for x, _ in points]
+    ys = [y for points in curves.values() for _, y in points]
+    ticks = nice_ticks(min(ys), max(ys))
+    x_span, y_span = (min(xs), max(max(xs), min(xs) + 1)), (ticks[0], ticks[-1])
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        across = (x - x_span[0]) / (x_span[1] - x_span[0])
+        up = (y - y_span[0]) / (y_span[1] - y_span[0])
+        return _LEFT + across * (width - _LEFT - _RIGHT), HEIGHT - _BOTTOM - up * (HEIGHT - _TOP - _BOTTOM)
+
+    parts = []
+    for tick in ticks:
+        _, y = place(x_span[0], tick)
+        parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    for tick in nice_ticks(*x_span, most=8):
+        if x_span[0] <= tick <= x_span[1] and tick == int(tick):
+            x, _ = place(tick, y_span[0])
+            parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
+    for mark in marked:
+        x, _ = place(mark, y_span[0])
+        parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{HEIGHT - _BOTTOM}"/>')
+    for number, points in enumerate(curves.values()):
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in (place(*point) for point in points))
+        parts.append(f'<polyline class="curve c{number}" points="{path}"/>')
+        if len(points) == 1:
+            x, y = place(*points[0])
+            parts.append(f'<circle class="dot c{number}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
+    legend = "".join(f'<span class="key c{n}">{escape(name)}</span>' for n, name in enumerate(curves))
+    label = escape(f"{unit} over rounds: {', '.join(curves)}")
+    return (
+        f'<div class="legend">{legend}</div>'
+        f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}'
+        f'<text x="{width - _RIGHT}" y="{HEIGHT - 2}" text-anchor="end">round</text></svg>'
+    )
+
+
+def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Return round numbers from at or below ``low`` to at or above ``high``, at most about ``most`` of them.
+
+    >>> nice_ticks(12, 97)
+    [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
+    >>> nice_ticks(3, 3)[:2]
+    [3.0, 3.2]
+    """
+    from math import ceil, floor, log10
+
+    span = high - low or 1.0
+    raw = span / (most - 1)
+    power = 10.0 ** floor(log10(raw))
+    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
+    first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
+    return [round(step * tick, 10) for tick in range(first, max(last, first + 1) + 1)]

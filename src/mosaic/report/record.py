@@ -1,0 +1,85 @@
+"""Read what a run has left in its folder, finished or not."""
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mosaic.errors import MosaicError
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Everything that a report tells of.
+
+    Attributes:
+        name: of the run's folder.
+        config: the run's configuration as text.
+        settings: the same as plain values.
+        environment: versions, hardware, commit.
+        rounds: one row per round; a figure that was not measured is nothing.
+        summary: final figures; empty where the run has not come to an end.
+        pictures: PNG files by their name in TensorBoard, the last of each.
+    """
+
+    name: str
+    config: str
+    settings: dict[str, Any]
+    environment: dict[str, Any]
+    rounds: list[dict[str, float | None]]
+    summary: dict[str, Any]
+    pictures: dict[str, bytes]
+
+
+def read_run(run: Path) -> RunRecord:
+    """Read a run's folder.
+
+    Raises:
+        MosaicError: the folder holds no run.
+    """
+    if not (run / "config.yaml").is_file():
+        raise MosaicError(
+            f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
+        )
+    config = (run / "config.yaml").read_text()
+    summary = run / "summary.json"
+    return RunRecord(
+        name=run.resolve().name,
+        config=config,
+        settings=yaml.safe_load(config),
+        environment=json.loads((run / "environment.json").read_text()),
+        rounds=_read_rounds(run / "metrics.csv"),
+        summary=json.loads(summary.read_text()) if summary.is_file() else {},
+        pictures=_read_pictures(run / "tensorboard"),
+    )
+
+
+def _read_rounds(file: Path) -> list[dict[str, float | None]]:
+    if not file.is_file():
+        return []
+    with file.open(newline="") as content:
+        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(content)]
+
+
+def _number(text: str) -> float | None:
+    """Read a number or a truth; nothing and nan mean that nothing was measured."""
+    if text in ("True", "False"):
+        return float(text == "True")
+    value = float(text) if text else float("nan")
+    return value if value == value else None
+
+
+def _read_pictures(folder: Path) -> dict[str, bytes]:
+    """Take the pictures out of TensorBoard's event files; a resumed run has several."""
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]
+
+    found: dict[str, bytes] = {}
+    for file in sorted(folder.glob("events.*")):
+        for event in EventFileLoader(str(file)).Load():
+            for value in event.summary.value:
+                if value.metadata.plugin_data.plugin_name == "images":
+                    found[value.tag] = value.tensor.string_val[2]  # after width and height
+    return found

@@ -1,0 +1,165 @@
+"""The page about a run: self-contained, complete, and sensible for runs of every kind."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+from mosaic.cli import main
+from mosaic.errors import MosaicError
+from mosaic.report.chart import line_chart, nice_ticks
+from mosaic.report.html import report
+from mosaic.report.record import read_run
+from tests.runs import fit_other, tiny_fit
+
+
+class Outline(HTMLParser):
+    """What is on a page: headings, pictures, whatever it would load, and whether its tags are closed in order."""
+
+    VOID = frozenset({"meta", "img"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.headings: list[str] = []
+        self.pictures: list[str] = []
+        self.loads: list[str] = []
+        self.open: list[str] = []
+        self.words = ""
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        facts = dict(attributes)
+        if tag == "img":
+            self.pictures.append(facts["alt"] or "")
+        self.loads += [value for key, value in attributes if key in ("src", "href") and value]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        """Elements of a drawing that close themselves."""
+
+    def handle_data(self, data: str) -> None:
+        self.words += f" {data}"
+        if self.open and self.open[-1] in ("h1", "h2"):
+            self.headings.append(data)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "run"
+    main(tiny_fit(path))
+    return path
+
+
+def outline_of(run: Path, output: Path) -> Outline:
+    page = report(run, output).read_text()
+    found = Outline(page)
+    assert found.open == []
+    assert all(address.startswith("data:image/png;base64,") for address in found.loads), "nothing comes from elsewhere"
+    assert not re.search(r"@import|url\(|<script|<link", page)
+    return found
+
+
+def test_a_run_is_told_from_end_to_end(run: Path, tmp_path: Path) -> None:
+    page = outline_of(run, tmp_path / "page.html")
+    assert page.headings == [
+        *("Mosaic", "Accuracy over rounds", "What each stage reaches", "Who holds what", "Generators"),
+        *("Who speaks for which class", "Confusion", "What it took", "Configuration", "Environment"),
+    ]
+    assert [f"client {client}" for client in range(4)] == [name for name in page.pictures if name.startswith("client")]
+    summary = read_run(run).summary
+    assert f"{100 * summary['test_accuracy']:.2f} %" in page.words
+    assert f"{100 * summary['stages']['gated teacher']:.2f} %" in page.words
+    assert "class_path: mosaic.algorithms.Mosaic" in page.words
+
+
+def test_a_run_without_generators_leaves_their_parts_out(tmp_path: Path) -> None:
+    page = outline_of(fit_other(tmp_path / "run", "FedAvg"), tmp_path / "page.html")
+    assert page.headings[0] == "FedAvg"
+    assert not {"Generators", "What each stage reaches", "Who speaks for which class"} & set(page.headings)
+    assert {"Accuracy over rounds", "Confusion", "What it took"} <= set(page.headings)
+
+
+def test_a_run_without_global_model_shows_a_dash_or_the_clients_own(run: Path, tmp_path: Path) -> None:
+    record = read_run(run)
+    shutil.copytree(run, tmp_path / "run")
+    summary = (run / "summary.json").read_text()
+    figure = f'"test_accuracy": {record.summary["test_accuracy"]!r}'
+    assert figure in summary
+    (tmp_path / "run" / "summary.json").write_text(summary.replace(figure, '"test_accuracy": null'))
+    assert "- test accuracy of the global model" in squeezed(outline_of(tmp_path / "run", tmp_path / "a.html"))
+    own = '"test_accuracy": null, "own_test_accuracy": 0.4321'
+    text = re.sub(r'"own_test_accuracy": null,?', "", summary).replace(figure, own)
+    (tmp_path / "run" / "summary.json").write_text(text)
+    assert "43.21 % test accuracy of the clients' own" in squeezed(outline_of(tmp_path / "run", tmp_path / "b.html"))
+
+
+def squeezed(page: Outline) -> str:
+    return " ".join(page.words.split())
+
+
+def test_an_unfinished_run_says_so(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "summary.json").unlink()
+    page = outline_of(tmp_path / "run", tmp_path / "page.html")
+    assert "This run has not come to an end." in page.words
+    (tmp_path / "run" / "metrics.csv").unlink()
+    assert "No round has been finished." in outline_of(tmp_path / "run", tmp_path / "page.html").words
+
+
+def test_names_from_the_run_are_text_and_not_markup(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "<b>run & co"
+    shutil.copytree(run, folder)
+    page = report(folder, tmp_path / "page.html").read_text()
+    assert "<b>run" not in page
+    assert "&lt;b&gt;run &amp; co" in page
+
+
+def test_the_command_replaces_its_own_report_and_nothing_else(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for _ in range(2):
+        main(["report", str(run)])
+        assert capsys.readouterr().out == f"Report: {run / 'report.html'}\n"
+    mine = tmp_path / "mine.html"
+    mine.write_text("<p>mine</p>")
+    with pytest.raises(SystemExit) as stop:
+        main(["report", str(run), "--output", str(mine)])
+    assert stop.value.code == 2
+    assert "exists and is no report of mosaic: choose another --output" in capsys.readouterr().err
+    assert mine.read_text() == "<p>mine</p>"
+
+
+def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(MosaicError, match=r"holds no run \(config\.yaml is missing\)"):
+        report(tmp_path)
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (12, 97), (-3, 1e6), (0.0012, 0.0019), (5, 5), (0, 0), (0.1, 0.3)])
+def test_ticks_are_few_round_and_enclose_the_curve(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert 2 <= len(ticks) <= 8
+    assert ticks[0] <= low
+    assert ticks[-1] >= high
+    steps = {round(b - a, 9) for a, b in pairwise(ticks)}
+    assert len(steps) == 1
+    assert f"{steps.pop():e}"[0] in "125"
+
+
+def test_a_chart_keeps_its_points_inside_and_in_order() -> None:
+    svg = line_chart({"a": [(1, 10.0), (2, 90.0), (3, 50.0)], "b": []}, "%", marked=[2], width=500)
+    (points,) = re.findall(r'points="([^"]+)"', svg)
+    places = [tuple(map(float, point.split(","))) for point in points.split()]
+    assert all(0 <= x <= 500 and 0 <= y <= 260 for x, y in places)
+    assert [x for x, _ in places] == sorted(x for x, _ in places)
+    lowest, highest, middle = (y for _, y in places)
+    assert highest < middle < lowest, "upwards is towards zero"
+    assert svg.count('class="mark"') == 1
+    assert line_chart({"b": []}, "%") == ""

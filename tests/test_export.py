@@ -1,0 +1,144 @@
+"""Every exported form gives the logits of the run's own model, for any number of images."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from mosaic.cli import main
+from mosaic.errors import MosaicError
+from mosaic.export import export, load_model, load_safetensors
+from mosaic.nets import SmallCNN
+from tests.runs import final_model, fit_other
+
+CLOSE = {"rtol": 1e-4, "atol": 1e-5}
+"""Other programs sum in another order."""
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit_other(tmp_path_factory.mktemp("export") / "run", "FedAvg")
+
+
+@pytest.fixture(scope="module", params=[1, 7])
+def images(request: pytest.FixtureRequest) -> Tensor:
+    return torch.rand(request.param, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def logits(run: Path, images: Tensor) -> Tensor:
+    """What the network of the run says, built here without the code under test."""
+    net = SmallCNN((1, 8, 8), 10, width=16)
+    net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in final_model(run).items()})
+    with torch.no_grad():
+        answer: Tensor = net.eval()(images)
+    return answer
+
+
+def test_safetensors_come_back_bit_for_bit(run: Path, images: Tensor, logits: Tensor, tmp_path: Path) -> None:
+    model = load_safetensors(export(run, "safetensors", tmp_path / "m.safetensors"))
+    with torch.no_grad():
+        assert torch.equal(model.net(images), logits)
+    assert json.loads(model.facts["class_names"]) == list("0123456789")
+
+
+def test_a_program_needs_no_mosaic(run: Path, images: Tensor, logits: Tensor, tmp_path: Path) -> None:
+    file = export(run, "torch", tmp_path / "m.pt2")
+    torch.save(images, tmp_path / "images.pt")
+    program = """
+import json, sys, torch
+facts = {"mosaic.json": ""}
+net = torch.export.load(sys.argv[1], extra_files=facts).module()
+torch.save(net(torch.load(sys.argv[2])).detach(), sys.argv[3])
+print(json.loads(json.loads(facts["mosaic.json"])["class_names"])[-1], "mosaic" in sys.modules)
+"""
+    paths = [str(path) for path in (file, tmp_path / "images.pt", tmp_path / "logits.pt")]
+    done = subprocess.run([sys.executable, "-c", program, *paths], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["9", "False"]
+    torch.testing.assert_close(torch.load(tmp_path / "logits.pt"), logits, **CLOSE)
+
+
+def test_onnx_runs_elsewhere(run: Path, images: Tensor, logits: Tensor, tmp_path: Path) -> None:
+    runtime = pytest.importorskip("onnxruntime", reason="pip install 'mosaic[onnx]'")
+    pytest.importorskip("onnxscript", reason="pip install 'mosaic[onnx]'")
+    session = runtime.InferenceSession(export(run, "onnx", tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
+    (answer,) = session.run(["logits"], {"images": images.numpy()})
+    torch.testing.assert_close(torch.from_numpy(answer), logits, **CLOSE)
+    facts = session.get_modelmeta().custom_metadata_map
+    assert json.loads(facts["class_names"]) == list("0123456789")
+    assert json.loads(facts["image_shape"]) == [1, 8, 8]
+
+
+def test_onnx_says_what_to_install(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(MosaicError, match=r"needs onnx and onnxscript: pip install 'mosaic\[onnx\]'"):
+        export(run, "onnx", tmp_path / "m.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_writes_beside_the_checkpoint_and_never_overwrites(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["export", str(run)])
+    file = run / "global.safetensors"
+    assert capsys.readouterr().out == f"Exported: {file}\n"
+    before = file.read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        main(["export", str(run)])
+    assert stop.value.code == 2
+    assert "never overwritten: choose another --output" in capsys.readouterr().err
+    assert file.read_bytes() == before
+
+
+def test_a_checkpoint_in_a_folder_of_its_run_is_enough(run: Path, tmp_path: Path) -> None:
+    own = tmp_path / "run" / "clients" / "03.ckpt"
+    own.parent.mkdir(parents=True)
+    own.write_bytes((run / "global.ckpt").read_bytes())
+    (tmp_path / "run" / "config.yaml").write_text((run / "config.yaml").read_text())
+    with pytest.raises(MosaicError, match=r"no global model.*choose one of 1, for example .*03\.ckpt"):
+        export(tmp_path / "run")
+    assert export(own) == own.with_suffix(".safetensors")
+
+
+def test_a_network_may_be_named_by_its_class_alone(run: Path, logits: Tensor, images: Tensor, tmp_path: Path) -> None:
+    """Sixteen channels are the default, and those of the run."""
+    of_another_network(run, tmp_path, "mosaic.nets.SmallCNN")
+    with torch.no_grad():
+        assert torch.equal(load_model(tmp_path / "global.ckpt").net(images), logits)
+
+
+def test_a_checkpoint_of_another_network_is_refused(run: Path, tmp_path: Path) -> None:
+    of_another_network(run, tmp_path, "mosaic.nets.MLP")
+    with pytest.raises(MosaicError, match=r"does not fit model\.net \(mosaic\.nets\.MLP\) of its run"):
+        load_model(tmp_path / "global.ckpt")
+
+
+def of_another_network(run: Path, folder: Path, network: str) -> None:
+    """Put the run's checkpoint beside a configuration that names this network."""
+    (folder / "global.ckpt").write_bytes((run / "global.ckpt").read_bytes())
+    (folder / "config.yaml").write_text(yaml.safe_dump({"model": {"net": network}}))
+
+
+@pytest.mark.parametrize(
+    ("left", "message"),
+    [
+        ([], "expected the folder of a finished run"),
+        (["global.ckpt"], "expected the config.yaml of its run beside it"),
+    ],
+)
+def test_what_is_missing_is_said(left: list[str], message: str, run: Path, tmp_path: Path) -> None:
+    for name in left:
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    with pytest.raises(MosaicError, match=message):
+        export(tmp_path)
+
+
+def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
+    with pytest.raises(MosaicError, match="not a readable checkpoint"):
+        export(tmp_path / "x.ckpt")
