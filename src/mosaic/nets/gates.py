@@ -13,6 +13,24 @@ class MeanGate(nn.Module):
         return mean.log_softmax(-1)
 
 
+class WeightedLogits(nn.Module):
+    """Sum the experts' logits, each with its weight.
+
+    Args:
+        weights: of the experts, shape ``(E,)``; ``1 / E`` for each gives the mean of the logits.
+    """
+
+    weights: Tensor
+
+    def __init__(self, weights: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weights", weights)
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        """Map ``(B, E, C)`` logits to ``(B, C)``."""
+        return torch.einsum("bec,e->bc", expert_logits, self.weights)
+
+
 class PriorGate(nn.Module):
     """Weigh, for each class, the experts that hold it, after taking out how often they expect it. Nothing is trained.
 

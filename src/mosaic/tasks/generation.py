@@ -1,7 +1,6 @@
 """Train a generator of one client's images, guided by the client's own classifier (METHOD section 2)."""
 
 import copy
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -16,7 +15,7 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Discriminator, Generator, Initialization, Normalization
 from mosaic.nets.inference import to_pixels
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.base import Task
+from mosaic.tasks.manual import ManualTask, let_learn
 from mosaic.tasks.optimizers import adam
 
 Loss = Literal["bce", "hinge"]
@@ -108,7 +107,7 @@ class GenerationSettings:
         )
 
 
-class GenerationTask(Task):
+class GenerationTask(ManualTask):
     """A GAN on one client's images whose generator also listens to a classifier.
 
     Args:
@@ -123,33 +122,18 @@ class GenerationTask(Task):
         self, settings: GenerationSettings, guide: Classifier, class_prior: Tensor, num_images: int, seed: int
     ) -> None:
         super().__init__()
-        self.automatic_optimization = False
         self.settings = settings
         self.guide = copy.deepcopy(guide).eval().requires_grad_(False)
         self.generator = settings.build_generator(guide.image_shape, guide.num_classes)
         self.discriminator = settings.build_discriminator(guide.image_shape, guide.num_classes)
         self.average = MovingAverage(self.generator, settings.average_decay)
-        self._judging = list(self.discriminator.parameters())
+        self._judging = list(self.discriminator.parameters())  # found once: looking for them took a tenth of a step
         self.target: Tensor
         uniform = torch.full_like(class_prior, 1 / len(class_prior))
         self.register_buffer("target", class_prior if settings.diversity_target == "prior" else uniform)
         self._invert = settings.inversion_weight > 0 and num_images < settings.inversion_below
         self._seed = seed
         self._noise = torch.Generator()
-        self._clip: dict[str, Any] = {}
-
-    def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
-        """Allow for what manual optimisation with two optimisers forbids.
-
-        DistributedDataParallel sees each backward pass use half of the parameters; clipping and accumulation are
-        refused by Lightning, so this task clips by itself and does not accumulate.
-        """
-        settings = dict(template)
-        if data_parallel:
-            settings["strategy"] = _finding_unused(settings.get("strategy", "auto"))
-        self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
-        settings.pop("accumulate_grad_batches", None)
-        return settings
 
     def on_fit_start(self) -> None:
         """Keep the guide in eval mode, whatever the Trainer did, and give every rank its own noise."""
@@ -167,21 +151,16 @@ class GenerationTask(Task):
         rate, betas = self.settings.learning_rate, self.settings.betas
         return [adam(net.parameters(), rate, betas) for net in (self.discriminator, self.generator)]
 
-    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip where the user asked for it; here a gradient scaler has already taken its scale out."""
-        if self._clip.get("gradient_clip_val"):
-            self.clip_gradients(optimizer, **self._clip)
-
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
         """Update the discriminator, then the generator."""
         real, labels = batch
         noise = torch.randn(len(real), self.settings.latent_dim, generator=self._noise).to(real.device)
         fake = self.generator(noise, labels)
         optimize_discriminator, optimize_generator = cast(list[Any], self.optimizers())
-        self._descend(optimize_discriminator, self._discriminator_loss(real, fake.detach(), labels))
-        self._let_discriminator_learn(False)
-        self._descend(optimize_generator, self._generator_loss(fake, labels))
-        self._let_discriminator_learn(True)
+        self.descend(optimize_discriminator, self._discriminator_loss(real, fake.detach(), labels))
+        let_learn(self._judging, False)
+        self.descend(optimize_generator, self._generator_loss(fake, labels))
+        let_learn(self._judging, True)
         self.average.update(self.generator)
 
     def trained_generator(self) -> Generator:
@@ -219,22 +198,6 @@ class GenerationTask(Task):
             loss = loss + settings.inversion_weight * inversion
         return loss
 
-    def _let_discriminator_learn(self, learns: bool) -> None:
-        for parameter in self._judging:  # found once: looking for them took a tenth of a step
-            parameter.requires_grad = learns
-
-    def _descend(self, optimizer: Any, loss: Tensor) -> None:
-        optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
-
 
 _DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversarial.discriminator_hinge}
 _GENERATOR_LOSS = {"bce": adversarial.generator_bce, "hinge": adversarial.generator_hinge}
-
-
-def _finding_unused(strategy: Any) -> Any:
-    """Turn DDP into its variant that tolerates parameters without gradient."""
-    if isinstance(strategy, Mapping):
-        return {**strategy, "init_args": {**(strategy.get("init_args") or {}), "find_unused_parameters": True}}
-    return "ddp_find_unused_parameters_true"

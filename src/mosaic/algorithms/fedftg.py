@@ -1,0 +1,218 @@
+"""FedAvg whose averaged model the server tunes against a generator of hard images, without any real one."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.algorithms.fedavg import FedAvg
+from mosaic.client.objectives import CrossEntropy, LocalObjective
+from mosaic.errors import require_at_least_zero
+from mosaic.losses.fedftg import (
+    ensemble_cross_entropy,
+    similarity,
+    weighted_cross_entropy,
+    weighted_disagreement,
+)
+from mosaic.messages import StateDict, TrainReply
+from mosaic.nets.class_weighted import ClassWeightedEnsemble
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.dcgan import Generator
+from mosaic.nets.gates import MeanGate
+from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
+from mosaic.seeding import seeded
+from mosaic.server.acceptance import accepts
+from mosaic.server.aggregation import average
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.experts import holdings
+from mosaic.server.state import ServerState
+from mosaic.tasks.generator_distillation import (
+    DistillationObjective,
+    GeneratorDistillationSettings,
+    GeneratorDistillationTask,
+    Memory,
+    Turns,
+    Wishes,
+    draw_wishes,
+)
+
+LATEST = "generator.latest."
+"""Prefix of the generator's tensors in the server's state."""
+SHOWN_IMAGES = 64
+"""Samples of the generator in TensorBoard."""
+
+
+class FedFTG(FedAvg):
+    """FedAvg, then data-free distillation of the uploads into the average (Zhang et al., CVPR 2022, arXiv 2203.09249).
+
+    In every round the server draws labels as often as the clients hold them. A conditional generator, kept from round
+    to round, learns to make images that the clients recognise and the averaged model judges differently; the averaged
+    model follows the clients on these. Each client counts by its share of the images that have the wanted label.
+
+    **Deviation:** the generator ends in pixels of ``[0, 1]`` (released: tanh and BatchNorm without affine, which puts
+    images in the normalised range; normalisation lives inside our classifiers). **Deviation:** the clients' validation
+    images decide whether the distilled model replaces the average, the same rule for all methods here. **Deviation:**
+    learning rates do not decay over the rounds (released: by 0.998 each).
+
+    Args:
+        objective: what local training minimises.
+        student_updates: of the whole run, spread evenly over its rounds; 0 gives FedAvg exactly, and a round without
+            any is FedAvg's and trains no generator.
+        generator_updates: of the whole run, spread evenly over its rounds; clients take turns in judging.
+        tuning: how generator and student learn.
+        classification_weight: weight of the clients' cross-entropy in the generator's loss (released: 1).
+        diversity_weight: weight of the images' likeness in the generator's loss, before it is divided by the number of
+            clients (released: 1).
+        guarded: whether the clients' validation images may refuse the distilled model.
+
+    Raises:
+        MosaicError: a number of updates or a weight is negative.
+    """
+
+    def __init__(
+        self,
+        objective: LocalObjective = CrossEntropy(),
+        student_updates: int = 600,
+        generator_updates: int = 6000,
+        tuning: GeneratorDistillationSettings = GeneratorDistillationSettings(),
+        classification_weight: float = 1.0,
+        diversity_weight: float = 1.0,
+        guarded: bool = True,
+    ) -> None:
+        require_at_least_zero(
+            "algorithm",
+            student_updates=student_updates,
+            generator_updates=generator_updates,
+            classification_weight=classification_weight,
+            diversity_weight=diversity_weight,
+        )
+        super().__init__(objective)
+        self.student_updates, self.generator_updates = student_updates, generator_updates
+        self.tuning, self.guarded = tuning, guarded
+        self.classification_weight, self.diversity_weight = classification_weight, diversity_weight
+
+    def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+        """Run FedAvg's round, then distil the uploads into the average."""
+        uploads = list(cohort.train(state.model))
+        state = replace(state, model=average(uploads, state.model, context.pool, context.plan.round))
+        if not uploads or context.plan.share(self.student_updates) == 0:
+            return state
+        student = context.blueprint.build(state.model)
+        state = self._distil(student, uploads, state, context)
+        if not self.guarded or accepts(state.model, student.state_dict(), "student", cohort, context):
+            state = replace(state, model=student.state_dict())
+        return state
+
+    def _distil(
+        self, student: Classifier, uploads: list[TrainReply], state: ServerState, context: RoundContext
+    ) -> ServerState:
+        """Train generator and student in turns; return the state with the generator as it is now."""
+        class_counts = torch.stack([upload.class_counts for upload in uploads])
+        members = [context.pool.of(upload.client).build(upload.model) for upload in uploads]
+        generator, held = self._load_generator(state, context), class_counts.sum(0)
+        if context.plan.last:
+            context.observe(student, "global before distillation")
+            context.observe(MixtureOfExperts(ImageExperts(members), MeanGate()), "plain ensemble")
+        self._train(generator, student, ClassWeightedEnsemble(members, holdings(class_counts).T), held, state, context)
+        if context.plan.last:
+            context.observe(context.blueprint.build(student.state_dict()), "distilled model")  # measuring moves a net
+            self._show(generator, held, context)
+        return replace(state, tensors=self._remember(generator, state))
+
+    def _train(
+        self,
+        generator: Generator,
+        student: Classifier,
+        ensemble: ClassWeightedEnsemble,
+        held: Tensor,
+        state: ServerState,
+        context: RoundContext,
+    ) -> None:
+        phases, plan = context.phases, context.plan
+        settings = replace(self.tuning, batch_size=phases.limit_batch(self.tuning.batch_size))
+        turns = Turns(
+            phases.limit(plan.share(self.generator_updates)),
+            phases.limit(plan.share(self.student_updates)),
+            settings.iterations,
+        )
+        memory, seed = self._memory(state, context), context.seed_for("distillation")
+        task = GeneratorDistillationTask(generator, student, self._objective(ensemble), held, settings, seed, memory)
+        with context.measure("distillation"):
+            curves = phases.run(task, turns, seed)
+        context.count("generator", turns.generator_updates)
+        context.count("student", turns.student_updates)
+        for name, curve in curves.items():
+            context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
+
+    def _objective(self, ensemble: ClassWeightedEnsemble) -> DistillationObjective:
+        """Say what generator and student minimise."""
+        return FedFTGObjective(ensemble, self.classification_weight, self.diversity_weight)
+
+    def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:
+        """Return what else makes images for the student."""
+        return None
+
+    def _remember(self, generator: Generator, state: ServerState) -> StateDict:
+        """Return what to keep for the next round."""
+        return {**state.tensors, **{f"{LATEST}{name}": tensor for name, tensor in generator.state_dict().items()}}
+
+    def _load_generator(self, state: ServerState, context: RoundContext) -> Generator:
+        """Return the generator of the round before, or a fresh one."""
+        blueprint = context.blueprint
+        with seeded(context.seed_for("generator/init")):
+            generator = self.tuning.build_generator(blueprint.image_shape, blueprint.num_classes)
+        known = tensors_below(LATEST, state.tensors)
+        if known:
+            generator.load_state_dict(known)
+        return generator
+
+    @torch.no_grad()
+    def _show(self, generator: Generator, held: Tensor, context: RoundContext) -> None:
+        """Show samples, sorted by the label that was wanted."""
+        random = context.generator_for("samples")
+        noise, labels = draw_wishes(held, generator.latent_dim, SHOWN_IMAGES, random)
+        context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
+
+
+def tensors_below(prefix: str, tensors: StateDict) -> StateDict:
+    """Return the tensors whose names begin so, without the beginning."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+class FedFTGObjective(DistillationObjective):
+    """In every update of the generator one client judges, each in its turn; the student follows all of them.
+
+    Args:
+        ensemble: the clients' models with their class weights.
+        classification_weight: weight of the client's cross-entropy.
+        diversity_weight: weight of the images' likeness, before it is divided by the number of clients.
+    """
+
+    def __init__(self, ensemble: ClassWeightedEnsemble, classification_weight: float, diversity_weight: float) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.classification_weight, self.diversity_weight = classification_weight, diversity_weight
+
+    def generator_terms(self, images: Tensor, wishes: Wishes, student: nn.Module, update: int) -> dict[str, Tensor]:
+        """Return the likeness and, where the client knows any of the labels, how it and the student judge these."""
+        clients = len(self.ensemble.members)
+        terms = {"similarity": self.diversity_weight / clients * similarity(wishes.noise, images)}
+        client = update % clients
+        heard, weights = self.ensemble.heard(client, wishes.labels)
+        if len(heard) == 0:
+            return terms
+        judged, weights = images[heard], weights * len(heard) / len(images)  # the others count with weight 0
+        teacher_logits = self.ensemble.members[client](judged)
+        classification = weighted_cross_entropy(teacher_logits, wishes.labels[heard], weights)
+        return {
+            **terms,
+            "classification": self.classification_weight * classification,
+            "disagreement": -weighted_disagreement(student(judged), teacher_logits, weights),
+        }
+
+    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with the clients' weighted probabilities."""
+        with torch.no_grad():
+            probabilities = self.ensemble(images, labels, lambda each: each.softmax(-1))
+        return ensemble_cross_entropy(logits, probabilities)

@@ -1,0 +1,78 @@
+"""What images must be like from which an ensemble teaches a student (DENSE, Co-Boosting)."""
+
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def boundary_support(
+    student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, only_disagreeing: bool = True
+) -> Tensor:
+    """Divergence of the student from its teacher where the two choose different classes (Zhang et al. 2022).
+
+    ``mean over b of m_b t^2 KL(softmax(T_b / t) || softmax(S_b / t))``, with ``m_b`` 1 where the most likely classes
+    differ and 0 where they agree (DENSE, arXiv 2112.12371). A generator *subtracts* it, so that its images lie between
+    the decision boundaries of the two. Both logits keep their gradient to the image; ``m_b`` has none.
+
+    Args:
+        student_logits: S, shape ``(B, C)``.
+        teacher_logits: T, shape ``(B, C)``.
+        temperature: t, positive.
+        only_disagreeing: whether ``m_b`` is as above; otherwise it is 1 everywhere (Co-Boosting, arXiv 2402.15070).
+
+    Returns:
+        Scalar, at least 0 nats; the mean is over all B images, those that agree counting 0.
+
+    >>> import torch
+    >>> teacher = torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log()
+    >>> student = torch.tensor([[0.25, 0.75], [0.5, 0.5]]).log()
+    >>> boundary_support(student, teacher)  # half of 0.5 ln 3: the second image's classes agree
+    tensor(0.2747)
+    """
+    student = (student_logits / temperature).log_softmax(-1)
+    teacher = (teacher_logits / temperature).log_softmax(-1)
+    divergences = temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1)
+    if only_disagreeing:
+        divergences = divergences * (student_logits.argmax(-1) != teacher_logits.argmax(-1))
+    return divergences.mean()
+
+
+def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy in which an image counts the more, the less it is recognised (Co-Boosting, arXiv 2402.15070).
+
+    ``mean over b of (1 - p_b) CE_b``, where ``p_b`` is the probability of the image's label. The factor is a weight and
+    has no gradient.
+
+    Args:
+        logits: shape ``(B, C)``.
+        labels: shape ``(B,)``.
+
+    Returns:
+        Scalar, at least 0 and at most the plain cross-entropy.
+
+    >>> import torch
+    >>> hard_label_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))  # 0.5 ln 2
+    tensor(0.3466)
+    """
+    losses = F.cross_entropy(logits, labels, reduction="none")
+    return ((1 - (-losses.detach()).exp()) * losses).mean()
+
+
+def signed_step(values: Tensor, gradient: Tensor, size: float) -> Tensor:
+    """Move every value by the same amount along the sign of its gradient, and keep it in ``[0, 1]``.
+
+    Co-Boosting (arXiv 2402.15070) moves pixels up the student's divergence from its teacher, and the weights of an
+    ensemble down its cross-entropy.
+
+    Args:
+        values: in ``[0, 1]``, any shape.
+        gradient: of the same shape; where it is 0 nothing moves.
+        size: how far; negative goes down.
+
+    Returns:
+        Values in ``[0, 1]``, without gradient.
+
+    >>> import torch
+    >>> signed_step(torch.tensor([0.5, 0.5, 1.0]), torch.tensor([3.0, -0.1, 2.0]), 0.25)
+    tensor([0.7500, 0.2500, 1.0000])
+    """
+    return (values.detach() + size * gradient.sign()).clamp(0, 1)

@@ -1,0 +1,236 @@
+"""Make images that an ensemble recognises, and teach a student with them, turn by turn (DENSE, Co-Boosting)."""
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+from torch.optim import SGD, Optimizer
+
+from mosaic.batches import world_size
+from mosaic.losses.adversarial import inversion
+from mosaic.losses.distillation import knowledge_distillation
+from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, signed_step
+from mosaic.nets.batchnorm import batch_norm_inputs, held_statistics
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.dcgan import Generator
+from mosaic.nets.teacher import MixtureOfExperts
+from mosaic.seeding import seeded
+from mosaic.tasks.image_pool import ImagePool
+from mosaic.tasks.manual import ManualTask, let_learn
+from mosaic.tasks.optimizers import adam
+from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
+
+CURVES = ("generator", "statistics", "labels", "divergence")
+"""What is recorded of every synthesis: the loss of the images that were kept, and its terms before their weights."""
+
+
+class SynthesisPlan:
+    """How many student updates follow each synthesis: an even share of them all.
+
+    Args:
+        syntheses: how many there are.
+        student_updates: over all of them.
+
+    >>> list(SynthesisPlan(syntheses=4, student_updates=10))
+    [2, 3, 2, 3]
+    """
+
+    def __init__(self, syntheses: int, student_updates: int) -> None:
+        self.syntheses, self.student_updates = syntheses, student_updates
+
+    def __len__(self) -> int:
+        return self.syntheses
+
+    def __iter__(self) -> Iterator[int]:
+        due = [self.student_updates * turn // self.syntheses for turn in range(self.syntheses + 1)]
+        return (after - before for before, after in pairwise(due))
+
+
+class PoolSynthesisTask(ManualTask):
+    """Turns of one synthesis, whose images join a pool, and some student updates on the whole pool.
+
+    One batch of its loader is one turn and says how many student updates follow; the student's momentum lasts from turn
+    to turn. Under DDP every rank keeps the images that it made, and BatchNorm distances are those of its own share.
+
+    Args:
+        student: the classifier to train, in place.
+        ensemble: experts joined by :class:`~mosaic.nets.gates.WeightedLogits`; frozen but for these weights.
+        synthesis: how images are made.
+        learning: how the student learns.
+        reweighing: how the ensemble's weights move.
+        steps: generator updates of one synthesis (DENSE: 30).
+        syntheses: how many there will be.
+        seed: of generators, noise, labels and views.
+    """
+
+    def __init__(
+        self,
+        student: Classifier,
+        ensemble: MixtureOfExperts,
+        synthesis: SynthesisSettings,
+        learning: LearningSettings,
+        reweighing: ReweighingSettings,
+        steps: int,
+        syntheses: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.student, self.ensemble = student, ensemble.to(memory_format=torch.channels_last)  # faster on CPUs
+        self.synthesis, self.learning, self.reweighing = synthesis, learning, reweighing
+        self._steps, self._syntheses, self._seed = steps, syntheses, seed
+        self._student_parameters = list(student.parameters())
+        self.generator = self._fresh_generator(seed)
+        self._noise: tuple[nn.Parameter, ...] = ()  # not the module's own: DDP would make it the same on every rank
+        self._of_all_ranks, self._random = torch.Generator(), torch.Generator()
+
+    def on_fit_start(self) -> None:
+        """Keep the ensemble in eval mode, whatever the Trainer did, and make an empty pool."""
+        self.ensemble.eval()
+        self._of_all_ranks.manual_seed(self._seed)
+        self._random.manual_seed(self._seed + 1 + self.global_rank)
+        capacity = self._syntheses * _own_size(self.synthesis.batch_size)
+        self.pool = ImagePool(capacity, self.student.image_shape, self.student.num_classes, self.device)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return SGD for the student, and Adam for the generator with its noise."""
+        settings, size = self.learning, _own_size(self.synthesis.batch_size)
+        self._noise = (nn.Parameter(torch.zeros(size, self.synthesis.latent_dim, device=self.device)),)
+        return [
+            SGD(self._student_parameters, lr=settings.learning_rate, momentum=settings.momentum),
+            adam([*self.generator.parameters(), *self._noise], self.synthesis.learning_rate),
+        ]
+
+    def training_step(self, student_updates: int, batch_idx: int) -> None:
+        """Make images, move the ensemble's weights, let the student learn."""
+        images, labels = self._synthesise()
+        if self.reweighing.step:
+            self._reweigh(self._hardened(images), labels, self.reweighing.step * self.reweighing.decay**batch_idx)
+        kept = self.pool.append(images)
+        if self._answers_last:
+            self.pool.annotate(self._ask(kept))
+        for _ in range(student_updates):
+            self._teach()
+
+    @property
+    def _answers_last(self) -> bool:
+        """Whether the ensemble says the same of an image whenever it is drawn."""
+        return not (self.learning.view or self.learning.pixel_step or self.reweighing.step)
+
+    def _synthesise(self) -> tuple[Tensor, Tensor]:
+        """Train a fresh generator and its noise for some steps; return the images of the best one and their labels."""
+        optimizer = cast(list[Any], self.optimizers())[1]
+        labels = self._start_afresh(optimizer)
+        self.student.eval()
+        let_learn(self._student_parameters, False)
+        best: tuple[Tensor, Tensor] | None = None
+        for _ in range(self._steps):
+            images = self.generator(*self._noise)
+            losses = self._generator_losses(images, labels)
+            best = _better(best, images.detach(), losses.detach())
+            self.descend(optimizer, losses[0])
+        let_learn(self._student_parameters, True)
+        self.student.train()
+        assert best is not None
+        for name, value in zip(CURVES, best[1], strict=True):
+            self.record(name, value)
+        return best[0], labels
+
+    @torch.no_grad()
+    def _start_afresh(self, optimizer: Any) -> Tensor:
+        """Give the generator new weights, its noise new values and its optimiser a blank memory; draw labels."""
+        seed = int(torch.randint(2**62, (), generator=self._of_all_ranks))
+        self.generator.load_state_dict(self._fresh_generator(seed).state_dict())
+        optimizer.state.clear()
+        (noise,) = self._noise
+        noise.copy_(torch.randn(noise.shape, generator=self._random))
+        return torch.randint(self.student.num_classes, (len(noise),), generator=self._random).to(self.device)
+
+    def _fresh_generator(self, seed: int) -> Generator:
+        settings, student = self.synthesis, self.student
+        with seeded(seed):
+            return Generator(
+                student.image_shape,
+                student.num_classes,
+                settings.latent_dim,
+                settings.width,
+                initialization=settings.initialization,
+            )
+
+    def _generator_losses(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the generator's loss and its terms, shape ``(4,)``, as :data:`CURVES` names them."""
+        settings = self.synthesis
+        with batch_norm_inputs(self.ensemble.experts) as layers:
+            logits = self.ensemble(images)
+        statistics = divergence = torch.zeros((), device=images.device)
+        if settings.statistics_weight:
+            statistics = inversion(layers) / (len(self.weights) if settings.mean_statistics else 1)
+        if settings.divergence_weight:
+            divergence = boundary_support(
+                self.student(images), logits, settings.divergence_temperature, settings.only_disagreeing
+            )
+        recognised = (hard_label_cross_entropy if settings.hard_labels else F.cross_entropy)(logits, labels)
+        loss = settings.statistics_weight * statistics + settings.label_weight * recognised
+        return torch.stack([loss - settings.divergence_weight * divergence, statistics, recognised, divergence])
+
+    @property
+    def weights(self) -> Tensor:
+        """The experts' weights in the ensemble, shape ``(E,)``."""
+        return cast(Tensor, self.ensemble.gate.weights)
+
+    def _reweigh(self, images: Tensor, labels: Tensor, size: float) -> None:
+        """Move the ensemble's weights down the cross-entropy of these images, on all ranks alike."""
+        with torch.no_grad():
+            opinions = self.ensemble.experts(images)
+        weights = self.weights.clone().requires_grad_(True)
+        loss = F.cross_entropy(functional_call(self.ensemble.gate, {"weights": weights}, opinions), labels)
+        (gradient,) = torch.autograd.grad(loss, weights)
+        gradient = cast(Tensor, self.trainer.strategy.reduce(gradient, reduce_op="mean"))
+        self.weights.copy_(signed_step(weights, gradient, -size))
+
+    def _teach(self) -> None:
+        """Update the student once."""
+        settings = self.learning
+        images, teacher_logits = self.pool.draw(_own_size(settings.batch_size), self._random)
+        if settings.view:
+            images = settings.view(images, self._random)
+        images = self._hardened(images)
+        if not self._answers_last:
+            teacher_logits = self._ask(images)
+        logits = self.student(images)
+        loss = knowledge_distillation(logits, teacher_logits, settings.temperature)
+        self.descend(cast(list[Any], self.optimizers())[0], loss)
+        self.record("loss", loss)
+        self.record("agreement", (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean())
+
+    @torch.no_grad()
+    def _ask(self, images: Tensor) -> Tensor:
+        """Return what the ensemble says of pixels ``(B, channels, H, W)``: logits ``(B, C)``."""
+        return cast(Tensor, self.ensemble(images))
+
+    def _hardened(self, images: Tensor) -> Tensor:
+        """Move images a step towards where the student is farther from the ensemble, if such a step is asked for."""
+        settings = self.learning
+        if not settings.pixel_step:
+            return images
+        images = images.detach().requires_grad_(True)
+        with held_statistics(self.student):
+            divergence = knowledge_distillation(self.student(images), self.ensemble(images), settings.temperature)
+        (gradient,) = torch.autograd.grad(divergence, images)
+        return signed_step(images, gradient, settings.pixel_step)
+
+
+def _better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
+    """Return images and losses of the smaller first loss, without waiting for the device to say which it is."""
+    if best is None:
+        return images, losses
+    better = losses[0] < best[1][0]
+    return torch.where(better, images, best[0]), torch.where(better, losses, best[1])
+
+
+def _own_size(batch_size: int) -> int:
+    """Return this rank's part of a global batch; a net with BatchNorm never sees a batch of one."""
+    return max(2, batch_size // world_size())

@@ -1,0 +1,330 @@
+"""DENSE and Co-Boosting: FedAvg, bit for bit, where nothing is distilled, and a student of the ensemble where it is."""
+
+import json
+from collections.abc import Iterable
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from torch import nn
+
+from mosaic.algorithms import DENSE, CoBoosting
+from mosaic.cli import main
+from mosaic.errors import MosaicError
+from mosaic.federation.tracking import SilentTracker, Tracker
+from mosaic.messages import Declined, Executor, Reply, Request, StateDict, TrainReply
+from mosaic.model_pool import ClientModels
+from mosaic.nets import Blueprint
+from mosaic.phases import PhaseRunner
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext, RoundPlan
+from mosaic.server.state import ServerState
+from mosaic.tasks.synthesis_settings import LearningSettings, SynthesisSettings
+from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, stages
+
+BOTH = pytest.mark.parametrize("algorithm", ["DENSE", "CoBoosting"])
+SMALL = [
+    "--algorithm.student_updates=3",
+    "--algorithm.generator_updates=5",
+    "--algorithm.synthesis_steps=2",
+    "--algorithm.synthesis.batch_size=8",
+    "--algorithm.synthesis.width=2",
+    "--algorithm.learning.batch_size=8",
+]
+UNSEEN = [
+    "--federation.schedule.collaborative_rounds=1",
+    "--federation.schedule.distill_rounds=[1]",
+    "--federation.schedule.fine_tune_rounds=0",
+    "--data.validation_share=0",
+]
+"""One round whose student becomes the global model, since no client can say anything against it."""
+
+
+def run(path: Path, algorithm: str, *more: str) -> Path:
+    return fit_other(path, algorithm, *SMALL, *more)
+
+
+def updates(path: Path) -> dict[str, int]:
+    return json.loads((path / "summary.json").read_text())["updates"]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "switch",
+    [["--federation.schedule.distill_rounds=[]"], ["--algorithm.student_updates=0"]],
+    ids=["no distilling round", "no student updates"],
+)
+def test_without_distillation_it_is_fedavg(algorithm: str, switch: list[str], tmp_path: Path) -> None:
+    ours = run(tmp_path / "ours", algorithm, *switch)
+    theirs = fit_other(tmp_path / "theirs", "FedAvg", *(each for each in switch if "federation" in each))
+    assert_same_run(ours, theirs)
+    assert updates(ours) == updates(theirs) == {"local": 4 * 2 * 4}
+
+
+@pytest.fixture(scope="module", params=["DENSE", "CoBoosting"])
+def distilled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """One round that distils."""
+    return request.param, run(tmp_path_factory.mktemp(request.param) / "run", request.param, *UNSEEN)
+
+
+def test_a_distilling_round_measures_every_stage(distilled: tuple[str, Path]) -> None:
+    algorithm, path = distilled
+    weighted = ["weighted ensemble"] if algorithm == "CoBoosting" else []
+    assert list(stages(path)) == ["global before distillation", "plain ensemble", *weighted, "student"]
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["distilled"]
+    assert summary["test_accuracy"] == summary["stages"]["student"]
+    assert summary["seconds"]["distillation"] > 0
+
+
+def test_updates_are_booked_as_they_are_spent(distilled: tuple[str, Path]) -> None:
+    """Of five generator updates two syntheses of two steps are made; the fifth is left."""
+    assert updates(distilled[1]) == {"local": 4 * 2, "student": 3, "generator": 4}
+
+
+def test_the_average_before_distillation_is_fedavgs(distilled: tuple[str, Path], tmp_path: Path) -> None:
+    theirs = json.loads((fit_other(tmp_path / "run", "FedAvg", *UNSEEN) / "summary.json").read_text())
+    assert stages(distilled[1])["global before distillation"] == theirs["test_accuracy"]
+
+
+def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path], tmp_path: Path) -> None:
+    algorithm, path = distilled
+    again, other = (
+        run(tmp_path / "again", algorithm, *UNSEEN),
+        run(tmp_path / "other", algorithm, *UNSEEN, "--seed_everything=1"),
+    )
+    assert_same_run(path, again)
+    assert not torch.equal(final_model(path)["net.head.weight"], final_model(other)["net.head.weight"])
+
+
+@pytest.mark.parametrize(
+    "switch",
+    [
+        "synthesis.statistics_weight=0",
+        "synthesis.label_weight=0",
+        "synthesis.divergence_weight=1000",
+        "synthesis.initialization=dcgan",
+        "learning.temperature=1",
+        "learning.momentum=0",
+        "learning.view.padding=1",
+        "learning.pixel_step=0.03",
+    ],
+)
+def test_every_switch_makes_a_difference(switch: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Four steps, since the first one's images are the same whatever the loss; much divergence, as there is little."""
+    folder, four = (
+        tmp_path_factory.mktemp("switch"),
+        ["synthesis_steps=4", "generator_updates=8", "learning.pixel_step=0"],
+    )
+    common = [*UNSEEN, *(f"--algorithm.{setting}" for setting in four)]
+    ours, theirs = (
+        final_model(run(folder / name, "CoBoosting", *common, *more))
+        for name, more in (("ours", [f"--algorithm.{switch}"]), ("theirs", []))
+    )
+    assert all(tensor.isfinite().all() for tensor in ours.values())
+    assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "clients",
+    ["--clients.levels=[1,0.5]", '--clients.models=["global",{"class_path":"mosaic.nets.MLP"}]'],
+    ids=["widths", "architectures"],
+)
+def test_clients_with_different_models_teach_one_student(algorithm: str, clients: str, tmp_path: Path) -> None:
+    path = run(tmp_path / "run", algorithm, clients)
+    assert all(tensor.isfinite().all() for tensor in final_model(path).values())
+    assert {"plain ensemble", "student"} <= stages(path).keys()
+
+
+def test_they_work_with_every_pool() -> None:
+    assert DENSE.supports == CoBoosting.supports == {"same", "widths", "architectures"}
+
+
+@BOTH
+def test_images_are_shown(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: dict[str, tuple[int, ...]] = {}
+    monkeypatch.setattr(Tracker, "images", lambda self, name, images: shown.update({name: tuple(images.shape)}))
+    run(tmp_path / "run", algorithm, *UNSEEN)
+    assert shown == {"synthesis/samples": (16, 1, 8, 8)}
+
+
+# one round, by hand
+
+
+class Uploading(Executor):
+    """Clients that reply with prepared models."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = replies
+
+    def map(self, requests: Iterable[Request]) -> Any:
+        assert len(list(requests)) == len(self.replies)
+        return iter(self.replies)
+
+
+def uploads(blueprint: Blueprint) -> list[TrainReply]:
+    return [
+        TrainReply(client, blueprint.initial(client), torch.tensor([4, 1, 1 + 6 * client]), {}) for client in (0, 1)
+    ]
+
+
+def play(
+    algorithm: DENSE, blueprint: Blueprint, phases: PhaseRunner, replies: list[Any], distils: bool = True
+) -> tuple[ServerState, dict[str, nn.Module]]:
+    """The state after a round, and what was measured in it."""
+    plan, seen = RoundPlan(1, 2, (0, 1), 1, 0.0, 0.1, distils), dict[str, nn.Module]()
+    pool = ClientModels().pool(blueprint, 2, seed=0)
+    context = RoundContext(
+        *(plan, 0, pool, phases, lambda module, *names: seen.update(dict.fromkeys(names, module))),
+        *(SilentTracker(), lambda _: nullcontext(), lambda *_: None),
+    )
+    state = ServerState(blueprint.initial(9), distilled=not distils, tensors={"kept": torch.ones(1)})
+    return algorithm.round(state, Cohort(Uploading(*replies), plan, pool), context), seen
+
+
+def small(algorithm: type[DENSE] = DENSE, **changes: Any) -> DENSE:
+    settings = {"student_updates": 2, "generator_updates": 2, "synthesis_steps": 1}
+    base = algorithm()
+    synthesis, learning = replace(base.synthesis, batch_size=8, width=2), replace(base.learning, batch_size=8)
+    return algorithm(**{**settings, "synthesis": synthesis, "learning": learning, **changes})
+
+
+def test_the_plain_ensemble_is_the_mean_of_the_uploads_logits(blueprint: Blueprint, phases: PhaseRunner) -> None:
+    replies = uploads(blueprint)
+    _, seen = play(small(guarded=False), blueprint, phases, replies)
+    images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    experts = [blueprint.build(reply.model).eval() for reply in replies]
+    with torch.no_grad():
+        expected = np.mean([expert(images).numpy() for expert in experts], axis=0)
+        np.testing.assert_allclose(seen["plain ensemble"](images), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_weighted_ensemble_has_weights_of_its_own(blueprint: Blueprint, phases: PhaseRunner) -> None:
+    _, seen = play(small(CoBoosting, guarded=False), blueprint, phases, uploads(blueprint))
+    weights = seen["weighted ensemble"].gate.weights
+    assert (weights - 0.5).abs().tolist() == pytest.approx([0.0199, 0.0199], abs=1e-6) or (
+        (weights - 0.5).abs().tolist() == pytest.approx([0.0001, 0.0001], abs=1e-6)
+    ), "two steps of 0.01 and 0.0099, there and on or there and back"
+
+
+@pytest.mark.parametrize(("guarded", "accepted"), [(True, True), (True, False), (False, False)])
+def test_a_student_replaces_the_average_if_the_clients_agree_or_are_not_asked(
+    blueprint: Blueprint, phases: PhaseRunner, monkeypatch: pytest.MonkeyPatch, guarded: bool, accepted: bool
+) -> None:
+    asked: list[tuple[StateDict, StateDict]] = []
+
+    def answer(old: StateDict, new: StateDict, what: str, *_: object) -> bool:
+        assert what == "student"
+        asked.append((old, new))
+        return accepted
+
+    monkeypatch.setattr("mosaic.algorithms.dense.accepts", answer)
+    replies = uploads(blueprint)
+    state, seen = play(small(guarded=guarded), blueprint, phases, replies)
+    average = (6 * replies[0].model["head.bias"] + 12 * replies[1].model["head.bias"]) / 18
+    taken = accepted or not guarded
+    assert state.distilled == taken
+    assert torch.equal(state.model["head.bias"], seen["student"].head.bias) == taken
+    assert torch.allclose(state.model["head.bias"], average) != taken
+    assert len(asked) == guarded
+    assert "kept" in state.tensors
+
+
+def test_a_later_round_still_knows_that_it_fine_tunes_a_student(blueprint: Blueprint, phases: PhaseRunner) -> None:
+    state, seen = play(small(), blueprint, phases, uploads(blueprint), distils=False)
+    assert state.distilled
+    assert "kept" in state.tensors
+    assert seen == {}
+
+
+def test_without_an_upload_nothing_changes(
+    blueprint: Blueprint, phases: PhaseRunner, caplog: pytest.LogCaptureFixture
+) -> None:
+    state, seen = play(small(), blueprint, phases, [Declined(client, "asleep") for client in (0, 1)])
+    assert torch.equal(state.model["head.bias"], blueprint.initial(9)["head.bias"])
+    assert not state.distilled
+    assert seen == {}
+    assert "no client has uploaded a model, so nothing is distilled" in caplog.text
+
+
+# settings
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ("student_updates=-1", "student_updates: expected 0 or more, got -1"),
+        ("synthesis_steps=0", "synthesis_steps: expected a number above 0, got 0"),
+        (
+            "generator_updates=29",
+            "generator_updates: expected at least 30, the algorithm.synthesis_steps of one batch of images, got 29: "
+            "raise it, or set algorithm.student_updates 0 for FedAvg",
+        ),
+        (
+            "synthesis.batch_size=1",
+            "synthesis.batch_size: expected at least 2 images, since one has no variance, got 1",
+        ),
+        ("learning.momentum=1", "learning.momentum: expected a value in [0, 1), got 1.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_clear_line(
+    algorithm: str, setting: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit_other(tmp_path / "run", algorithm, f"--algorithm.{setting}")
+    assert stop.value.code == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert errors == [f"mosaic: error: algorithm.{says}"]
+    assert not (tmp_path / "run").exists()
+
+
+def test_no_generator_is_needed_without_a_student() -> None:
+    assert DENSE(student_updates=0, generator_updates=0).syntheses == 0
+
+
+def test_too_few_generator_updates_name_both_ways_out() -> None:
+    with pytest.raises(MosaicError, match=r"got 3: raise it, or set algorithm\.student_updates 0"):
+        DENSE(generator_updates=3)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    with pytest.raises(SystemExit):
+        main(["fit", f"--config={DIGITS}", *arguments, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)["algorithm"]
+
+
+@pytest.mark.parametrize("before", [[], ["mosaic_paper"], ["dense_released"], ["co_boosting"], ["dense"]], ids=str)
+@pytest.mark.parametrize(("preset", "algorithm"), [("dense", "DENSE"), ("co_boosting", "CoBoosting")])
+def test_a_preset_is_what_the_algorithm_does_anyway(
+    preset: str, algorithm: str, before: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    stack = [f"--config={REPOSITORY / 'configs' / 'algorithms' / name}.yaml" for name in (*before, preset)]
+    assert printed(capsys, *stack) == printed(capsys, f"--algorithm=mosaic.algorithms.{algorithm}")
+
+
+def test_the_released_preset_runs_dry_and_leaves_everything_else_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / 'dense_released.yaml'}"
+    settings = printed(capsys, preset)["init_args"]
+    assert sum(range(1, 201)) == settings["student_updates"]
+    assert settings["generator_updates"] == 200 * settings["synthesis_steps"]
+    main(["fit", f"--config={DIGITS}", preset, "--trainer.fast_dev_run=true", f"--federation.run_dir={tmp_path}/run"])
+
+
+def test_co_boosting_differs_from_dense_in_what_the_paper_says_and_nothing_else() -> None:
+    ours, theirs = CoBoosting(), DENSE()
+    assert ours.synthesis == replace(
+        SynthesisSettings(), divergence_temperature=3.0, only_disagreeing=False, mean_statistics=True, hard_labels=True
+    )
+    assert ours.learning == replace(LearningSettings(), temperature=4.0, pixel_step=8 / 255)
+    assert (ours.reweighing.step, ours.reweighing.decay, theirs.reweighing.step) == (0.01, 0.99, 0)
+    budget = ("student_updates", "synthesis_steps", "syntheses", "guarded")
+    assert [getattr(ours, name) for name in budget] == [getattr(theirs, name) for name in budget]

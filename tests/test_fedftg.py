@@ -1,0 +1,244 @@
+"""Whole runs of FedFTG and DFRD: FedAvg where they do nothing, a generator that survives, books that add up."""
+
+import itertools
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
+
+from mosaic.algorithms import DFRD, FedAvg, FedFTG
+from mosaic.cli import main
+from mosaic.federation.snapshots import Snapshot
+from tests.federation.test_resume import run_and_die, with_killer
+from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, stages, tiny_fit
+
+METHODS = ["FedFTG", "DFRD"]
+BUDGET = ["--algorithm.student_updates=10", "--algorithm.generator_updates=13"]
+SMALL = [
+    *BUDGET,
+    "--algorithm.tuning.iterations=2",
+    "--algorithm.tuning.batch_size=8",
+    "--algorithm.tuning.latent_dim=4",
+    "--algorithm.tuning.width=2",
+    "--federation.keep_snapshots=4",
+]
+"""Four rounds of two or three student and three or four generator updates."""
+PRESETS = REPOSITORY / "configs" / "algorithms"
+
+
+def run(path: Path, algorithm: str, *more: str) -> Path:
+    return fit_other(path, algorithm, *SMALL, *more)
+
+
+@pytest.fixture(scope="module")
+def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit_other(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg", "--federation.keep_snapshots=4")
+
+
+@pytest.fixture(scope="module", params=METHODS)
+def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """An uninterrupted run in which every distilled model is taken, and its method."""
+    path = tmp_path_factory.mktemp(request.param) / "run"
+    return request.param, run(path, request.param, "--algorithm.guarded=false")
+
+
+def summary(path: Path) -> dict:  # type: ignore[type-arg]
+    return json.loads((path / "summary.json").read_text())  # type: ignore[no-any-return]
+
+
+def kept(path: Path, round: int, prefix: str = "generator.") -> dict[str, Tensor]:
+    """What the server remembers of the generator after a round."""
+    tensors = Snapshot.read(path / "rounds" / f"{round:04d}").server.tensors
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_without_student_updates_it_is_fedavg(algorithm: str, averaged: Path, tmp_path: Path) -> None:
+    ours = run(tmp_path / "run", algorithm, "--algorithm.student_updates=0")
+    assert_same_run(ours, averaged)
+    assert summary(ours)["updates"] == summary(averaged)["updates"]
+
+
+def test_a_round_without_student_updates_is_fedavgs(averaged: Path, tmp_path: Path) -> None:
+    """One update in four rounds falls into the last."""
+    ours = run(tmp_path / "run", "FedFTG", "--algorithm.student_updates=1", "--algorithm.guarded=false")
+    models = [[Snapshot.read(path / "rounds" / f"{n:04d}").server.model for n in (3, 4)] for path in (ours, averaged)]
+    assert same(models[0][0], models[1][0])
+    assert not same(models[0][1], models[1][1])
+    assert kept(ours, 3) == {}
+    assert kept(ours, 4) != {}
+
+
+def test_it_makes_a_difference(straight: tuple[str, Path], averaged: Path) -> None:
+    ours = final_model(straight[1])
+    assert all(tensor.isfinite().all() for tensor in ours.values())
+    assert not torch.equal(ours["net.head.weight"], final_model(averaged)["net.head.weight"])
+
+
+def test_the_books_hold_what_was_asked_for(straight: tuple[str, Path], averaged: Path) -> None:
+    local = summary(averaged)["updates"]["local"]
+    assert summary(straight[1])["updates"] == {"local": local, "generator": 13, "student": 10}
+
+
+def test_rounds_stay_collaborative(straight: tuple[str, Path]) -> None:
+    assert summary(straight[1])["distilled"] is False
+
+
+def test_every_stage_of_the_last_round_is_measured(straight: tuple[str, Path]) -> None:
+    path = straight[1]
+    assert list(stages(path)) == ["global before distillation", "plain ensemble", "distilled model"]
+    assert stages(path)["distilled model"] == summary(path)["test_accuracy"]
+
+
+def test_samples_and_mean_losses_are_shown(straight: tuple[str, Path]) -> None:
+    events = EventAccumulator(str(straight[1] / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
+    events.Reload()
+    assert [event.step for event in events.Images("synthesis/samples")] == [4]
+    assert [event.step for event in events.Scalars("distillation/student")] == [1, 2, 3, 4]
+
+
+def test_the_generator_goes_on_from_round_to_round(straight: tuple[str, Path]) -> None:
+    path = straight[1]
+    rounds = [kept(path, round, "generator.latest.") for round in (1, 2, 3, 4)]
+    assert {frozenset(tensors) for tensors in rounds} == {frozenset(rounds[0])}
+    for before, after in itertools.pairwise(rounds):
+        moved = [(after[name] - before[name]).abs().mean() for name in after if name.endswith("weight")]
+        assert all(0 < step < 0.05 for step in moved)
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_a_generator_that_does_not_learn_stays_the_same_for_all_rounds(algorithm: str, tmp_path: Path) -> None:
+    path = run(tmp_path / "run", algorithm, "--algorithm.generator_updates=0")
+    assert same(kept(path, 1, "generator.latest."), kept(path, 4, "generator.latest."))
+    assert summary(path)["updates"]["generator"] == 0
+
+
+def test_a_run_that_goes_on_after_round_2_is_the_uninterrupted_one(straight: tuple[str, Path], tmp_path: Path) -> None:
+    algorithm, path = straight
+    snapshot = path / "rounds" / "0002"
+    again = run(tmp_path / "branch", algorithm, "--algorithm.guarded=false", f"--ckpt_path={snapshot}")
+    assert_same_run(again, path)
+    assert same(kept(again, 4), kept(path, 4))
+
+
+def test_a_run_that_is_killed_while_distilling_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    """Of DFRD, which remembers all that FedFTG does and more."""
+    flags = [flag for flag in tiny_fit(tmp_path / "killed") if not flag.startswith("--algorithm")]
+    flags += ["--algorithm=mosaic.algorithms.DFRD", *SMALL, "--algorithm.guarded=false"]
+    flags.append(with_killer("GeneratorDistillationTask", 3))
+    run_and_die(flags)
+    assert not (tmp_path / "killed" / "global.ckpt").exists()
+    main([*flags, "--ckpt_path=auto"])
+    straight = run(tmp_path / "straight", "DFRD", "--algorithm.guarded=false")
+    assert_same_run(tmp_path / "killed", straight)
+    assert same(kept(tmp_path / "killed", 4), kept(straight, 4))
+
+
+def test_the_same_seed_gives_the_same_run(straight: tuple[str, Path], tmp_path: Path) -> None:
+    algorithm, path = straight
+    assert_same_run(run(tmp_path / "again", algorithm, "--algorithm.guarded=false"), path)
+
+
+def test_dfrds_average_follows_the_generator_with_its_decay(tmp_path: Path) -> None:
+    """``e_t = 3/4 e_(t-1) + 1/4 theta_t`` from nothing, in the order of the rounds."""
+    path = run(tmp_path / "run", "DFRD", "--algorithm.average_decay=0.75")
+    name = "layers.0.weight"
+    expected = torch.zeros(())
+    for round in (1, 2, 3, 4):
+        expected = 0.75 * expected + 0.25 * kept(path, round, "generator.latest.")[name]
+        torch.testing.assert_close(kept(path, round, "generator.average.")[name], expected)
+        assert int(kept(path, round)["rounds"]) == round
+
+
+def test_dfrds_average_feeds_the_student_from_the_second_round_on(tmp_path: Path) -> None:
+    one, other = (
+        run(tmp_path / share, "DFRD", f"--algorithm.average_share={share}", "--algorithm.guarded=false")
+        for share in ("0", "0.5")
+    )
+    models = [[Snapshot.read(path / "rounds" / f"{n:04d}").server.model for n in (1, 2)] for path in (one, other)]
+    assert same(models[0][0], models[1][0])
+    assert not same(models[0][1], models[1][1])
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_the_clients_validation_images_refuse_a_ruined_model(algorithm: str, averaged: Path, tmp_path: Path) -> None:
+    ruin = ["--algorithm.tuning.student_learning_rate=1000", "--data.validation_share=0.3"]
+    ours = run(tmp_path / "ours", algorithm, *ruin)
+    theirs = fit_other(tmp_path / "theirs", "FedAvg", ruin[1])
+    assert same(final_model(ours), final_model(theirs))
+    assert summary(ours)["updates"]["student"] == 10
+    assert stages(ours)["distilled model"] != summary(ours)["test_accuracy"]
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_sub_models_of_different_widths_judge_too(algorithm: str, tmp_path: Path) -> None:
+    widths = ["--clients.levels=[1,0.5,0.5,0.25]", "--algorithm.guarded=false"]
+    ours = final_model(run(tmp_path / "ours", algorithm, *widths))
+    theirs = final_model(fit_other(tmp_path / "theirs", "FedAvg", widths[0]))
+    assert all(tensor.isfinite().all() for tensor in ours.values())
+    assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
+
+
+def test_they_work_with_the_pools_that_fedavg_works_with() -> None:
+    assert {FedFTG.supports, DFRD.supports} == {FedAvg.supports}
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "setting", "says"),
+    [
+        ("FedFTG", "student_updates=-1", "algorithm.student_updates: expected 0 or more, got -1"),
+        ("FedFTG", "generator_updates=-1", "algorithm.generator_updates: expected 0 or more, got -1"),
+        ("FedFTG", "diversity_weight=-1", "algorithm.diversity_weight: expected 0 or more, got -1.0"),
+        ("FedFTG", "classification_weight=-1", "algorithm.classification_weight: expected 0 or more, got -1.0"),
+        ("FedFTG", "tuning.iterations=0", "algorithm.tuning.iterations: expected a number above 0, got 0"),
+        ("DFRD", "student_updates=-1", "algorithm.student_updates: expected 0 or more, got -1"),
+        ("DFRD", "transfer_weight=-1", "algorithm.transfer_weight: expected 0 or more, got -1.0"),
+        ("DFRD", "average_share=1.5", "algorithm.average_share: expected a share in [0, 1], got 1.5"),
+        ("DFRD", "average_decay=1", "algorithm.average_decay: expected a value in [0, 1), got 1.0"),
+    ],
+)
+def test_a_setting_out_of_range_is_one_clear_line(
+    algorithm: str, setting: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        fit_other(tmp_path / "run", algorithm, f"--algorithm.{setting}")
+    assert stop.value.code == 2
+    assert [line for line in capsys.readouterr().err.splitlines() if "error: " in line] == [f"mosaic: error: {says}"]
+    assert not (tmp_path / "run").exists()
+
+
+def printed(capsys: pytest.CaptureFixture[str], *flags: str) -> dict:  # type: ignore[type-arg]
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(DIGITS), *flags, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)["algorithm"]  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_the_preset_is_what_the_method_does_anyway(algorithm: str, capsys: pytest.CaptureFixture[str]) -> None:
+    preset = PRESETS / f"{algorithm.lower()}.yaml"
+    stacked = printed(capsys, "--config", str(preset))
+    assert stacked == printed(capsys, f"--algorithm=mosaic.algorithms.{algorithm}")
+    assert yaml.safe_load(preset.read_text())["algorithm"]["init_args"].items() <= stacked["init_args"].items()
+
+
+def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = printed(capsys, "--config", str(PRESETS / "fedftg_released.yaml"))["init_args"]
+    rounds, clients, iterations, student_steps = 13, 10, 10, 5
+    assert settings["generator_updates"] == rounds * iterations * clients
+    assert settings["student_updates"] == rounds * iterations * student_steps
+    assert settings["tuning"]["iterations"] == iterations
+
+
+@pytest.mark.parametrize("preset", ["fedftg", "fedftg_released", "dfrd"])
+def test_every_preset_walks_every_phase(preset: str, tmp_path: Path) -> None:
+    flags = ["--config", str(PRESETS / f"{preset}.yaml"), "--trainer.fast_dev_run=true"]
+    main(["fit", "--config", str(DIGITS), *flags, f"--federation.run_dir={tmp_path / 'run'}"])
+    assert not (tmp_path / "run").exists()
