@@ -17,6 +17,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from mosaic.errors import MosaicError
+from mosaic.preemption import Heeded, leave_if_asked
 from mosaic.tasks.base import Task
 
 OWNED_BY_PHASES = {
@@ -126,7 +127,11 @@ class PhaseRunner:
 
         Returns:
             What the task recorded, one value per step, each of shape ``(steps,)``.
+
+        Raises:
+            Preempted: a signal has asked this process to leave.
         """
+        leave_if_asked()
         if self.device.type == "cpu":
             torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not here
         else:
@@ -134,7 +139,7 @@ class PhaseRunner:
         task.train()
         with _silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
-            trainer.fit(task, train_dataloaders=batches)
+            trainer.fit(task, train_dataloaders=Heeded(batches))
         synchronise(task)
         task.trainer = None
         del trainer

@@ -2,10 +2,26 @@
 
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
 
 from mosaic.client.worker import Worker
+from mosaic.errors import MosaicError
 from mosaic.messages import ClientState, Failed, Reply, Request
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make the same worker in another process: from the configuration, so that no data are sent.
+
+    Attributes:
+        config: the parsed configuration as plain values.
+        make: makes the worker; a function of a module, since other processes look it up by its name.
+    """
+
+    config: Mapping[str, Any]
+    make: Callable[[Mapping[str, Any]], Worker]
 
 
 class ClientExecutor(ABC):
@@ -13,10 +29,35 @@ class ClientExecutor(ABC):
 
     Attributes:
         states: what clients remember, by client; clients that remember nothing are absent.
+        recipe: for executors with other processes; the command line sets it.
     """
+
+    recipe: Recipe | None = None
 
     def __init__(self) -> None:
         self.states: dict[int, ClientState] = {}
+
+    @property
+    def known_recipe(self) -> Recipe:
+        """The recipe.
+
+        Raises:
+            MosaicError: nobody has set it.
+        """
+        if self.recipe is None:
+            raise MosaicError(
+                f"{type(self).__name__}.recipe: expected how other processes make their workers, got nothing: run "
+                "`mosaic fit`, which sets it, or set it yourself"
+            )
+        return self.recipe
+
+    def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Return the ``trainer:`` section with which phases of this process run."""
+        return trainer
+
+    def serve(self, make_worker: Callable[[], Worker]) -> bool:
+        """Answer requests until the end, where another process runs the federation; return whether that was so."""
+        return False
 
     @abstractmethod
     def start(self, worker: Worker) -> None:
@@ -31,12 +72,34 @@ class ClientExecutor(ABC):
         """Leave nothing running."""
 
     def _handle(self, worker: Worker, request: Request) -> Reply:
-        """Let a worker answer, keep what the client remembers, and turn an exception into a reply."""
-        try:
-            reply, state = worker.handle(request, self.states.get(request.client, ClientState({})))
-        except Exception:  # the cohort shows the traceback under the client's number
-            return Failed(request.client, traceback.format_exc())
-        self.states.pop(request.client, None)
-        if state.tensors:
-            self.states[request.client] = state
+        """Let a worker of this process answer, and keep what the client remembers."""
+        reply, state = answer(worker, request, self._state(request.client))
+        self._keep(reply, state)
         return reply
+
+    def _state(self, client: int) -> ClientState:
+        return self.states.get(client, ClientState({}))
+
+    def _keep(self, reply: Reply, state: ClientState) -> None:
+        """Keep what a client remembers."""
+        self.states.pop(reply.client, None)
+        if state.tensors:
+            self.states[reply.client] = state
+
+
+def answer(worker: Worker, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
+    """Let a worker answer, and turn an exception into a reply; the client then remembers what it did before."""
+    try:
+        return worker.handle(request, state)
+    except Exception:  # the cohort shows the traceback under the client's number
+        return Failed(request.client, traceback.format_exc()), state
+
+
+def check_threads(threads: int | None) -> None:
+    """Refuse a number of threads with which nothing can be computed.
+
+    Raises:
+        MosaicError: it is less than one.
+    """
+    if threads is not None and threads < 1:
+        raise MosaicError(f"executor.threads: expected at least 1, got {threads}")

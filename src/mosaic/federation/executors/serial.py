@@ -7,8 +7,7 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.errors import MosaicError
-from mosaic.federation.executors.base import ClientExecutor
+from mosaic.federation.executors.base import ClientExecutor, check_threads
 from mosaic.messages import GeneratorReply, Reply, Request, TrainReply
 
 
@@ -36,8 +35,7 @@ class SerialExecutor(ClientExecutor):
 
     def __init__(self, threads: int | None = None) -> None:
         super().__init__()
-        if threads is not None and threads < 1:
-            raise MosaicError(f"executor.threads: expected at least 1, got {threads}")
+        check_threads(threads)
         self.threads = threads
         self._worker: Worker | None = None
 

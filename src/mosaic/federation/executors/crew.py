@@ -1,0 +1,81 @@
+"""The Ray actors of a run, and what takes the place of those that end."""
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
+
+
+class WorkerLostError(RuntimeError):
+    """Two workers in turn ended while they worked for the same client."""
+
+
+class Crew:
+    """The actors, and what takes the place of those that end.
+
+    Args:
+        ray: the module.
+        hire: makes a new actor.
+        size: how many there are.
+
+    Raises:
+        MosaicError: one cannot make its worker.
+    """
+
+    def __init__(self, ray: Any, hire: Callable[[], Any], size: int) -> None:
+        self._ray, self._hire = ray, hire
+        errors = ray.exceptions
+        self._losses = (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
+        self._actors = [hire() for _ in range(size)]
+        self._substitutes: dict[int, tuple[Any, Any]] = {}
+        try:
+            self._nodes: list[str] = ray.get([actor.node.remote() for actor in self._actors])
+        except self._losses as error:
+            self.dismiss()
+            reason = str(error).strip().splitlines()[-1]
+            raise MosaicError(f"executor: a Ray worker could not begin: {reason}") from error
+
+    def answer(self, worker: int, errand: bytes, client: int) -> bytes:
+        """Let a worker answer, or if it ends meanwhile another one.
+
+        Raises:
+            WorkerLostError: that one ends too.
+        """
+        try:
+            return self._ask(worker, errand)
+        except self._losses:
+            other = self._replace(worker)
+            log.warning("Ray worker %d ended at work for client %d: worker %d takes over", worker, client, other)
+        try:
+            return self._ask(other, errand)
+        except self._losses as error:
+            raise WorkerLostError(
+                f"Ray workers {worker} and {other} ended while they worked for client {client}: is there enough memory?"
+            ) from error
+
+    def _ask(self, worker: int, errand: bytes) -> bytes:
+        actor, begun = self._substitutes.get(worker, (None, None))
+        if actor is not None and self._ray.wait([begun], timeout=0)[0]:
+            self._actors[worker], self._nodes[worker] = actor, self._ray.get(begun)
+            del self._substitutes[worker]
+        data: bytes = self._ray.get(self._actors[worker].answer.remote(errand))
+        return data
+
+    def _replace(self, worker: int) -> int:
+        """Hire a substitute; return which worker, on another node if there is one, stands in until it has begun."""
+        fresh = self._hire()
+        others = [other for other in range(len(self._actors)) if other != worker]
+        elsewhere = [other for other in others if self._nodes[other] != self._nodes[worker]]
+        stand_in = (elsewhere or others or [worker])[0]
+        self._actors[worker] = fresh if stand_in == worker else self._actors[stand_in]
+        if stand_in != worker:
+            self._substitutes[worker] = fresh, fresh.node.remote()
+        return stand_in
+
+    def dismiss(self) -> None:
+        """End all actors."""
+        for actor in (*self._actors, *(actor for actor, _ in self._substitutes.values())):
+            self._ray.kill(actor)

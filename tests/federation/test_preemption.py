@@ -1,0 +1,194 @@
+"""A run that is asked to leave ends with its own exit code after the step in hand, and goes on bit for bit."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from lightning.pytorch import Callback
+
+from mosaic.cli import main
+from mosaic.federation.snapshots import list_snapshots
+from mosaic.preemption import EXIT_CODE, Heeded, Preempted, heeding_signals, keeping_handlers, leave_if_asked
+from tests.runs import REPOSITORY, assert_same_run, tiny_fit
+
+SIGNALS = ["SIGTERM", "SIGUSR1"]
+
+
+class AskToLeave(Callback):
+    """Sends rank 0 a signal at the end of the first step of the n-th phase of one task.
+
+    Args:
+        task: class name of the task.
+        number: which of its phases, from 1.
+        name: of the signal.
+        once: a file that is made first; where it exists already nothing happens.
+    """
+
+    phases: ClassVar[int] = 0
+    steps_after: ClassVar[int] = 0
+
+    def __init__(self, task: str, number: int, name: str, once: str) -> None:
+        self.task, self.number, self.name, self.once = task, number, name, Path(once)
+
+    def on_train_batch_end(
+        self, trainer: object, pl_module: object, outputs: object, batch: object, batch_idx: int
+    ) -> None:
+        if os.environ.get("LOCAL_RANK", "0") != "0" or type(pl_module).__name__ != self.task:
+            return
+        AskToLeave.phases += batch_idx == 0
+        AskToLeave.steps_after += self.once.exists()
+        if AskToLeave.phases == self.number and not self.once.exists():
+            self.once.touch()
+            os.kill(os.getpid(), getattr(signal, self.name))
+
+
+def asking(folder: Path, task: str, number: int, name: str = "SIGUSR1") -> str:
+    AskToLeave.phases = AskToLeave.steps_after = 0
+    arguments = f'"task": "{task}", "number": {number}, "name": "{name}", "once": "{folder / "asked"}"'
+    path = "tests.federation.test_preemption.AskToLeave"
+    return f'--trainer.callbacks={{"class_path": "{path}", "init_args": {{{arguments}}}}}'
+
+
+def leave(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == EXIT_CODE == 75
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("straight") / "run"
+    main(tiny_fit(run))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "number", "lost"),
+    [("SIGTERM", "ClassificationTask", 6, 2), ("SIGUSR1", "DistillationTask", 2, 3)],
+)
+def test_a_run_leaves_after_the_step_in_hand_and_goes_on(
+    name: str, task: str, number: int, lost: int, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The sixth of four clients' phases is in round 2, the second distillation in round 3."""
+    arguments = tiny_fit(tmp_path / "run", asking(tmp_path, task, number, name))
+    leave(arguments)
+    assert AskToLeave.steps_after == 0
+    assert f"asked to leave in round {lost}" in capsys.readouterr().err
+    assert list_snapshots(tmp_path / "run" / "rounds")[-1].name == f"{lost - 1:04d}"
+    main([*arguments, "--ckpt_path=auto"])
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_the_last_finished_round_is_kept_even_if_no_snapshot_was_due(straight: Path, tmp_path: Path) -> None:
+    arguments = tiny_fit(
+        tmp_path / "run", "--federation.snapshot_every=4", asking(tmp_path, "ClassificationTask", 10, "SIGTERM")
+    )
+    leave(arguments)
+    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0002"]
+    main([*arguments, "--ckpt_path=auto"])
+    assert_same_run(tmp_path / "run", straight)
+
+
+def test_a_run_that_leaves_in_its_first_round_begins_again(straight: Path, tmp_path: Path) -> None:
+    arguments = tiny_fit(tmp_path / "run", asking(tmp_path, "ClassificationTask", 1))
+    leave(arguments)
+    assert list_snapshots(tmp_path / "run" / "rounds") == []
+    main([*arguments, "--ckpt_path=auto"])
+    assert_same_run(tmp_path / "run", straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("phase", "more"),
+    [
+        (3, ["--executor=mosaic.federation.executors.RanksExecutor", "--executor.threads=1", "--executor.workers=2"]),
+        (6, ["--trainer.devices=2", "--trainer.strategy=ddp"]),
+    ],
+    ids=["ranks", "data parallel"],
+)
+def test_all_processes_leave_with_the_first(phase: int, more: list[str], tmp_path: Path) -> None:
+    """Waiting for the end of its output is waiting for all of them: their pipes are the same.
+
+    Of four clients rank 0 trains two, or all with the other rank, so that these phases are in round 2.
+    """
+    arguments = tiny_fit(tmp_path / "run", *more, asking(tmp_path, "ClassificationTask", phase))
+    command = [sys.executable, "-m", "mosaic", *arguments]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == EXIT_CODE, process.stderr[-3000:]
+    assert process.stderr.count("asked to leave in round 2") == 1
+    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
+
+
+def heeding(work: Callable[[], object]) -> Preempted:
+    """Do some work, in which a signal comes, and return what it ends with."""
+    with pytest.raises(Preempted) as caught, heeding_signals():
+        work()
+    return caught.value
+
+
+def send(name: str) -> None:
+    os.kill(os.getpid(), getattr(signal, name))
+
+
+class TestSignals:
+    @pytest.mark.parametrize("name", SIGNALS)
+    def test_a_signal_is_heeded_when_it_is_convenient(self, name: str) -> None:
+        done = []
+
+        def work() -> None:
+            send(name)
+            done.append("the step in hand")
+            leave_if_asked()
+
+        stop = heeding(work)
+        assert done == ["the step in hand"]
+        assert (stop.code, stop.cause.name) == (EXIT_CODE, name)
+
+    def test_nothing_is_left_behind(self) -> None:
+        before = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]
+        heeding(lambda: (send("SIGUSR1"), leave_if_asked()))
+        assert [signal.getsignal(getattr(signal, name)) for name in SIGNALS] == before
+        with heeding_signals():
+            leave_if_asked()
+
+    def test_an_exit_that_a_signal_causes_elsewhere_gets_our_code(self) -> None:
+        """As Lightning leaves a Trainer on SIGTERM."""
+        assert heeding(lambda: (send("SIGTERM"), sys.exit())).code == EXIT_CODE
+
+    def test_an_exit_of_its_own_keeps_its_code(self) -> None:
+        with pytest.raises(SystemExit) as caught, heeding_signals():
+            raise SystemExit(3)
+        assert caught.value.code == 3
+
+    def test_handlers_of_a_library_do_not_stay(self) -> None:
+        def work() -> None:
+            with keeping_handlers():
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            send("SIGTERM")
+            leave_if_asked()
+
+        assert heeding(work).cause == signal.SIGTERM
+
+    def test_batches_pass_through(self) -> None:
+        assert list(Heeded([1, 2, 3])) == [1, 2, 3]
+        assert len(Heeded([1, 2, 3])) == 3
+        with pytest.raises(TypeError):
+            len(Heeded(number for number in (1, 2)))
+
+    def test_no_batch_comes_after_a_signal(self) -> None:
+        seen: list[int] = []
+
+        def work() -> None:
+            for batch in Heeded([1, 2, 3]):
+                seen.append(batch)
+                if batch == 2:
+                    send("SIGUSR1")
+
+        heeding(work)
+        assert seen == [1, 2]
