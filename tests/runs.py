@@ -10,11 +10,17 @@ from pathlib import Path
 import torch
 from lightning.pytorch import Callback
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import SGD
 
+from mosaic.batches import ShuffledBatches
 from mosaic.cli import main
+from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier, ImageShape
+from mosaic.nets.inference import to_pixels
+from mosaic.seeding import seed_for
 
 REPOSITORY = Path(__file__).parent.parent
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
@@ -72,6 +78,28 @@ def assert_same_run(one: Path, other: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
     assert rows_without_time(one) == rows_without_time(other)
     assert stages(one) == stages(other)
+
+
+def digits(num_clients: int) -> FederatedDataModule:
+    """The data of a tiny run."""
+    return FederatedDataModule(SklearnDigits(), DirichletPartition(num_clients, 1.0), batch_size=32)
+
+
+def take_steps(net: Classifier, data: FederatedDataModule, client: int, round: int, steps: int) -> None:
+    """Train as a client of a tiny run does in one round, in a bare loop."""
+    optimizer, own = SGD(net.parameters(), lr=0.01, weight_decay=1e-4), data.client(client)
+    batches = ShuffledBatches(
+        *(own.images.pixels, own.images.labels),
+        batch_size=data.batch_size,
+        steps=steps,
+        seed=seed_for(0, round, client, "train/batches"),
+        indices=own.train,
+    )
+    net.train()
+    for images, labels in batches:
+        optimizer.zero_grad()
+        cross_entropy(net(to_pixels(images)), labels).backward()
+        optimizer.step()
 
 
 class LinearNet(Classifier):

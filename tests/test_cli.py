@@ -13,7 +13,8 @@ from mosaic.cli import main
 from mosaic.data import SklearnDigits
 from tests.runs import DIGITS, REPOSITORY, TINY, final_model, stages, tiny_fit
 
-CONFIGS = sorted([*(REPOSITORY / "configs").rglob("*.yaml"), *(REPOSITORY / "src" / "mosaic" / "presets").glob("*.yaml")])
+PRESETS = REPOSITORY / "src" / "mosaic" / "presets"
+CONFIGS = sorted([*(REPOSITORY / "configs").rglob("*.yaml"), *PRESETS.glob("*.yaml")])
 
 
 @pytest.fixture(scope="module")

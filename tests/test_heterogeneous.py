@@ -346,7 +346,9 @@ class Scripted:
 def context_of(blueprint: Blueprint, phases: PhaseRunner, clients: tuple[int, ...], **settings: Any) -> RoundContext:
     plan = RoundPlan(5, 9, clients, 1, 0.0, 0.1, distils=False)
     pool = ClientModels(**settings).pool(blueprint, 4, seed=0)
-    return RoundContext(plan, 0, pool, phases, lambda *_: None, SilentTracker(), lambda _: nullcontext(), lambda *_: None)
+    return RoundContext(
+        plan, 0, pool, phases, lambda *_: None, SilentTracker(), lambda _: nullcontext(), lambda *_: None
+    )
 
 
 @pytest.mark.parametrize(("before", "after", "taken"), [(5, 6, True), (5, 5, True), (5, 4, False)])

@@ -1,7 +1,8 @@
 """``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
 
 import csv
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -11,10 +12,12 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mosaic.algorithms import Algorithm
+from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
+from mosaic.federation.executors.base import Recipe
 from mosaic.federation.federation import Federation, Job
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
@@ -77,24 +80,29 @@ class MosaicCLI(LightningCLI):
         weights_only: bool | None = None,
     ) -> None:
         """Run the federation that the configuration describes and print its summary."""
-        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
         federation: Federation = self._get(self.config_init, "federation")
+        run = federation.fit(self._job(model, datamodule), ckpt_path)
+        if run.is_dir() and first_rank():
+            print_summary(run)
+
+    def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
+        """Put together what a federation works on."""
+        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
-        job = Job(
+        executor: ClientExecutor = self._get(self.config_init, "executor")
+        executor.recipe = Recipe(config, make_worker)
+        return Job(
             algorithm=self._get(self.config_init, "algorithm"),
-            executor=self._get(self.config_init, "executor"),
+            executor=executor,
             data=datamodule,
             pool=clients.pool(blueprint, datamodule.num_clients, seed),
             optimizer=model.optimizer,
-            phases=PhaseRunner(config["trainer"], model.channels_last, model.compiles),
+            phases=PhaseRunner(executor.trainer(config["trainer"]), model.channels_last, model.compiles),
             seed=seed,
             config=config,
         )
-        run = federation.fit(job, ckpt_path)
-        if run.is_dir() and first_rank():
-            print_summary(run)
 
     def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
         """Predict the test images and write guesses and probabilities beside the checkpoint.
@@ -117,6 +125,36 @@ class MosaicCLI(LightningCLI):
         print(f"Predictions of the test images: {path}")
 
 
+class WorkerCLI(MosaicCLI):
+    """Sets up what ``fit`` does, and keeps the clients' side of it instead of running rounds."""
+
+    worker: Worker
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Make the worker."""
+        self.worker = self._job(model, datamodule).worker()
+
+
+def make_worker(config: Mapping[str, Any]) -> Worker:
+    """Make the worker of a configuration, in whatever process.
+
+    Args:
+        config: of ``mosaic fit``, as plain values.
+    """
+    with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        cli = _carry_out(WorkerCLI, ["fit", "--config", str(path)])
+    assert isinstance(cli, WorkerCLI)
+    return cli.worker
+
+
 def run(args: Sequence[str] | None) -> None:
     """Carry out one of Lightning's subcommands.
 
@@ -126,8 +164,12 @@ def run(args: Sequence[str] | None) -> None:
     Raises:
         MosaicError: the request cannot be carried out; jsonargparse wraps it where a class may be one of several.
     """
+    _carry_out(MosaicCLI, args)
+
+
+def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
     with expected_warnings():
-        MosaicCLI(
+        return cli(
             GlobalClassifier,
             FederatedDataModule,
             args=None if args is None else list(args),

@@ -24,7 +24,7 @@ class TrainRequest:
     Attributes:
         client: who is asked.
         round: communication round, from 1.
-        model: weights to start from; empty for a client that keeps a model of its own.
+        model: weights to start from, without those that the client keeps; empty for one with a model of its own.
         steps: optimiser steps.
         epochs: passes over the client's images; when positive they replace ``steps``.
         learning_rate: rate of the client's optimiser.
@@ -47,7 +47,7 @@ class TrainRequest:
 class TrainReply:
     """A locally trained model with the label counts of the images that it was trained on, shape ``(C,)``.
 
-    The model is empty where its upload was not asked for.
+    The model lacks what the client keeps to itself; it is empty where its upload was not asked for.
     """
 
     client: int
@@ -106,7 +106,7 @@ class PrototypeReply:
 @wire
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Judge this model on the client's validation images."""
+    """Judge this model, with what the client keeps of its own, on the client's validation images."""
 
     client: int
     round: int

@@ -530,11 +530,11 @@ def test_a_generator_comes_with_counts_and_a_curve_for_each_loss(phases: PhaseRu
     worker = make_worker(phases)
     reply = ask(worker, *requests(1)[1])
     assert torch.equal(reply.class_counts, ask(worker, train_request(1)).class_counts)
-    quality = {"coverage", "nearest_neighbour_ratio", "attempts"}
+    quality = {"coverage", "nearest_neighbour_ratio", "attempts", "steps"}
     assert {"discriminator", "adversarial", "diversity"} <= reply.curves.keys() == reply.metrics.keys() - quality
     assert all(curve.shape == (2,) and curve[-1] == reply.metrics[name] for name, curve in reply.curves.items())
     assert quality <= reply.metrics.keys()
-    assert reply.metrics["attempts"] == 1
+    assert (reply.metrics["attempts"], reply.metrics["steps"]) == (1, 2)
     assert 0 <= reply.metrics["coverage"] <= 1
 
 

@@ -1,11 +1,33 @@
 """Federated algorithms. Each writes one communication round as straight-line Python."""
 
 from mosaic.algorithms.base import Algorithm
+from mosaic.algorithms.centralised import Centralised
+from mosaic.algorithms.co_boosting import CoBoosting
+from mosaic.algorithms.dense import DENSE
+from mosaic.algorithms.dfrd import DFRD
 from mosaic.algorithms.fedavg import FedAvg
+from mosaic.algorithms.fedbn import FedBN
+from mosaic.algorithms.fedftg import FedFTG
 from mosaic.algorithms.fedprox import FedProx
 from mosaic.algorithms.fedrs import FedRS
 from mosaic.algorithms.fedvls import FedVLS
+from mosaic.algorithms.local_only import LocalOnly
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.algorithms.prototype_head import PrototypeHead
 
-__all__ = ["Algorithm", "FedAvg", "FedProx", "FedRS", "FedVLS", "Mosaic", "PrototypeHead"]
+__all__ = [
+    "DENSE",
+    "DFRD",
+    "Algorithm",
+    "Centralised",
+    "CoBoosting",
+    "FedAvg",
+    "FedBN",
+    "FedFTG",
+    "FedProx",
+    "FedRS",
+    "FedVLS",
+    "LocalOnly",
+    "Mosaic",
+    "PrototypeHead",
+]

@@ -25,9 +25,11 @@ class Algorithm(ABC):
 
     Attributes:
         supports: which pools of models it can work with, and what to say where it cannot.
+        gathers_data: whether it is a control for which all clients' images are brought to one client.
     """
 
     supports: ClassVar[frozenset[PoolKind]] = frozenset({"same"})
+    gathers_data: ClassVar[bool] = False
 
     def check_pool(self, kind: PoolKind) -> None:
         """Refuse clients whose models differ in a way that this algorithm cannot work with.

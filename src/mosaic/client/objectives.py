@@ -31,7 +31,7 @@ class LocalContext:
     """What an objective may know.
 
     Attributes:
-        received: weights as the server sent them.
+        received: weights that training starts from: as the server sent them, and the client's own where it keeps some.
         class_counts: the client's training images per class, shape ``(C,)``.
         blueprint: builds a network from ``received``, for objectives that compare with it.
     """

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from mosaic.client.objectives import CrossEntropy, LocalObjective
+from mosaic.client.own_models import Personal
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import require_positive
 from mosaic.tasks.generation import GenerationSettings
@@ -17,12 +18,15 @@ class ClientProgram:
         generation: how generators are trained.
         prototypes: how images are summarised.
         prior_epsilon: images of every class that a client is credited with when its label prior is computed.
+        personal: what of a model stays on the client and never travels: nothing, the tensors of its BatchNorm layers,
+            or all of it. Where a model has such tensors there is no global model.
     """
 
     objective: LocalObjective = field(default_factory=CrossEntropy)
     generation: GenerationSettings = field(default_factory=GenerationSettings)
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
     prior_epsilon: float = 0.01
+    personal: Personal = "nothing"
 
     def __post_init__(self) -> None:
         """Refuse a prior with zeros."""

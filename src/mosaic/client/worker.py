@@ -10,6 +10,7 @@ from torch.nn.functional import cross_entropy
 from mosaic.batches import ShuffledBatches, steps_for
 from mosaic.client.generator_quality import measure_generator
 from mosaic.client.objectives import LocalContext
+from mosaic.client.own_models import OwnModels
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import class_prototypes
 from mosaic.data.module import ClientData, FederatedDataModule
@@ -67,6 +68,13 @@ class Worker:
     ) -> None:
         self._data, self._pool, self._optimizer = data, pool, optimizer
         self._program, self._phases, self._seed = program, phases, seed
+        self._own = OwnModels(pool, program.personal, seed)
+
+    @property
+    def images(self) -> list[int]:
+        """Training images of every client."""
+        counts: list[int] = self._data.class_counts.sum(1).tolist()
+        return counts
 
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer one request.
@@ -88,13 +96,13 @@ class Worker:
             case PrototypeRequest():
                 return self._summarise(request, data), state
             case EvaluateRequest():
-                return self._evaluate(request, data), state
+                return self._evaluate(request, data, state), state
 
     def _train(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
         if len(data.train) == 0:
             return Declined(request.client, "it holds no images to train on"), state
         blueprint = self._pool.of(request.client)
-        start = request.model or state.tensors or blueprint.initial(seed_for(self._seed, 0, request.client, "init"))
+        start = self._own.join(request.client, request.model, state)
         net = blueprint.build(start)
         context = LocalContext(start, data.class_counts, blueprint)
         random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
@@ -111,8 +119,10 @@ class Worker:
         model = net.state_dict()
         if not _is_finite(model):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
-        kept = ClientState(model) if request.keep else state
-        return TrainReply(request.client, model if request.upload else {}, data.class_counts, metrics), kept
+        shared, personal = self._own.split(request.client, model)
+        kept = ClientState(model) if request.keep else personal
+        reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics)
+        return reply, kept if kept.tensors else state
 
     def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
         if not state.tensors:
@@ -166,14 +176,15 @@ class Worker:
         seed = seed_for(self._seed, request.round, request.client, "prototypes")
         return PrototypeReply(request.client, *class_prototypes(features, data.images.labels[own], settings, seed))
 
-    def _evaluate(self, request: EvaluateRequest, data: ClientData) -> Reply:
+    def _evaluate(self, request: EvaluateRequest, data: ClientData, state: ClientState) -> Reply:
         classes = self._pool.blueprint.num_classes
         own = self._phases.limit_images(data.validation)
         labels = data.images.labels[own]
         if len(labels) == 0:
             nothing = torch.zeros(classes, dtype=torch.long)
             return EvaluateReply(request.client, nothing, nothing, nothing.double())
-        net = self._pool.blueprint.build(request.model)
+        blueprint = self._pool.blueprint if request.model else self._pool.of(request.client)
+        net = blueprint.build(self._own.join(request.client, request.model, state))
         logits = predict(net, data.images.pixels[own], self._phases.device)
         correct = labels[logits.argmax(-1) == labels]
         losses = cross_entropy(logits, labels, reduction="none").double()

@@ -51,6 +51,15 @@ def hold_out(labels: np.ndarray, indices: np.ndarray, share: float, seed: tuple[
     return Holding(np.setdiff1d(indices, validation, assume_unique=True), validation)
 
 
+def gather(holdings: Sequence[Holding]) -> Holding:
+    """Put together what all clients train on, and what all validate on.
+
+    >>> gather([Holding(np.array([0, 3]), np.array([4])), Holding(np.array([1]), np.array([2]))])
+    Holding(train=array([0, 1, 3]), validation=array([2, 4]))
+    """
+    return Holding(*(np.sort(np.concatenate(parts)) for parts in zip(*holdings, strict=True)))
+
+
 def check_holdings(holdings: Sequence[Holding], num_images: int, origin: str) -> None:
     """Check that every client can train, and that no image has two owners or uses.
 

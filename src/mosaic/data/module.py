@@ -15,6 +15,7 @@ from mosaic.batches import own_share
 from mosaic.data.holdings import Holding, check_holdings, class_counts
 from mosaic.data.images import Images, ImageSet, pixel_statistics
 from mosaic.data.partitions.base import Partition
+from mosaic.data.partitions.gathered import GatheredPartition
 from mosaic.data.partitions.replay import write_holdings
 from mosaic.data.sources import Source
 from mosaic.errors import MosaicError
@@ -100,6 +101,17 @@ class FederatedDataModule(LightningDataModule):
         train, validation = self.splits[client]
         counts = self.class_counts[client]
         return ClientData(self.images.train, torch.from_numpy(train), torch.from_numpy(validation), counts)
+
+    def gathered(self) -> "FederatedDataModule":
+        """Return the same images with a single client that holds what all clients hold, for controls."""
+        partition = GatheredPartition(self.splits)
+        whole = FederatedDataModule(
+            *(self.source, partition, self.seed, self.validation_share, self.batch_size, self.augmentation),
+            mean=self._mean,
+            std=self._std,
+        )
+        whole.images = self.images
+        return whole
 
     def blueprint(self, factory: ClassifierFactory) -> Blueprint:
         """Join a network with the public facts of this data set.

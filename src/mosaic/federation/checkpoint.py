@@ -1,4 +1,4 @@
-"""The global model as a Lightning checkpoint."""
+"""The global model, or a client's own, as a Lightning checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,7 +18,7 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
 
     Args:
         path: of the file; it is written aside and renamed.
-        model: weights of the global model, normalisation included.
+        model: weights of the model, normalisation included.
         facts: what a reader should know, as plain values: rounds, image shape, class names.
     """
     checkpoint = {
@@ -28,6 +28,7 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
         "global_step": 0,
         _FACTS: dict(facts),
     }
+    path.parent.mkdir(exist_ok=True)
     aside = path.with_suffix(".tmp")
     torch.save(checkpoint, aside)
     aside.replace(path)

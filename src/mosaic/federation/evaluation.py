@@ -1,5 +1,6 @@
 """Measure models on the test split. Nothing here returns to an algorithm."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -12,17 +13,25 @@ from mosaic.nets.inference import predict
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a model does on the test split.
+    """What models do on the test split; nothing stands for what was not measured.
 
     Attributes:
-        accuracy: share of correct test images.
-        loss: mean cross-entropy in nats.
-        confusion: counts, rows true classes, columns guesses, shape ``(C, C)``.
+        accuracy: share of test images that the global model gets right.
+        loss: mean cross-entropy of the global model in nats.
+        confusion: counts of the global model, rows true classes, columns guesses, shape ``(C, C)``.
+        own_accuracy: mean over clients, by training images, of the share that the client's own model gets right.
     """
 
-    accuracy: float
-    loss: float
-    confusion: Tensor
+    accuracy: float | None = None
+    loss: float | None = None
+    confusion: Tensor | None = None
+    own_accuracy: float | None = None
+
+    def __str__(self) -> str:
+        """Say in a few words how accurate what was measured is."""
+        if self.own_accuracy is not None:
+            return f"own models' test accuracy {100 * self.own_accuracy:.2f} %"
+        return "test accuracy -" if self.accuracy is None else f"test accuracy {100 * self.accuracy:.2f} %"
 
 
 class Evaluator:
@@ -61,3 +70,16 @@ class Evaluator:
         confusion = multiclass_confusion_matrix(logits.argmax(-1), self._labels, self._num_classes)
         loss = torch.nn.functional.cross_entropy(logits, self._labels)
         return Measurement(float(confusion.diag().sum() / len(self._labels)), float(loss), confusion)
+
+    def measure_own(self, models: Iterable[tuple[nn.Module, int]]) -> Measurement:
+        """Measure the clients' own models, each on the whole test split.
+
+        Args:
+            models: each with the number of images that its client trains on, by which it weighs.
+        """
+        correct = total = 0
+        for model, images in models:
+            guesses = predict(model, self._pixels, self._device).argmax(-1)
+            correct += images * int((guesses == self._labels).sum())
+            total += images * len(self._labels)
+        return Measurement(own_accuracy=correct / total if total else None)

@@ -2,9 +2,11 @@
 
 import json
 import logging
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -13,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from mosaic.algorithms.base import Algorithm
+from mosaic.client.own_models import OwnModels
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError, require_positive
@@ -22,15 +25,15 @@ from mosaic.federation.executors.base import ClientExecutor
 from mosaic.federation.ledger import AccountedExecutor
 from mosaic.federation.progress import rounds_bar
 from mosaic.federation.run_directory import RunDirectory, append_only_sizes, copy_append_only, cut_back
-from mosaic.federation.schedule import Schedule
+from mosaic.federation.schedule import Schedule, gathered
 from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
 from mosaic.federation.tracking import SilentTracker, Tracker, peak_memory_bytes
 from mosaic.figures import confusion_matrix, partition_heat_map
-from mosaic.messages import GeneratorReply, Reply, TrainReply
+from mosaic.messages import GeneratorReply, Reply, StateDict, TrainReply
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.phases import PhaseRunner
-from mosaic.seeding import SERVER, seed_for
+from mosaic.phases import PhaseRunner, prompt_release
+from mosaic.preemption import heeding_signals, leave_if_asked
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
@@ -71,6 +74,16 @@ class Job:
         """Builds global classifiers."""
         return self.pool.blueprint
 
+    @property
+    def own_models(self) -> OwnModels:
+        """What of a model stays on clients."""
+        return OwnModels(self.pool, self.algorithm.program.personal, self.seed)
+
+    def worker(self) -> Worker:
+        """Make what answers requests in this or another process; only controls bring all images to one client."""
+        data = self.data.gathered() if self.algorithm.gathers_data else self.data
+        return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
+
 
 class Federation:
     """Runs an algorithm for a number of rounds.
@@ -80,7 +93,8 @@ class Federation:
         schedule: which round does what.
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
-        validate_every: rounds between judgements of the global model by the clients' validation images.
+        validate_every: rounds between judgements of the global model by the clients' validation images, or, where there
+            is none, of the clients' own models by these and by the test split.
     """
 
     def __init__(
@@ -98,7 +112,7 @@ class Federation:
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
     def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
-        """Run all rounds that are left.
+        """Run all rounds that are left, or help the process that does.
 
         Args:
             job: what to work on.
@@ -109,8 +123,20 @@ class Federation:
 
         Raises:
             MosaicError: the request cannot be carried out; nothing was written.
+            Preempted: a signal has asked this process to leave; the last finished round is in a snapshot.
         """
         job.algorithm.check_pool(job.pool.kind)
+        log.debug("phases run on %s", job.phases.device)  # a device that does not exist is refused here
+        with closing(job.executor), heeding_signals():
+            return Path(self.run_dir) if job.executor.serve(job.worker) else self._run(job, ckpt_path)
+
+    def _run(self, job: Job, ckpt_path: str | None) -> Path:
+        if job.algorithm.gathers_data:
+            log.warning(
+                "%s trains in one place on the images of all %d clients: a control, not federated learning",
+                type(job.algorithm).__name__,
+                job.data.num_clients,
+            )
         if not job.phases.dry_run:
             return self._fit(job, RunDirectory(self.run_dir), self.schedule, ckpt_path)
         with tempfile.TemporaryDirectory(prefix="mosaic-dry-run-") as folder:
@@ -120,23 +146,26 @@ class Federation:
         return path
 
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
-        device = job.phases.device
         writes = job.phases.rank == 0
+        fresh = writes and not directory.path.exists()
         start = self._start(job, directory, ckpt_path, writes)
+        try:
+            job.executor.start(job.worker())
+        except BaseException:
+            if fresh:
+                shutil.rmtree(directory.path)
+            raise
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
             tracker = Tracker(directory.metrics, directory.tensorboard, start.round)
-        evaluator = Evaluator(
-            job.data.images.test, job.blueprint.num_classes, device, limit=8 if job.phases.dry_run else None
-        )
+        limit = 8 if job.phases.dry_run else None
+        evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         run = Run(job, schedule, start, tracker, evaluator, directory, self)
-        worker = Worker(job.data, job.pool, job.optimizer, job.algorithm.program, job.phases, job.seed)
-        job.executor.start(worker)
         try:
-            run.finish(run.rounds(start.round + 1))
+            with prompt_release():
+                run.finish(run.rounds(start.round + 1))
         finally:
-            job.executor.close()
             if isinstance(tracker, Tracker):
                 tracker.close()
         return directory.path
@@ -145,7 +174,7 @@ class Federation:
         """Find or make the state to start from; only the first rank touches the disk."""
         found = find_snapshot(ckpt_path, directory.path)
         if found is None:
-            initial = job.blueprint.initial(seed_for(job.seed, 0, SERVER, "init"))
+            initial = job.own_models.initial()
             if writes and ckpt_path == "auto" and directory.config.is_file():
                 directory.check_same(job.config, Snapshot(0, ServerState(initial)), job.data.num_clients)
                 cut_back(directory.path, {})
@@ -207,26 +236,29 @@ class Run:
         self._ledger = start.ledger
         self._state = start.server
         self._losses: list[float] = []
+        self._unwritten: Snapshot | None = None
+        self._own = job.own_models
         self._executor = AccountedExecutor(job.executor, self._ledger, self._note, self._tell)
         self._round_number = start.round
 
     def rounds(self, first: int) -> Measurement:
-        """Run the rounds from ``first`` on; return the last measurement of the global model."""
+        """Run the rounds from ``first`` on; return the last measurement of the models."""
         if isinstance(self._tracker, Tracker):
             names = self._job.data.images.class_names
             self._tracker.figure("data/partition", partition_heat_map(self._job.data.class_counts.numpy(), names))
         with rounds_bar(first, self._schedule.rounds) as bar:
             for round in bar:
-                measurement = self._round(round)
-                if round % self._settings.snapshot_every == 0 or round == self._schedule.rounds:
-                    self._snapshot(round)
+                with self._rescued(round):
+                    leave_if_asked()
+                    measurement = self._round(round)
+                self._snapshot(round)
         if first > self._schedule.rounds:
             log.info("all %d rounds are done already", self._schedule.rounds)
             measurement = self._measure()
         return measurement
 
     def finish(self, measurement: Measurement) -> None:
-        """Write the final model and figures."""
+        """Write the final models and figures."""
         if not isinstance(self._tracker, Tracker):
             return
         names = self._job.data.images.class_names
@@ -238,23 +270,37 @@ class Run:
             "distilled": self._state.distilled,
             "test_accuracy": measurement.accuracy,
             "test_loss": measurement.loss,
+            "own_test_accuracy": measurement.own_accuracy,
             "stages": self._evaluator.stages,
             "generators": [generator_facts(upload) for upload in self._state.generators],
             **self._ledger.totals(),
             "peak_memory_bytes": peak_memory_bytes(),
         }
-        self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
+        if measurement.confusion is not None:
+            self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
+        final = {
+            "final/test_accuracy": measurement.accuracy,
+            "final/test_loss": measurement.loss,
+            "final/own_test_accuracy": measurement.own_accuracy,
+        }
         self._tracker.hyper_parameters(
             {"algorithm": summary["algorithm"], "seed": self._job.seed, "clients": self._job.data.num_clients},
-            {"final/test_accuracy": measurement.accuracy, "final/test_loss": measurement.loss},
+            {name: value for name, value in final.items() if value is not None},
         )
+        self._save_models()
+        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
+
+    def _save_models(self) -> None:
+        """Write the global model, or where there is none, the clients' own."""
         facts = {
             "rounds": self._schedule.rounds,
             "image_shape": list(self._job.blueprint.image_shape),
-            "class_names": list(names),
+            "class_names": list(self._job.data.images.class_names),
         }
-        save_checkpoint(self._directory.checkpoint, self._state.model, facts)
-        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
+        if not self._own.exist:
+            save_checkpoint(self._directory.checkpoint, self._state.model, facts)
+        for client, model in self._own_models():
+            save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, "client": client})
 
     def _round(self, round: int) -> Measurement:
         started = perf_counter()
@@ -275,7 +321,7 @@ class Run:
         cohort = Cohort(self._executor, plan, self._job.pool)
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
-        measurement = self._measure()
+        measurement = self._measure() if self._due(round) or not self._own.exist else Measurement()
         self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
         validation = self._validate(cohort, plan)
         self._write_row(plan, measurement, validation, before, perf_counter() - started)
@@ -283,19 +329,44 @@ class Run:
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._state.distilled)
-        return replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
+        plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
+        if self._job.algorithm.gathers_data:
+            return gathered(plan, self._images, self._job.data.batch_size)
+        return plan
+
+    @property
+    def _images(self) -> list[int]:
+        """Images that each client trains on."""
+        images: list[int] = self._job.data.class_counts.sum(1).tolist()
+        return images
+
+    def _due(self, round: int) -> bool:
+        """Whether clients are asked about models in this round, and their own models are measured."""
+        return round % self._settings.validate_every == 0 or round == self._schedule.rounds
+
+    def _own_models(self) -> Iterator[tuple[int, StateDict]]:
+        """Yield the own model of every client that has trained one."""
+        for client, state in sorted(self._job.executor.states.items()):
+            if self._own.exist:
+                yield client, self._own.join(client, self._state.model, state)
 
     def _measure(self) -> Measurement:
-        return self._evaluator.measure(self._job.blueprint.build(self._state.model))
+        if not self._own.exist:
+            return self._evaluator.measure(self._job.blueprint.build(self._state.model))
+        images, pool = self._images, self._job.pool
+        return self._evaluator.measure_own(
+            (pool.of(client).build(model), images[client]) for client, model in self._own_models()
+        )
 
     def _validate(self, cohort: Cohort, plan: RoundPlan) -> tuple[float, float]:
-        """Return accuracy over all validation images and that of the worst client; nan where there is none."""
-        if plan.round % self._settings.validate_every and plan.round != self._schedule.rounds:
+        """Return accuracy over all validation images and that of the worst of several clients; nan where none is."""
+        if not self._due(plan.round):
             return float("nan"), float("nan")
         judgement = cohort.evaluate(self._state.model)
         correct, total = judgement.correct.sum(1), judgement.total.sum(1)
         judged = total >= SMALLEST_JUDGED_CLIENT
-        worst = float((correct[judged] / total[judged]).min()) if judged.any() else float("nan")
+        several = len(total) > 1
+        worst = float((correct[judged] / total[judged]).min()) if several and judged.any() else float("nan")
         return share(correct.sum(), total.sum()), worst
 
     def _write_row(
@@ -312,17 +383,18 @@ class Run:
         )
         loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
         log.info(
-            "round %d/%d  done in %7.1f s  local loss %.3f  test accuracy %.2f %%  validation %.2f %%",
+            "round %d/%d  done in %7.1f s  local loss %.3f  %s  validation %.2f %%",
             plan.round,
             self._schedule.rounds,
             seconds,
             loss,
-            100 * measurement.accuracy,
+            measurement,
             100 * validation[0],
         )
         row = {
             "server/test_accuracy": measurement.accuracy,
             "server/test_loss": measurement.loss,
+            "clients/own_test_accuracy": measurement.own_accuracy,
             "clients/validation_accuracy": validation[0],
             "clients/worst_validation_accuracy": validation[1],
             "clients/train_loss": loss,
@@ -332,7 +404,7 @@ class Run:
         }
         if isinstance(self._tracker, Tracker):
             for name, value in row.items():
-                if value == value:  # not nan
+                if value is not None and value == value:  # not nan
                     self._tracker.scalar(name, value)
             for phase, value in after["seconds"].items():
                 self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
@@ -340,13 +412,29 @@ class Run:
             self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
 
     def _snapshot(self, round: int) -> None:
+        """Write a snapshot where one is due, else keep what it would hold, for the case that a signal comes."""
         if not isinstance(self._tracker, Tracker):
             return
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
-        states = dict(self._job.executor.states)
-        snapshot = Snapshot(round, self._state, states, self._ledger, self._evaluator.stages, sizes)
-        snapshot.write(self._directory.rounds, self._settings.keep_snapshots)
+        states, stages = dict(self._job.executor.states), dict(self._evaluator.stages)
+        snapshot = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
+        if round % self._settings.snapshot_every == 0 or round == self._schedule.rounds:
+            snapshot.write(self._directory.rounds, self._settings.keep_snapshots)
+            self._unwritten = None
+        else:
+            self._unwritten = snapshot
+
+    @contextmanager
+    def _rescued(self, round: int) -> Iterator[None]:
+        """Keep the round before this one if a signal comes."""
+        try:
+            yield
+        except SystemExit:
+            if self._unwritten is not None:
+                self._unwritten.write(self._directory.rounds, self._settings.keep_snapshots)
+            log.warning("asked to leave in round %d, whose work is lost: --ckpt_path auto goes on with it", round)
+            raise
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:

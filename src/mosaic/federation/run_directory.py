@@ -74,6 +74,10 @@ class RunDirectory:
         """The final global model as a Lightning checkpoint."""
         return self.path / "global.ckpt"
 
+    def client_checkpoint(self, client: int) -> Path:
+        """Return the place of a client's final model as a Lightning checkpoint, where there is no global one."""
+        return self.path / "clients" / f"{client:02d}.ckpt"
+
     @property
     def summary(self) -> Path:
         """Final figures."""

@@ -1,9 +1,11 @@
 """Which round does what, named once for all algorithms."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from mosaic.batches import steps_for
 from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
@@ -103,6 +105,23 @@ class Schedule:
         count = max(1, round_half_up(self.participation * num_clients))
         chosen = torch.randperm(num_clients, generator=generator_for(seed, round, SERVER, "participants"))[:count]
         return tuple(sorted(chosen.tolist()))
+
+
+def gathered(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPlan:
+    """Return the round of a single client that takes as many steps as all clients of a round take together.
+
+    Args:
+        plan: of the clients.
+        images: that each of all clients trains on.
+        batch_size: of local training.
+
+    >>> plan = RoundPlan(1, 9, (0, 2), steps=20, epochs=0.0, learning_rate=0.1, distils=False)
+    >>> gathered(plan, [100, 50, 10], batch_size=32).steps
+    40
+    """
+    counts = (images[client] for client in plan.clients if images[client])  # who has none declines to train
+    steps = sum(steps_for(plan.steps, plan.epochs, count, batch_size) for count in counts)
+    return replace(plan, clients=(0,), steps=steps, epochs=0.0)
 
 
 def round_half_up(value: float) -> int:

@@ -55,8 +55,8 @@ class Tracker:
         """Write one number of this round."""
         self._writer.add_scalar(name, value, self.round)
 
-    def row(self, values: Mapping[str, float | int | str]) -> None:
-        """Append one row to the table of rounds."""
+    def row(self, values: Mapping[str, float | int | str | None]) -> None:
+        """Append one row to the table of rounds; nothing leaves a cell empty."""
         fresh = not self._metrics.exists()
         with self._metrics.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(values))

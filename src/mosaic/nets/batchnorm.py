@@ -15,6 +15,16 @@ def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
     return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
 
 
+def batch_norm_tensors(net: nn.Module) -> frozenset[str]:
+    """Name every parameter and buffer of the BatchNorm layers, by module type; layers without statistics count too.
+
+    >>> sorted(batch_norm_tensors(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))))
+    ['1.bias', '1.weight']
+    """
+    layers = ((place, m) for place, m in net.named_modules(remove_duplicate=False) if isinstance(m, _BatchNorm))
+    return frozenset(name for place, layer in layers for name in layer.state_dict(prefix=f"{place}."))
+
+
 @contextmanager
 def held_statistics(net: nn.Module) -> Iterator[None]:
     """Let the BatchNorm layers use and keep their running statistics inside the block, whatever mode they are in."""

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from mosaic.nets.batchnorm import batch_norms
+from mosaic.nets.batchnorm import batch_norm_tensors, batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 
 ClassifierFactory = Callable[[ImageShape, int], Classifier]
@@ -74,6 +74,11 @@ class Blueprint:
     def batch_norms(self) -> list[str]:
         """Where the network's BatchNorm layers with running statistics are."""
         return list(batch_norms(self._blank))
+
+    @cached_property
+    def batch_norm_tensors(self) -> frozenset[str]:
+        """Names of all parameters and buffers of the network's BatchNorm layers."""
+        return batch_norm_tensors(self._blank)
 
     @cached_property
     def _blank(self) -> Classifier:

@@ -12,10 +12,12 @@ STAGES = {
     "global before its new head": "average of the clients' models",
     "expert": "one expert alone",
     "plain ensemble": "mean of the experts' probabilities",
+    "weighted ensemble": "experts weighed on generated images",
     "prototype head": "a new last layer from prototypes",
     "prototype classifier": "from prototypes alone, no experts",
     "gated teacher": "experts weighed by what each knows",
     "student": "has learnt from generated images",
+    "distilled model": "average tuned on generated images",
 }
 """What the stages of a distilling round are, in plain words."""
 GENERATORS = (
@@ -57,9 +59,18 @@ def _stages(summary: dict[str, Any]) -> Table:
     if "student" in summary["stages"] and not summary["distilled"]:
         table.add_row("", "", "the student was refused by the clients' validation images")
     table.add_section()
-    last = "after fine-tuning" if summary["distilled"] else "global model"
-    table.add_row(last, f"{100 * summary['test_accuracy']:.2f} %", "the model of this run", style="bold")
+    table.add_row(*_outcome(summary), style="bold")
     return table
+
+
+def _outcome(summary: dict[str, Any]) -> tuple[str, str, str]:
+    """Return the row of what a run has come to."""
+    if summary["test_accuracy"] is None:
+        own = summary["own_test_accuracy"]
+        meaning = "mean by images; there is no global model"
+        return "clients' own models", "-" if own is None else f"{100 * own:.2f} %", meaning
+    last = "after fine-tuning" if summary["distilled"] else "global model"
+    return last, f"{100 * summary['test_accuracy']:.2f} %", "the model of this run"
 
 
 def _generators(summary: dict[str, Any]) -> Table:

@@ -106,9 +106,12 @@ class Cohort:
         return list(self._ask(requests, PrototypeReply))
 
     def evaluate(self, model: StateDict) -> Judgement:
-        """Let every client of the round that can run the global model judge one on its validation images."""
+        """Let every client of the round that can run the global model judge one on its validation images.
+
+        Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own.
+        """
         plan = self._plan
-        judges = [client for client in plan.clients if self._pool.can_judge(client)]
+        judges = [client for client in plan.clients if not model or self._pool.can_judge(client)]
         if not judges:
             return Judgement(*torch.zeros(3, 1, self._pool.blueprint.num_classes))
         replies = list(self._ask((EvaluateRequest(client, plan.round, model) for client in judges), EvaluateReply))
