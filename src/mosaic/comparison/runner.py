@@ -86,19 +86,29 @@ def _run_each(
 
 def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    from mosaic.federation.progress import configure_logging
     from mosaic.lightning_cli import run
 
     folder = runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
-    configure_logging()
-    logging.getLogger("mosaic").setLevel(logging.ERROR)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with _silence():
             run([*request.arguments(), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
         return Outcome.of(request, folder)
     except Exception as error:
         reason = str(users_mistake(error) or f"{type(error).__name__}: {error}")
         return Failure(request.algorithm, request.seed, " ".join(reason.split()))
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a run's log and closing tables to itself."""
+    log = logging.getLogger("mosaic")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _tell(request: RunRequest, result: Outcome | Failure, progress: str, seconds: float, console: Console) -> None:

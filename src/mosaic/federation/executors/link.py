@@ -1,6 +1,7 @@
 """Bytes between the processes of one world. No process group is set up, so phases know nothing of the others."""
 
 import socket
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -16,7 +17,7 @@ _FOREVER = timedelta(days=30)
 """How long one waits for a message: the others train, or the server does. Who is gone is noticed at once."""
 _SOON = timedelta(minutes=1)
 """How long a process tries to reach rank 0 on its own machine, which listens before it starts others."""
-_MOMENT = timedelta(milliseconds=500)
+_MOMENT = timedelta(milliseconds=50)
 _LOOPBACK = "127.0.0.1"
 
 
@@ -122,12 +123,10 @@ def _wait_for(store: Any, size: int, check: Callable[[], None]) -> None:
     """
     for rank in range(size):
         for _ in range(MEETING_TIME // _MOMENT):
-            check()
-            try:
-                store.wait([f"here/{rank}"], _MOMENT)
+            if store.check([f"here/{rank}"]):
                 break
-            except _dist.DistStoreError:
-                continue
+            check()
+            time.sleep(_MOMENT.total_seconds())
         else:
             raise LinkBrokenError(f"process {rank} of {size} did not come within {MEETING_TIME}")
 
