@@ -94,7 +94,10 @@ class RayExecutor(ParallelExecutor):
             with keeping_handlers():
                 self._ray.init(address=self.address or "local", **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise MosaicError(f"executor.address: {self._where()} does not answer: {error}") from error
+            raise MosaicError(
+                f"executor.address: expected {self._where()} to let this process in, got: {error}: if its nodes run "
+                "with RAY_AUTH_MODE=token, set that and the same token here"
+            ) from error
         self._connected = True
 
     def _check_resources(self) -> None:
@@ -104,8 +107,8 @@ class RayExecutor(ParallelExecutor):
             there = self._ray.cluster_resources().get(name, 0)
             if self.workers * share > there:
                 raise MosaicError(
-                    f"executor.{key}: expected {self.workers * share:g} {name}s at {self._where()} for {self.workers} "
-                    f"workers, got {there:g}: lower it, or lower executor.workers"
+                    f"executor.workers: expected at most {int(there / share)}, since {self._where()} has {there:g} "
+                    f"{name}s and each worker takes {share:g}, got {self.workers}: lower it, or executor.{key}"
                 )
 
     def _where(self) -> str:
