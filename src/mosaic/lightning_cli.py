@@ -18,7 +18,8 @@ from mosaic.errors import MosaicError
 from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
 from mosaic.federation.executors.base import Recipe
-from mosaic.federation.federation import Federation, Job
+from mosaic.federation.federation import Federation
+from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
 from mosaic.phases import PhaseRunner, expected_warnings

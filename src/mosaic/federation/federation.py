@@ -1,88 +1,26 @@
-"""The only loop: rounds, and what happens around each of them."""
+"""A federation: starts a run or goes on with one, and ends it in order."""
 
-import json
 import logging
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from contextlib import closing
 from pathlib import Path
-from time import perf_counter
-from typing import Any
 
-from torch import Tensor
-
-from mosaic.algorithms.base import Algorithm
-from mosaic.client.own_models import OwnModels
-from mosaic.client.worker import Worker
-from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError, require_positive
-from mosaic.federation.checkpoint import save_checkpoint
-from mosaic.federation.evaluation import Evaluator, Measurement
-from mosaic.federation.executors.base import ClientExecutor
-from mosaic.federation.ledger import AccountedExecutor
-from mosaic.federation.progress import rounds_bar
-from mosaic.federation.run_directory import RunDirectory, append_only_sizes, copy_append_only, cut_back
-from mosaic.federation.schedule import Schedule, gathered
+from mosaic.federation.evaluation import Evaluator
+from mosaic.federation.job import Job
+from mosaic.federation.judging import Judge
+from mosaic.federation.run import Run
+from mosaic.federation.run_directory import RunDirectory, copy_append_only, cut_back
+from mosaic.federation.schedule import Schedule
 from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
-from mosaic.federation.tracking import SilentTracker, Tracker, peak_memory_bytes
-from mosaic.figures import confusion_matrix, partition_heat_map
-from mosaic.messages import GeneratorReply, Reply, StateDict, TrainReply
-from mosaic.model_pool import ModelPool
-from mosaic.nets.blueprint import Blueprint
-from mosaic.phases import PhaseRunner, prompt_release
-from mosaic.preemption import heeding_signals, leave_if_asked
-from mosaic.server.cohort import Cohort
-from mosaic.server.context import RoundContext, RoundPlan
+from mosaic.federation.tracking import SilentTracker, Tracker
+from mosaic.figures import partition_heat_map
+from mosaic.phases import prompt_release
+from mosaic.preemption import heeding_signals
 from mosaic.server.state import ServerState
-from mosaic.tasks.classification import OptimizerFactory
 
 log = logging.getLogger(__name__)
-
-SMALLEST_JUDGED_CLIENT = 20
-"""Validation images below which a client's accuracy is too coarse to be called the worst."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a federation works on.
-
-    Attributes:
-        algorithm: one round of it.
-        executor: reaches the clients.
-        data: the images and who holds them.
-        pool: which client runs which model.
-        optimizer: makes the optimiser of local training.
-        phases: trains.
-        seed: of everything but the partition.
-        config: the parsed configuration as plain values, for the run directory.
-    """
-
-    algorithm: Algorithm
-    executor: ClientExecutor
-    data: FederatedDataModule
-    pool: ModelPool
-    optimizer: OptimizerFactory
-    phases: PhaseRunner
-    seed: int
-    config: Mapping[str, Any]
-
-    @property
-    def blueprint(self) -> Blueprint:
-        """Builds global classifiers."""
-        return self.pool.blueprint
-
-    @property
-    def own_models(self) -> OwnModels:
-        """What of a model stays on clients."""
-        return OwnModels(self.pool, self.algorithm.program.personal, self.seed)
-
-    def worker(self) -> Worker:
-        """Make what answers requests in this or another process; only controls bring all images to one client."""
-        data = self.data.gathered() if self.algorithm.gathers_data else self.data
-        return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
 
 
 class Federation:
@@ -161,10 +99,11 @@ class Federation:
         limit = 8 if job.phases.dry_run else None
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
-        run = Run(job, schedule, start, tracker, evaluator, directory, self)
+        judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
+        run = Run(job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots)
         try:
             with prompt_release():
-                run.finish(run.rounds(start.round + 1))
+                run.complete()
         finally:
             if isinstance(tracker, Tracker):
                 tracker.close()
@@ -183,7 +122,7 @@ class Federation:
                 self._write_partition(job, directory)
             return Snapshot(0, ServerState(initial))
         snapshot, source = Snapshot.read(found), found.parent.parent
-        job.executor.states.update(snapshot.clients)
+        job.executor.states = snapshot.clients.copy()
         if not writes:
             return snapshot
         RunDirectory(source).check_same(job.config, snapshot, job.data.num_clients)
@@ -206,261 +145,3 @@ class Federation:
         job.data.write_partition(directory.path / "partition.json")
         counts = job.data.class_counts.numpy()
         partition_heat_map(counts, job.data.images.class_names).savefig(directory.path / "partition.png")
-
-
-class Run:
-    """The rounds of one run in one process.
-
-    Args:
-        job: what to work on.
-        schedule: which round does what.
-        start: the state to go on from.
-        tracker: where traces go.
-        evaluator: measures the test split.
-        directory: the run's folder.
-        settings: how often to snapshot and to validate.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        schedule: Schedule,
-        start: Snapshot,
-        tracker: Tracker | SilentTracker,
-        evaluator: Evaluator,
-        directory: RunDirectory,
-        settings: Federation,
-    ) -> None:
-        self._job, self._schedule, self._tracker = job, schedule, tracker
-        self._evaluator, self._directory, self._settings = evaluator, directory, settings
-        self._ledger = start.ledger
-        self._state = start.server
-        self._losses: list[float] = []
-        self._unwritten: Snapshot | None = None
-        self._own = job.own_models
-        self._executor = AccountedExecutor(job.executor, self._ledger, self._note, self._tell)
-        self._round_number = start.round
-
-    def rounds(self, first: int) -> Measurement:
-        """Run the rounds from ``first`` on; return the last measurement of the models."""
-        if isinstance(self._tracker, Tracker):
-            names = self._job.data.images.class_names
-            self._tracker.figure("data/partition", partition_heat_map(self._job.data.class_counts.numpy(), names))
-        with rounds_bar(first, self._schedule.rounds) as bar:
-            for round in bar:
-                with self._rescued(round):
-                    leave_if_asked()
-                    measurement = self._round(round)
-                self._snapshot(round)
-        if first > self._schedule.rounds:
-            log.info("all %d rounds are done already", self._schedule.rounds)
-            measurement = self._measure()
-        return measurement
-
-    def finish(self, measurement: Measurement) -> None:
-        """Write the final models and figures."""
-        if not isinstance(self._tracker, Tracker):
-            return
-        names = self._job.data.images.class_names
-        summary = {
-            "algorithm": type(self._job.algorithm).__name__,
-            "seed": self._job.seed,
-            "partition_seed": self._job.data.seed,
-            "rounds": self._schedule.rounds,
-            "distilled": self._state.distilled,
-            "test_accuracy": measurement.accuracy,
-            "test_loss": measurement.loss,
-            "own_test_accuracy": measurement.own_accuracy,
-            "stages": self._evaluator.stages,
-            "generators": [generator_facts(upload) for upload in self._state.generators],
-            **self._ledger.totals(),
-            "peak_memory_bytes": peak_memory_bytes(),
-        }
-        if measurement.confusion is not None:
-            self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
-        final = {
-            "final/test_accuracy": measurement.accuracy,
-            "final/test_loss": measurement.loss,
-            "final/own_test_accuracy": measurement.own_accuracy,
-        }
-        self._tracker.hyper_parameters(
-            {"algorithm": summary["algorithm"], "seed": self._job.seed, "clients": self._job.data.num_clients},
-            {name: value for name, value in final.items() if value is not None},
-        )
-        self._save_models()
-        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
-
-    def _save_models(self) -> None:
-        """Write the global model, or where there is none, the clients' own."""
-        facts = {
-            "rounds": self._schedule.rounds,
-            "image_shape": list(self._job.blueprint.image_shape),
-            "class_names": list(self._job.data.images.class_names),
-        }
-        if not self._own.exist:
-            save_checkpoint(self._directory.checkpoint, self._state.model, facts)
-        for client, model in self._own_models():
-            save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, "client": client})
-
-    def _round(self, round: int) -> Measurement:
-        started = perf_counter()
-        before = self._ledger.totals()
-        plan = self._plan(round)
-        self._tracker.round = self._round_number = round
-        self._losses.clear()
-        context = RoundContext(
-            plan,
-            self._job.seed,
-            self._job.pool,
-            self._job.phases,
-            self._evaluator.observe,
-            self._tracker,
-            self._phase,
-            self._ledger.book_updates,
-        )
-        cohort = Cohort(self._executor, plan, self._job.pool)
-        self._state = self._job.algorithm.round(self._state, cohort, context)
-        evaluated = perf_counter()
-        measurement = self._measure() if self._due(round) or not self._own.exist else Measurement()
-        self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
-        validation = self._validate(cohort, plan)
-        self._write_row(plan, measurement, validation, before, perf_counter() - started)
-        return measurement
-
-    def _plan(self, round: int) -> RoundPlan:
-        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._state.distilled)
-        plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
-        if self._job.algorithm.gathers_data:
-            return gathered(plan, self._images, self._job.data.batch_size)
-        return plan
-
-    @property
-    def _images(self) -> list[int]:
-        """Images that each client trains on."""
-        images: list[int] = self._job.data.class_counts.sum(1).tolist()
-        return images
-
-    def _due(self, round: int) -> bool:
-        """Whether clients are asked about models in this round, and their own models are measured."""
-        return round % self._settings.validate_every == 0 or round == self._schedule.rounds
-
-    def _own_models(self) -> Iterator[tuple[int, StateDict]]:
-        """Yield the own model of every client that has trained one."""
-        for client, state in sorted(self._job.executor.states.items()):
-            if self._own.exist:
-                yield client, self._own.join(client, self._state.model, state)
-
-    def _measure(self) -> Measurement:
-        if not self._own.exist:
-            return self._evaluator.measure(self._job.blueprint.build(self._state.model))
-        images, pool = self._images, self._job.pool
-        return self._evaluator.measure_own(
-            (pool.of(client).build(model), images[client]) for client, model in self._own_models()
-        )
-
-    def _validate(self, cohort: Cohort, plan: RoundPlan) -> tuple[float, float]:
-        """Return accuracy over all validation images and that of the worst of several clients; nan where none is."""
-        if not self._due(plan.round):
-            return float("nan"), float("nan")
-        judgement = cohort.evaluate(self._state.model)
-        correct, total = judgement.correct.sum(1), judgement.total.sum(1)
-        judged = total >= SMALLEST_JUDGED_CLIENT
-        several = len(total) > 1
-        worst = float((correct[judged] / total[judged]).min()) if several and judged.any() else float("nan")
-        return share(correct.sum(), total.sum()), worst
-
-    def _write_row(
-        self,
-        plan: RoundPlan,
-        measurement: Measurement,
-        validation: tuple[float, float],
-        before: Mapping[str, Mapping[str, float]],
-        seconds: float,
-    ) -> None:
-        after = self._ledger.totals()
-        bytes_down, bytes_up = (
-            sum(after[way].values()) - sum(before[way].values()) for way in ("bytes_down", "bytes_up")
-        )
-        loss = sum(self._losses) / len(self._losses) if self._losses else float("nan")
-        log.info(
-            "round %d/%d  done in %7.1f s  local loss %.3f  %s  validation %.2f %%",
-            plan.round,
-            self._schedule.rounds,
-            seconds,
-            loss,
-            measurement,
-            100 * validation[0],
-        )
-        row = {
-            "server/test_accuracy": measurement.accuracy,
-            "server/test_loss": measurement.loss,
-            "clients/own_test_accuracy": measurement.own_accuracy,
-            "clients/validation_accuracy": validation[0],
-            "clients/worst_validation_accuracy": validation[1],
-            "clients/train_loss": loss,
-            "comm/bytes_down": bytes_down,
-            "comm/bytes_up": bytes_up,
-            "time/round_seconds": seconds,
-        }
-        if isinstance(self._tracker, Tracker):
-            for name, value in row.items():
-                if value is not None and value == value:  # not nan
-                    self._tracker.scalar(name, value)
-            for phase, value in after["seconds"].items():
-                self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
-            columns = {name.split("/")[1]: value for name, value in row.items()}
-            self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
-
-    def _snapshot(self, round: int) -> None:
-        """Write a snapshot where one is due, else keep what it would hold, for the case that a signal comes."""
-        if not isinstance(self._tracker, Tracker):
-            return
-        self._tracker.flush()
-        sizes = append_only_sizes(self._directory.path)
-        states, stages = dict(self._job.executor.states), dict(self._evaluator.stages)
-        snapshot = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
-        if round % self._settings.snapshot_every == 0 or round == self._schedule.rounds:
-            snapshot.write(self._directory.rounds, self._settings.keep_snapshots)
-            self._unwritten = None
-        else:
-            self._unwritten = snapshot
-
-    @contextmanager
-    def _rescued(self, round: int) -> Iterator[None]:
-        """Keep the round before this one if a signal comes."""
-        try:
-            yield
-        except SystemExit:
-            if self._unwritten is not None:
-                self._unwritten.write(self._directory.rounds, self._settings.keep_snapshots)
-            log.warning("asked to leave in round %d, whose work is lost: --ckpt_path auto goes on with it", round)
-            raise
-
-    @contextmanager
-    def _phase(self, name: str) -> Iterator[None]:
-        """Book and tell the time of a server phase."""
-        start = perf_counter()
-        yield
-        seconds = perf_counter() - start
-        self._ledger.book_seconds(name, seconds)
-        self._tell(name, seconds)
-
-    def _tell(self, phase: str, seconds: float) -> None:
-        log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
-
-    def _note(self, reply: Reply) -> None:
-        if isinstance(reply, TrainReply):
-            self._losses.append(reply.metrics["loss"])
-
-
-def generator_facts(upload: GeneratorReply) -> dict[str, Any]:
-    """Return what the summary tells of a client's generator."""
-    counts = upload.class_counts
-    told = ("coverage", "nearest_neighbour_ratio", "attempts")
-    metrics = {name: upload.metrics[name] for name in told if name in upload.metrics}
-    return {"client": upload.client, "images": int(counts.sum()), "classes": int((counts > 0).sum()), **metrics}
-
-
-def share(part: Tensor, whole: Tensor) -> float:
-    """Return ``part / whole``, nan where the whole is zero."""
-    return float(part / whole) if whole > 0 else float("nan")

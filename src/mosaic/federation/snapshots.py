@@ -9,6 +9,7 @@ from typing import Any
 
 from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError
+from mosaic.federation.client_states import ClientStates
 from mosaic.federation.ledger import Ledger
 from mosaic.messages import ClientState
 from mosaic.server.state import ServerState
@@ -29,7 +30,7 @@ class Snapshot:
 
     round: int
     server: ServerState
-    clients: dict[int, ClientState] = field(default_factory=dict)
+    clients: ClientStates = field(default_factory=ClientStates)
     ledger: Ledger = field(default_factory=Ledger)
     stages: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
@@ -63,10 +64,9 @@ class Snapshot:
         try:
             books = json.loads((path / "run.json").read_text())
             server = decode((path / "server.safetensors").read_bytes(), ServerState)
-            clients = {
-                int(file.stem): decode(file.read_bytes(), ClientState)
-                for file in sorted((path / "clients").glob("*.safetensors"))
-            }
+            clients = ClientStates()
+            for file in sorted((path / "clients").glob("*.safetensors")):
+                clients[int(file.stem)] = decode(file.read_bytes(), ClientState)
             ledger = Ledger(**books["ledger"])
             return cls(books["round"], server, clients, ledger, books["stages"], books["sizes"])
         except (OSError, ValueError, KeyError, TypeError) as error:

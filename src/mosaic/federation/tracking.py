@@ -98,6 +98,9 @@ class SilentTracker:
     def scalar(self, name: str, value: float) -> None:
         """Ignore a number."""
 
+    def flush(self) -> None:
+        """Do nothing."""
+
 
 def peak_memory_bytes() -> int:
     """Return the largest memory of this process so far: on the GPU where there is one, resident otherwise."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
+from mosaic.federation.client_states import ClientStates
 from mosaic.messages import ClientState, Failed, Reply, Request
 
 
@@ -35,7 +36,7 @@ class ClientExecutor(ABC):
     recipe: Recipe | None = None
 
     def __init__(self) -> None:
-        self.states: dict[int, ClientState] = {}
+        self.states = ClientStates()
 
     @property
     def known_recipe(self) -> Recipe:

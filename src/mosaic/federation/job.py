@@ -1,0 +1,73 @@
+"""What a federation works on, and what it makes of it for every process alike."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic.algorithms.base import Algorithm
+from mosaic.client.own_models import OwnModels
+from mosaic.client.worker import Worker
+from mosaic.data.module import FederatedDataModule
+from mosaic.federation.executors.base import ClientExecutor
+from mosaic.messages import StateDict
+from mosaic.model_pool import ModelPool
+from mosaic.nets.blueprint import Blueprint
+from mosaic.phases import PhaseRunner
+from mosaic.tasks.classification import OptimizerFactory
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a federation works on.
+
+    Attributes:
+        algorithm: one round of it.
+        executor: reaches the clients.
+        data: the images and who holds them.
+        pool: which client runs which model.
+        optimizer: makes the optimiser of local training.
+        phases: trains.
+        seed: of everything but the partition.
+        config: the parsed configuration as plain values, for the run directory.
+    """
+
+    algorithm: Algorithm
+    executor: ClientExecutor
+    data: FederatedDataModule
+    pool: ModelPool
+    optimizer: OptimizerFactory
+    phases: PhaseRunner
+    seed: int
+    config: Mapping[str, Any]
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """Builds global classifiers."""
+        return self.pool.blueprint
+
+    @property
+    def own_models(self) -> OwnModels:
+        """What of a model stays on clients."""
+        return OwnModels(self.pool, self.algorithm.program.personal, self.seed)
+
+    def worker(self) -> Worker:
+        """Make what answers requests in this or another process; only controls bring all images to one client."""
+        data = self.data.gathered() if self.algorithm.gathers_data else self.data
+        return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
+
+    @property
+    def images(self) -> list[int]:
+        """Images that each client trains on."""
+        images: list[int] = self.data.class_counts.sum(1).tolist()
+        return images
+
+    def clients_models(self, model: StateDict) -> Iterator[tuple[int, StateDict]]:
+        """Yield the own model of every client that has trained one; none where there is a global model instead.
+
+        Args:
+            model: what of a model is common to all.
+        """
+        own = self.own_models
+        if own.exist:
+            for client in sorted(self.executor.states):
+                yield client, own.join(client, model, self.executor.states[client])

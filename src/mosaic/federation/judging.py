@@ -1,0 +1,71 @@
+"""How good the models are: on the test split, and by the clients' validation images."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from mosaic.federation.evaluation import Evaluator, Measurement
+from mosaic.federation.job import Job
+from mosaic.messages import StateDict
+from mosaic.server.cohort import Cohort
+
+SMALLEST_JUDGED_CLIENT = 20
+"""Validation images below which a client's accuracy is too coarse to be called the worst."""
+
+
+class Validation(NamedTuple):
+    """Accuracies by the clients' validation images; nan where there are too few.
+
+    Attributes:
+        accuracy: over all images.
+        worst: of the worst of several clients.
+    """
+
+    accuracy: float = float("nan")
+    worst: float = float("nan")
+
+
+class Judge:
+    """Measures the models of a run.
+
+    Args:
+        job: what the run works on.
+        evaluator: owns the test split.
+        every: rounds between judgements by the clients; their own models are measured as often.
+        rounds: of the run; the last one is always judged.
+    """
+
+    def __init__(self, job: Job, evaluator: Evaluator, every: int, rounds: int) -> None:
+        self._job, self.evaluator, self._every, self._rounds = job, evaluator, every, rounds
+
+    def due(self, round: int) -> bool:
+        """Whether clients are asked in this round."""
+        return round % self._every == 0 or round == self._rounds
+
+    def measure(self, model: StateDict) -> Measurement:
+        """Measure the global model, or where there is none, all clients' own ones, on the test split."""
+        if not self._job.own_models.exist:
+            return self.evaluator.measure(self._job.blueprint.build(model))
+        images, pool = self._job.images, self._job.pool
+        own = self._job.clients_models(model)
+        return self.evaluator.measure_own((pool.of(client).build(tensors), images[client]) for client, tensors in own)
+
+    def measure_in(self, round: int, model: StateDict) -> Measurement:
+        """Measure the global model; the clients' own ones, which are many, only when they are due."""
+        return self.measure(model) if self.due(round) or not self._job.own_models.exist else Measurement()
+
+    def validate(self, round: int, model: StateDict, cohort: Cohort) -> Validation:
+        """Ask the clients, if that is due."""
+        if not self.due(round):
+            return Validation()
+        judgement = cohort.evaluate(model)
+        correct, total = judgement.correct.sum(1), judgement.total.sum(1)
+        judged = total >= SMALLEST_JUDGED_CLIENT
+        several = len(total) > 1
+        worst = float((correct[judged] / total[judged]).min()) if several and judged.any() else float("nan")
+        return Validation(share(correct.sum(), total.sum()), worst)
+
+
+def share(part: Tensor, whole: Tensor) -> float:
+    """Return ``part / whole``, nan where the whole is zero."""
+    return float(part / whole) if whole > 0 else float("nan")

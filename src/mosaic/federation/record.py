@@ -1,0 +1,150 @@
+"""What a run leaves behind beside its snapshots: rows, curves, figures, models and the summary."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from mosaic.federation.checkpoint import save_checkpoint
+from mosaic.federation.evaluation import Evaluator, Measurement
+from mosaic.federation.job import Job
+from mosaic.federation.judging import Validation
+from mosaic.federation.ledger import Ledger
+from mosaic.federation.run_directory import RunDirectory
+from mosaic.federation.tracking import Tracker, peak_memory_bytes
+from mosaic.figures import confusion_matrix, partition_heat_map
+from mosaic.messages import GeneratorReply
+from mosaic.server.context import RoundPlan
+from mosaic.server.state import ServerState
+
+Totals = Mapping[str, Mapping[str, float]]
+
+
+class Record:
+    """Writes what a run has found; only the first process of several has one.
+
+    Args:
+        job: what the run works on.
+        directory: the run's folder.
+        tracker: writes curves and rows.
+    """
+
+    def __init__(self, job: Job, directory: RunDirectory, tracker: Tracker) -> None:
+        self._job, self._directory, self._tracker = job, directory, tracker
+
+    def write_partition(self) -> None:
+        """Show who holds what."""
+        names = self._job.data.images.class_names
+        self._tracker.figure("data/partition", partition_heat_map(self._job.data.class_counts.numpy(), names))
+
+    def write_round(
+        self,
+        plan: RoundPlan,
+        measurement: Measurement,
+        validation: Validation,
+        losses: Sequence[float],
+        before: Totals,
+        after: Totals,
+        seconds: float,
+    ) -> None:
+        """Write a row of the table and the round's curves.
+
+        Args:
+            plan: of the round.
+            measurement: of the models on the test split.
+            validation: by the clients.
+            losses: mean training loss of every client.
+            before: totals of the books before the round.
+            after: totals after it.
+            seconds: that the round has taken.
+        """
+        bytes_down, bytes_up = (
+            sum(after[way].values()) - sum(before[way].values()) for way in ("bytes_down", "bytes_up")
+        )
+        row = {
+            "server/test_accuracy": measurement.accuracy,
+            "server/test_loss": measurement.loss,
+            "clients/own_test_accuracy": measurement.own_accuracy,
+            "clients/validation_accuracy": validation.accuracy,
+            "clients/worst_validation_accuracy": validation.worst,
+            "clients/train_loss": mean(losses),
+            "comm/bytes_down": bytes_down,
+            "comm/bytes_up": bytes_up,
+            "time/round_seconds": seconds,
+        }
+        for name, value in row.items():
+            if value is not None and value == value:  # not nan
+                self._tracker.scalar(name, value)
+        for phase, value in after["seconds"].items():
+            self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
+        columns = {name.split("/")[1]: value for name, value in row.items()}
+        self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
+
+    def finish(
+        self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, ledger: Ledger
+    ) -> None:
+        """Write the final models, their figures and the summary.
+
+        Args:
+            rounds: that have run.
+            state: of the server after them.
+            measurement: of the final models.
+            evaluator: has observed the stages on the way.
+            ledger: the books.
+        """
+        summary = {
+            "algorithm": type(self._job.algorithm).__name__,
+            "seed": self._job.seed,
+            "partition_seed": self._job.data.seed,
+            "rounds": rounds,
+            "distilled": state.distilled,
+            "test_accuracy": measurement.accuracy,
+            "test_loss": measurement.loss,
+            "own_test_accuracy": measurement.own_accuracy,
+            "stages": evaluator.stages,
+            "generators": [generator_facts(upload) for upload in state.generators],
+            **ledger.totals(),
+            "peak_memory_bytes": peak_memory_bytes(),
+        }
+        self._write_final_figures(measurement)
+        self._save_models(rounds, state)
+        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
+
+    def _write_final_figures(self, measurement: Measurement) -> None:
+        if measurement.confusion is not None:
+            names = self._job.data.images.class_names
+            self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
+        final = {
+            "final/test_accuracy": measurement.accuracy,
+            "final/test_loss": measurement.loss,
+            "final/own_test_accuracy": measurement.own_accuracy,
+        }
+        algorithm = type(self._job.algorithm).__name__
+        self._tracker.hyper_parameters(
+            {"algorithm": algorithm, "seed": self._job.seed, "clients": self._job.data.num_clients},
+            {name: value for name, value in final.items() if value is not None},
+        )
+
+    def _save_models(self, rounds: int, state: ServerState) -> None:
+        """Write the global model, or where there is none, the clients' own."""
+        facts = {
+            "rounds": rounds,
+            "image_shape": list(self._job.blueprint.image_shape),
+            "class_names": list(self._job.data.images.class_names),
+        }
+        if not self._job.own_models.exist:
+            save_checkpoint(self._directory.checkpoint, state.model, facts)
+        for client, model in self._job.clients_models(state.model):
+            save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, "client": client})
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, nan of nothing."""
+    return sum(values) / len(values) if values else float("nan")
+
+
+def generator_facts(upload: GeneratorReply) -> dict[str, Any]:
+    """Return what the summary tells of a client's generator."""
+    counts = upload.class_counts
+    told = ("coverage", "nearest_neighbour_ratio", "attempts")
+    metrics = {name: upload.metrics[name] for name in told if name in upload.metrics}
+    return {"client": upload.client, "images": int(counts.sum()), "classes": int((counts > 0).sum()), **metrics}

@@ -1,0 +1,170 @@
+"""The only loop: rounds, and what happens around each of them."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import replace
+from time import perf_counter
+
+from mosaic.federation.evaluation import Measurement
+from mosaic.federation.job import Job
+from mosaic.federation.judging import Judge, Validation
+from mosaic.federation.ledger import AccountedExecutor
+from mosaic.federation.progress import rounds_bar
+from mosaic.federation.record import Record, mean
+from mosaic.federation.run_directory import RunDirectory, append_only_sizes
+from mosaic.federation.schedule import Schedule, gathered
+from mosaic.federation.snapshots import Snapshot
+from mosaic.federation.tracking import SilentTracker, Tracker
+from mosaic.messages import Reply, TrainReply
+from mosaic.preemption import leave_if_asked
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext, RoundPlan
+
+log = logging.getLogger(__name__)
+
+
+class Run:
+    """The rounds of one run in one process.
+
+    Args:
+        job: what to work on.
+        schedule: which round does what.
+        start: the state to go on from.
+        judge: measures the models.
+        directory: the run's folder.
+        tracker: where traces go; a silent one in every process but the first, which then writes nothing at all.
+        snapshot_every: rounds between snapshots; the last round always gets one.
+        keep_snapshots: how many are kept.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        schedule: Schedule,
+        start: Snapshot,
+        judge: Judge,
+        directory: RunDirectory,
+        tracker: Tracker | SilentTracker,
+        snapshot_every: int,
+        keep_snapshots: int,
+    ) -> None:
+        self._job, self._schedule, self._judge = job, schedule, judge
+        self._directory, self._tracker = directory, tracker
+        self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
+        self._record = Record(job, directory, tracker) if isinstance(tracker, Tracker) else None
+        self._ledger, self._state = start.ledger, start.server
+        self._losses: list[float] = []
+        self._unwritten: Snapshot | None = None
+        self._executor = AccountedExecutor(job.executor, self._ledger, self._note, self._tell)
+        self._round_number = start.round
+
+    def complete(self) -> None:
+        """Run all rounds that are left, and write what they come to."""
+        if self._record is not None:
+            self._record.write_partition()
+        measurement = self._rounds(self._round_number + 1)
+        if self._record is not None:
+            self._record.finish(self._schedule.rounds, self._state, measurement, self._judge.evaluator, self._ledger)
+
+    def _rounds(self, first: int) -> Measurement:
+        """Run the rounds from ``first`` on; return the last measurement of the models."""
+        with rounds_bar(first, self._schedule.rounds) as bar:
+            for round in bar:
+                with self._rescued(round):
+                    leave_if_asked()
+                    measurement = self._round(round)
+                self._snapshot(round)
+        if first > self._schedule.rounds:
+            log.info("all %d rounds are done already", self._schedule.rounds)
+            measurement = self._judge.measure(self._state.model)
+        return measurement
+
+    def _round(self, round: int) -> Measurement:
+        started, before = perf_counter(), self._ledger.totals()
+        plan = self._plan(round)
+        self._tracker.round = self._round_number = round
+        self._losses.clear()
+        context = RoundContext(
+            plan,
+            self._job.seed,
+            self._job.pool,
+            self._job.phases,
+            self._judge.evaluator.observe,
+            self._tracker,
+            self._phase,
+            self._ledger.book_updates,
+        )
+        cohort = Cohort(self._executor, plan, self._job.pool)
+        self._state = self._job.algorithm.round(self._state, cohort, context)
+        evaluated = perf_counter()
+        measurement = self._judge.measure_in(round, self._state.model)
+        self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
+        validation = self._judge.validate(round, self._state.model, cohort)
+        seconds = perf_counter() - started
+        self._announce(plan, measurement, validation, seconds)
+        if self._record is not None:
+            after = self._ledger.totals()
+            self._record.write_round(plan, measurement, validation, self._losses, before, after, seconds)
+        return measurement
+
+    def _plan(self, round: int) -> RoundPlan:
+        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._state.distilled)
+        plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
+        if self._job.algorithm.gathers_data:
+            return gathered(plan, self._job.images, self._job.data.batch_size)
+        return plan
+
+    def _announce(self, plan: RoundPlan, measurement: Measurement, validation: Validation, seconds: float) -> None:
+        log.info(
+            "round %d/%d  done in %7.1f s  local loss %.3f  %s  validation %.2f %%",
+            plan.round,
+            self._schedule.rounds,
+            seconds,
+            mean(self._losses),
+            measurement,
+            100 * validation.accuracy,
+        )
+
+    def _snapshot(self, round: int) -> None:
+        """Write a snapshot where one is due, else keep what it would hold, for the case that a signal comes."""
+        if self._record is None:
+            return
+        self._tracker.flush()
+        sizes = append_only_sizes(self._directory.path)
+        states, stages = self._job.executor.states.copy(), dict(self._judge.evaluator.stages)
+        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
+        if round % self._snapshot_every == 0 or round == self._schedule.rounds:
+            self._write_snapshot()
+
+    def _write_snapshot(self) -> None:
+        if self._unwritten is not None:
+            self._unwritten.write(self._directory.rounds, self._keep_snapshots)
+            self._unwritten = None
+
+    @contextmanager
+    def _rescued(self, round: int) -> Iterator[None]:
+        """Keep the round before this one if a signal comes."""
+        try:
+            yield
+        except SystemExit:
+            self._write_snapshot()
+            log.warning("asked to leave in round %d, whose work is lost: --ckpt_path auto goes on with it", round)
+            raise
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[None]:
+        """Book and tell the time of a server phase."""
+        start = perf_counter()
+        yield
+        seconds = perf_counter() - start
+        self._ledger.book_seconds(name, seconds)
+        self._tell(name, seconds)
+
+    def _tell(self, phase: str, seconds: float) -> None:
+        log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
+
+    def _note(self, reply: Reply) -> None:
+        if isinstance(reply, TrainReply):
+            self._losses.append(reply.metrics["loss"])
