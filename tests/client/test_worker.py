@@ -600,9 +600,9 @@ def test_the_labels_of_training_are_those_of_the_classes_learnt(
     seen: list[int] = []
 
     class Witness(GenerationTask):
-        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-            seen.extend(batch[1].tolist())
-            super().training_step(batch, batch_idx)
+        def _step(self, real: Tensor, labels: Tensor) -> None:
+            seen.extend(labels.tolist())
+            super()._step(real, labels)
 
     monkeypatch.setattr("mosaic.client.worker.GenerationTask", Witness)
     generator_of(phases, federation(partition=Holding({3: 9, 8: 1, 5: 4, 0: 6}), validation_share=0.0))

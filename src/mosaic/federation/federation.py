@@ -16,7 +16,7 @@ from mosaic.federation.schedule import Schedule
 from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.figures import partition_heat_map
-from mosaic.phases import prompt_release
+from mosaic.phases import many_phases
 from mosaic.preemption import heeding_signals
 from mosaic.server.state import ServerState
 
@@ -102,7 +102,7 @@ class Federation:
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
         run = Run(job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots)
         try:
-            with prompt_release():
+            with many_phases():
                 run.complete()
         finally:
             if isinstance(tracker, Tracker):

@@ -7,6 +7,8 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
 
+from mosaic.tasks.blocks import SizedBatches
+
 
 class Task(LightningModule):
     """A LightningModule that keeps its curves in memory, for the phase that runs it to read.
@@ -35,3 +37,7 @@ class Task(LightningModule):
             data_parallel: whether they come to DistributedDataParallel.
         """
         return dict(template)
+
+    def feed(self, batches: SizedBatches) -> SizedBatches:
+        """Return what the Trainer takes its batches from."""
+        return batches

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mosaic.nets.classifier import Classifier
-from mosaic.tasks.base import Task
+from mosaic.tasks.manual import LossTask
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 """Makes an optimiser for some parameters; in YAML a ``class_path`` with its other arguments."""
@@ -16,7 +16,7 @@ View = Callable[[Tensor], Tensor]
 """uint8 images ``(B, channels, H, W)`` to pixels in ``[0, 1]``, on the device where they are."""
 
 
-class ClassificationTask(Task):
+class ClassificationTask(LossTask):
     """Local training.
 
     Args:
@@ -37,14 +37,10 @@ class ClassificationTask(Task):
         self._learning_rate = learning_rate
         self._view = view
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Make pixels on the device where the batch has arrived."""
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the loss of one batch of stored images ``(B, channels, H, W)`` and labels ``(B,)``."""
         images, labels = batch
-        return self._view(images), labels
-
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch."""
-        loss = self._loss(self.net, *batch)
+        loss = self._loss(self.net, self._view(images), labels)
         self.record("loss", loss)
         return loss
 

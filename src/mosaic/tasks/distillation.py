@@ -13,7 +13,7 @@ from mosaic.losses.distillation import hard_example_weights, knowledge_distillat
 from mosaic.nets.batchnorm import batch_norms, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.base import Task
+from mosaic.tasks.manual import LossTask
 from mosaic.tasks.optimizers import adam
 
 
@@ -112,7 +112,7 @@ class TaughtImages(NamedTuple):
     teacher_logits: Tensor
 
 
-class DistillationTask(Task):
+class DistillationTask(LossTask):
     """Train a student to follow the teacher's logits.
 
     The teacher speaks where the images are made, once per image and not once per step, so this task sees tensors only:
@@ -140,7 +140,7 @@ class DistillationTask(Task):
             for layer in batch_norms(self.student).values():
                 layer.eval()
 
-    def training_step(self, batch: TaughtImages, batch_idx: int) -> Tensor:
+    def loss(self, batch: TaughtImages) -> Tensor:
         """Return the distillation loss of one batch."""
         settings, teacher_logits = self.settings, batch.teacher_logits
         images = settings.view(batch.images, self._random) if settings.view else batch.images
@@ -153,7 +153,7 @@ class DistillationTask(Task):
         self.record("agreement", (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean())
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def stepped(self) -> None:
         """Follow the student with its moving average."""
         if self.average is not None:
             self.average.update(self.student)

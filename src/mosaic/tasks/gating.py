@@ -6,11 +6,11 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.base import Task
+from mosaic.tasks.manual import LossTask
 from mosaic.tasks.optimizers import adam
 
 
-class GatingTask(Task):
+class GatingTask(LossTask):
     """Fit a gate to labelled expert opinions with class-balanced cross-entropy.
 
     Args:
@@ -28,7 +28,7 @@ class GatingTask(Task):
         self.register_buffer("class_weights", class_weights)
         self._learning_rate = learning_rate
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the cross-entropy of one batch of expert logits ``(B, E, C)`` and labels ``(B,)``."""
         expert_logits, labels = batch
         logits = self.gate(expert_logits)
@@ -37,7 +37,7 @@ class GatingTask(Task):
         self.record("accuracy", (logits.argmax(-1) == labels).float().mean())
         return loss
 
-    def on_train_batch_end(self, *_: object) -> None:
+    def stepped(self) -> None:
         """Follow the gate with its moving average."""
         self.average.update(self.gate)
 

@@ -118,6 +118,8 @@ class GenerationTask(ManualTask):
         seed: of the noise; each rank adds its number.
     """
 
+    takes_blocks = True
+
     def __init__(
         self, settings: GenerationSettings, guide: Classifier, class_prior: Tensor, num_images: int, seed: int
     ) -> None:
@@ -141,19 +143,18 @@ class GenerationTask(ManualTask):
         self.average.eval()
         self._noise.manual_seed(self._seed + self.global_rank)
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Make pixels on the device where the batch has arrived."""
-        images, labels = batch
-        return to_pixels(images), labels
-
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the discriminator and Adam for the generator."""
         rate, betas = self.settings.learning_rate, self.settings.betas
         return [adam(net.parameters(), rate, betas) for net in (self.discriminator, self.generator)]
 
-    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
+    def training_step(self, given: Any, batch_idx: int) -> None:
+        """Take one step, or those of a block."""
+        for images, labels in self.batches_in(given):
+            self._step(to_pixels(images), labels)
+
+    def _step(self, real: Tensor, labels: Tensor) -> None:
         """Update the discriminator, then the generator."""
-        real, labels = batch
         noise = torch.randn(len(real), self.settings.latent_dim, generator=self._noise).to(real.device)
         fake = self.generator(noise, labels)
         optimize_discriminator, optimize_generator = cast(list[Any], self.optimizers())

@@ -17,7 +17,7 @@ from mosaic.federation.executors.link import Link, LinkBrokenError, make_store, 
 from mosaic.federation.executors.parallel import ParallelExecutor
 from mosaic.federation.executors.parcel import run_errand
 from mosaic.federation.launch import World, launched_world, single_device, uses_gpus
-from mosaic.phases import prompt_release
+from mosaic.phases import many_phases
 from mosaic.preemption import ignore_signals
 
 _STOP = b"stop"
@@ -67,7 +67,7 @@ class RanksExecutor(ParallelExecutor):
             return False
         self._set_threads()
         ignore_signals()
-        with prompt_release():
+        with many_phases():
             _answer_all(link, worker, self._world.rank)
         return True
 
