@@ -38,8 +38,8 @@ format: $(STAMP)  ## apply the linter's fixes and the formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-bench: $(STAMP)  ## measure what the phase runner costs beside a bare loop
-	$(BIN)/python benchmarks/phase_overhead.py
+bench: $(STAMP)  ## measure how fast everything is beside plain loops, about ten minutes; writes benchmarks/results.md
+	$(BIN)/python benchmarks/bench.py
 
 ablation: $(STAMP)  ## run what docs/ablation.md reports and is not there yet: hours on two cores, needs MOSAIC_DATA
 	$(BIN)/python benchmarks/ablation.py run

@@ -21,15 +21,14 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
 import torch
-from rich.console import Console
-from rich.table import Table
+from measuring import Figure, medians, ratio, show
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mosaic.cli import main as mosaic
@@ -90,8 +89,8 @@ def run(folder: Path, name: str, steps: int, rounds: int) -> tuple[Times, dict[s
     return times, torch.load(folder / "global.ckpt", weights_only=True)["state_dict"]
 
 
-def compare(name: str, steps: int, pairs: int, rounds: int) -> list[str]:
-    """Return a row of the table: medians over the pairs, in milliseconds, and their ratios."""
+def compare(name: str, steps: int, pairs: int, rounds: int) -> list[Figure]:
+    """Return how many times as fast two workers are, on the clock and by CPU seconds."""
     serial, parallel = [], []
     for _ in range(pairs):
         with tempfile.TemporaryDirectory() as folder:
@@ -100,11 +99,22 @@ def compare(name: str, steps: int, pairs: int, rounds: int) -> list[str]:
         assert all(torch.equal(ours[key], theirs[key]) for key in ours), "the executors disagree"
         serial.append(alone)
         parallel.append(together)
-    row = [name, str(steps)]
-    for ours, theirs in zip(zip(*serial, strict=True), zip(*parallel, strict=True), strict=True):
-        ratio = statistics.median(alone / together for alone, together in zip(ours, theirs, strict=True))
-        row += [f"{1000 * statistics.median(ours):.0f}", f"{1000 * statistics.median(theirs):.0f}", f"{ratio:.2f}"]
-    return row
+    found = []
+    for clock, one, two in zip(
+        ("", " (CPU seconds)"), zip(*serial, strict=True), zip(*parallel, strict=True), strict=True
+    ):
+        seconds = {"serial": list(one), "two workers": list(two)}
+        title = f"(c) {name}, {steps} local steps, serial over two workers{clock}"
+        found.append(Figure(title, ratio(seconds, "serial", "two workers"), BAR, False, medians(seconds)))
+    return found
+
+
+def figures(
+    pairs: int, names: Sequence[str] = ("Ranks",), steps: Sequence[int] = (20, 100), rounds: int = 8
+) -> list[Figure]:
+    """Return the figures of some executors and numbers of local steps."""
+    logging.getLogger("mosaic").setLevel(logging.ERROR)
+    return [figure for name in names for count in steps for figure in compare(name, count, pairs, rounds)]
 
 
 def main() -> None:
@@ -114,16 +124,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=8)
     options = parser.parse_args()
-    logging.getLogger("mosaic").setLevel(logging.ERROR)
-    table = Table(
-        "executor", "steps", "serial, ms", "two workers, ms", "times as fast", "CPU: serial", "first", "ratio"
-    )
-    for name in options.executors:
-        for steps in options.steps:
-            table.add_row(*compare(name, steps, options.pairs, options.rounds))
-    console = Console()
-    console.print(table)
-    console.print(f"Bar: {BAR}. {os.cpu_count()} CPU cores, load {os.getloadavg()[0]:.1f}.")
+    raise SystemExit(not show(figures(options.pairs, options.executors, options.steps, options.rounds)))
 
 
 if __name__ == "__main__":

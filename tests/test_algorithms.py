@@ -100,6 +100,13 @@ def fit_with(switches: list[str], run: Path, *more: str) -> Path:
     return run
 
 
+def test_stacked_experts_make_nearly_the_same_teacher(tmp_path: Path) -> None:
+    one_by_one = stages(fit_with([], tmp_path / "loop"))
+    stacked = stages(fit_with([], tmp_path / "stacked", "--model.stack_experts=true"))
+    assert stacked.keys() == one_by_one.keys()
+    assert all(abs(stacked[stage] - one_by_one[stage]) < 0.01 for stage in stacked if stage != "student")
+
+
 @pytest.mark.parametrize(
     "switches",
     [

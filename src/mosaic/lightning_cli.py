@@ -94,13 +94,14 @@ class MosaicCLI(LightningCLI):
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
         executor: ClientExecutor = self._get(self.config_init, "executor")
         executor.recipe = Recipe(config, make_worker)
+        trainer = executor.trainer(config["trainer"])
         return Job(
             algorithm=self._get(self.config_init, "algorithm"),
             executor=executor,
             data=datamodule,
             pool=clients.pool(blueprint, datamodule.num_clients, seed),
             optimizer=model.optimizer,
-            phases=PhaseRunner(executor.trainer(config["trainer"]), model.channels_last, model.compiles),
+            phases=PhaseRunner(trainer, model.channels_last, model.compiles, model.stacks_experts),
             seed=seed,
             config=config,
         )

@@ -58,13 +58,18 @@ class PhaseRunner:
             made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
         channels_last: whether convolutions see images with the channels last in memory.
         compile: whether networks are compiled with ``torch.compile``.
+        stacks_experts: whether the server evaluates experts of one architecture side by side.
 
     Raises:
         MosaicError: the template sets a key that belongs to the phases.
     """
 
     def __init__(
-        self, template: Mapping[str, Any] | None = None, channels_last: bool = False, compile: bool = False
+        self,
+        template: Mapping[str, Any] | None = None,
+        channels_last: bool = False,
+        compile: bool = False,
+        stacks_experts: bool = False,
     ) -> None:
         given = dict(template or {})
         for key, unset in OWNED_BY_PHASES.items():
@@ -86,6 +91,7 @@ class PhaseRunner:
             )
         self.dry_run = bool(given.pop("fast_dev_run", False))
         self._template, self._channels_last, self._compile = given, channels_last, compile
+        self.stacks_experts = stacks_experts
 
     @cached_property
     def device(self) -> torch.device:

@@ -1,6 +1,7 @@
 """How to build the classifier of a run: what the server and every client agree on beforehand."""
 
 import copy
+import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -43,8 +44,10 @@ class Blueprint:
 
     def build(self, state: dict[str, Tensor]) -> Classifier:
         """Return a classifier with a copy of these weights."""
-        net = copy.deepcopy(self._blank)
-        net.load_state_dict(state)
+        net: Classifier = pickle.loads(self._empty)
+        net.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
+        for module, name, buffer in self._unsaved:
+            net.get_submodule(module).register_buffer(name, buffer.clone(), persistent=False)
         return net
 
     def scaled(self, ratio: float) -> "Blueprint":
@@ -79,6 +82,18 @@ class Blueprint:
     def batch_norm_tensors(self) -> frozenset[str]:
         """Names of all parameters and buffers of the network's BatchNorm layers."""
         return batch_norm_tensors(self._blank)
+
+    @cached_property
+    def _empty(self) -> bytes:
+        """The pickled network without any values: unpickling is many times faster than a deep copy."""
+        return pickle.dumps(copy.deepcopy(self._blank).to("meta"))
+
+    @cached_property
+    def _unsaved(self) -> list[tuple[str, str, Tensor]]:
+        """Buffers that a state dict leaves out: module, name and value."""
+        saved = self._blank.state_dict().keys()
+        parted = ((path.rpartition("."), buffer) for path, buffer in self._blank.named_buffers() if path not in saved)
+        return [(module, name, buffer) for (module, _, name), buffer in parted]
 
     @cached_property
     def _blank(self) -> Classifier:

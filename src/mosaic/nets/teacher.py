@@ -1,10 +1,12 @@
 """The teacher: experts, what they see, and the gate that joins them."""
 
+import copy
 from collections.abc import Iterable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
 
 from mosaic.nets.classifier import Classifier
 
@@ -23,6 +25,39 @@ class ImageExperts(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
         return torch.stack([expert(images) for expert in self.experts], dim=1)
+
+
+class StackedExperts(nn.Module):
+    """Full experts of one architecture, evaluated side by side by ``torch.func`` instead of one after another.
+
+    Whether that is faster depends on the device: on two CPU cores it took 1.3 to 3 times as long as a loop. Answers
+    agree with those of :class:`ImageExperts` up to rounding.
+
+    Args:
+        experts: E classifiers that differ in nothing but their weights.
+        chunk: experts at a time; their activations are held together.
+    """
+
+    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
+        super().__init__()
+        parameters, buffers = stack_module_state(list(experts))
+        self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
+        for name, tensor in parameters.items():
+            self.register_parameter(self._names[name], nn.Parameter(tensor.detach(), requires_grad=False))
+        for name, tensor in buffers.items():
+            self.register_buffer(self._names[name], tensor)
+        self._skeleton = [copy.deepcopy(experts[0]).to("meta").eval()]  # in a list: its weights are not this module's
+        self._chunk = chunk
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
+        weights = {name: getattr(self, ours) for name, ours in self._names.items()}
+
+        def one(own: dict[str, Tensor]) -> Tensor:
+            logits: Tensor = functional_call(self._skeleton[0], own, (images,))
+            return logits
+
+        return vmap(one, out_dims=1, chunk_size=self._chunk)(weights)
 
 
 class FeatureExperts(nn.Module):

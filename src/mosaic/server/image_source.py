@@ -182,11 +182,12 @@ class TaughtBatches:
                 yield TaughtImages(pool.images[mine], pool.teacher_logits[mine])
 
 
-@torch.no_grad()
 def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
     """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
     teacher.to(images.device).eval()
-    return torch.cat([teacher(batch) for batch in images.split(chunk)])
+    with torch.inference_mode():
+        answers = [teacher(batch) for batch in images.split(chunk)]
+    return torch.cat(answers)  # out here it gives tensors that a loss may use
 
 
 @torch.no_grad()

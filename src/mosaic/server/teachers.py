@@ -10,7 +10,15 @@ from mosaic.messages import StateDict, TrainReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.prototype_classifier import PrototypeClassifier
-from mosaic.nets.teacher import FeatureExperts, FusedMixture, ImageExperts, MixtureOfExperts, NoOpinion, Panel
+from mosaic.nets.teacher import (
+    FeatureExperts,
+    FusedMixture,
+    ImageExperts,
+    MixtureOfExperts,
+    NoOpinion,
+    Panel,
+    StackedExperts,
+)
 from mosaic.seeding import seeded
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -94,7 +102,10 @@ class TeacherMaker:
 
     @cached_property
     def _experts(self) -> nn.Module:
-        return self._heads if self.settings.space == "features" else ImageExperts(self.pool.models)
+        if self.settings.space == "features":
+            return self._heads
+        alike = self.context.pool.kind == "same" and self.context.phases.stacks_experts
+        return StackedExperts(self.pool.models) if alike else ImageExperts(self.pool.models)
 
     def _meta_model(self) -> PrototypeClassifier:
         """Train the fusion gate's meta model on the clients' prototypes."""

@@ -34,6 +34,9 @@ class GlobalClassifier(LightningModule):
             which tensor cores like best.
         compile: whether every phase of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
             long.
+        stack_experts: whether the server evaluates experts of one architecture side by side with ``torch.func``.
+            ``benchmarks/teacher_forward.py`` says whether that is faster on a device; on CPUs it is not. Results then
+            agree up to rounding.
     """
 
     def __init__(
@@ -42,10 +45,11 @@ class GlobalClassifier(LightningModule):
         optimizer: OptimizerFactory = SGD,
         channels_last: bool = False,
         compile: bool = False,
+        stack_experts: bool = False,
     ) -> None:
         super().__init__()
         self.factory, self.optimizer = net, optimizer
-        self.channels_last, self.compiles = channels_last, compile
+        self.channels_last, self.compiles, self.stacks_experts = channels_last, compile, stack_experts
         self.net: nn.Module | None = None
 
     def setup(self, stage: str) -> None:

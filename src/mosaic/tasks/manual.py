@@ -4,6 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
+from lightning.pytorch.plugins import Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -16,15 +17,15 @@ class ManualTask(Task):
 
     Attributes:
         takes_blocks: whether a training step can be given several batches.
-        in_blocks: whether it is. Not where callbacks may look after every step, nor where the ranks of a data-parallel
-            phase meet at every training step. The numbers are the same, bit for bit.
+        in_blocks: whether it is. Not where callbacks or a profiler look at every step, nor where the ranks of a
+            data-parallel phase meet at every training step. The numbers are the same, bit for bit.
     """
 
     takes_blocks: ClassVar[bool] = False
 
     def __init__(self) -> None:
         super().__init__()
-        self.automatic_optimization = self.in_blocks = False
+        self.automatic_optimization = self.in_blocks = self._unaided = False
         self._clip: dict[str, Any] = {}
 
     def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
@@ -38,8 +39,14 @@ class ManualTask(Task):
             settings["strategy"] = _finding_unused(settings.get("strategy", "auto"))
         self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
         settings.pop("accumulate_grad_batches", None)
-        self.in_blocks = self.takes_blocks and not (settings.get("callbacks") or data_parallel)
+        watched = settings.get("callbacks") or settings.get("profiler")
+        self.in_blocks = self.takes_blocks and not (watched or data_parallel)
         return settings
+
+    def on_train_start(self) -> None:
+        """Find out whether a step needs Lightning at all: not in full precision, unwatched and without clipping."""
+        full = type(self.trainer.precision_plugin) is Precision
+        self._unaided = self.in_blocks and full and not self._clip.get("gradient_clip_val")
 
     def feed(self, batches: SizedBatches) -> SizedBatches:
         """Group the batches where several are taken at once."""
@@ -62,8 +69,12 @@ class ManualTask(Task):
     def descend(self, optimizer: Any, loss: Tensor) -> None:
         """Take one step of an optimiser down the gradient of a loss."""
         optimizer.zero_grad()
-        self.manual_backward(loss)
-        optimizer.step()
+        if self._unaided:
+            loss.backward()
+            optimizer.optimizer.step()
+        else:
+            self.manual_backward(loss)
+            optimizer.step()
 
 
 class LossTask(ManualTask):

@@ -1,0 +1,68 @@
+"""How fast does a teacher's mixture of experts judge images, beside a plain loop over its experts?
+
+Ten and a hundred ResNet-18 for CIFAR images, asked through the teacher, in a loop as anybody would write it, and
+stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. On a CPU the
+teacher is a loop too, so that the ratio is one but for the noise, which is what the bar allows. Not measured here:
+experts of classes that are spread alike over the clients are one expert, evaluated once, which a loop over classes
+would not do.
+
+    python benchmarks/teacher_forward.py [--experts 10 100] [--images 8] [--pairs 5] [--device cpu]
+"""
+
+import argparse
+from collections.abc import Sequence
+
+import torch
+from measuring import Figure, in_turn, medians, ratio, show
+from torch import Tensor, nn
+
+from mosaic.nets import ResNet18
+from mosaic.nets.teacher import ImageExperts, StackedExperts
+from mosaic.server.image_source import ask_teacher
+
+
+@torch.no_grad()
+def loop(experts: Sequence[nn.Module], images: Tensor) -> Tensor:
+    """What anybody would write."""
+    return torch.stack([expert(images) for expert in experts], dim=1)
+
+
+def figures(pairs: int, counts: Sequence[int] = (10, 100), images: int = 8, device: str = "cpu") -> list[Figure]:
+    """Return the loop's time over the teacher's."""
+    found = []
+    pixels = torch.rand(images, 3, 32, 32, device=device)
+    for count in counts:
+        experts = [ResNet18((3, 32, 32), 10).eval().requires_grad_(False).to(device) for _ in range(count)]
+        teacher, stacked = ImageExperts(experts), StackedExperts(experts)
+        variants = {
+            "loop": lambda experts=experts: _awaited(loop(experts, pixels)),
+            "teacher": lambda teacher=teacher: _awaited(ask_teacher(teacher, pixels)),
+            "stacked": lambda stacked=stacked: _awaited(ask_teacher(stacked, pixels)),
+        }
+        answers = [variant() for variant in variants.values()]
+        assert torch.equal(answers[0], answers[1])
+        torch.testing.assert_close(answers[0], answers[2], rtol=1e-3, atol=1e-3)
+        seconds = in_turn(variants, pairs)
+        name = f"(d) {count} experts (ResNet-18, {images} images), a loop's time over the teacher's"
+        found.append(Figure(name, ratio(seconds, "loop", "teacher"), 0.97, False, medians(seconds)))
+    return found
+
+
+def _awaited(answers: Tensor) -> Tensor:
+    return answers.cpu()  # waits for a GPU
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experts", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--images", type=int, default=8)
+    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    raise SystemExit(not show(figures(options.pairs, options.experts, options.images, options.device)))
+
+
+if __name__ == "__main__":
+    main()
