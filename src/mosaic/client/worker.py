@@ -217,7 +217,9 @@ def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:
 
 
 def _is_finite(state: StateDict) -> bool:
-    return all(bool(tensor.isfinite().all()) for tensor in state.values())
+    return bool(
+        torch.cat([tensor.flatten() for tensor in state.values() if tensor.is_floating_point()]).isfinite().all()
+    )
 
 
 def _count(labels: Tensor, classes: int) -> Tensor:

@@ -1,6 +1,7 @@
 """Images that no client ever had: a mixture of the clients' generators, and a pool that the teacher has judged."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
@@ -184,7 +185,9 @@ class TaughtBatches:
 
 def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
     """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
-    teacher.to(images.device).eval()
+    if any(tensor.device != images.device for tensor in chain(teacher.parameters(), teacher.buffers())):
+        teacher.to(images.device)  # which goes through every tensor of a hundred experts, even where all stay
+    teacher.eval()
     with torch.inference_mode():
         answers = [teacher(batch) for batch in images.split(chunk)]
     return torch.cat(answers)  # out here it gives tensors that a loss may use
