@@ -9,89 +9,120 @@ process, and must end with the same bits.
 
 import argparse
 import copy
+from dataclasses import dataclass
 
 import torch
 from measuring import Figure, in_turn, medians, ratio, show
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Adam
 
 from mosaic.batches import ShuffledBatches
 from mosaic.losses.adversarial import diversity
-from mosaic.nets import SmallCNN
-from mosaic.nets.dcgan import Generator
+from mosaic.nets import Classifier, SmallCNN
 from mosaic.phases import PhaseRunner, many_phases
 from mosaic.seeding import seeded
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 
-PHASES = PhaseRunner({"accelerator": "cpu", "devices": 1})
-SETTINGS = GenerationSettings()
+CPU = PhaseRunner({"accelerator": "cpu", "devices": 1})
 
 
-def phase(guide: SmallCNN, prior: Tensor, batches: ShuffledBatches) -> Generator:
+@dataclass(frozen=True)
+class Case:
+    """What is trained.
+
+    Attributes:
+        settings: of the generator.
+        guide: the client's classifier.
+        prior: shares of the classes.
+        batches: real images.
+        phases: trains, on its device.
+    """
+
+    settings: GenerationSettings
+    guide: Classifier
+    prior: Tensor
+    batches: ShuffledBatches
+    phases: PhaseRunner
+
+
+def phase(case: Case) -> nn.Module:
     """Train through the phase runner."""
     with seeded(0):
-        task = GenerationTask(SETTINGS, guide, prior, num_images=200, seed=1)
-    PHASES.run(task, batches, seed=0)
+        task = GenerationTask(case.settings, case.guide, case.prior, num_images=200, seed=1)
+    case.phases.run(task, case.batches, seed=0)
     return task.trained_generator()
 
 
-def bare(guide: SmallCNN, prior: Tensor, batches: ShuffledBatches) -> Generator:
+def bare(case: Case) -> nn.Module:
     """Train in a loop."""
-    guide = copy.deepcopy(guide).eval().requires_grad_(False)
+    settings, device, shape = case.settings, case.phases.device, case.guide.image_shape
+    guide, prior = copy.deepcopy(case.guide).to(device).eval().requires_grad_(False), case.prior.to(device)
     with seeded(0):
-        generator = SETTINGS.build_generator((1, 8, 8), 10)
-        discriminator = SETTINGS.build_discriminator((1, 8, 8), 10)
+        generator = settings.build_generator(shape, 10)
+        discriminator = settings.build_discriminator(shape, 10)
+    generator, discriminator = generator.to(device), discriminator.to(device)
     average = copy.deepcopy(generator).requires_grad_(False)
     for parameter in average.parameters():
         parameter.zero_()
     learners = [
-        Adam(net.parameters(), lr=SETTINGS.learning_rate, betas=SETTINGS.betas, fused=True)
+        Adam(net.parameters(), lr=settings.learning_rate, betas=settings.betas, fused=device.type == "cpu" or None)
         for net in (discriminator, generator)
     ]
     random = torch.Generator().manual_seed(1)
     judges, makers, kept = (list(net.parameters()) for net in (discriminator, generator, average))
-    for images, labels in batches:
-        real = images.float() / 255
-        fake = generator(torch.randn(len(real), SETTINGS.latent_dim, generator=random), labels)
+    for images, targets in case.batches:
+        real, labels = images.to(device).float() / 255, targets.to(device)
+        fake = generator(torch.randn(len(real), settings.latent_dim, generator=random).to(device), labels)
         on_real, on_fake = discriminator(torch.cat([real, fake.detach()]), torch.cat([labels, labels])).chunk(2)
         learners[0].zero_grad()
         (F.relu(1 - on_real).mean() + F.relu(1 + on_fake).mean()).backward()
         learners[0].step()
         for parameter in judges:
             parameter.requires_grad = False
-        loss = -discriminator(fake, labels).mean() + SETTINGS.diversity_weight * diversity(guide(fake), prior)
+        loss = -discriminator(fake, labels).mean() + settings.diversity_weight * diversity(guide(fake), prior)
         learners[1].zero_grad()
         loss.backward()
         learners[1].step()
         for parameter in judges:
             parameter.requires_grad = True
         with torch.no_grad():
-            torch._foreach_lerp_(kept, makers, 1 - SETTINGS.average_decay)
+            torch._foreach_lerp_(kept, makers, 1 - settings.average_decay)
             for ours, theirs in zip(average.buffers(), generator.buffers(), strict=True):
                 ours.copy_(theirs)
     for parameter in kept:
-        parameter.data.div_(1 - SETTINGS.average_decay ** len(batches))
-    return average
+        parameter.data.div_(1 - settings.average_decay ** len(case.batches))
+    return average.cpu()
 
 
-def figures(pairs: int, steps: int = 200) -> list[Figure]:
-    """Return time through the phase runner over that of the loop."""
+def digits(steps: int) -> Case:
+    """Return a client's generator at the default settings."""
+    return case_of((1, 8, 8), SmallCNN((1, 8, 8), 10, width=16), GenerationSettings(), steps, CPU)
+
+
+def case_of(
+    shape: tuple[int, int, int], guide: Classifier, settings: GenerationSettings, steps: int, phases: PhaseRunner
+) -> Case:
+    """Return a case with 200 random images of three classes."""
     random = torch.Generator().manual_seed(0)
-    images, labels = torch.randint(256, (200, 1, 8, 8), generator=random), torch.randint(3, (200,), generator=random)
+    images, labels = torch.randint(256, (200, *shape), generator=random), torch.randint(3, (200,), generator=random)
     prior = torch.tensor([0.3, 0.3, 0.3] + [0.1 / 7] * 7)
-    guide = SmallCNN((1, 8, 8), 10, width=16)
+    batch_size = settings.batch_size
+    batches = ShuffledBatches(images.to(torch.uint8), labels, batch_size=batch_size, steps=steps, seed=0)
+    return Case(settings, guide, prior, batches, phases)
 
-    def batches() -> ShuffledBatches:
-        return ShuffledBatches(images.to(torch.uint8), labels, batch_size=SETTINGS.batch_size, steps=steps, seed=0)
 
-    variants = {"bare": lambda: bare(guide, prior, batches()), "phase": lambda: phase(guide, prior, batches())}
+def figures(pairs: int, case: Case | None = None) -> list[Figure]:
+    """Return time through the phase runner over that of the loop."""
+    case = case or digits(200)
+    variants = {"bare": lambda: bare(case), "phase": lambda: phase(case)}
     with many_phases():
         for _ in range(3):
             ours, theirs = (variant().state_dict() for variant in variants.values())
-        assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+        if case.phases.device.type == "cpu":
+            assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
         seconds = in_turn(variants, pairs)
-    name = f"(e) {steps} steps of a generator, over a bare loop"
+    name = f"(e) {len(case.batches)} steps of a generator, over a bare loop"
     return [Figure(name, ratio(seconds, "phase", "bare"), 1.10, True, medians(seconds))]
 
 
@@ -102,7 +133,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    raise SystemExit(not show(figures(options.pairs, options.steps)))
+    raise SystemExit(not show(figures(options.pairs, digits(options.steps))))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from mosaic.tasks.classification import ClassificationTask
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="`isinstance")
-PHASES = PhaseRunner({"accelerator": "cpu", "devices": 1})
+CPU = PhaseRunner({"accelerator": "cpu", "devices": 1})
 
 
 def cross_entropy(net: Classifier, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -38,13 +38,13 @@ def task_for(net: Classifier) -> ClassificationTask:
     return ClassificationTask(net, cross_entropy, partial(SGD, lr=0.01), 0.01, view=to_pixels)
 
 
-def phase(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner = PHASES) -> None:
+def phase(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
     phases.run(task_for(net), batches, seed=0)
 
 
-def stock(net: Classifier, batches: ShuffledBatches) -> None:
+def stock(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
     trainer = Trainer(
-        accelerator="cpu",
+        accelerator="cpu" if phases.device.type == "cpu" else "gpu",
         devices=1,
         max_epochs=1,
         logger=False,
@@ -56,16 +56,19 @@ def stock(net: Classifier, batches: ShuffledBatches) -> None:
     trainer.fit(task_for(net), batches)
 
 
-def bare(net: Classifier, batches: ShuffledBatches) -> None:
+def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
+    device = phases.device
+    net.to(device)
     optimizer = SGD(net.parameters(), lr=0.01)
     for images, labels in batches:
-        loss = cross_entropy(net, to_pixels(images), labels)
+        loss = cross_entropy(net, to_pixels(images.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+    net.cpu()
 
 
-def measure(net: Classifier, batch_size: int, steps: int, pairs: int) -> Seconds:
+def measure(net: Classifier, batch_size: int, steps: int, pairs: int, phases: PhaseRunner = CPU) -> Seconds:
     """Return seconds of every variant in every round."""
     images = torch.randint(256, (10 * batch_size, *net.image_shape), dtype=torch.uint8)
     labels = torch.randint(net.num_classes, (len(images),))
@@ -77,9 +80,9 @@ def measure(net: Classifier, batch_size: int, steps: int, pairs: int) -> Seconds
     variants = {"bare": bare, "phase": phase, "stock Trainer": stock}
     for run in variants.values():  # the first twenty Trainers of a process are slower than the thousands after them
         for _ in range(20 if small else 1):
-            run(net, batches(min(steps, 10)))
+            run(net, batches(min(steps, 10)), phases)
     repeats = max(1, 100 // steps) if small else 1  # a phase of 10 steps is over too soon to be timed alone
-    calls = {name: partial(run, net, batches(steps)) for name, run in variants.items()}
+    calls = {name: partial(run, net, batches(steps), phases) for name, run in variants.items()}
     return in_turn(calls, pairs, repeats, lambda name: many_phases() if name == "phase" else nullcontext())
 
 
