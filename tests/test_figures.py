@@ -70,6 +70,17 @@ def test_large_matrices_are_drawn_without_numbers_and_names() -> None:
     assert len(ticks(figure.axes[0].xaxis)) < 30
 
 
+def test_rows_of_tall_matrices_share_lines_and_none_is_left_out() -> None:
+    held = np.arange(2 * 1001).reshape(1001, 2)
+    figure = partition_heat_map(held, ["a", "b"])
+    drawn = np.asarray(figure.axes[0].images[0].get_array())
+    assert drawn.shape == (334, 2)
+    assert drawn[0].tolist() == held[:3].mean(0).tolist()
+    assert drawn[-1].tolist() == held[-2:].mean(0).tolist()
+    assert figure.axes[0].get_ylabel() == "client (each line the mean of 3)"
+    assert figure.axes[0].get_ylim() == (1000.5, -0.5)
+
+
 def test_nothing_held_is_drawn_pale() -> None:
     figure = partition_heat_map(np.zeros((3, 3), dtype=int), names(3))
     figure.savefig(io.BytesIO())

@@ -10,6 +10,8 @@ _INK = "#1f2430"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _STYLES = ("-", "--", ":")
+_MOST_LINES = 500
+"""Lines of a heat map; a screen shows hardly more, and matplotlib needs twice the memory beyond."""
 
 
 def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Figure:
@@ -44,7 +46,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 def heat_map(
     values: np.ndarray, rows: str, columns: str, title: str = "", column_names: Sequence[str] | None = None
 ) -> Figure:
-    """Draw a matrix; small ones with their numbers.
+    """Draw a matrix; small ones with their numbers, tall ones with means over neighbouring rows.
 
     Args:
         values: shape ``(R, K)``.
@@ -57,9 +59,18 @@ def heat_map(
     figure = Figure(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
     axes = figure.add_subplot()
     top = max(float(values.max()), 1e-9)
-    picture = axes.imshow(values, aspect="auto", cmap="Blues", vmin=0, vmax=top, interpolation="nearest")
+    lines, several = _lines(values)
+    picture = axes.imshow(
+        lines,
+        aspect="auto",
+        cmap="Blues",
+        vmin=0,
+        vmax=top,
+        interpolation="nearest",
+        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
+    )
     axes.set_xlabel(columns, color=_INK)
-    axes.set_ylabel(rows, color=_INK)
+    axes.set_ylabel(rows if several == 1 else f"{rows} (each line the mean of {several})", color=_INK)
     axes.set_title(title, loc="left", color=_INK, fontsize=11)
     if height <= 30:
         axes.set_yticks(range(height))
@@ -143,6 +154,15 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     return figure
+
+
+def _lines(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Return at most 500 lines to draw, and how many rows of the matrix each is the mean of."""
+    several = -(-len(values) // _MOST_LINES)
+    if several == 1:
+        return values, 1
+    starts = range(0, len(values), several)
+    return np.stack([values[start : start + several].mean(0) for start in starts]), several
 
 
 def _write_numbers(figure: Figure, values: np.ndarray) -> None:
