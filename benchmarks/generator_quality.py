@@ -39,7 +39,7 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import predict, to_pixels
 from mosaic.phases import PhaseRunner, expected_warnings
 from mosaic.seeding import SERVER, generator_for, seed_for
-from mosaic.server.image_source import GeneratorMixture, ask_teacher, load_generators
+from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
 from mosaic.server.state import ServerState
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -64,7 +64,7 @@ class FinishedRun:
         """Return some or all uploaded generators as the source of images that the server makes of them."""
         uploads = self.state.generators[clients]
         shape, classes = self.blueprint.image_shape, self.blueprint.num_classes
-        generators = load_generators(uploads, self.algorithm.program.generation, shape, classes)
+        generators = UploadedGenerators(uploads, self.algorithm.program.generation, shape, classes)
         return GeneratorMixture(uploads, generators, self.phases.device, self.algorithm.distillation.generator_balance)
 
     def random(self, phase: str) -> torch.Generator:

@@ -29,7 +29,7 @@ ALGORITHMS = {
         "--algorithm=mosaic.algorithms.Mosaic",
         *("--algorithm.experts=class_average", "--algorithm.gate.kind=prior"),
         *("--algorithm.generation.steps=1", "--algorithm.generation.width=2", "--algorithm.generation.batch_size=2"),
-        "--algorithm.generation.min_count=1",
+        *("--algorithm.generation.min_count=1", "--algorithm.generation.latent_dim=2"),
         *("--algorithm.distillation.steps=1", "--algorithm.distillation.batch_size=8"),
         "--algorithm.distillation.pool_size=64",
     ),

@@ -38,7 +38,7 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.phases import PhaseRunner
-from mosaic.server.image_source import GeneratedImages, GeneratorMixture, load_generators
+from mosaic.server.image_source import GeneratedImages, GeneratorMixture, UploadedGenerators
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 
 DIGITS = SklearnDigits().load()
@@ -560,7 +560,7 @@ def generator_of(
 
 def images_from(reply: GeneratorReply, settings: GenerationSettings, count: int = 300) -> GeneratedImages:
     """What the server draws."""
-    nets = load_generators([reply], settings, (1, 8, 8), 10)
+    nets = UploadedGenerators([reply], settings, (1, 8, 8), 10)
     return GeneratorMixture([reply], nets, torch.device("cpu")).draw(count, torch.Generator().manual_seed(0))
 
 

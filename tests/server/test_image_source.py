@@ -14,9 +14,9 @@ from mosaic.server.image_source import (
     GeneratorMixture,
     TaughtBatches,
     TaughtPool,
+    UploadedGenerators,
     ask_owners,
     ask_teacher,
-    load_generators,
     origin_log_prior,
 )
 from mosaic.tasks.generation import GenerationSettings
@@ -80,21 +80,28 @@ def real_generators(settings: GenerationSettings) -> tuple[list[GeneratorReply],
 def test_images_lie_in_the_range_of_pixels_and_carry_no_gradient(random: torch.Generator, conditional: bool) -> None:
     settings = GenerationSettings(latent_dim=4, width=2, conditional=conditional)
     sent, _ = real_generators(settings)
-    nets = load_generators(sent, settings, SHAPE, 3)
+    nets = UploadedGenerators(sent, settings, SHAPE, 3)
     source = GeneratorMixture(sent, nets, CPU).draw(20, random)
     assert source.images.shape == (20, *SHAPE)
     assert 0 <= source.images.min() < source.images.max() <= 1
     assert not source.images.requires_grad
 
 
-def test_drawing_leaves_the_generators_as_they_were(random: torch.Generator) -> None:
+def test_drawing_leaves_the_uploads_as_they_were(random: torch.Generator) -> None:
     settings = GenerationSettings(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
-    nets = load_generators(sent, settings, SHAPE, 3)
-    GeneratorMixture(sent, nets, CPU).draw(20, random)
-    for net, reply in zip(nets, sent, strict=True):
-        assert not net.training
-        assert all(torch.equal(tensor, reply.generator[name]) for name, tensor in net.state_dict().items())
+    before = [{name: tensor.clone() for name, tensor in reply.generator.items()} for reply in sent]
+    GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE, 3), CPU).draw(20, random)
+    for reply, weights in zip(sent, before, strict=True):
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in reply.generator.items())
+
+
+def test_generators_are_built_one_at_a_time() -> None:
+    settings = GenerationSettings(latent_dim=4, width=2)
+    sent, _ = real_generators(settings)
+    nets = UploadedGenerators(sent, settings, SHAPE, 3)
+    assert len(nets) == len(sent) == len(list(nets)) == len(nets[:])
+    assert nets[0] is not nets[0]
 
 
 def test_a_mixture_knows_whose_generators_it_has() -> None:
@@ -118,7 +125,7 @@ def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
     settings = GenerationSettings(latent_dim=4, width=2)
     sent, nets = real_generators(settings)
     before = torch.get_rng_state()
-    loaded = load_generators(sent, settings, SHAPE, 3)
+    loaded = UploadedGenerators(sent, settings, SHAPE, 3)
     assert torch.equal(torch.get_rng_state(), before)
     noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
     for ours, theirs in zip(loaded, nets, strict=True):
@@ -128,7 +135,7 @@ def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
 def test_the_generator_of_random_numbers_decides_the_images() -> None:
     settings = GenerationSettings(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
-    source = GeneratorMixture(sent, load_generators(sent, settings, SHAPE, 3), CPU)
+    source = GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE, 3), CPU)
     first, again, other = (source.draw(9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert not torch.equal(first.images, other.images)

@@ -21,7 +21,7 @@ from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import ExpertBuilder, ExpertPool, ExpertStatistics, class_experts, client_experts
 from mosaic.server.gathering import ClassMeans, KeptUploads
 from mosaic.server.gating import GateSettings
-from mosaic.server.image_source import GeneratorMixture, ask_teacher, load_generators
+from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
 from mosaic.server.state import ServerState
 from mosaic.server.teachers import TeacherMaker
 from mosaic.tasks.distillation import DistillationSettings
@@ -179,7 +179,7 @@ class Mosaic(Algorithm):
         if not usable or not uploads:
             return None
         settings, blueprint = self.program.generation, context.blueprint
-        nets = load_generators(usable, settings, blueprint.image_shape, blueprint.num_classes)
+        nets = UploadedGenerators(usable, settings, blueprint.image_shape, blueprint.num_classes)
         return GeneratorMixture(usable, nets, context.phases.device, self.distillation.generator_balance)
 
     @property

@@ -1,8 +1,9 @@
 """Images that no client ever had: a mixture of the clients' generators, and a pool that the teacher has judged."""
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,8 +42,8 @@ class GeneratorMixture:
 
     Args:
         uploads: the clients' generators, at least one.
-        generators: the networks with the uploaded weights, aligned with ``uploads``; moved to ``device``, frozen.
-        device: where images are made.
+        generators: the networks with the uploaded weights, aligned with ``uploads``.
+        device: where images are made; each generator is there only while it is at work.
         balance: gamma; client i is drawn in proportion to ``n[i]^gamma``. 0 draws all clients alike.
     """
 
@@ -58,7 +59,7 @@ class GeneratorMixture:
         self.class_counts = torch.stack([upload.class_counts for upload in uploads])
         self.clients = [upload.client for upload in uploads]
         self.conditional = generators[0].conditional
-        self._generators = [generator.to(device).eval().requires_grad_(False) for generator in generators]
+        self._generators = generators
         self._device = device
         self._balance = balance
 
@@ -78,28 +79,45 @@ class GeneratorMixture:
         owners = torch.multinomial(sizes**self._balance, count, replacement=True, generator=random).sort().values
         labels = torch.multinomial(self.class_counts.double()[owners], 1, generator=random).squeeze(1)
         images: list[Tensor] = []
-        for owner, generator in enumerate(self._generators):
+        for owner in owners.unique().tolist():
+            generator = self._generators[owner].to(self._device).eval()
             for wanted in labels[owners == owner].split(chunk):
-                if len(wanted):
-                    noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
-                    images.append(generator(noise.to(self._device), wanted.to(self._device)))
+                noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
+                images.append(generator(noise.to(self._device), wanted.to(self._device)))
         return GeneratedImages(torch.cat(images), owners.to(self._device), labels.to(self._device))
 
 
-def load_generators(
-    uploads: Sequence[GeneratorReply],
-    settings: GenerationSettings,
-    image_shape: tuple[int, int, int],
-    num_classes: int,
-) -> list[Generator]:
-    """Build the networks of uploaded generators."""
-    generators = []
-    with torch.random.fork_rng(devices=[]):
-        for upload in uploads:
-            generator = settings.build_generator(image_shape, num_classes)
-            generator.load_state_dict(upload.generator)
-            generators.append(generator)
-    return generators
+class UploadedGenerators(Sequence[Generator]):
+    """The networks of uploaded generators, each built when it is asked for: a thousand of them are never held at once.
+
+    Args:
+        uploads: the clients' generators.
+        settings: how they were made.
+        image_shape: channels, height, width.
+        num_classes: C.
+    """
+
+    def __init__(
+        self,
+        uploads: Sequence[GeneratorReply],
+        settings: GenerationSettings,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+    ) -> None:
+        self._uploads = uploads
+        with torch.random.fork_rng(devices=[]):
+            self._blank = settings.build_generator(image_shape, num_classes)
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return a new network with the weights of the upload in this row, or a list of them for a slice."""
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        generator = copy.deepcopy(self._blank)
+        generator.load_state_dict(self._uploads[row].generator)
+        return generator
 
 
 def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional: bool, epsilon: float) -> Tensor:
