@@ -15,7 +15,7 @@ from mosaic.priors import label_prior
 from mosaic.server import experts
 from mosaic.server.aggregation import average, weighted_mean
 from mosaic.server.experts import ExpertBuilder, ExpertPool, client_experts, first_of_equal_rows, holdings
-from mosaic.server.gathering import ClassMeans
+from mosaic.server.gathering import ClassMeans, should_fold
 from tests.runs import LinearNet, same_models
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
@@ -266,6 +266,34 @@ def test_only_what_is_wanted_stays_of_an_upload(
     assert [len(reply.model) for reply in means.uploads] == [left, left]
     assert [reply.client for reply in means.uploads] == [0, 1]
     assert means.class_counts.tolist() == [[4, 0, 1], [1, 5, 0]]
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+@pytest.mark.parametrize("kind", ["same", "widths"])
+def test_averages_of_kept_models_are_those_of_folded_ones(counts: Tensor, kind: str, blueprint: Blueprint) -> None:
+    clients = len(counts)
+    levels = ClientModels(levels=[1.0, 0.5]) if kind == "widths" else ClientModels()
+    pool = levels.pool(blueprint, clients, seed=0)
+    models = [pool.of(client).initial(client) for client in range(clients)]
+    uploads = [TrainReply(client, models[client], row, {}) for client, row in enumerate(counts)]
+    folded, kept = (ClassMeans(pool, 2, blueprint.initial(7), heads_only=False, fold=fold) for fold in (True, False))
+    for means in (folded, kept):
+        list(means.watch(uploads))
+    assert torch.equal(folded.class_counts, kept.class_counts)
+    otherwise = blueprint.initial(99)
+    for label in range(counts.shape[1]):
+        ours, theirs = folded.of_class(label, otherwise), kept.of_class(label, otherwise)
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
+
+
+def test_sums_are_folded_where_they_take_less_or_little() -> None:
+    resnet, small = 11_000_000, 23_000
+    assert should_fold(resnet, classes=10, clients=10)  # 0.97 GB
+    assert not should_fold(resnet, classes=100, clients=10)  # 8.9 GB against 0.4
+    assert not should_fold(resnet, classes=100, clients=200)
+    assert should_fold(resnet, classes=100, clients=202)
+    assert should_fold(small, classes=1000, clients=1)
 
 
 def test_heads_have_no_statistics_to_pool(wandering: Upload, blueprint: Blueprint) -> None:

@@ -19,7 +19,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import ExpertBuilder, ExpertPool, ExpertStatistics, class_experts, client_experts
-from mosaic.server.gathering import ClassMeans, KeptUploads
+from mosaic.server.gathering import ClassMeans, KeptUploads, should_fold
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
 from mosaic.server.state import ServerState
@@ -198,7 +198,9 @@ class Mosaic(Algorithm):
         if self._owners_judge:
             keep = ("",)
         most = DRY_RUN_EXPERTS if context.phases.dry_run else None
-        return ClassMeans(context.pool, context.plan.round, sent, self.gate.space == "features", keep, most)
+        heads_only, counted = self.gate.space == "features", sum(tensor.numel() for tensor in sent.values())
+        fold = heads_only or should_fold(counted, context.blueprint.num_classes, len(context.plan.clients))
+        return ClassMeans(context.pool, context.plan.round, sent, heads_only, keep, most, fold)
 
     def _form_experts(
         self, model: StateDict, gathered: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
