@@ -49,18 +49,23 @@ class Setting:
 
     def arguments(self, name: str, processes: int) -> list[str]:
         """Return the command line of its comparison."""
-        overlays = [str(ROOT / "configs" / f"{overlay}.yaml") for overlay in self.overlays]
+        overlays = [f"configs/{overlay}.yaml" for overlay in self.overlays]
         options = {
             "algorithms": self.algorithms,
             "seeds": self.seeds,
             "overlay": overlays,
             "own_budget": self.algorithms if self.own_budget else (),
-            "output": [RESULTS / name],
-            "runs": [SCRATCH / name],
+            "output": [RESULTS.relative_to(ROOT) / name],
+            "runs": [SCRATCH.relative_to(ROOT) / name],
             "processes": [processes],
         }
         flags = (f"--{option}={','.join(map(str, values))}" for option, values in options.items())
-        return ["compare", str(ROOT / "configs" / f"{self.config}.yaml"), *flags]
+        return ["compare", f"configs/{self.config}.yaml", *flags]
+
+    def is_complete(self, name: str) -> bool:
+        """Whether every run has left its outcome."""
+        wanted = (f"{algorithm}-seed{seed}.json" for algorithm in self.algorithms for seed in self.seeds)
+        return all((RESULTS / name / "outcomes" / file).is_file() for file in wanted)
 
 
 _SKEW, _ONE_SHOT = "partitions/dirichlet_{}", "schedules/one_shot"
@@ -99,9 +104,11 @@ def accuracies(name: str) -> dict[str, list[float]]:
 
 
 def summary_table(names: Iterable[str]) -> list[str]:
-    """Return one line for each algorithm and one column for each setting: mean test accuracy, the best one in bold."""
-    columns = {name: accuracies(name) for name in names}
-    columns = {name: found for name, found in columns.items() if found}
+    """Return a line for each algorithm and a column for each setting that is complete: mean test accuracy.
+
+    The best method with one global model is in bold.
+    """
+    columns = {name: accuracies(name) for name in names if SETTINGS[name].is_complete(name)}
     means = {name: {row: sum(of) / len(of) for row, of in found.items()} for name, found in columns.items()}
     ends = {*ENDS, "fedbn"}
     best = {name: max((v for row, v in found.items() if row not in ends), default=0.0) for name, found in means.items()}
@@ -124,7 +131,7 @@ def pages(names: Iterable[str]) -> list[str]:
     lines: list[str] = []
     for name in names:
         page = RESULTS / name / "comparison.md"
-        if page.is_file():
+        if page.is_file() and SETTINGS[name].is_complete(name):
             lines += [f"### {SETTINGS[name].means}", "", page.read_text().strip(), ""]
     return lines[:-1]
 
@@ -141,6 +148,7 @@ def main() -> None:
         replace_blocks(ROOT / "README.md", {"comparison": summary_table(matched)})
         return
     os.environ["OMP_NUM_THREADS"] = "1"
+    os.chdir(ROOT)  # pages name configurations as a reader would
     from mosaic.cli import main as mosaic
 
     for name in options.settings:

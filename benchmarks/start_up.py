@@ -57,11 +57,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--times", type=int, default=5)
     parser.add_argument("--source", type=Path, default=ROOT / "src")
+    parser.add_argument("--only", nargs="+", choices=[*BARS, "fit"], default=[*BARS, "fit"])
     options = parser.parse_args()
     table, missed = Table("command", "seconds", "bar", ""), False
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "mosaic_start_up_stop.py").write_text(STOP)
-        for name in [*BARS, "fit"]:
+        for name in options.only:
             taken = []
             for number in range(options.times + 1):
                 arguments = fit(f"{folder}/{number}") if name == "fit" else name.split()
