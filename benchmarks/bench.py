@@ -33,8 +33,8 @@ PAIRS = {
 INTRODUCTION = """# Speed
 
 Ratios, each measured in one run by the file named in its line, with variants taking turns, so that a machine that slows
-down slows all of them. `make bench` writes this page. [Other results](other_results.md): memory, start-up, precision, and
-where the time of the demo goes. `benchmarks/gpu.py` is for GPUs.
+down slows all of them. `make bench` writes this page. [Other results](other_results.md): memory, start-up, precision,
+and where the time of the demo goes. `benchmarks/gpu.py` is for GPUs.
 """
 
 
