@@ -75,7 +75,7 @@ def distilled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 def test_a_distilling_round_measures_every_stage(distilled: tuple[str, Path]) -> None:
     algorithm, path = distilled
     weighted = ["weighted ensemble"] if algorithm == "CoBoosting" else []
-    assert list(stages(path)) == ["global before distillation", "plain ensemble", *weighted, "student"]
+    assert list(stages(path)) == ["global before distillation", "logit ensemble", *weighted, "student"]
     summary = json.loads((path / "summary.json").read_text())
     assert summary["distilled"]
     assert summary["test_accuracy"] == summary["stages"]["student"]
@@ -139,7 +139,7 @@ def test_every_switch_makes_a_difference(switch: str, tmp_path_factory: pytest.T
 def test_clients_with_different_models_teach_one_student(algorithm: str, clients: str, tmp_path: Path) -> None:
     path = run(tmp_path / "run", algorithm, clients)
     assert all(tensor.isfinite().all() for tensor in final_model(path).values())
-    assert {"plain ensemble", "student"} <= stages(path).keys()
+    assert {"logit ensemble", "student"} <= stages(path).keys()
 
 
 def test_they_work_with_every_pool() -> None:
@@ -195,14 +195,14 @@ def small(algorithm: type[DENSE] = DENSE, **changes: Any) -> DENSE:
     return algorithm(**{**settings, "synthesis": synthesis, "learning": learning, **changes})
 
 
-def test_the_plain_ensemble_is_the_mean_of_the_uploads_logits(blueprint: Blueprint, phases: PhaseRunner) -> None:
+def test_the_logit_ensemble_is_the_mean_of_the_uploads_logits(blueprint: Blueprint, phases: PhaseRunner) -> None:
     replies = uploads(blueprint)
     _, seen = play(small(guarded=False), blueprint, phases, replies)
     images = torch.rand(5, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     experts = [blueprint.build(reply.model).eval() for reply in replies]
     with torch.no_grad():
         expected = np.mean([expert(images).numpy() for expert in experts], axis=0)
-        np.testing.assert_allclose(seen["plain ensemble"](images), expected, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(seen["logit ensemble"](images), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_the_weighted_ensemble_has_weights_of_its_own(blueprint: Blueprint, phases: PhaseRunner) -> None:

@@ -97,7 +97,7 @@ class DENSE(FedAvg):
         ensemble = self._mean_ensemble(uploads, context)
         student = context.blueprint.build(start)
         context.observe(student, "global before distillation")
-        context.observe(ensemble, "plain ensemble")
+        context.observe(ensemble, "logit ensemble")
         task = self._task(student, ensemble, context)
         phases, seed = context.phases, context.seed_for("distillation")
         syntheses, updates = phases.limit(self.syntheses), phases.limit(self.student_updates)

@@ -12,6 +12,7 @@ STAGES = {
     "global before its new head": "average of the clients' models",
     "expert": "one expert alone",
     "plain ensemble": "mean of the experts' probabilities",
+    "logit ensemble": "mean of the experts' logits",
     "weighted ensemble": "experts weighed on generated images",
     "prototype head": "a new last layer from prototypes",
     "prototype classifier": "from prototypes alone, no experts",
