@@ -1,13 +1,14 @@
 import pickle
 from functools import partial
+from typing import cast
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from mosaic.nets import MLP, Blueprint, ResNet18, SmallCNN
 from mosaic.nets.blueprint import ClassifierFactory
-from mosaic.nets.classifier import Classifier
+from mosaic.nets.classifier import Classifier, ImageShape
 from tests.runs import LinearNet
 
 
@@ -134,3 +135,36 @@ def test_another_network_for_the_same_images(blueprint: Blueprint) -> None:
     other = blueprint.with_factory(LinearNet)
     assert type(other.build(other.initial(0))) is LinearNet
     assert (other.image_shape, other.num_classes, other.mean, other.std) == ((1, 8, 8), 3, (0.5,), (0.25,))
+
+
+class Peculiar(LinearNet):
+    """A frozen weight, two names for one weight, and a buffer that no state dict has."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.frozen = nn.Linear(2, 2).requires_grad_(False)
+        self.twin = self.head
+        self.register_buffer("grid", torch.arange(3.0), persistent=False)
+
+
+def test_a_network_is_built_with_everything_but_its_weights_as_it_was_made() -> None:
+    peculiar = Blueprint(Peculiar, (1, 2, 2), 3, (0.5,), (0.25,))
+    net = cast(Peculiar, peculiar.build(peculiar.initial(0)))
+    assert [weight.requires_grad for weight in (net.frozen.weight, net.head.weight)] == [False, True]
+    assert net.twin is net.head
+    assert torch.equal(net.get_buffer("grid"), torch.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"head.bias": None}, "weights of another network: head.bias"),
+        ({"tail.bias": torch.zeros(3)}, "weights of another network: tail.bias"),
+        ({"head.bias": torch.zeros(7)}, r"weights of another network: head.bias has \(7,\), not \(3,\)"),
+    ],
+)
+def test_weights_of_another_network_are_refused(change: dict[str, Tensor | None], message: str) -> None:
+    linear = Blueprint(LinearNet, (1, 2, 2), 3, (0.5,), (0.25,))
+    changed = {name: tensor for name, tensor in (linear.initial(0) | change).items() if tensor is not None}
+    with pytest.raises(ValueError, match=message):
+        linear.build(changed)

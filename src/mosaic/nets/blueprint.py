@@ -1,6 +1,6 @@
 """How to build the classifier of a run: what the server and every client agree on beforehand."""
 
-import copy
+import io
 import pickle
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -43,11 +43,16 @@ class Blueprint:
         return net.state_dict()
 
     def build(self, state: dict[str, Tensor]) -> Classifier:
-        """Return a classifier with a copy of these weights."""
-        net: Classifier = pickle.loads(self._empty)
-        net.load_state_dict({name: tensor.detach().clone() for name, tensor in state.items()}, assign=True)
-        for module, name, buffer in self._unsaved:
-            net.get_submodule(module).register_buffer(name, buffer.clone(), persistent=False)
+        """Return a classifier with a copy of these weights.
+
+        Raises:
+            ValueError: the weights are not those of this network.
+        """
+        _require_weights_of(self.shapes, state)
+        weights = {name: tensor.detach().clone() for name, tensor in state.items()}
+        for name, learns in self._parameters.items():
+            weights[name] = nn.Parameter(weights[name], requires_grad=learns)
+        net: Classifier = _Reader(io.BytesIO(self._empty), weights).load()
         return net
 
     def scaled(self, ratio: float) -> "Blueprint":
@@ -85,20 +90,51 @@ class Blueprint:
 
     @cached_property
     def _empty(self) -> bytes:
-        """The pickled network without any values: unpickling is many times faster than a deep copy."""
-        return pickle.dumps(copy.deepcopy(self._blank).to("meta"))
+        """The pickled network without its weights: unpickling is many times faster than a deep copy."""
+        file = io.BytesIO()
+        _Writer(file, self._blank.state_dict(keep_vars=True)).dump(self._blank)
+        return file.getvalue()
 
     @cached_property
-    def _unsaved(self) -> list[tuple[str, str, Tensor]]:
-        """Buffers that a state dict leaves out: module, name and value."""
-        saved = self._blank.state_dict().keys()
-        parted = ((path.rpartition("."), buffer) for path, buffer in self._blank.named_buffers() if path not in saved)
-        return [(module, name, buffer) for (module, _, name), buffer in parted]
+    def _parameters(self) -> dict[str, bool]:
+        """Which of the weights are parameters, and whether each learns."""
+        weights = self._blank.state_dict(keep_vars=True)
+        return {name: tensor.requires_grad for name, tensor in weights.items() if isinstance(tensor, nn.Parameter)}
 
     @cached_property
     def _blank(self) -> Classifier:
         with torch.random.fork_rng(devices=[]):
             return self.factory(self.image_shape, self.num_classes)
+
+
+class _Writer(pickle.Pickler):
+    """Pickles a network, and of its weights their names alone."""
+
+    def __init__(self, file: io.BytesIO, weights: dict[str, Tensor]) -> None:
+        super().__init__(file)
+        self._names = {id(tensor): name for name, tensor in weights.items()}
+
+    def persistent_id(self, found: object) -> str | None:
+        return self._names.get(id(found))
+
+
+class _Reader(pickle.Unpickler):
+    """Unpickles such a network with other weights."""
+
+    def __init__(self, file: io.BytesIO, weights: dict[str, Tensor]) -> None:
+        super().__init__(file)
+        self._weights = weights
+
+    def persistent_load(self, name: str) -> Tensor:
+        return self._weights[name]
+
+
+def _require_weights_of(shapes: dict[str, torch.Size], state: dict[str, Tensor]) -> None:
+    if state.keys() != shapes.keys():
+        raise ValueError(f"weights of another network: {', '.join(sorted(state.keys() ^ shapes.keys()))}")
+    for name, shape in shapes.items():
+        if state[name].shape != shape:
+            raise ValueError(f"weights of another network: {name} has {tuple(state[name].shape)}, not {tuple(shape)}")
 
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:

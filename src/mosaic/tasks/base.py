@@ -1,7 +1,7 @@
 """What every piece of training has in common: a record of its losses and a say in its Trainer."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,6 +20,14 @@ class Task(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._curves: dict[str, list[Tensor]] = {}
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move every tensor, unless all are there already; a Trainer asks for it in every phase."""
+        return self if args == (self.device,) and not kwargs else super().to(*args, **kwargs)
+
+    def cpu(self) -> Self:
+        """Move every tensor to the CPU, unless all are there already."""
+        return self if self.device.type == "cpu" else super().cpu()
 
     def record(self, name: str, value: Tensor) -> None:
         """Keep one scalar of the current step."""
