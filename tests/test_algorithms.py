@@ -15,6 +15,7 @@ from mosaic.federation.schedule import Schedule
 from mosaic.federation.tracking import Tracker
 from mosaic.nets.dcgan import Generator
 from mosaic.server.gating import GateSettings
+from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
 from tests.runs import final_model, fit_other, stages, tiny_fit
@@ -367,3 +368,27 @@ def test_generators_that_never_come_right_leave_the_average(tmp_path: Path, caps
     assert capsys.readouterr().err.count("its generator diverged to values that are not finite") == 4
     assert "student" not in stages(run)
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
+
+
+def test_statistics_are_recalibrated_on_images_in_random_order(
+    distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn, seen = [], []
+    draw = GeneratorMixture.draw
+
+    def remember(self: GeneratorMixture, count: int, random: torch.Generator) -> GeneratedImages:
+        drawn.append(draw(self, count, random))
+        return drawn[-1]
+
+    monkeypatch.setattr(GeneratorMixture, "draw", remember)
+    monkeypatch.setattr("mosaic.algorithms.mosaic.recalibrate", lambda net, images: seen.append(images))
+    fit_with(["expert_statistics=recalibrated"], tmp_path / "run", *UNSEEN)
+    (source,) = (source for source in drawn if torch.equal(pixels(source.images), pixels(seen[0])))
+    assert source.owners.unique().numel() > 1
+    assert not torch.equal(source.images, seen[0])
+    assert len(seen) == 4
+    assert all(torch.equal(seen[0], each) for each in seen)
+
+
+def pixels(images: Tensor) -> Tensor:
+    return images.flatten().sort().values

@@ -37,6 +37,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
     left = {path.name for path in run.iterdir()}
     assert left == {
+        ".lock",
         "config.yaml",
         "environment.json",
         "global.ckpt",
@@ -254,6 +255,12 @@ class TestRefusals:
     def test_a_trainer_key_that_belongs_to_phases(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--trainer.max_epochs=3"))
         assert "trainer.max_epochs belongs to the phases" in line
+
+    def test_a_callback_that_phases_cannot_have(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        checkpoints = "--trainer.callbacks=lightning.pytorch.callbacks.ModelCheckpoint"
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", checkpoints))
+        assert "trainer: Lightning refuses these settings: " in line
+        assert not (tmp_path / "run").exists()
 
     def test_a_distilling_round_that_never_comes(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))

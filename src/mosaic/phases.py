@@ -35,6 +35,7 @@ OWNED_BY_PHASES = {
     "num_sanity_val_steps": None,
     "limit_train_batches": None,
     "overfit_batches": 0.0,
+    "accumulate_grad_batches": 1,
     "barebones": False,
 }
 """Keys of ``trainer:`` that each phase sets for itself, with the value that, like null and false, asks for nothing."""
@@ -102,6 +103,11 @@ class PhaseRunner:
         """Which of the processes that train together this is; the first one writes."""
         return int(self._probe.global_rank)
 
+    @property
+    def processes(self) -> int:
+        """How many processes train each phase together."""
+        return int(self._probe.world_size)
+
     @cached_property
     def _data_parallel(self) -> bool:
         return isinstance(self._probe.strategy, DDPStrategy)
@@ -110,7 +116,7 @@ class PhaseRunner:
     def _probe(self) -> Trainer:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
         with _silence():
-            return self._trainer({key: value for key, value in self._template.items() if key != "callbacks"})
+            return self._trainer(self._template)
 
     def limit(self, steps: int) -> int:
         """Shorten a phase to one step in a dry run."""

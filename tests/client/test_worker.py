@@ -680,6 +680,7 @@ def test_a_generator_that_diverged_is_trained_once_more_at_a_lower_rate(
     diverges_above(rate / 2)
     reply = ask(make_worker(phases), *requests(0)[1])
     assert (expected.metrics.pop("attempts"), reply.metrics.pop("attempts")) == (1, 2)
+    assert reply.metrics.pop("steps") == 2 * expected.metrics.pop("steps")  # both attempts are in the books
     assert same(reply, expected)
 
 

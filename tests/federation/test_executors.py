@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import ClassVar
 
 import pytest
+import torch
 from lightning.pytorch import Callback
 
 from mosaic.cli import main
+from mosaic.client.worker import Worker
 from mosaic.codec import encode
+from mosaic.federation.client_states import ClientStates
 from mosaic.federation.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor, ray
 from mosaic.federation.executors.link import LinkBrokenError, open_port
-from mosaic.messages import Reply, Request
+from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
 from mosaic.server.cohort import ClientFailedError
 from tests.runs import REPOSITORY, assert_same_run, tiny_fit
 
@@ -328,3 +331,48 @@ def test_ray_is_imported_only_when_it_is_needed() -> None:
     names = {alias.name for node in top if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module or "" for node in top if isinstance(node, ast.ImportFrom)}
     assert not any(name.split(".")[0] == "ray" for name in names)
+
+
+def test_launched_processes_that_know_nothing_of_each_other_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = {"SLURM_PROCID": "3", "SLURM_NTASKS": "8", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"}
+    for name, value in step.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_JOB_NAME", "mosaic")
+    with pytest.raises(SystemExit) as stop:
+        main(tiny_fit(tmp_path / "run", "--trainer.plugins=lightning.fabric.plugins.environments.LightningEnvironment"))
+    assert stop.value.code == 2
+    assert "executor: 8 processes were launched, and with SerialExecutor" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_threads_are_given_back(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    executor = SerialExecutor(threads=before + 1)
+    executor.start(StillWorker())
+    assert torch.get_num_threads() == before + 1
+    executor.close()
+    assert torch.get_num_threads() == before
+
+
+class StillWorker(Worker):
+    """Answers nothing, and lets clients remember what they do."""
+
+    def __init__(self) -> None:
+        self.answered = 0
+
+    def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
+        self.answered += 1
+        return Declined(request.client, "it is tired"), state
+
+
+def test_what_stays_as_it_is_is_not_written_again() -> None:
+    executor = SerialExecutor()
+    executor.states = ClientStates(held_bytes=0)
+    executor.states[2] = ClientState({"weight": torch.ones(3)})
+    file = executor.states._kept[2]
+    executor.start(worker := StillWorker())
+    list(executor.map([EvaluateRequest(2, 1, {}), EvaluateRequest(1, 1, {})]))
+    assert worker.answered == 2
+    assert executor.states._kept == {2: file}

@@ -408,3 +408,15 @@ def test_asking_owners_leaves_no_gradient_and_no_trace(random: torch.Generator) 
         for net, kept in zip(nets.values(), before, strict=True)
         for name, tensor in kept.items()
     )
+
+
+def test_a_pool_made_in_the_midst_of_a_step_is_made_in_full_precision() -> None:
+    precise: list[bool] = []
+
+    def make() -> TaughtPool:
+        precise.append(not torch.is_autocast_enabled("cpu"))
+        return pool(balanced=False)
+
+    with torch.autocast("cpu"):
+        list(TaughtBatches(pool(balanced=False), batch_size=4, steps=6, seed=0, later=[make, make]))
+    assert precise == [True, True]

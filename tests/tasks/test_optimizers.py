@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.optim import Adam
 
@@ -30,3 +31,8 @@ def test_on_a_cpu_it_is_fused() -> None:
 
 def test_elsewhere_pytorch_chooses() -> None:
     assert adam([nn.Parameter(torch.zeros(2, device="meta"))], 0.1).defaults["fused"] is None
+
+
+def test_on_a_cpu_it_lets_itself_be_clipped_in_mixed_precision() -> None:
+    optimizer = adam([nn.Parameter(torch.zeros(2))], 0.1)
+    MixedPrecision("bf16-mixed", "cpu").clip_gradients(optimizer, clip_val=1.0)

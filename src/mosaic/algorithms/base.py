@@ -26,10 +26,13 @@ class Algorithm(ABC):
     Attributes:
         supports: which pools of models it can work with, and what to say where it cannot.
         gathers_data: whether it is a control for which all clients' images are brought to one client.
+        heeds: what its rounds read of their plan beside clients, steps and rate, out of ``distils``, ``last`` and
+            ``rounds``; a run cannot go on with a schedule that would have changed these for rounds it has finished.
     """
 
     supports: ClassVar[frozenset[PoolKind]] = frozenset({"same"})
     gathers_data: ClassVar[bool] = False
+    heeds: ClassVar[frozenset[str]] = frozenset({"distils", "last", "rounds"})
 
     def check_pool(self, kind: PoolKind) -> None:
         """Refuse clients whose models differ in a way that this algorithm cannot work with.

@@ -54,6 +54,7 @@ class DENSE(FedAvg):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
+    heeds = frozenset[str]({"distils"})
 
     def __init__(
         self,

@@ -20,6 +20,7 @@ class FedAvg(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths"})
+    heeds = frozenset[str]()
 
     def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
         super().__init__(ClientProgram(objective=objective))

@@ -70,6 +70,8 @@ class FedFTG(FedAvg):
         MosaicError: a number of updates or a weight is negative.
     """
 
+    heeds = frozenset[str]({"rounds"})
+
     def __init__(
         self,
         objective: LocalObjective = CrossEntropy(),

@@ -21,6 +21,7 @@ class LocalOnly(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
+    heeds = frozenset[str]()
 
     def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
         super().__init__(ClientProgram(objective, personal="model"))

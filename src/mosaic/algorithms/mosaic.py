@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Literal
 
+import torch
+
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
@@ -56,6 +58,7 @@ class Mosaic(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
+    heeds = frozenset[str]({"distils"})
 
     def __init__(
         self,
@@ -216,8 +219,9 @@ class Mosaic(Algorithm):
                 experts = client_experts(gathered.uploads, build, epsilon, most)
             if self.expert_statistics == "recalibrated":
                 source = images.draw(RECALIBRATION_IMAGES, context.generator_for("experts/images"))
+                shuffled = torch.randperm(len(source.images), generator=context.generator_for("experts/order"))
                 for expert in experts.models:
-                    recalibrate(expert, source.images)
+                    recalibrate(expert, source.images[shuffled.to(source.images.device)])
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 

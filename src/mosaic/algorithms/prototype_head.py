@@ -28,6 +28,7 @@ class PrototypeHead(FedAvg):
     """
 
     supports = frozenset[PoolKind]({"same"})
+    heeds = frozenset[str]({"last"})
 
     def __init__(
         self,

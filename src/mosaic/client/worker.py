@@ -76,6 +76,11 @@ class Worker:
         counts: list[int] = self._data.class_counts.sum(1).tolist()
         return counts
 
+    @property
+    def processes(self) -> int:
+        """How many processes train each phase together."""
+        return self._phases.processes
+
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer one request.
 
@@ -138,7 +143,7 @@ class Worker:
             if _is_finite(generator.state_dict()):
                 quality = self._measure(request, generator, guide, own)
                 losses = {name: float(curve[-1]) for name, curve in curves.items()}
-                metrics = {**losses, **quality, "attempts": attempt, "steps": len(curves["adversarial"])}
+                metrics = {**losses, **quality, "attempts": attempt, "steps": attempt * len(curves["adversarial"])}
                 return GeneratorReply(request.client, generator.state_dict(), counts, metrics, curves)
         return Declined(
             request.client, f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too"

@@ -4,9 +4,11 @@ import logging
 import shutil
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 from mosaic.errors import MosaicError, require_positive
+from mosaic.federation.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge
@@ -76,10 +78,12 @@ class Federation:
                 job.data.num_clients,
             )
         if not job.phases.dry_run:
-            return self._fit(job, RunDirectory(self.run_dir), self.schedule, ckpt_path)
+            with closing(RunDirectory(self.run_dir)) as directory:
+                return self._fit(job, directory, self.schedule, ckpt_path)
         with tempfile.TemporaryDirectory(prefix="mosaic-dry-run-") as folder:
             one_round = Schedule(collaborative_rounds=1, local_steps=1, fine_tune_rounds=0)
-            path = self._fit(job, RunDirectory(Path(folder) / "run"), one_round, None)
+            with closing(RunDirectory(Path(folder) / "run")) as directory:
+                path = self._fit(job, directory, one_round, None)
         log.info("dry run: one batch of every phase has run; nothing is kept, and the figures mean nothing")
         return path
 
@@ -101,6 +105,7 @@ class Federation:
         evaluator.stages.update(start.stages)
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
         run = Run(job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots)
+        del start  # or its models would stay as long as the run
         try:
             with many_phases():
                 run.complete()
@@ -111,21 +116,23 @@ class Federation:
 
     def _start(self, job: Job, directory: RunDirectory, ckpt_path: str | None, writes: bool) -> Snapshot:
         """Find or make the state to start from; only the first rank touches the disk."""
-        found = find_snapshot(ckpt_path, directory.path)
+        if writes and ckpt_path is not None and directory.config.is_file():
+            directory.claim()
+        found, heeds = find_snapshot(ckpt_path, directory.path), job.algorithm.heeds
         if found is None:
             initial = job.own_models.initial()
             if writes and ckpt_path == "auto" and directory.config.is_file():
-                directory.check_same(job.config, Snapshot(0, ServerState(initial)), job.data.num_clients)
+                directory.check_same(job.config, Snapshot(0, ServerState(initial)), job.data.num_clients, heeds)
                 cut_back(directory.path, {})
             elif writes:
                 directory.create(job.config)
                 self._write_partition(job, directory)
             return Snapshot(0, ServerState(initial))
         snapshot, source = Snapshot.read(found), found.parent.parent
-        job.executor.states = snapshot.clients.copy()
+        job.executor.states, snapshot = snapshot.clients, replace(snapshot, clients=ClientStates())
         if not writes:
             return snapshot
-        RunDirectory(source).check_same(job.config, snapshot, job.data.num_clients)
+        RunDirectory(source).check_same(job.config, snapshot, job.data.num_clients, heeds)
         if source.resolve() != directory.path.resolve():
             directory.create(job.config)
             copy_append_only(source, directory.path, snapshot.sizes)

@@ -17,7 +17,7 @@ class Ledger:
         bytes_down: server to clients, by request class.
         bytes_up: clients to server, by request class.
         updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
-            wherever it is trained.
+            wherever it is trained, with the attempts before it. What is declined in the end has no steps.
         seconds: wall time by phase.
         declined: what clients could not answer, in order: client, what was asked, and why.
     """

@@ -128,7 +128,7 @@ class Run:
         )
 
     def _snapshot(self, round: int) -> None:
-        """Write a snapshot where one is due, else keep what it would hold, for the case that a signal comes."""
+        """Write a snapshot where one is due, else keep what it would hold, for the case that the run is cut off."""
         if self._record is None:
             return
         self._tracker.flush()
@@ -145,12 +145,13 @@ class Run:
 
     @contextmanager
     def _rescued(self, round: int) -> Iterator[None]:
-        """Keep the round before this one if a signal comes."""
+        """Keep the rounds before this one if a signal comes or something fails."""
         try:
             yield
-        except SystemExit:
+        except BaseException as error:
             self._write_snapshot()
-            log.warning("asked to leave in round %d, whose work is lost: --ckpt_path auto goes on with it", round)
+            happened = "asked to leave" if isinstance(error, SystemExit) else "stopped"
+            log.warning("%s in round %d, whose work is lost: --ckpt_path auto goes on with it", happened, round)
             raise
 
     @contextmanager

@@ -1,15 +1,16 @@
 """The folder of one run: created once, never overwritten, continued only by the same configuration."""
 
+import fcntl
 import json
+import logging
 import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 import yaml
@@ -17,8 +18,8 @@ import yaml
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.snapshots import Snapshot
-from mosaic.server.context import RoundPlan
 
+log = logging.getLogger(__name__)
 FREE_TO_CHANGE = (
     "ckpt_path",
     "weights_only",
@@ -48,6 +49,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._claim: IO[str] | None = None
 
     @property
     def config(self) -> Path:
@@ -83,6 +85,34 @@ class RunDirectory:
         """Final figures."""
         return self.path / "summary.json"
 
+    def claim(self) -> None:
+        """Let no other process write here until this one closes the folder or ends, where the file system can.
+
+        Raises:
+            MosaicError: another process has, or the folder cannot be written to.
+        """
+        try:
+            self._claim = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise MosaicError(
+                f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
+            ) from error
+        try:
+            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            raise MosaicError(
+                f"--federation.run_dir: another process is at work in {self.path}: wait for it, or choose another name"
+            ) from error
+        except OSError:  # some network file systems have no locks
+            log.debug("%s cannot be locked", self.path)
+
+    def close(self) -> None:
+        """Let other processes write here again."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
+
     def create(self, config: Mapping[str, Any]) -> None:
         """Make the folder and write configuration and environment into it.
 
@@ -101,6 +131,7 @@ class RunDirectory:
             raise MosaicError(
                 f"--federation.run_dir: {self.path} cannot be made a folder ({error.strerror}): choose another"
             ) from error
+        self.claim()
         self.write_config(config)
         (self.path / "environment.json").write_text(json.dumps(describe_environment(), indent=2) + "\n")
 
@@ -110,13 +141,16 @@ class RunDirectory:
         aside.write_text(yaml.safe_dump(dict(config), sort_keys=False))
         aside.replace(self.config)
 
-    def check_same(self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int) -> None:
+    def check_same(
+        self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int, heeds: Collection[str]
+    ) -> None:
         """Compare a configuration with the one that the run was started with.
 
         Args:
             config: the present one.
             snapshot: where the run stopped.
             num_clients: N.
+            heeds: see :class:`~mosaic.algorithms.base.Algorithm`.
 
         Raises:
             MosaicError: a key differs that must not, or the folder holds no run.
@@ -129,11 +163,9 @@ class RunDirectory:
             for key, value in _differences(before, now)
             if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
         )
-        if not _same_past(before, now, snapshot, num_clients):
-            changed.append(
-                f"federation.schedule (rounds 1..{snapshot.round} would have been other ones; "
-                "say explicitly which distill_rounds there are)"
-            )
+        if not _same_past(before, now, snapshot, num_clients, heeds):
+            advice = "; say explicitly which distill_rounds there are" if "distils" in heeds else ""
+            changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
         if changed:
             raise MosaicError(
                 f"{self.path} was started with another configuration; changed: {', '.join(changed)}: "
@@ -148,9 +180,9 @@ def cut_back(root: Path, sizes: Mapping[str, int]) -> None:
         root: the run's folder.
         sizes: length in bytes by path relative to ``root``; such files that are not named are removed.
     """
-    for name in append_only_sizes(root):
+    for name, present in append_only_sizes(root).items():
         if name in sizes:
-            os.truncate(root / name, sizes[name])
+            os.truncate(root / name, min(present, sizes[name]))
         else:
             (root / name).unlink()
 
@@ -205,16 +237,16 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any
     return [] if before == now else [(prefix.removesuffix("."), now)]
 
 
-def _same_past(before: Mapping[str, Any], now: Mapping[str, Any], snapshot: Snapshot, num_clients: int) -> bool:
-    """Whether the rounds up to a snapshot would be planned as they were.
-
-    When the server distils matters only to runs that have generators; FedAvg goes on whatever the default says.
-    """
+def _same_past(
+    before: Mapping[str, Any], now: Mapping[str, Any], snapshot: Snapshot, num_clients: int, heeds: Collection[str]
+) -> bool:
+    """Whether the rounds up to a snapshot would be planned as they were, in what the algorithm reads of a plan."""
     old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
-    distils = bool(snapshot.server.generators)
 
-    def past(schedule: Schedule) -> list[RoundPlan]:
-        plans = [schedule.plan(r, num_clients, seed=0, distilled=distils) for r in range(1, snapshot.round + 1)]
-        return [replace(plan, rounds=0, distils=plan.distils and distils) for plan in plans]
+    def past(schedule: Schedule) -> list[tuple[Any, ...]]:
+        distilled = snapshot.server.distilled
+        plans = [schedule.plan(r, num_clients, seed=0, distilled=distilled) for r in range(1, snapshot.round + 1)]
+        read = sorted({"clients", "steps", "epochs", "learning_rate", *heeds})
+        return [tuple(getattr(plan, name) for name in read) for plan in plans]
 
     return new.rounds >= snapshot.round and past(old) == past(new)

@@ -78,7 +78,7 @@ class Snapshot:
 
 def list_snapshots(rounds: Path) -> list[Path]:
     """Return the finished snapshots in the order of their rounds."""
-    return sorted((path for path in rounds.glob("[0-9]*") if path.is_dir()), key=lambda path: int(path.name))
+    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:

@@ -42,7 +42,8 @@ def held_statistics(net: nn.Module) -> Iterator[None]:
 def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
     """Measure the running statistics of every BatchNorm layer anew; weights stay as they are.
 
-    The statistics become the plain mean over the chunks of what each layer sees, from a clean start.
+    The statistics become the plain mean over the chunks of what each layer sees, from a clean start; so images must
+    come in random order, or what differs between chunks is missing from the variances.
 
     Args:
         net: changed in place, on the device of the images; its mode is left as it was.

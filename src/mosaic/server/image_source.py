@@ -194,7 +194,8 @@ class TaughtBatches:
         makers = [lambda: self._pool, *self._later]
         turns = torch.arange(self._steps).tensor_split(len(makers))
         for make, turn in zip(makers, turns, strict=True):
-            pool = make() if len(turn) else self._pool
+            with torch.autocast(self._pool.images.device.type, enabled=False):  # this may run inside a training step
+                pool = make() if len(turn) else self._pool
             for _ in turn:
                 batch = torch.multinomial(pool.weights, self._batch_size, replacement=True, generator=random)
                 mine = own_share(batch).to(pool.images.device)

@@ -31,14 +31,13 @@ class ManualTask(Task):
     def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
         """Allow for what manual optimisation with two optimisers forbids.
 
-        DistributedDataParallel sees each backward pass use half of the parameters; clipping and accumulation are
-        refused by Lightning, so this task clips by itself and does not accumulate.
+        DistributedDataParallel sees each backward pass use half of the parameters; clipping is refused by Lightning, so
+        this task clips by itself.
         """
         settings = dict(template)
         if data_parallel:
             settings["strategy"] = _finding_unused(settings.get("strategy", "auto"))
         self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
-        settings.pop("accumulate_grad_batches", None)
         watched = settings.get("callbacks") or settings.get("profiler")
         self.in_blocks = self.takes_blocks and not (watched or data_parallel)
         return settings
@@ -80,8 +79,7 @@ class ManualTask(Task):
 class LossTask(ManualTask):
     """A task with one loss and one optimiser.
 
-    Outside blocks its optimisation is Lightning's own, which can also accumulate gradients and needs nothing special
-    for data-parallel phases.
+    Outside blocks its optimisation is Lightning's own, which needs nothing special for data-parallel phases.
     """
 
     takes_blocks = True
@@ -100,7 +98,6 @@ class LossTask(ManualTask):
     def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
         """Leave everything to Lightning, or take steps in blocks."""
         amended = super().amend_trainer(template, data_parallel)
-        self.in_blocks &= (template.get("accumulate_grad_batches") or 1) == 1
         self.automatic_optimization = not self.in_blocks
         if self.automatic_optimization:
             self._clip = {}

@@ -19,4 +19,7 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[
     """
     parameters = list(parameters)
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
-    return Adam(parameters, lr=learning_rate, betas=betas, fused=on_cpu or None)
+    optimizer = Adam(parameters, lr=learning_rate, betas=betas, fused=on_cpu or None)
+    if on_cpu:  # where no gradients are ever scaled; Lightning believes they might be, and would refuse to clip
+        vars(optimizer).pop("_step_supports_amp_scaling", None)
+    return optimizer

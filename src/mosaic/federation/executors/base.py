@@ -74,8 +74,10 @@ class ClientExecutor(ABC):
 
     def _handle(self, worker: Worker, request: Request) -> Reply:
         """Let a worker of this process answer, and keep what the client remembers."""
-        reply, state = answer(worker, request, self._state(request.client))
-        self._keep(reply, state)
+        before = self._state(request.client)
+        reply, state = answer(worker, request, before)
+        if state is not before:
+            self._keep(reply, state)
         return reply
 
     def _state(self, client: int) -> ClientState:
@@ -83,9 +85,10 @@ class ClientExecutor(ABC):
 
     def _keep(self, reply: Reply, state: ClientState) -> None:
         """Keep what a client remembers."""
-        self.states.pop(reply.client, None)
         if state.tensors:
             self.states[reply.client] = state
+        elif reply.client in self.states:
+            del self.states[reply.client]
 
 
 def answer(worker: Worker, request: Request, state: ClientState) -> tuple[Reply, ClientState]:

@@ -58,9 +58,9 @@ class Crew:
 
     def _ask(self, worker: int, errand: bytes) -> bytes:
         actor, begun = self._substitutes.get(worker, (None, None))
-        if actor is not None and self._ray.wait([begun], timeout=0)[0]:
+        has_begun = actor is not None and self._ray.wait([begun], timeout=0)[0]
+        if has_begun and self._substitutes.pop(worker, None):  # one of two threads at most
             self._actors[worker], self._nodes[worker] = actor, self._ray.get(begun)
-            del self._substitutes[worker]
         data: bytes = self._ray.get(self._actors[worker].answer.remote(errand))
         return data
 

@@ -7,7 +7,9 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
+from mosaic.errors import MosaicError
 from mosaic.federation.executors.base import ClientExecutor, check_threads
+from mosaic.federation.launch import launched_world
 from mosaic.messages import GeneratorReply, Reply, Request, TrainReply
 
 
@@ -37,10 +39,22 @@ class SerialExecutor(ClientExecutor):
         super().__init__()
         check_threads(threads)
         self.threads = threads
+        self._threads_before = torch.get_num_threads()
         self._worker: Worker | None = None
 
     def start(self, worker: Worker) -> None:
-        """Take the worker and set the threads."""
+        """Take the worker and set the threads.
+
+        Raises:
+            MosaicError: several processes were launched, and none knows of the others.
+        """
+        world = launched_world()
+        if world is not None and worker.processes == 1:
+            raise MosaicError(
+                f"executor: {world.size} processes were launched, and with SerialExecutor and one device each of them "
+                "would run the whole federation: share clients out with --executor RanksExecutor, or train every phase "
+                "on all of them with --trainer.devices and --trainer.strategy ddp"
+            )
         self._worker = worker
         if self.threads is not None:
             torch.set_num_threads(self.threads)
@@ -52,5 +66,6 @@ class SerialExecutor(ClientExecutor):
             yield agree(self._handle(self._worker, request))
 
     def close(self) -> None:
-        """Forget the worker."""
+        """Forget the worker, and leave the threads as they were."""
         self._worker = None
+        torch.set_num_threads(self._threads_before)
