@@ -15,6 +15,7 @@ import logging
 import statistics
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -35,7 +36,7 @@ STEPS, BATCH, RATE = 10, 32, 0.01
 
 
 def ours(folder: Path, rounds: int, threads: int) -> tuple[list[float], dict[str, torch.Tensor]]:
-    """Return the seconds of every round but the first and the last, and the final model."""
+    """Return the seconds of every round but the first and the last, from one to the next, and the final model."""
     flags = [
         *("fit", f"--config={CONFIG}", "--algorithm=mosaic.algorithms.FedAvg", f"--federation.run_dir={folder}"),
         *(f"--federation.schedule.local_steps={STEPS}", "--federation.schedule.fine_tune_rounds=0"),
@@ -45,7 +46,8 @@ def ours(folder: Path, rounds: int, threads: int) -> tuple[list[float], dict[str
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         mosaic(flags)
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
-    seconds = [event.value for event in events.Scalars("time/round_seconds")][1:-1]
+    finished = [event.wall_time for event in events.Scalars("time/round_seconds")][:-1]
+    seconds = [after - before for before, after in pairwise(finished)]
     state = torch.load(folder / "global.ckpt", weights_only=True)["state_dict"]
     return seconds, {name.removeprefix("net."): tensor for name, tensor in state.items()}
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities import registry
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +16,7 @@ from mosaic.batches import ShuffledBatches
 from mosaic.nets import SmallCNN
 from mosaic.nets.gates import TransformerGate
 from mosaic.nets.inference import to_pixels
-from mosaic.phases import PhaseRunner, many_phases
+from mosaic.phases import PhaseRunner
 from mosaic.tasks.blocks import BLOCK, Blocks
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, TaughtImages
@@ -146,21 +145,3 @@ def test_batches_are_drawn_when_their_turn_comes() -> None:
         for number in block:
             assert drawn[-1] == number
     assert drawn == list(range(5))
-
-
-def test_packages_and_gpus_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[str] = []
-
-    def searches(module: Any, name: str) -> None:
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, **kwargs: searched.append(name) or original(*args, **kwargs))
-
-    searches(registry, "entry_points")
-    searches(torch.cuda, "device_count")
-    phases = PhaseRunner(CPU)
-    with many_phases():
-        for _ in range(3):
-            phases.run(classification(), batches(classification()), seed=0)
-    assert sorted(searched) == ["device_count", "entry_points"]
-    phases.run(classification(), batches(classification()), seed=0)
-    assert len(searched) > 2
