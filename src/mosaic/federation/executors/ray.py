@@ -4,6 +4,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from mosaic.federation.executors.crew import Crew
 from mosaic.federation.executors.parallel import ParallelExecutor
 from mosaic.federation.executors.parcel import run_errand
 from mosaic.federation.launch import single_device, uses_gpus
+from mosaic.phases import many_phases
 from mosaic.preemption import keeping_handlers
 
 _SECONDS_TO_CONNECT = 10.0
@@ -133,6 +135,8 @@ class _Actor:
         logging.getLogger("mosaic").setLevel(logging.ERROR)
         torch.set_num_threads(threads)
         self._worker = make(config)
+        self._ready = ExitStack()
+        self._ready.enter_context(many_phases())  # until the process ends
 
     def node(self) -> str:
         """Say on which node this is, once the worker is there."""
