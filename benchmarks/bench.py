@@ -24,7 +24,7 @@ TABLE, STORE = HERE / "results.md", HERE / "results" / "speed.json"
 PAIRS = {
     "phase_overhead": 9,
     "fedavg_loop": 5,
-    "executors": 3,
+    "executors": 7,
     "teacher_forward": 5,
     "generator_training": 7,
     "input_pipeline": 15,

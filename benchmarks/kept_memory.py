@@ -1,87 +1,78 @@
-"""What does it gain that freed memory stays with the process (mosaic/allocator.py)?
+"""What does it gain that freed memory stays with a run's process (mosaic/allocator.py)?
 
-Each measurement is a process of its own, for glibc cannot be asked to forget; the two take turns.
+A short run of Mosaic on 10,000 MNIST images, with and without, in turn, each in a process of its own (Linux only).
 
-    python benchmarks/kept_memory.py [--pairs 3]
+    MOSAIC_DATA=... python benchmarks/kept_memory.py [--pairs 3]
 """
 
 import argparse
+import contextlib
+import io
+import json
+import logging
+import resource
 import statistics
 import subprocess
 import sys
-import time
+import tempfile
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
-CASES = {
-    "a generator of 28x28 images, batch 32, 60 steps": "generator",
-    "ResNet-18, batch 64, 2 steps": "resnet18",
-    "digits CNN, batch 32, 100 steps": "digits",
-}
+CONFIGS = Path(__file__).parent.parent / "configs"
+SHORT = (
+    *("--data.partition.alpha=0.05", "--executor.threads=1"),
+    *("--federation.schedule.collaborative_rounds=2", "--federation.schedule.fine_tune_rounds=0"),
+    *("--federation.schedule.local_steps=20", "--algorithm.generation.steps=60"),
+    *("--algorithm.distillation.steps=60", "--algorithm.distillation.pool_size=1024"),
+)
+Run = dict[str, float]
 
 
-def measure(case: str, keep: bool) -> float:
-    """Return the seconds of one phase, the best of three, in a fresh process."""
-    command = [sys.executable, __file__, "--measure", case, *(["--keep"] if keep else [])]
-    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+def measure(keep: bool) -> Run:
+    """Return what a run takes, in a fresh process."""
+    command = [sys.executable, __file__, "--measure", *(["--keep"] if keep else [])]
+    found: Run = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
+    return found
 
 
-def seconds(case: str) -> float:
+def run(keep: bool) -> Run:
     """Return the same, in this process."""
-    import torch
-    from phase_overhead import cross_entropy
+    from mosaic import phases
+    from mosaic.cli import main as mosaic
 
-    from mosaic.batches import ShuffledBatches
-    from mosaic.nets import ResNet18, SmallCNN
-    from mosaic.nets.inference import to_pixels
-    from mosaic.phases import PhaseRunner
-    from mosaic.tasks.base import Task
-    from mosaic.tasks.classification import ClassificationTask
-    from mosaic.tasks.generation import GenerationSettings, GenerationTask
-
-    torch.set_num_threads(1)
-    net, batch, steps = {
-        "generator": (SmallCNN((1, 28, 28), 10), 32, 60),
-        "resnet18": (ResNet18((3, 32, 32), 10), 64, 2),
-        "digits": (SmallCNN((1, 8, 8), 10), 32, 100),
-    }[case]
-    images, labels = torch.randint(256, (640, *net.image_shape), dtype=torch.uint8), torch.randint(10, (640,))
-    phases, times = PhaseRunner({"accelerator": "cpu", "devices": 1}), []
-    for _ in range(4):
-        task: Task
-        if case == "generator":
-            task = GenerationTask(GenerationSettings(), net, torch.full((10,), 0.1), num_images=640, seed=0)
-        else:
-            task = ClassificationTask(
-                net, cross_entropy, lambda weights: torch.optim.SGD(weights, lr=0.01), 0.01, view=to_pixels
-            )
-        batches = ShuffledBatches(images, labels, batch_size=batch, steps=steps, seed=0)
-        start = time.perf_counter()
-        phases.run(task, batches, seed=0)
-        times.append(time.perf_counter() - start)
-    return min(times[1:])
+    if not keep:
+        phases.keep_freed_memory = lambda: False
+    logging.getLogger("mosaic").setLevel(logging.ERROR)
+    configs = [f"--config={CONFIGS / name}" for name in ("mnist.yaml", "data/mnist_part.yaml")]
+    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        mosaic(["fit", *configs, *SHORT, f"--federation.run_dir={folder}/run"])
+        seconds = json.loads((Path(folder) / "run" / "summary.json").read_text())["seconds"]
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return {
+        **{f"{phase}, s": value for phase, value in seconds.items() if value > 0.5},
+        "all phases, s": sum(seconds.values()),
+        "page faults, thousands": used.ru_minflt / 1000,
+        "peak of resident memory, MiB": used.ru_maxrss / 1024,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--measure", choices=CASES.values())
+    parser.add_argument("--measure", action="store_true")
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     if options.measure:
-        if options.keep:
-            from mosaic.allocator import keep_freed_memory
-
-            assert keep_freed_memory(), "not glibc, or MALLOC_ variables are set"
-        print(seconds(options.measure))
+        print(json.dumps(run(options.keep)))
         return
-    table = Table("", "given back, ms", "kept, ms", "ratio")
-    for name, case in CASES.items():
-        pairs = [(measure(case, False), measure(case, True)) for _ in range(options.pairs)]
-        given, kept = (1000 * statistics.median(times) for times in zip(*pairs, strict=True))
-        ratio = statistics.median(after / before for before, after in pairs)
-        table.add_row(name, f"{given:.0f}", f"{kept:.0f}", f"{ratio:.2f}")
+    pairs = [(measure(False), measure(True)) for _ in range(options.pairs)]
+    table = Table("medians", "given back", "kept", "ratio")
+    for name in (name for name in pairs[0][0] if all(name in run for pair in pairs for run in pair)):
+        given, kept = (statistics.median(pair[side][name] for pair in pairs) for side in (0, 1))
+        ratio = statistics.median(pair[1][name] / pair[0][name] for pair in pairs)
+        table.add_row(name, f"{given:.1f}", f"{kept:.1f}", f"{ratio:.2f}")
     Console(width=110).print(table)
 
 

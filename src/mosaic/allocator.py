@@ -15,8 +15,8 @@ def keep_freed_memory() -> bool:
     """Ask glibc to keep up to 1 GiB of freed memory for this process; elsewhere, do nothing.
 
     By default it gives memory back as soon as some is free at the end of the heap, which for networks is after every
-    backward pass, or never, as chance has it; each page of it then comes back by a fault. On two CPU cores steps of a
-    small CNN and of ResNet-18 take 6 to 8 % less time without. Whoever has set ``MALLOC_TRIM_THRESHOLD_`` or
+    pass, or never, as chance has it; each page of it then comes back by a fault. A run on a CPU takes a tenth less time
+    without, its evaluations less than half (``benchmarks/kept_memory.py``). Whoever has set ``MALLOC_TRIM_THRESHOLD_`` or
     ``MALLOC_MMAP_THRESHOLD_`` is not overruled.
 
     Returns:
