@@ -16,8 +16,8 @@ def keep_freed_memory() -> bool:
 
     By default it gives memory back as soon as some is free at the end of the heap, which for networks is after every
     pass, or never, as chance has it; each page of it then comes back by a fault. A run on a CPU takes a tenth less time
-    without, its evaluations less than half (``benchmarks/kept_memory.py``). Whoever has set ``MALLOC_TRIM_THRESHOLD_`` or
-    ``MALLOC_MMAP_THRESHOLD_`` is not overruled.
+    without, its evaluations less than half (``benchmarks/kept_memory.py``). Whoever has set
+    ``MALLOC_TRIM_THRESHOLD_`` or ``MALLOC_MMAP_THRESHOLD_`` is not overruled.
 
     Returns:
         Whether memory is kept on our account.
