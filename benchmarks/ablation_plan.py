@@ -133,6 +133,7 @@ _MATTER = (
 )
 _EVERY = tuple(name for group in (CONTROLS, MORE_ROUNDS, TEACHERS, STUDENTS, CLIENTS) for name in group)
 _MAIN = (*CONTROLS, *MORE_ROUNDS)
+_LINE = ("default", "FedAvg", "H", "interpolated")
 
 
 def _digits(means: str, alpha: float, *flags: str, rows: tuple[str, ...] = _EVERY, few: int = 3) -> Setting:
@@ -145,7 +146,7 @@ def _tuned(alpha: float) -> Setting:
         means,
         ("digits",),
         (f"--data.partition.alpha={alpha}", "--federation.schedule.learning_rate=0.1"),
-        *(3, 3, ("default", "FedAvg", "H"), ("default", "FedAvg", "H")),
+        *(3, 3, _LINE, _LINE),
     )
 
 
@@ -166,12 +167,10 @@ def _teachers(means: str, name: str, clients: int, alpha: float, images: int) ->
 SETTINGS = {
     "digits-0.05": _digits("Dirichlet 0.05, 13 rounds of 20 steps", 0.05),
     "digits-0.1": _digits("Dirichlet 0.1, 13 rounds of 20 steps", 0.1),
-    "digits-0.5": _digits("Dirichlet 0.5, 13 rounds of 20 steps", 0.5, rows=("default", "FedAvg", "H")),
-    "digits-0.05-40": _digits(
-        "Dirichlet 0.05, 40 rounds of 20 steps", 0.05, *schedule(37, 3, 20), rows=("default", "FedAvg", "H")
-    ),
+    "digits-0.5": _digits("Dirichlet 0.5, 13 rounds of 20 steps", 0.5, rows=_LINE, few=10),
+    "digits-0.05-40": _digits("Dirichlet 0.05, 40 rounds of 20 steps", 0.05, *schedule(37, 3, 20), rows=_LINE, few=10),
     "digits-one-shot": _digits(
-        "Dirichlet 0.05, one round of 200 steps", 0.05, *schedule(1, 0, 200), rows=tuple(CONTROLS)
+        "Dirichlet 0.05, one round of 200 steps", 0.05, *schedule(1, 0, 200), rows=(*CONTROLS, "interpolated"), few=10
     ),
     "digits-0.05-fast": _tuned(0.05),
     "digits-0.5-fast": _tuned(0.5),
