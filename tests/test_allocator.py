@@ -1,3 +1,4 @@
+import ctypes
 import subprocess
 import sys
 
@@ -5,32 +6,39 @@ import pytest
 
 from mosaic.allocator import keep_freed_memory
 
-glibc = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only glibc can be asked")
-PAGES_AGAIN = """
-import resource
+needs_books = pytest.mark.skipif(
+    not sys.platform.startswith("linux") or not hasattr(ctypes.CDLL(None), "mallinfo2"),
+    reason="only glibc, since 2.33, tells what it keeps",
+)
+KEPT_BYTES = """
+import ctypes
 from mosaic.allocator import keep_freed_memory
 import torch
 
+class Books(ctypes.Structure):  # struct mallinfo2 of glibc's malloc.h
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    _fields_ = [(name, ctypes.c_size_t) for name in names]
+
+mallinfo = ctypes.CDLL(None).mallinfo2
+mallinfo.restype = Books
 torch.set_num_threads(1)
 if {keep}:
     assert keep_freed_memory()
-for step in range(5):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    tensors = [torch.ones(2**18) for _ in range(64)]  # 1 MiB each
-    tensors.clear()
-    faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-print(faults)
+before = mallinfo().fordblks
+torch.ones(6 * 2**20)  # 24 MiB
+print(mallinfo().fordblks - before)
 """
 
 
-def faults_of_a_later_step(keep: bool) -> int:
-    command = [sys.executable, "-c", PAGES_AGAIN.format(keep=keep)]
+def bytes_kept_of_24_mib(keep: bool) -> int:
+    command = [sys.executable, "-c", KEPT_BYTES.format(keep=keep)]
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
-@glibc
-def test_freed_memory_comes_back_without_faults() -> None:
-    assert faults_of_a_later_step(keep=True) * 10 < faults_of_a_later_step(keep=False)
+@needs_books
+def test_freed_memory_stays_with_the_process() -> None:
+    assert bytes_kept_of_24_mib(keep=True) > 16 * 2**20
+    assert bytes_kept_of_24_mib(keep=False) < 2**20
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
