@@ -10,9 +10,11 @@ it again, so an interrupted start goes on where it stopped.
 import argparse
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 from ablation_table import replace_blocks, table
 
@@ -92,11 +94,16 @@ SETTINGS = {
 """By priority."""
 
 
+def outcomes(name: str) -> list[dict[str, Any]]:
+    """Return what the runs of a setting have left."""
+    files = sorted((RESULTS / name / "outcomes").glob("*.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
 def accuracies(name: str) -> dict[str, list[float]]:
     """Return test accuracies by algorithm: of the global model, or else the mean over clients' own."""
     found: dict[str, list[float]] = {}
-    for file in sorted((RESULTS / name / "outcomes").glob("*.json")):
-        outcome = json.loads(file.read_text())
+    for outcome in outcomes(name):
         summary = outcome["summary"]
         accuracy = summary["test_accuracy"] if summary["test_accuracy"] is not None else summary["own_test_accuracy"]
         found.setdefault(outcome["algorithm"], []).append(100 * accuracy)
@@ -106,24 +113,39 @@ def accuracies(name: str) -> dict[str, list[float]]:
 def summary_table(names: Iterable[str]) -> list[str]:
     """Return a line for each algorithm and a column for each setting that is complete: mean test accuracy.
 
-    The best method with one global model is in bold.
+    The best method with one global model and the common budget is in bold. Below the table it says when, where and how
+    long was measured.
     """
-    columns = {name: accuracies(name) for name in names if SETTINGS[name].is_complete(name)}
-    means = {name: {row: sum(of) / len(of) for row, of in found.items()} for name, found in columns.items()}
-    ends = {*ENDS, "fedbn"}
-    best = {name: max((v for row, v in found.items() if row not in ends), default=0.0) for name, found in means.items()}
+    shown = [name for name in names if SETTINGS[name].is_complete(name)]
+    released = {name: f"{name}-released" for name in shown if f"{name}-released" in SETTINGS}
+    columns = {name: accuracies(name) | accuracies(released.get(name, name)) for name in shown}
+    rivals = {*DISTILLING, *AVERAGING} - {"fedbn"}
+    best = {name: max((mean(v) for row, v in of.items() if row in rivals), default=0.0) for name, of in columns.items()}
     lines = []
-    for row in EVERY:
-        if any(row in found for found in means.values()):
-            texts = [_cell(means[name].get(row), best[name]) for name in means]
-            lines.append([f"`{row}`{' *' if row in ('fedbn', 'local_only') else ''}", *texts])
-    return table(["algorithm", *(SETTINGS[name].means for name in means)], lines)
+    for row in (*EVERY, *RELEASED):
+        if any(row in found for found in columns.values()):
+            mark = " *" if row in ("fedbn", "local_only") else " **" if row in RELEASED else ""
+            lines.append([f"`{row}`{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
+    header = ["algorithm", *(SETTINGS[name].means for name in shown)]
+    return [*table(header, lines), "", measured([*shown, *released.values()])]
 
 
-def _cell(mean: float | None, best: float) -> str:
-    if mean is None:
+def _cell(accuracies: Sequence[float] | None, best: float) -> str:
+    if accuracies is None:
         return ""
-    return f"**{mean:.2f}**" if mean == best else f"{mean:.2f}"
+    text = f"{mean(accuracies):.2f}"
+    spread = f" ± {stdev(accuracies):.2f}" if len(accuracies) > 1 else ""
+    return f"**{text}**{spread}" if mean(accuracies) == best else f"{text}{spread}"
+
+
+def measured(names: Iterable[str]) -> str:
+    """Say when and where these settings were run, and how long it took."""
+    every = [outcome for name in names for outcome in outcomes(name)]
+    days = sorted(outcome["date"] for outcome in every)
+    machines = "; ".join(sorted({outcome["machine"] for outcome in every}))
+    minutes = sum(outcome["summary"]["seconds"] for outcome in every) / 60
+    when = " to ".join(dict.fromkeys([days[0], days[-1]]))
+    return f"Measured {when} on {machines}: {len(every)} runs, {minutes:.0f} minutes of one core."
 
 
 def pages(names: Iterable[str]) -> list[str]:
