@@ -7,12 +7,12 @@ import logging
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, cached_property
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -52,6 +52,14 @@ _QUIET: dict[str, Any] = {
     "num_sanity_val_steps": 0,
     "max_epochs": 1,
 }
+
+
+Company = Callable[[Task, SizedBatches, int], AbstractContextManager[None]]
+"""Brings other processes into a phase of this task, these batches and this seed."""
+
+
+def _alone(task: Task, batches: SizedBatches, seed: int) -> AbstractContextManager[None]:
+    return nullcontext()
 
 
 class PhaseRunner:
@@ -96,6 +104,19 @@ class PhaseRunner:
         self.dry_run = bool(given.pop("fast_dev_run", False))
         self._template, self._channels_last, self._compile = given, channels_last, compile
         self.stacks_experts = stacks_experts
+        self._company: Company = _alone
+
+    def in_company(self, company: Company, **settings: Any) -> "PhaseRunner":
+        """Return a runner like this one, in whose phases other processes take part.
+
+        Args:
+            company: given task, batches and seed, lets the others train too for as long as its block lasts.
+            settings: of the Trainer, in place of those of this runner.
+        """
+        template = {**self._template, **settings, "fast_dev_run": self.dry_run}
+        runner = PhaseRunner(template, self._channels_last, self._compile, self.stacks_experts)
+        runner._company = company
+        return runner
 
     @cached_property
     def device(self) -> torch.device:
@@ -149,6 +170,10 @@ class PhaseRunner:
         Raises:
             Preempted: a signal has asked this process to leave.
         """
+        with self._company(task, batches, seed):
+            return self._run(task, batches, seed)
+
+    def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         leave_if_asked()
         aged = _times_aged()
         if self.device.type == "cpu":
@@ -182,8 +207,10 @@ class PhaseRunner:
 
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         settings = {key: instantiate(value) for key, value in template.items()}
-        if torch.distributed.is_initialized() and settings.get("devices") == 1:
-            settings["plugins"] = [*(settings.get("plugins") or []), LightningEnvironment()]
+        plugins = settings.get("plugins") or []
+        told = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+        if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
+            settings["plugins"] = [*plugins, LightningEnvironment()]
         try:
             return Trainer(**{**settings, **_QUIET})
         except (MisconfigurationException, ValueError) as error:
