@@ -12,7 +12,8 @@ from functools import cache, cached_property
 from typing import Any
 
 import torch
-from lightning.fabric.plugins.environments import ClusterEnvironment, LightningEnvironment
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
@@ -58,7 +59,7 @@ Company = Callable[[Task, SizedBatches, int], AbstractContextManager[None]]
 """Brings other processes into a phase of this task, these batches and this seed."""
 
 
-def _alone(task: Task, batches: SizedBatches, seed: int) -> AbstractContextManager[None]:
+def _alone(*_: object) -> AbstractContextManager[None]:
     return nullcontext()
 
 
@@ -106,13 +107,17 @@ class PhaseRunner:
         self.stacks_experts = stacks_experts
         self._company: Company = _alone
 
-    def in_company(self, company: Company, **settings: Any) -> "PhaseRunner":
-        """Return a runner like this one, in whose phases other processes take part.
+    def in_company(self, company: Company, size: int, environment: Mapping[str, Any]) -> "PhaseRunner":
+        """Return a runner like this one, whose phases several processes train data-parallel, each on its one device.
 
         Args:
             company: given task, batches and seed, lets the others train too for as long as its block lasts.
-            settings: of the Trainer, in place of those of this runner.
+            size: how many processes there are.
+            environment: the plugin that tells Lightning of them, as ``class_path`` and ``init_args``; in place of
+                other environments.
         """
+        plugins = [plugin for plugin in self._template.get("plugins") or [] if not _is_environment(plugin)]
+        settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
         template = {**self._template, **settings, "fast_dev_run": self.dry_run}
         runner = PhaseRunner(template, self._channels_last, self._compile, self.stacks_experts)
         runner._company = company
@@ -247,6 +252,11 @@ def many_phases() -> Iterator[None]:
 def _times_aged() -> int:
     """How often the collector has come by and called what was left old; collecting the young alone is twice as fast."""
     return sum(generation["collections"] for generation in gc.get_stats()[1:])
+
+
+def _is_environment(plugin: Any) -> bool:
+    """Whether a plugin tells Lightning what other processes there are."""
+    return isinstance(plugin, Mapping) and str(plugin.get("class_path")).endswith("Environment")
 
 
 def _spawns(strategy: Any) -> bool:

@@ -77,9 +77,9 @@ class Worker:
         return counts
 
     @property
-    def processes(self) -> int:
-        """How many processes train each phase together."""
-        return self._phases.processes
+    def phases(self) -> PhaseRunner:
+        """What trains."""
+        return self._phases
 
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer one request.

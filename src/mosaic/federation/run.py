@@ -90,7 +90,7 @@ class Run:
             plan,
             self._job.seed,
             self._job.pool,
-            self._job.phases,
+            self._job.executor.phases_of_server(self._job.phases),
             self._judge.evaluator.observe,
             self._tracker,
             self._phase,

@@ -10,6 +10,7 @@ from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
 from mosaic.federation.client_states import ClientStates
 from mosaic.messages import ClientState, Failed, Reply, Request
+from mosaic.phases import PhaseRunner
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,10 @@ class ClientExecutor(ABC):
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the ``trainer:`` section with which phases of this process run."""
         return trainer
+
+    def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
+        """Return what runs the server's phases, given what runs those of clients."""
+        return phases
 
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Answer requests until the end, where another process runs the federation; return whether that was so."""

@@ -13,11 +13,12 @@ import torch
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
 from mosaic.federation.executors.companions import Companions
+from mosaic.federation.executors.joint import CALL, answer_call, calling
 from mosaic.federation.executors.link import Link, LinkBrokenError, make_store, open_port
 from mosaic.federation.executors.parallel import ParallelExecutor
 from mosaic.federation.executors.parcel import run_errand
 from mosaic.federation.launch import World, launched_world, single_device, uses_gpus
-from mosaic.phases import many_phases
+from mosaic.phases import PhaseRunner, many_phases
 from mosaic.preemption import ignore_signals
 
 _STOP = b"stop"
@@ -27,22 +28,28 @@ class RanksExecutor(ParallelExecutor):
     """Shares clients out over processes, each with a device of its own; the first one runs the federation too.
 
     Within ``torchrun`` or ``srun`` all processes of the launch take part. Otherwise this process starts
-    ``workers - 1`` others on its own machine and ends them when it is done. Every phase, of clients and of the server,
-    runs on one device; server phases run in the first process, and the others wait.
+    ``workers - 1`` others on its own machine and ends them when it is done. Every phase of a client runs on one device.
+    Phases of the server run in the first process while the others wait, or data-parallel in all of them.
 
     Args:
         workers: number of processes, this one included; not needed within torchrun or srun.
         threads: CPU threads of each process. When not given, processes that this one starts share its threads, and
             launched ones keep PyTorch's own choice. Results are bit-identical only for equal threads.
+        server_phases: ``first``, in one process, which gives the same bits with any number of them; or ``all``, where
+            each takes its share of every batch, for distillation that takes longer than sending the gradients.
     """
 
     own_worker = 0
 
-    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, threads: int | None = None, server_phases: str = "first") -> None:
+        if server_phases not in ("first", "all"):
+            raise MosaicError(f"executor.server_phases: expected first or all, got {server_phases}")
         self._world = launched_world()
         super().__init__(_size(workers, self._world), threads)
+        self._joint = server_phases == "all"
         self._threads_before = torch.get_num_threads()
         self._link: Link | None = None
+        self._callers: PhaseRunner | None = None
         self._companions: Companions | None = None
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -56,6 +63,14 @@ class RanksExecutor(ParallelExecutor):
             )
         return adapted
 
+    def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
+        """Return what runs the server's phases, between requests, once all processes have met."""
+        if not self._joint or self._link is None:
+            return phases
+        if self._callers is None:
+            self._callers = calling(phases, self._link)
+        return self._callers
+
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Meet the other processes of a launched world; all but the first answer requests until it ends."""
         if self._world is None:
@@ -68,7 +83,7 @@ class RanksExecutor(ParallelExecutor):
         self._set_threads()
         ignore_signals()
         with many_phases():
-            _answer_all(link, worker, self._world.rank)
+            _answer_all(link, worker)
         return True
 
     def start(self, worker: Worker) -> None:
@@ -91,7 +106,7 @@ class RanksExecutor(ParallelExecutor):
         told = self._link is not None and self._tell_all(self._link)
         if self._companions is not None:
             self._companions.end(told)
-        self._link = self._companions = self._worker = None
+        self._link = self._companions = self._worker = self._callers = None
         torch.set_num_threads(self._threads_before)
 
     def _set_threads(self) -> None:
@@ -140,21 +155,24 @@ def _size(workers: int | None, world: World | None) -> int:
     return workers
 
 
-def _answer_all(link: Link, worker: Worker, rank: int) -> None:
-    """Answer the first process's requests until it says that it is over; leave at once if it is gone."""
-    errands: SimpleQueue[bytes] = SimpleQueue()
+def _answer_all(link: Link, worker: Worker) -> None:
+    """Do what the first process asks for until it says that it is over; leave at once if it is gone."""
+    messages: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
         data = b""
         try:
             while data != _STOP:
-                errands.put(data := link.receive(0))
+                messages.put(data := link.receive(0))
         except LinkBrokenError:
-            _leave(rank)
+            _leave(link.world.rank)
 
     Thread(target=listen, daemon=True).start()
-    while (errand := errands.get()) != _STOP:
-        link.send(_answer(worker, errand), 0)
+    while (message := messages.get()) != _STOP:
+        if message.startswith(CALL):
+            answer_call(message, worker.phases, link)
+        else:
+            link.send(_answer(worker, message), 0)
 
 
 def _answer(worker: Worker, errand: bytes) -> bytes:

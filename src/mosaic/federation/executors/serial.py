@@ -49,7 +49,7 @@ class SerialExecutor(ClientExecutor):
             MosaicError: several processes were launched, and none knows of the others.
         """
         world = launched_world()
-        if world is not None and worker.processes == 1:
+        if world is not None and worker.phases.processes == 1:
             raise MosaicError(
                 f"executor: {world.size} processes were launched, and with SerialExecutor and one device each of them "
                 "would run the whole federation: share clients out with --executor RanksExecutor, or train every phase "
