@@ -26,8 +26,10 @@ demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes
 test: $(STAMP)  ## run the fast tests
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-slow: $(STAMP)  ## run the tests that take minutes, the notebook among them
-	$(BIN)/python -m pytest -m slow
+test-slow: $(STAMP)  ## run the tests that take minutes, those of the notebook and of Ray among them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/federation/test_executors.py
+	$(BIN)/python -m pytest -m slow --ignore tests/federation/test_executors.py
 
 check: $(STAMP)  ## lint, formatting and types
 	$(BIN)/ruff check

@@ -64,6 +64,7 @@ class Setting:
         few: seeds of all other rows.
         rows: which rows are run here.
         many: the rows that matter most.
+        student: whether generators and student are trained; if not, only the teachers' accuracies count.
     """
 
     means: str
@@ -73,6 +74,7 @@ class Setting:
     few: int
     rows: tuple[str, ...]
     many: tuple[str, ...]
+    student: bool = True
 
     def arguments(self, seed: int) -> list[str]:
         """Return the command line's part of this setting."""

@@ -13,7 +13,7 @@ _RELEASED_GAN = (
 )
 
 CONTROLS = {
-    "default": Row("Mosaic as it comes"),
+    "default": Row("Mosaic as the setting's configuration has it"),
     "FedAvg": Row("averaging alone, same rounds and local steps", overlays=_FEDAVG),
     "H": Row("FedAvg, head retrained on prototypes: no experts, no images", overlays=_HEAD),
     "H+K": Row("teacher: head and kernel on prototypes, no experts", ("gate.kind=prototypes",)),
@@ -58,6 +58,10 @@ STUDENTS = {
     "hard weights": Row("images weigh 1 - p", ("distillation.hard_sample_weighting=true",)),
     "averaged student": Row("moving average of 0.99", ("distillation.average_decay=0.99",)),
     "interpolated": Row("half way from the average to the student", ("distillation.interpolation=0.5",)),
+    "general defaults": Row(
+        "as everywhere else: an image's origin counts, the whole student is offered",
+        ("distillation.origin_weight=1", "distillation.interpolation=1"),
+    ),
     "frozen statistics": Row("the student keeps its BatchNorm statistics", ("distillation.freeze_statistics=true",)),
     "rate 1e-4": Row("the released rate of the student", ("distillation.learning_rate=1e-4",)),
     "200 updates": Row("a third of the student's updates", ("distillation.steps=200",)),
@@ -131,7 +135,8 @@ _MATTER = (
     ),
     *("FedAvg, vacant-class loss", "experts of 200 steps", "FedAvg, 200 steps once", "paper, reduced"),
 )
-_EVERY = tuple(name for group in (CONTROLS, MORE_ROUNDS, TEACHERS, STUDENTS, CLIENTS) for name in group)
+_GROUPS = (CONTROLS, MORE_ROUNDS, TEACHERS, STUDENTS, CLIENTS)
+_EVERY = tuple(name for group in _GROUPS for name in group if name != "general defaults")
 _MAIN = (*CONTROLS, *MORE_ROUNDS)
 _LINE = ("default", "FedAvg", "H", "interpolated")
 
@@ -161,7 +166,8 @@ def _teachers(means: str, name: str, clients: int, alpha: float, images: int) ->
         *(f"--data.partition.num_clients={clients}", f"--data.partition.alpha={alpha}"),
         *(f"--data.source.train={images}", "--algorithm.generation.steps=1", "--algorithm.distillation.steps=1"),
     )
-    return Setting(means, (name, f"data/{name}_part"), flags, 3, 3, ("default", "prior gate"), many=("default",))
+    rows = ("default", "prior gate")
+    return Setting(means, (name, f"data/{name}_part"), flags, 3, 3, rows, many=("default",), student=False)
 
 
 SETTINGS = {
@@ -180,7 +186,7 @@ SETTINGS = {
         "10,000 images, small net, Dirichlet 0.1, 25 rounds of 20 steps",
         ("cifar10_small", "data/cifar10_part"),
         ("--data.partition.alpha=0.1",),
-        *(2, 2, _MAIN, _MAIN),
+        *(2, 2, (*_MAIN, "general defaults"), _MAIN),
     ),
     "teachers-mnist": _teachers(
         "teachers alone: MNIST, 20 clients, Dirichlet 0.1, 2,000 images, one round of 200 steps", "mnist", 20, 0.1, 2000
@@ -196,4 +202,4 @@ SETTINGS = {
         *(3, 3, ("default", *LEVELS), ("default", *LEVELS)),
     ),
 }
-"""By priority. The teachers' settings leave generators and student untrained: only the stage accuracies count."""
+"""By priority."""

@@ -78,19 +78,21 @@ def rows_table(rows: Mapping[str, Row], results: Results) -> list[str]:
 
 
 def stages_table(settings: Mapping[str, Setting], every: Mapping[str, Results]) -> list[str]:
-    """Return the stage accuracies of the default in each setting."""
+    """Return the stage accuracies of the default in each setting, and of all rows where only teachers are trained."""
     lines = []
-    for name in settings:
-        outcomes = every[name].get("default", {}).values()
-        if outcomes:
-            cells = [
-                mean_and_error([outcome["stages"][stage] for outcome in outcomes if stage in outcome["stages"]])
-                if any(stage in outcome["stages"] for outcome in outcomes)
-                else ""
-                for stage in STAGES
-            ]
-            lines.append([name, *cells, mean_and_error([outcome["test_accuracy"] for outcome in outcomes])])
+    for name, setting in settings.items():
+        for row in ("default",) if setting.student else setting.rows:
+            outcomes = list(every[name].get(row, {}).values())
+            if outcomes:
+                cells = [_stage(outcomes, stage) if setting.student or stage != "student" else "" for stage in STAGES]
+                final = mean_and_error([outcome["test_accuracy"] for outcome in outcomes]) if setting.student else ""
+                lines.append([name if row == "default" else f"{name}, {row}", *cells, final])
     return table(["setting", *STAGES.values(), "final model"], lines)
+
+
+def _stage(outcomes: Sequence[Mapping[str, Any]], stage: str) -> str:
+    found = [outcome["stages"][stage] for outcome in outcomes if stage in outcome["stages"]]
+    return mean_and_error(found) if found else ""
 
 
 def summary_table(settings: Mapping[str, Setting], every: Mapping[str, Results]) -> list[str]:
@@ -126,7 +128,7 @@ def write_tables(
     rows = {name: row for group in groups.values() for name, row in group.items()}
     every = {name: read(name, rows, results) for name in settings}
     lines: list[str] = []
-    for name in settings:
+    for name in [name for name, setting in settings.items() if setting.student]:
         if every[name]:
             lines += [f"### {name}: {settings[name].means}", ""]
         for title, group in groups.items():

@@ -17,7 +17,7 @@ from mosaic.nets.dcgan import Generator
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.tasks.generation import GenerationTask
+from mosaic.tasks.generation import GenerationSettings, GenerationTask
 from tests.runs import final_model, fit_other, stages, tiny_fit
 
 ONE_ROUND = [
@@ -295,6 +295,15 @@ def test_statistics_that_no_expert_has_are_refused(arguments: dict[str, Any], sa
 def test_labels_alone_need_the_origin_to_count() -> None:
     with pytest.raises(MosaicError, match=r"^algorithm\.gate\.kind: labels .*origin_weight 0 ignores: set it to 1$"):
         Mosaic(gate=GateSettings(kind="labels"), distillation=DistillationSettings(origin_weight=0))
+
+
+def test_origins_do_not_count_twice() -> None:
+    """An ensemble of skewed experts leans to the origin already (METHOD, section 6)."""
+    unconditional, ignored = GenerationSettings(conditional=False), DistillationSettings(origin_weight=0)
+    with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 1\.0: set it"):
+        Mosaic(generation=unconditional, gate=GateSettings(kind="mean"))
+    Mosaic(generation=unconditional, gate=GateSettings(kind="mean"), distillation=ignored)
+    Mosaic(gate=GateSettings(kind="mean"))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

@@ -1,4 +1,5 @@
 import ctypes
+import os
 import subprocess
 import sys
 
@@ -32,7 +33,9 @@ print(mallinfo().fordblks - before)
 
 def bytes_kept_of_24_mib(keep: bool) -> int:
     command = [sys.executable, "-c", KEPT_BYTES.format(keep=keep)]
-    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    others = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # somebody's own settings, or another allocator
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
+    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
 @needs_books

@@ -30,10 +30,11 @@ class GlobalClassifier(LightningModule):
         net: makes the network from image shape and number of classes.
         optimizer: makes the optimiser of local training; its rate comes from the schedule (released: SGD without
             momentum, weight decay 1e-4).
-        channels_last: whether every phase of ``fit`` keeps images and convolutions with the channels last in memory,
+        channels_last: whether all training of ``fit`` keeps images and convolutions with the channels last in memory,
             which tensor cores like best.
-        compile: whether every phase of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
-            long.
+        compile: whether all training of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
+            long. Neither, nor the Trainer's precision, reaches what only looks at images (teacher, prototypes,
+            evaluation), so that their answers are float32 with every setting.
         stack_experts: whether the server evaluates experts of one architecture side by side with ``torch.func``.
             ``benchmarks/teacher_forward.py`` says whether that is faster on a device; on CPUs it is not. Results then
             agree up to rounding.
