@@ -16,6 +16,7 @@ from torch import nn
 from mosaic.algorithms import DENSE, CoBoosting
 from mosaic.cli import main
 from mosaic.errors import MosaicError
+from mosaic.federation.snapshots import Snapshot
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Declined, Executor, Reply, Request, StateDict, TrainReply
 from mosaic.model_pool import ClientModels
@@ -25,7 +26,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings, SynthesisSettings
-from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, stages
+from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, rows_without_time, stages
 
 BOTH = pytest.mark.parametrize("algorithm", ["DENSE", "CoBoosting"])
 SMALL = [
@@ -85,6 +86,30 @@ def test_a_distilling_round_measures_every_stage(distilled: tuple[str, Path]) ->
 def test_updates_are_booked_as_they_are_spent(distilled: tuple[str, Path]) -> None:
     """Of five generator updates two syntheses of two steps are made; the fifth is left."""
     assert updates(distilled[1]) == {"local": 4 * 2, "student": 3, "generator": 4}
+
+
+@BOTH
+def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> None:
+    """Two syntheses of two steps and three student updates are not multiplied by the two rounds that distil."""
+    path = run(tmp_path / "run", algorithm, "--algorithm.distilling_rounds=2", "--federation.keep_snapshots=4")
+    assert updates(path) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
+    first = Snapshot.read(path / "rounds" / "0002").ledger.updates
+    assert first == {"local": 2 * 2 * 4, "student": 1, "generator": 2}
+
+
+def test_more_distilling_rounds_than_it_was_told_of_find_nothing_left(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert updates(run(tmp_path / "run", "DENSE")) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
+    assert "round 3: algorithm.distilling_rounds is 1" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_distilling_round_for_which_nothing_is_left_is_fedavgs(tmp_path: Path) -> None:
+    """One update in two distilling rounds falls into the last."""
+    settings = ("--algorithm.student_updates=1", "--algorithm.distilling_rounds=2")
+    ours, theirs = run(tmp_path / "ours", "DENSE", *settings), fit_other(tmp_path / "theirs", "FedAvg")
+    assert rows_without_time(ours)[:2] == rows_without_time(theirs)[:2]
+    assert updates(ours) == {**updates(theirs), "student": 1, "generator": 2}
 
 
 def test_the_average_before_distillation_is_fedavgs(distilled: tuple[str, Path], tmp_path: Path) -> None:

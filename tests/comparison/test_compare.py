@@ -173,3 +173,65 @@ def test_an_outcome_of_another_request_is_refused(
         compare(tmp_path, tiny, "--overlay", f"{tiny},{other}")
     assert "is the outcome of another request" in capsys.readouterr().err
     assert (tmp_path / "outcomes" / "fedavg-seed0.json").read_text() == before
+
+
+@pytest.fixture(scope="module")
+def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An overlay of two distilling rounds, with presets of Mosaic and its rivals that are over in seconds."""
+    folder = tmp_path_factory.mktemp("two")
+    mosaic = {
+        "generation": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1},
+        "gate": {"kind": "prior"},
+        "distillation": {"steps": 5, "pool_size": 32, "batch_size": 8},
+    }
+    synthesis = {"synthesis_steps": 3, "synthesis": {"width": 2, "batch_size": 8}, "learning": {"batch_size": 8}}
+    tuning = {"tuning": {"iterations": 2, "batch_size": 8, "latent_dim": 4, "width": 2}}
+    every = {"Mosaic": mosaic, **dict.fromkeys(["DENSE", "CoBoosting"], synthesis)}
+    every |= dict.fromkeys(["FedFTG", "DFRD"], tuning)
+    for name, settings in every.items():
+        preset = {"algorithm": {"class_path": f"mosaic.algorithms.{name}", "init_args": settings}}
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump(preset))
+    changes = {"fewer": {"distillation": {"steps": 4}}, "epochs": {"generation": {"epochs": 1}}}
+    for name, settings in changes.items():
+        (folder / f"{name}.yaml").write_text(yaml.safe_dump({"algorithm": {"init_args": settings}}))
+    schedule = {**TINY["federation"]["schedule"], "collaborative_rounds": 3, "distill_rounds": [1, 3]}
+    (folder / "overlay.yaml").write_text(yaml.safe_dump({**TINY, "federation": {"schedule": schedule}}))
+    return folder
+
+
+def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
+    two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two_distillations)
+    presets = "Mosaic.yaml,DENSE.yaml,CoBoosting.yaml,FedFTG.yaml,DFRD.yaml"
+    rows = compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", presets, "--seeds", "0")
+    assert [(row["student updates"], row["generator updates"]) for row in rows] == [("10", "9")] * 5
+    assert not any("budget" in row.get("note", "") for row in rows)
+    page = (tmp_path / "output" / "comparison.md").read_text()
+    assert "server-side budget: 10 student and 9 generator updates, as Mosaic.yaml spends" in page
+
+
+def test_a_variant_that_spends_something_else_says_so_unless_it_may(
+    two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(two_distillations)
+    given = ("--algorithms", "Mosaic.yaml,Mosaic.yaml+fewer.yaml", "--seeds", "0")
+    rows = compare(tmp_path / "output", Path("overlay.yaml"), *given)
+    assert ["8 student updates on seed 0, where the budget is 10" in row["note"] for row in rows] == [False, True]
+    monkeypatch.setattr(runner, "run_one", lambda *_: pytest.fail("a finished run was run again"))
+    rows = compare(tmp_path / "output", Path("overlay.yaml"), *given, "--own_budget", "Mosaic.yaml+fewer.yaml")
+    assert not any("budget" in row["note"] for row in rows)
+
+
+def test_what_cannot_be_counted_is_asked_for_only_where_somebody_is_told(
+    two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Epochs are not the same number of updates for all clients, which matters to rivals that distil."""
+    monkeypatch.chdir(two_distillations)
+    monkeypatch.setattr(runner, "run_one", lambda request, _: runner.Failure(request.algorithm, request.seed, "none"))
+    variant = "Mosaic.yaml+epochs.yaml"
+    compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},fedavg")
+    assert "server-side budget" not in (tmp_path / "output" / "comparison.md").read_text()
+    with pytest.raises(SystemExit):
+        compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},DENSE.yaml")
+    assert f"--generator_updates: {variant} counts the generators' training in epochs" in capsys.readouterr().err

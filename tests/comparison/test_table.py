@@ -4,10 +4,12 @@ import csv
 import io
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
@@ -93,6 +95,29 @@ def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
 def test_other_local_steps_are_told() -> None:
     table = comparison_table([outcome("a", 0, 0.9), outcome("b", 0, 0.9, updates={"local": 11})])
     assert table.notes == ["b: other local steps than the first row"]
+
+
+def test_other_updates_than_the_budgets_are_told_of_those_who_distil() -> None:
+    budget = Budget(600, 6000, "mosaic")
+    spent = {"local": 10, "student": 600, "generator": 6000}
+    results = [
+        outcome("mosaic", 0, 0.9, updates=spent),
+        outcome("mosaic", 1, 0.9, updates={**spent, "generator": 5400}),
+        outcome("variant", 0, 0.9, updates={**spent, "student": 2000}),
+        outcome("fedavg", 0, 0.9),
+    ]
+    notes = comparison_table(results, budget, own_budget=["variant"]).notes
+    assert notes == ["mosaic: 5,400 generator updates on seed 1, where the budget is 6,000"]
+    notes = comparison_table(results, budget).notes
+    assert notes[1:] == ["variant: 2,000 student updates on seed 0, where the budget is 600"]
+    assert comparison_table(results).notes == []
+
+
+def test_who_was_told_a_budget_and_spends_nothing_says_so() -> None:
+    idle = replace(outcome("dense", 0, 0.9), request={"flags": ["--algorithm.student_updates=600"]})
+    assert comparison_table([idle], Budget(600, 0)).notes == [
+        "dense: 0 student updates on seed 0, where the budget is 600"
+    ]
 
 
 TABLE = Table(

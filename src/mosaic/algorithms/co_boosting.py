@@ -25,6 +25,7 @@ class CoBoosting(DENSE):
         learning: how the student learns.
         reweighing: how the experts' weights move.
         guarded: as for DENSE.
+        distilling_rounds: as for DENSE.
     """
 
     def __init__(
@@ -39,8 +40,18 @@ class CoBoosting(DENSE):
         learning: LearningSettings = LearningSettings(temperature=4.0, pixel_step=8 / 255),
         reweighing: ReweighingSettings = ReweighingSettings(),
         guarded: bool = True,
+        distilling_rounds: int = 1,
     ) -> None:
-        super().__init__(objective, student_updates, generator_updates, synthesis_steps, synthesis, learning, guarded)
+        super().__init__(
+            objective,
+            student_updates,
+            generator_updates,
+            synthesis_steps,
+            synthesis,
+            learning,
+            guarded,
+            distilling_rounds,
+        )
         self.reweighing = reweighing
 
     def _show(self, task: PoolSynthesisTask, context: RoundContext) -> None:

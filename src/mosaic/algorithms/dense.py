@@ -24,6 +24,8 @@ from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings
 log = logging.getLogger(__name__)
 SHOWN_IMAGES = 64
 """Samples of the pool in TensorBoard."""
+DISTILLATIONS = "distillations"
+"""Name in the server's state of how many rounds of those that distil are over."""
 
 
 class DENSE(FedAvg):
@@ -36,14 +38,16 @@ class DENSE(FedAvg):
     **Deviation:** the student replaces the average only if the clients' validation images agree (``guarded``), the
     rule of all methods here. **Deviation:** student updates are spread evenly over the syntheses, so that any budget
     fits; the paper makes one pass over the growing pool after each. **Deviation:** a round that does not distil is
-    FedAvg's; the paper has one round alone.
+    FedAvg's, and several that do share the budget; the paper has one round alone.
 
     Args:
         objective: what local training minimises.
-        student_updates: of the student in a distilling round, as many as Mosaic's default spends; 0 gives FedAvg
-            exactly.
-        generator_updates: of the generators in a distilling round, as many as Mosaic's default spends with ten
-            clients. A part that is too small for a synthesis is not spent.
+        student_updates: of the whole run, spread evenly over its distilling rounds, as many as Mosaic's default spends
+            in one; 0 gives FedAvg exactly, and a round without any is FedAvg's.
+        generator_updates: of the whole run, spread evenly over its distilling rounds, as many as Mosaic's default
+            spends with ten clients. A part that is too small for a synthesis is not spent.
+        distilling_rounds: how many these are; a later one has nothing left to spend and is FedAvg's. ``mosaic compare``
+            counts them in the schedule.
         synthesis_steps: generator updates that one batch of images takes (paper: 30).
         synthesis: how images are made.
         learning: how the student learns.
@@ -65,9 +69,10 @@ class DENSE(FedAvg):
         synthesis: SynthesisSettings = SynthesisSettings(),
         learning: LearningSettings = LearningSettings(),
         guarded: bool = True,
+        distilling_rounds: int = 1,
     ) -> None:
         require_at_least_zero("algorithm", student_updates=student_updates)
-        require_positive("algorithm", synthesis_steps=synthesis_steps)
+        require_positive("algorithm", synthesis_steps=synthesis_steps, distilling_rounds=distilling_rounds)
         if student_updates and generator_updates < synthesis_steps:
             raise MosaicError(
                 f"algorithm.generator_updates: expected at least {synthesis_steps}, the algorithm.synthesis_steps of "
@@ -78,30 +83,55 @@ class DENSE(FedAvg):
         self.synthesis_steps, self.syntheses = synthesis_steps, generator_updates // synthesis_steps
         self.synthesis, self.learning = synthesis, learning
         self.reweighing = ReweighingSettings(step=0)
+        self.distilling_rounds = distilling_rounds
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run FedAvg's round; where it distils, offer the clients a student in the average's place."""
         if not (context.plan.distils and self.student_updates):
+            return replace(state, model=super().round(state, cohort, context).model)
+        syntheses, updates = self._shares(state, context)
+        state = replace(state, tensors={**state.tensors, DISTILLATIONS: torch.tensor(1 + self._distillations(state))})
+        if not (syntheses and updates):
             return replace(state, model=super().round(state, cohort, context).model)
         uploads = list(cohort.train(state.model))
         if not uploads:
             log.warning("round %d: no client has uploaded a model, so nothing is distilled", context.plan.round)
             return state
         model = average(uploads, state.model, context.pool, context.plan.round)
-        student = self._distil(model, uploads, context)
+        student = self._distil(model, uploads, syntheses, updates, context)
         if not self.guarded or accepts(model, student, "student", cohort, context):
             return replace(state, model=student, distilled=True)
         return replace(state, model=model)
 
-    def _distil(self, start: StateDict, uploads: list[TrainReply], context: RoundContext) -> StateDict:
+    def _shares(self, state: ServerState, context: RoundContext) -> tuple[int, int]:
+        """Return the syntheses and the student updates of this distilling round."""
+        before, rounds = self._distillations(state), self.distilling_rounds
+        if before >= rounds:
+            log.warning(
+                "round %d: algorithm.distilling_rounds is %d, and so many have spent the updates of the run: this one "
+                "does not distil",
+                context.plan.round,
+                rounds,
+            )
+            return 0, 0
+        totals = (self.syntheses, self.student_updates)
+        syntheses, updates = (total * (before + 1) // rounds - total * before // rounds for total in totals)
+        return context.phases.limit(syntheses), context.phases.limit(updates)
+
+    @staticmethod
+    def _distillations(state: ServerState) -> int:
+        return int(state.tensors.get(DISTILLATIONS, 0))
+
+    def _distil(
+        self, start: StateDict, uploads: list[TrainReply], syntheses: int, updates: int, context: RoundContext
+    ) -> StateDict:
         """Train a student that starts as the average of the uploads."""
         ensemble = self._mean_ensemble(uploads, context)
         student = context.blueprint.build(start)
         context.observe(student, "global before distillation")
         context.observe(ensemble, "logit ensemble")
-        task = self._task(student, ensemble, context)
         phases, seed = context.phases, context.seed_for("distillation")
-        syntheses, updates = phases.limit(self.syntheses), phases.limit(self.student_updates)
+        task = self._task(student, ensemble, syntheses, context)
         with context.measure("distillation"):
             curves = phases.run(task, SynthesisPlan(syntheses, updates), seed)
         context.count("student", updates)
@@ -112,7 +142,9 @@ class DENSE(FedAvg):
         context.observe(context.blueprint.build(learnt), "student")  # a copy: measuring moves a net to the GPU
         return learnt
 
-    def _task(self, student: Classifier, ensemble: MixtureOfExperts, context: RoundContext) -> PoolSynthesisTask:
+    def _task(
+        self, student: Classifier, ensemble: MixtureOfExperts, syntheses: int, context: RoundContext
+    ) -> PoolSynthesisTask:
         phases, synthesis, learning = context.phases, self.synthesis, self.learning
         return PoolSynthesisTask(
             student,
@@ -121,7 +153,7 @@ class DENSE(FedAvg):
             replace(learning, batch_size=phases.limit_batch(learning.batch_size)),
             self.reweighing,
             phases.limit(self.synthesis_steps),
-            phases.limit(self.syntheses),
+            syntheses,
             context.seed_for("synthesis"),
         )
 

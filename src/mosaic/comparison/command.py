@@ -1,8 +1,12 @@
 """``mosaic compare``: one table of several algorithms on the same data, clients, seeds and budget."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mosaic.comparison.request import merged, plan_runs, reference_budget
+from mosaic.comparison.budget import Budget, reference_budget, spends
+from mosaic.comparison.configurations import find_presets, merged
+from mosaic.comparison.request import plan_runs
 from mosaic.errors import MosaicError
 
 
@@ -30,9 +34,9 @@ def compare(
         output: folder of table, plots and outcomes; runs/compare-CONFIG when not given.
         runs: folder of the run directories; a folder inside output when not given.
         partition_seed: one partition for all runs, instead of one for each seed.
-        student_updates: server-side updates of the global model for every method that distils; as Mosaic's when not
-            given.
-        generator_updates: updates of generators, the clients' counted together; as Mosaic's when not given.
+        student_updates: server-side updates of the global model in a whole run, for every method that distils; as
+            Mosaic's when not given: the row mosaic's, or else config's, another Mosaic row's, or the preset's.
+        generator_updates: updates of generators in a whole run, the clients' counted together; the same.
         own_budget: algorithms that spend what their preset says instead, separated by commas.
         processes: runs side by side.
 
@@ -46,9 +50,9 @@ def compare(
         if value is not None and value < least:
             raise MosaicError(f"--{option}: expected {least} or more, got {value}")
     overlays = [Path(part) for part in _parts(overlay)]
-    common = merged([config, *overlays])
     names, own = _parts(algorithms), _parts(own_budget)
-    budget = reference_budget(common, student_updates, generator_updates)
+    rows = {name: merged([config, *overlays, *find_presets(name)]) for name in names if name not in own}
+    budget = _budget(merged([config, *overlays]), rows, student_updates, generator_updates)
     requests = plan_runs(config, overlays, names, _numbers(seeds), partition_seed, budget, own)
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
@@ -59,14 +63,32 @@ def compare(
     from mosaic.comparison.writing import write_comparison
 
     console = Console()
+    spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
+    for name, amount in spent.items():
+        console.print(f"{name}: {amount}", highlight=False, soft_wrap=True)
     results = finish_all(requests, output / "outcomes", runs or output / "runs", processes, console)
     facts = {
         "configuration": ", ".join(str(path) for path in [config, *overlays]),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
-        "server-side budget": f"{budget.student_updates} student and {budget.generator_updates} generator updates"
-        + (f", except {', '.join(own)}, which spend their own" if own else ""),
+        **spent,
     }
-    write_comparison(results, facts, output, console)
+    write_comparison(results, facts, output, console, budget, own)
+
+
+def _budget(
+    common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
+) -> Budget | None:
+    """Return what all rows may spend; nothing where it cannot be counted and nobody asks for it."""
+    try:
+        return reference_budget(common, rows, student, generator)
+    except MosaicError:
+        if any(spends(config) for config in rows.values()):
+            raise
+        return None
+
+
+def _exceptions(own: Sequence[str]) -> str:
+    return f", except {', '.join(own)}, which spend their own" if own else ""
 
 
 def _parts(text: str) -> list[str]:

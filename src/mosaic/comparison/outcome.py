@@ -98,6 +98,12 @@ class Outcome:
         """Validation accuracy of the worst client with enough images, after the last round."""
         return self.rounds[-1].get("worst_validation_accuracy")
 
+    @property
+    def distils(self) -> bool:
+        """Whether a server has distilled, or was to: it was told a budget, or updates of student or generators show."""
+        told = any(flag.startswith("--algorithm.student_updates=") for flag in self.request.get("flags", ()))
+        return told or bool(self.updates("student") or self.updates("generator"))
+
     def updates(self, network: str) -> int:
         """Return how often ``local`` models, the ``student`` or ``generator``s were updated."""
         return int(self.summary["updates"].get(network, 0))

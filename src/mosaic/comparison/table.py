@@ -1,9 +1,10 @@
 """Outcomes to one table: means over seeds, what each row stands for, and whether a difference could be luck."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from mosaic.comparison.budget import Budget
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
 
@@ -66,21 +67,28 @@ class _Column:
     cell: Callable[[Sequence[Outcome]], str]
 
 
-def comparison_table(results: Sequence[Outcome | Failure]) -> Table:
+def comparison_table(
+    results: Sequence[Outcome | Failure], budget: Budget | None = None, own_budget: Collection[str] = ()
+) -> Table:
     """Return one row for each algorithm, in the order in which they first appear.
 
     Accuracies are shares of the test split in per cent, except those of the worst client, which are of its own
     validation images. The test is a paired, two-sided t-test over seeds against the first row, uncorrected for the
     number of rows.
+
+    Args:
+        results: of all runs.
+        budget: what every row is held to that distils, if anything.
+        own_budget: rows that are not.
     """
     names = list(dict.fromkeys(result.algorithm for result in results))
     of = {name: [r for r in results if isinstance(r, Outcome) and r.algorithm == name] for name in names}
     failed = {name: [r for r in results if isinstance(r, Failure) and r.algorithm == name] for name in names}
     columns = _columns(of[names[0]], any(outcome.own is not None for found in of.values() for outcome in found))
-    rows = (
-        Row(name, tuple(c.cell(of[name]) for c in columns), _note(of[name], failed[name], of[names[0]]))
-        for name in names
-    )
+    rows = []
+    for name in names:
+        said = _remarks(of[name], failed[name], of[names[0]], None if name in own_budget else budget)
+        rows.append(Row(name, tuple(column.cell(of[name]) for column in columns), "; ".join(said)))
     return Table(("algorithm", *(column.name for column in columns)), tuple(rows))
 
 
@@ -135,18 +143,46 @@ def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     return float(ttest_rel(first, second).pvalue)
 
 
-def _note(found: Sequence[Outcome], failed: Sequence[Failure], reference: Sequence[Outcome]) -> str:
+def _remarks(
+    found: Sequence[Outcome], failed: Sequence[Failure], reference: Sequence[Outcome], budget: Budget | None
+) -> list[str]:
     """Say which seeds failed and why, where clients refused what was distilled, and what would make it unfair."""
-    reasons = dict.fromkeys(failure.reason for failure in failed)
-    said = [f"failed on seed {_seeds(failed, reason)}: {reason}" for reason in reasons]
+    return [*_failures(failed), *_refusals(found), *_other_local_steps(found, reference), *_other_budget(found, budget)]
+
+
+def _failures(failed: Sequence[Failure]) -> list[str]:
+    by_reason: dict[str, list[int]] = {}
+    for failure in failed:
+        by_reason.setdefault(failure.reason, []).append(failure.seed)
+    return [f"failed on seed {_listed(seeds)}: {reason}" for reason, seeds in by_reason.items()]
+
+
+def _refusals(found: Sequence[Outcome]) -> list[str]:
     refused = [o.seed for o in found if "student" in o.summary["stages"] and not o.summary["distilled"]]
-    if refused:
-        said.append(f"the clients refused the student on seed {', '.join(map(str, refused))}")
+    return [f"the clients refused the student on seed {_listed(refused)}"] if refused else []
+
+
+def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -> list[str]:
     steps = {outcome.seed: outcome.updates("local") for outcome in reference}
-    if any(outcome.updates("local") != steps.get(outcome.seed, outcome.updates("local")) for outcome in found):
-        said.append("other local steps than the first row")
-    return "; ".join(said)
+    differs = any(outcome.updates("local") != steps.get(outcome.seed, outcome.updates("local")) for outcome in found)
+    return ["other local steps than the first row"] if differs else []
 
 
-def _seeds(failed: Sequence[Failure], reason: str) -> str:
-    return ", ".join(str(failure.seed) for failure in failed if failure.reason == reason)
+def _other_budget(found: Sequence[Outcome], budget: Budget | None) -> list[str]:
+    """Say what runs that distil have spent, where that is not the budget."""
+    if budget is None:
+        return []
+    allowed = {"student": budget.student_updates, "generator": budget.generator_updates}
+    told = []
+    for network, due in allowed.items():
+        by_updates: dict[int, list[int]] = {}
+        for outcome in found:
+            if outcome.distils and outcome.updates(network) != due:
+                by_updates.setdefault(outcome.updates(network), []).append(outcome.seed)
+        for updates, seeds in by_updates.items():
+            told.append(f"{updates:,} {network} updates on seed {_listed(seeds)}, where the budget is {due:,}")
+    return told
+
+
+def _listed(seeds: Sequence[int]) -> str:
+    return ", ".join(map(str, seeds))

@@ -1,11 +1,12 @@
 """Write a comparison: one table in four forms, and accuracy against rounds and against traffic."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
+from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
@@ -25,7 +26,12 @@ COLUMNS = (
 
 
 def write_comparison(
-    results: Sequence[Outcome | Failure], facts: Mapping[str, str], output: Path, console: Console
+    results: Sequence[Outcome | Failure],
+    facts: Mapping[str, str],
+    output: Path,
+    console: Console,
+    budget: Budget | None = None,
+    own_budget: Collection[str] = (),
 ) -> None:
     """Print the table and write it, with plots where a run has come to an end.
 
@@ -34,8 +40,10 @@ def write_comparison(
         facts: what the runs have in common, in words.
         output: folder to write into.
         console: where to print.
+        budget: what every row is held to that distils, if anything.
+        own_budget: rows that are not.
     """
-    table = comparison_table(results)
+    table = comparison_table(results, budget, own_budget)
     outcomes = [result for result in results if isinstance(result, Outcome)]
     told = [f"{key}: {value}" for key, value in (*facts.items(), *_measured(outcomes))]
     output.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,160 @@
+"""What a server may spend on distillation: as much as Mosaic in the same comparison, for whoever can be told."""
+
+import importlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged
+from mosaic.errors import MosaicError
+
+MATCHED = ("student_updates", "generator_updates")
+"""Init arguments by which an algorithm is told its part; also the attributes of a budget."""
+_SHARED_BY = "distilling_rounds"
+"""Init argument of algorithms that cannot see how many rounds of the run share these."""
+PREFERRED = "mosaic"
+"""The preset that sets the budget where no Mosaic row does."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a server may spend on distillation over a whole run.
+
+    Attributes:
+        student_updates: optimiser steps of the global model.
+        generator_updates: optimiser steps of generators, those of the clients together with the server's.
+        of: the row that spends as much; empty where both figures were given.
+    """
+
+    student_updates: int
+    generator_updates: int
+    of: str = ""
+
+    def __str__(self) -> str:
+        amount = f"{self.student_updates} student and {self.generator_updates} generator updates"
+        return f"{amount}, as {self.of} spends" if self.of else amount
+
+
+def reference_budget(
+    common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
+) -> Budget:
+    """Return the budget that all server-side distillation gets: what Mosaic spends, unless told otherwise.
+
+    Mosaic is the row ``mosaic``, else the configuration's own, else the first row that is a variant of it, else what
+    its preset would be on the configuration.
+
+    Args:
+        common: the configuration that all runs have in common, merged.
+        rows: the same of every algorithm that is to share the budget, with its presets, in the order of the table.
+        student: student updates, if given.
+        generator: generator updates, if given.
+
+    Raises:
+        MosaicError: the configuration does not say what Mosaic would spend.
+    """
+    name, config = _reference(common, rows)
+    settings = algorithm_of(config).get("init_args") or {}
+    rounds = _distilling_rounds(config)
+    of = name if student is None or generator is None else ""
+    if student is None:
+        student = rounds * int(_setting(settings, "distillation", "steps"))
+    if generator is None:
+        generator = min(rounds, 1) * _clients(config) * _generator_steps(settings, name)  # clients train theirs once
+    return Budget(student, generator, of)
+
+
+def _distilling_rounds(config: Mapping[str, Any]) -> int:
+    rounds = ((config.get("federation") or {}).get("schedule") or {}).get("distill_rounds")
+    return 1 if rounds is None else len(set(rounds))
+
+
+def _reference(common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
+    variants = [name for name, config in rows.items() if _is_mosaic(config)]
+    for name in (PREFERRED, AS_CONFIGURED, *variants):
+        if name in variants:
+            return name, rows[name]
+    return PREFERRED, {**common, "algorithm": algorithm_of(merged(find_presets(PREFERRED)))}
+
+
+def _is_mosaic(config: Mapping[str, Any]) -> bool:
+    """Whether an algorithm is Mosaic, which is also fit's default, or a class derived from it."""
+    path = str(algorithm_of(config).get("class_path", "Mosaic"))
+    found = _class_of(path)
+    names = [base.__name__ for base in found.__mro__] if found else [path.rpartition(".")[2]]
+    return "Mosaic" in names
+
+
+def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
+    if _setting(settings, "generation", "epochs") > 0:
+        raise MosaicError(
+            f"--generator_updates: {name} counts the generators' training in epochs, which are not the same for all "
+            "clients: say how many updates the other methods may spend"
+        )
+    return int(_setting(settings, "generation", "steps"))
+
+
+def _setting(settings: Mapping[str, Any], section: str, key: str) -> float:
+    """Look a setting up in the given ones, then in the shipped preset, which is complete."""
+    complete = algorithm_of(merged(find_presets(PREFERRED)))["init_args"][section]
+    return float({**complete, **(settings.get(section) or {})}[key])
+
+
+def _clients(config: Mapping[str, Any]) -> int:
+    partition = (config.get("data") or {}).get("partition") or {}
+    count = (partition.get("init_args") or {}).get("num_clients") if isinstance(partition, Mapping) else None
+    if count is None:
+        raise MosaicError(
+            "--generator_updates: the configuration does not say how many clients there are, so Mosaic's updates "
+            "cannot be counted beforehand: say how many the other methods may spend"
+        )
+    return int(count)
+
+
+def matching_flags(config: Mapping[str, Any], budget: Budget) -> tuple[str, ...]:
+    """Return flags that give an algorithm this budget, where it takes one, and say how many rounds share it.
+
+    Args:
+        config: the algorithm's, merged.
+        budget: of the comparison.
+    """
+    told = {key: getattr(budget, key) for key in spends(config)}
+    rounds = _distilling_rounds(config)
+    if told and rounds > 1 and _SHARED_BY in _takes(config):
+        told[_SHARED_BY] = rounds
+    return tuple(f"--algorithm.{key}={value}" for key, value in told.items())
+
+
+def spends(config: Mapping[str, Any]) -> list[str]:
+    """Return by which init arguments an algorithm is told its budget."""
+    taken = _takes(config)
+    return [key for key in MATCHED if key in taken]
+
+
+def _takes(config: Mapping[str, Any]) -> set[str]:
+    """Return the init arguments of an algorithm: those of its class, and those that its YAML names."""
+    algorithm = algorithm_of(config)
+    found = _class_of(str(algorithm.get("class_path", "")))
+    return {*(algorithm.get("init_args") or {}), *(_init_arguments(found) if found else ())}
+
+
+def _class_of(path: str) -> type | None:
+    """Import a class; nothing where that fails, about which the run itself will say more."""
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module or "mosaic.algorithms"), name)
+    except Exception:
+        return None
+    return found if isinstance(found, type) else None
+
+
+def _init_arguments(found: type) -> set[str]:
+    """Return what a class is made from; a constructor with ``**kwargs`` hands them on to the next one."""
+    names: set[str] = set()
+    for each in found.__mro__:
+        if "__init__" in vars(each):
+            arguments = inspect.signature(vars(each)["__init__"]).parameters.values()
+            names |= {argument.name for argument in arguments}
+            if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
+                break
+    return names

@@ -1,0 +1,47 @@
+"""Presets and stacks of configurations, as values."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mosaic.comparison.configurations import find_presets, merged
+from mosaic.errors import MosaicError
+
+
+def write(path: Path, content: object) -> Path:
+    path.write_text(yaml.safe_dump(content))
+    return path
+
+
+def test_presets_are_stacked() -> None:
+    assert [path.stem for path in find_presets("mosaic_paper+reduced")] == ["mosaic_paper", "reduced"]
+    assert find_presets("config") == []
+
+
+def test_a_preset_may_change_the_algorithm_alone(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "unfair.yaml", {"algorithm": "x.Y", "federation": {"schedule": {"local_steps": 100}}, "data": {}}
+    )
+    with pytest.raises(MosaicError, match=r"changes data, federation too.*--overlay"):
+        find_presets(str(path))
+
+
+def test_an_unknown_algorithm_is_told_the_known_ones() -> None:
+    with pytest.raises(MosaicError, match=r"no fedfoo.*fedavg.*mosaic"):
+        find_presets("fedfoo")
+
+
+def test_stacking_replaces_sections_of_another_class(tmp_path: Path) -> None:
+    below = write(tmp_path / "a.yaml", {"x": {"class_path": "A", "init_args": {"p": 1}}, "y": {"p": 1, "q": 1}})
+    above = write(tmp_path / "b.yaml", {"x": {"class_path": "B"}, "y": {"p": 2}})
+    assert merged([below, above]) == {"x": {"class_path": "B"}, "y": {"p": 2, "q": 1}}
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", "a: [", None])
+def test_what_is_no_configuration_is_refused(content: str | None, tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(MosaicError, match=r"c\.yaml: expected a configuration of mosaic fit"):
+        merged([path])
