@@ -207,6 +207,9 @@ def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
     rows = compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", presets, "--seeds", "0")
     assert [(row["student updates"], row["generator updates"]) for row in rows] == [("10", "9")] * 5
     assert not any("budget" in row.get("note", "") for row in rows)
+    outcomes = [Outcome.read(file) for file in (tmp_path / "output" / "outcomes").iterdir()]
+    offered = {outcome.algorithm: outcome.summary["students"]["offered"] for outcome in outcomes}
+    assert offered == {**dict.fromkeys(presets.split(","), 2), "FedFTG.yaml": 3, "DFRD.yaml": 3}
     page = (tmp_path / "output" / "comparison.md").read_text()
     assert "server-side budget: 10 student and 9 generator updates, as Mosaic.yaml spends" in page
 

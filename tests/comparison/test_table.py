@@ -92,6 +92,21 @@ def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
     assert set(table.rows[1].cells) == {"-"}
 
 
+def test_refusals_are_counted_whatever_the_method_and_whatever_came_of_the_run() -> None:
+    """FedFTG and DFRD go on after a student without a word; DENSE may have had one accepted and another refused."""
+    results = [
+        outcome("fedftg", 0, 0.9, students={"offered": 13, "accepted": 10}),
+        outcome("fedftg", 1, 0.9, students={"offered": 13, "accepted": 13}),
+        outcome("fedftg", 2, 0.9, students={"offered": 13, "accepted": 12}),
+        outcome("dense", 0, 0.9, stages={"student": 0.5}, distilled=True, students={"offered": 2, "accepted": 1}),
+        outcome("fedavg", 0, 0.9, students={"offered": 0, "accepted": 0}),
+    ]
+    assert comparison_table(results).notes == [
+        "fedftg: the clients refused 3 of 13 students on seed 0; the clients refused 1 of 13 students on seed 2",
+        "dense: the clients refused 1 of 2 students on seed 0",
+    ]
+
+
 def test_other_local_steps_are_told() -> None:
     table = comparison_table([outcome("a", 0, 0.9), outcome("b", 0, 0.9, updates={"local": 11})])
     assert table.notes == ["b: other local steps than the first row"]

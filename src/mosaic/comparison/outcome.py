@@ -1,8 +1,7 @@
 """What a finished run says, small enough to keep and to commit."""
 
-import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -11,6 +10,8 @@ from typing import Any
 from mosaic import __version__
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
+from mosaic.report.rounds import Round, read_rounds
+from mosaic.report.students import Students, count_students, judged_students
 
 _PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
@@ -37,7 +38,7 @@ class Outcome:
     version: str
     date: str
     machine: str
-    rounds: list[dict[str, float | None]]
+    rounds: list[Round]
     summary: dict[str, Any]
 
     @classmethod
@@ -45,6 +46,7 @@ class Outcome:
         """Read a finished run's folder."""
         summary = json.loads((run / "summary.json").read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
+        rounds = read_rounds(run / "metrics.csv")
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
             algorithm=request.algorithm,
@@ -53,8 +55,8 @@ class Outcome:
             version=__version__,
             date=str(date.today()),
             machine=_machine(json.loads((run / "environment.json").read_text())),
-            rounds=_read_rounds(run / "metrics.csv"),
-            summary={**kept, **sums},
+            rounds=_abridged(rounds),
+            summary={**kept, "students": count_students(rounds), **sums},
         )
 
     @classmethod
@@ -99,6 +101,11 @@ class Outcome:
         return self.rounds[-1].get("worst_validation_accuracy")
 
     @property
+    def students(self) -> Students:
+        """What became of the distilled models."""
+        return judged_students(self.summary, self.summary.get("students", {}))
+
+    @property
     def distils(self) -> bool:
         """Whether a server has distilled, or was to: it was told a budget, or updates of student or generators show."""
         told = any(flag.startswith("--algorithm.student_updates=") for flag in self.request.get("flags", ()))
@@ -138,18 +145,12 @@ def _machine(environment: Mapping[str, Any]) -> str:
     return f"{environment['cpu_count']} CPU cores ({environment['processor']}), {gpus}"
 
 
-def _read_rounds(metrics: Path) -> list[dict[str, float | None]]:
-    rounds: list[dict[str, float | None]] = []
+def _abridged(rounds: Sequence[Round]) -> list[Round]:
+    """Keep of every round what a table or a plot shows."""
+    kept: list[Round] = []
     total = 0.0
-    with metrics.open(newline="") as file:
-        for row in csv.DictReader(file):
-            total += float(row["bytes_down"]) + float(row["bytes_up"])
-            measured = {key: _number(row[key]) for key in _PER_ROUND if key in row}
-            rounds.append({"round": float(row["round"]), **measured, "bytes": total})
-    return rounds
-
-
-def _number(text: str) -> float | None:
-    """Read a number; nothing and nan mean that none was measured."""
-    value = float(text) if text else float("nan")
-    return value if value == value else None
+    for row in rounds:
+        total += (row["bytes_down"] or 0.0) + (row["bytes_up"] or 0.0)
+        measured = {key: row[key] for key in _PER_ROUND if key in row}
+        kept.append({"round": row["round"], **measured, "bytes": total})
+    return kept

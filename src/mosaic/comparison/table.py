@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mosaic.comparison.budget import Budget
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
+from mosaic.report.students import Students
 
 FEWEST_FOR_A_TEST = 5
 """Seeds below which a paired test says nothing."""
@@ -158,8 +159,11 @@ def _failures(failed: Sequence[Failure]) -> list[str]:
 
 
 def _refusals(found: Sequence[Outcome]) -> list[str]:
-    refused = [o.seed for o in found if "student" in o.summary["stages"] and not o.summary["distilled"]]
-    return [f"the clients refused the student on seed {_listed(refused)}"] if refused else []
+    by_students: dict[Students, list[int]] = {}
+    for outcome in found:
+        if outcome.students.refused:
+            by_students.setdefault(outcome.students, []).append(outcome.seed)
+    return [f"the clients refused {students} on seed {_listed(seeds)}" for students, seeds in by_students.items()]
 
 
 def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -> list[str]:

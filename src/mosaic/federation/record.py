@@ -77,6 +77,7 @@ class Record:
         for phase, value in after["seconds"].items():
             self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
         columns = {name.split("/")[1]: value for name, value in row.items()}
+        columns["student_accepted"] = self._tracker.written("server/student_accepted")
         self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
 
     def finish(

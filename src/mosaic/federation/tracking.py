@@ -26,6 +26,7 @@ class Tracker:
     def __init__(self, metrics: Path, tensorboard: Path, round: int) -> None:
         self._metrics = metrics
         self._writer = SummaryWriter(str(tensorboard))
+        self._scalars: dict[str, tuple[int, float]] = {}
         self.round = round + 1
 
     def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
@@ -54,15 +55,30 @@ class Tracker:
     def scalar(self, name: str, value: float) -> None:
         """Write one number of this round."""
         self._writer.add_scalar(name, value, self.round)
+        self._scalars[name] = (self.round, value)
+
+    def written(self, name: str) -> float | None:
+        """Return a number of this round that has been written, if it has."""
+        round, value = self._scalars.get(name, (None, None))
+        return value if round == self.round else None
 
     def row(self, values: Mapping[str, float | int | str | None]) -> None:
-        """Append one row to the table of rounds; nothing leaves a cell empty."""
-        fresh = not self._metrics.exists()
+        """Append one row to the table of rounds; nothing leaves a cell empty.
+
+        A table that another version has begun keeps its columns.
+        """
+        columns = self._columns()
         with self._metrics.open("a", newline="") as file:
-            writer = csv.DictWriter(file, list(values))
-            if fresh:
+            writer = csv.DictWriter(file, columns or list(values), extrasaction="ignore")
+            if not columns:
                 writer.writeheader()
             writer.writerow(values)
+
+    def _columns(self) -> list[str]:
+        if not self._metrics.exists():
+            return []
+        with self._metrics.open(newline="") as file:
+            return next(csv.reader(file), [])
 
     def hyper_parameters(self, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Write the run's settings beside its final figures."""

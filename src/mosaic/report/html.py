@@ -10,6 +10,7 @@ from typing import Any
 from mosaic.errors import MosaicError
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.record import RunRecord, read_run
+from mosaic.report.students import count_students, judged_students
 from mosaic.report.summary import STAGES
 
 _MARK = "<!-- mosaic report -->"
@@ -138,8 +139,8 @@ def _stages(record: RunRecord) -> str:
     if last is not None:
         name = "after fine-tuning" if record.summary.get("distilled") else "global model"
         bars.append((f"<b>{name}</b>", _bar(last), "the model of this run"))
-    refused = "student" in stages and not record.summary.get("distilled")
-    note = "<p>The clients' validation images refused the student.</p>" if refused else ""
+    students = judged_students(record.summary, count_students(record.rounds))
+    note = f"<p>The clients' validation images refused {students}.</p>" if students.refused else ""
     return _table(("model", "test accuracy", "what it is"), bars, text={0, 1, 2}) + note
 
 

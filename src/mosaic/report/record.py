@@ -1,6 +1,5 @@
 """Read what a run has left in its folder, finished or not."""
 
-import csv
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 import yaml
 
 from mosaic.errors import MosaicError
+from mosaic.report.rounds import Round, read_rounds
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class RunRecord:
     config: str
     settings: dict[str, Any]
     environment: dict[str, Any]
-    rounds: list[dict[str, float | None]]
+    rounds: list[Round]
     summary: dict[str, Any]
     pictures: dict[str, bytes]
 
@@ -51,25 +51,10 @@ def read_run(run: Path) -> RunRecord:
         config=config,
         settings=yaml.safe_load(config),
         environment=json.loads((run / "environment.json").read_text()),
-        rounds=_read_rounds(run / "metrics.csv"),
+        rounds=read_rounds(run / "metrics.csv"),
         summary=json.loads(summary.read_text()) if summary.is_file() else {},
         pictures=_read_pictures(run / "tensorboard"),
     )
-
-
-def _read_rounds(file: Path) -> list[dict[str, float | None]]:
-    if not file.is_file():
-        return []
-    with file.open(newline="") as content:
-        return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(content)]
-
-
-def _number(text: str) -> float | None:
-    """Read a number or a truth; nothing and nan mean that nothing was measured."""
-    if text in ("True", "False"):
-        return float(text == "True")
-    value = float(text) if text else float("nan")
-    return value if value == value else None
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:

@@ -7,6 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mosaic.report.rounds import read_rounds
+from mosaic.report.students import Students, count_students, judged_students
+
 STAGES = {
     "global before distillation": "average of the clients' models",
     "global before its new head": "average of the clients' models",
@@ -37,28 +40,28 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     summary = json.loads((run / "summary.json").read_text())
+    students = judged_students(summary, count_students(read_rounds(run / "metrics.csv")))
     heading = (
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
         f"{summary['partition_seed']}: accuracy on the test split"
     )
-    tables = {heading: _stages, "Traffic over all rounds": _traffic, "Time": _time}
-    if summary["generators"]:
-        tables = {heading: _stages, GENERATORS: _generators, **tables}
-    for title, table in tables.items():
+    generators = {GENERATORS: _generators(summary)} if summary["generators"] else {}
+    costs = {"Traffic over all rounds": _traffic(summary), "Time": _time(summary)}
+    for title, table in {heading: _stages(summary, students), **generators, **costs}.items():
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
-        console.print(table(summary))
+        console.print(table)
     for refusal in summary["declined"]:
         console.print("Client {client} declined ({asked}): {reason}".format(**refusal), highlight=False, soft_wrap=True)
     console.print(f"\nRun directory: {run}", highlight=False, soft_wrap=True)
     console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False, soft_wrap=True)
 
 
-def _stages(summary: dict[str, Any]) -> Table:
+def _stages(summary: dict[str, Any], students: Students) -> Table:
     table = _table("model", "accuracy", "what it is")
     for stage, accuracy in summary["stages"].items():
         table.add_row(stage, f"{100 * accuracy:.2f} %", STAGES.get(stage.split(":")[0], ""))
-    if "student" in summary["stages"] and not summary["distilled"]:
-        table.add_row("", "", "the student was refused by the clients' validation images")
+    if students.refused:
+        table.add_row("", "", f"the clients' validation images refused {students}")
     table.add_section()
     table.add_row(*_outcome(summary), style="bold")
     return table

@@ -1,0 +1,86 @@
+"""What became of distilled models: told by the rounds, or else guessed from the end."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from mosaic.federation.tracking import Tracker
+from mosaic.report.html import page
+from mosaic.report.record import read_run
+from mosaic.report.rounds import read_rounds
+from mosaic.report.students import Students, count_students, judged_students
+from mosaic.report.summary import print_summary
+from tests.runs import fit_other
+
+STAGES = {"stages": {"student": 0.5}}
+SMALL = [
+    "--algorithm.student_updates=8",
+    "--algorithm.generator_updates=4",
+    "--algorithm.tuning.iterations=2",
+    "--algorithm.tuning.batch_size=8",
+    "--algorithm.tuning.latent_dim=4",
+    "--algorithm.tuning.width=2",
+    "--algorithm.tuning.student_learning_rate=1000",
+    "--data.validation_share=0.3",
+]
+"""Four rounds, each of which ruins its student."""
+
+
+@pytest.mark.parametrize(
+    ("summary", "counts", "expected"),
+    [
+        ({"distilled": False}, {"offered": 13, "accepted": 10}, Students(13, 3)),
+        ({**STAGES, "distilled": True}, {"offered": 2, "accepted": 1}, Students(2, 1)),
+        ({**STAGES, "distilled": True}, {"offered": 1, "accepted": 1}, Students(1, 0)),
+        ({**STAGES, "distilled": False}, {"offered": 0, "accepted": 0}, Students(1, 1)),
+        ({**STAGES, "distilled": False}, {}, Students(1, 1)),
+        ({**STAGES, "distilled": True}, {}, Students(0, 0)),
+        ({"stages": {"distilled model": 0.5}, "distilled": False}, {}, Students(0, 0)),
+        ({}, {}, Students(0, 0)),
+    ],
+)
+def test_rounds_know_best_and_the_end_where_they_are_silent(
+    summary: dict[str, object], counts: dict[str, int], expected: Students
+) -> None:
+    assert judged_students(summary, counts) == expected
+
+
+@pytest.fixture(scope="module")
+def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fit_other(tmp_path_factory.mktemp("ruined") / "run", "FedFTG", *SMALL)
+
+
+def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
+    rounds = read_rounds(ruined / "metrics.csv")
+    assert [row["student_accepted"] for row in rounds] == [0, 0, 0, 0]
+    assert count_students(rounds) == {"offered": 4, "accepted": 0}
+
+
+def test_rounds_without_a_student_have_an_empty_cell(tmp_path: Path) -> None:
+    rounds = read_rounds(fit_other(tmp_path / "run", "FedAvg") / "metrics.csv")
+    assert [row["student_accepted"] for row in rounds] == [None] * 4
+
+
+def test_the_closing_table_and_the_page_tell_of_refused_students(ruined: Path) -> None:
+    text = io.StringIO()
+    print_summary(ruined, Console(file=text, width=200))
+    said = "clients' validation images refused 4 of 4 students"
+    assert said in text.getvalue()
+    assert said in page(read_run(ruined))
+
+
+def test_a_table_of_rounds_that_was_begun_without_a_column_goes_on_without_it(tmp_path: Path) -> None:
+    metrics = tmp_path / "metrics.csv"
+    metrics.write_text("round,loss\n1,0.5\n")
+    Tracker(metrics, tmp_path / "tensorboard", 1).row({"round": 2, "loss": None, "student_accepted": 1.0})
+    assert read_rounds(metrics) == [{"round": 1.0, "loss": 0.5}, {"round": 2.0, "loss": None}]
+
+
+def test_numbers_are_told_of_the_round_that_wrote_them(tmp_path: Path) -> None:
+    tracker = Tracker(tmp_path / "metrics.csv", tmp_path / "tensorboard", 0)
+    tracker.scalar("server/student_accepted", 1.0)
+    assert (tracker.written("server/student_accepted"), tracker.written("server/other")) == (1.0, None)
+    tracker.round = 2
+    assert tracker.written("server/student_accepted") is None
