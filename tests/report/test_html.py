@@ -1,5 +1,7 @@
 """The page about a run: self-contained, complete, and sensible for runs of every kind."""
 
+import io
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -7,12 +9,14 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from mosaic.cli import main
 from mosaic.errors import MosaicError
 from mosaic.report.chart import line_chart, nice_ticks
 from mosaic.report.html import report
 from mosaic.report.record import read_run
+from mosaic.report.summary import print_summary
 from tests.runs import fit_other, tiny_fit
 
 
@@ -78,6 +82,25 @@ def test_a_run_is_told_from_end_to_end(run: Path, tmp_path: Path) -> None:
     assert f"{100 * summary['test_accuracy']:.2f} %" in page.words
     assert f"{100 * summary['stages']['gated teacher']:.2f} %" in page.words
     assert "class_path: mosaic.algorithms.Mosaic" in page.words
+
+
+@pytest.mark.parametrize(("attempts", "shown"), [(["1.0"] * 4, False), (["1.0", "2.0", "1.0", "1.0"], True)])
+def test_a_generator_that_was_trained_again_is_told(
+    run: Path, tmp_path: Path, attempts: list[str], shown: bool
+) -> None:
+    """On the page and in the closing table, and only where there is one."""
+    shutil.copytree(run, tmp_path / "run")
+    summary = json.loads((run / "summary.json").read_text())
+    for facts, count in zip(summary["generators"], attempts, strict=True):
+        facts["attempts"] = float(count)
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
+    closing = io.StringIO()
+    print_summary(tmp_path / "run", Console(file=closing, width=200))
+    words = squeezed(outline_of(tmp_path / "run", tmp_path / "page.html"))
+    assert ("nearest neighbour attempts" in words) == ("trained once more" in words) == shown
+    assert ("trained once more" in closing.getvalue()) == ("attempts" in closing.getvalue()) == shown
+    rows = [line.split("│")[-2].strip() for line in closing.getvalue().splitlines() if line.count("│") == 7]
+    assert rows == (["1", "2", "1", "1"] if shown else [])
 
 
 def test_a_run_without_generators_leaves_their_parts_out(tmp_path: Path) -> None:

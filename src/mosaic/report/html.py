@@ -11,7 +11,7 @@ from mosaic.errors import MosaicError
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.record import RunRecord, read_run
 from mosaic.report.students import count_students, judged_students
-from mosaic.report.summary import STAGES
+from mosaic.report.summary import ATTEMPTS, STAGES, attempts, some_retried
 
 _MARK = "<!-- mosaic report -->"
 _MEBIBYTE = 2**20
@@ -151,6 +151,7 @@ def _bar(share: float) -> str:
 
 def _generators(record: RunRecord) -> str:
     facts = record.summary.get("generators", [])
+    retried = some_retried(facts)
     rows = [
         (
             str(each["client"]),
@@ -158,6 +159,7 @@ def _generators(record: RunRecord) -> str:
             str(each["classes"]),
             _percent(each.get("coverage"), 0),
             f"{each['nearest_neighbour_ratio']:.2f}" if each.get("nearest_neighbour_ratio") is not None else "-",
+            *([attempts(each)] if retried else []),
         )
         for each in facts
     ]
@@ -168,9 +170,10 @@ def _generators(record: RunRecord) -> str:
     words = (
         "<p>As their owners see them. Coverage: share of classes made as often as held, 100 % is best. Nearest "
         "neighbour: distance to the nearest training image over that of held-out images; about 1 is best, well below 1 "
-        "is copying.</p>"
+        f"is copying.{f' {ATTEMPTS.capitalize()}.' if retried else ''}</p>"
     )
-    table = _table(("client", "images", "classes", "coverage", "nearest neighbour"), rows) if rows else ""
+    head = ("client", "images", "classes", "coverage", "nearest neighbour", *(["attempts"] if retried else []))
+    table = _table(head, rows) if rows else ""
     return f'{words if rows else ""}{table}<div class="samples">{shown}</div>'
 
 

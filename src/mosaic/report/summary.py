@@ -1,6 +1,7 @@
 """The table that closes a run."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ GENERATORS = (
     "Generators, as their owners see them: share of classes made as often as held (coverage, 100 % is best); distance\n"
     "to the nearest training image over that of held-out images (about 1 is best, well below 1 is copying)"
 )
+ATTEMPTS = "attempts: more than 1 where a generator diverged and was trained once more at a lower rate"
 _MEBIBYTE = 2**20
 
 
@@ -45,7 +47,8 @@ def print_summary(run: Path, console: Console | None = None) -> None:
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
         f"{summary['partition_seed']}: accuracy on the test split"
     )
-    generators = {GENERATORS: _generators(summary)} if summary["generators"] else {}
+    retried = f"\n{ATTEMPTS}" if some_retried(summary["generators"]) else ""
+    generators = {f"{GENERATORS}{retried}": _generators(summary)} if summary["generators"] else {}
     costs = {"Traffic over all rounds": _traffic(summary), "Time": _time(summary)}
     for title, table in {heading: _stages(summary, students), **generators, **costs}.items():
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
@@ -78,7 +81,8 @@ def _outcome(summary: dict[str, Any]) -> tuple[str, str, str]:
 
 
 def _generators(summary: dict[str, Any]) -> Table:
-    table = _table("client", "images", "classes", "coverage", "nearest neighbour")
+    retried = some_retried(summary["generators"])
+    table = _table("client", "images", "classes", "coverage", "nearest neighbour", *(["attempts"] if retried else []))
     for facts in summary["generators"]:
         ratio = facts.get("nearest_neighbour_ratio")
         table.add_row(
@@ -87,8 +91,19 @@ def _generators(summary: dict[str, Any]) -> Table:
             str(facts["classes"]),
             f"{100 * facts['coverage']:.0f} %",
             "-" if ratio is None else f"{ratio:.2f}",
+            *([attempts(facts)] if retried else []),
         )
     return table
+
+
+def some_retried(generators: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a client has trained its generator more than once, since it had diverged."""
+    return any(facts.get("attempts", 1) > 1 for facts in generators)
+
+
+def attempts(facts: Mapping[str, Any]) -> str:
+    """Say how often a client has trained its generator; runs of earlier versions do not tell."""
+    return f"{facts['attempts']:.0f}" if "attempts" in facts else "-"
 
 
 def _traffic(summary: dict[str, Any]) -> Table:
