@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mosaic.algorithms.dfrd import DFRDObjective
-from mosaic.algorithms.fedftg import FedFTGObjective
 from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.phases import PhaseRunner
 from mosaic.server.experts import holdings
+from mosaic.tasks.dfrd_objective import DFRDObjective
+from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
     GeneratorDistillationSettings,
     GeneratorDistillationTask,

@@ -3,44 +3,32 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.errors import require_at_least_zero
-from mosaic.losses.fedftg import (
-    ensemble_cross_entropy,
-    similarity,
-    weighted_cross_entropy,
-    weighted_disagreement,
-)
 from mosaic.messages import StateDict, TrainReply
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.seeding import seeded
 from mosaic.server.acceptance import accepts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import holdings
+from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
+from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
     DistillationObjective,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
     Memory,
     Turns,
-    Wishes,
-    draw_wishes,
 )
-
-LATEST = "generator.latest."
-"""Prefix of the generator's tensors in the server's state."""
-SHOWN_IMAGES = 64
-"""Samples of the generator in TensorBoard."""
 
 
 class FedFTG(FedAvg):
@@ -112,14 +100,14 @@ class FedFTG(FedAvg):
         """Train generator and student in turns; return the state with the generator as it is now."""
         class_counts = torch.stack([upload.class_counts for upload in uploads])
         members = [context.pool.of(upload.client).build(upload.model) for upload in uploads]
-        generator, held = self._load_generator(state, context), class_counts.sum(0)
+        generator, held = load_generator(self.tuning, state, context), class_counts.sum(0)
         if context.plan.last:
             context.observe(student, "global before distillation")
             context.observe(MixtureOfExperts(ImageExperts(members), MeanGate()), "plain ensemble")
         self._train(generator, student, ClassWeightedEnsemble(members, holdings(class_counts).T), held, state, context)
         if context.plan.last:
             context.observe(context.blueprint.build(student.state_dict()), "distilled model")  # measuring moves a net
-            self._show(generator, held, context)
+            show_samples(generator, held, context)
         return replace(state, tensors=self._remember(generator, state))
 
     def _train(
@@ -157,64 +145,4 @@ class FedFTG(FedAvg):
 
     def _remember(self, generator: Generator, state: ServerState) -> StateDict:
         """Return what to keep for the next round."""
-        return {**state.tensors, **{f"{LATEST}{name}": tensor for name, tensor in generator.state_dict().items()}}
-
-    def _load_generator(self, state: ServerState, context: RoundContext) -> Generator:
-        """Return the generator of the round before, or a fresh one."""
-        blueprint = context.blueprint
-        with seeded(context.seed_for("generator/init")):
-            generator = self.tuning.build_generator(blueprint.image_shape, blueprint.num_classes)
-        known = tensors_below(LATEST, state.tensors)
-        if known:
-            generator.load_state_dict(known)
-        return generator
-
-    @torch.no_grad()
-    def _show(self, generator: Generator, held: Tensor, context: RoundContext) -> None:
-        """Show samples, sorted by the label that was wanted."""
-        random = context.generator_for("samples")
-        noise, labels = draw_wishes(held, generator.latent_dim, SHOWN_IMAGES, random)
-        context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
-
-
-def tensors_below(prefix: str, tensors: StateDict) -> StateDict:
-    """Return the tensors whose names begin so, without the beginning."""
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-class FedFTGObjective(DistillationObjective):
-    """In every update of the generator one client judges, each in its turn; the student follows all of them.
-
-    Args:
-        ensemble: the clients' models with their class weights.
-        classification_weight: weight of the client's cross-entropy.
-        diversity_weight: weight of the images' likeness, before it is divided by the number of clients.
-    """
-
-    def __init__(self, ensemble: ClassWeightedEnsemble, classification_weight: float, diversity_weight: float) -> None:
-        super().__init__()
-        self.ensemble = ensemble
-        self.classification_weight, self.diversity_weight = classification_weight, diversity_weight
-
-    def generator_terms(self, images: Tensor, wishes: Wishes, student: nn.Module, update: int) -> dict[str, Tensor]:
-        """Return the likeness and, where the client knows any of the labels, how it and the student judge these."""
-        clients = len(self.ensemble.members)
-        terms = {"similarity": self.diversity_weight / clients * similarity(wishes.noise, images)}
-        client = update % clients
-        heard, weights = self.ensemble.heard(client, wishes.labels)
-        if len(heard) == 0:
-            return terms
-        judged, weights = images[heard], weights * len(heard) / len(images)  # the others count with weight 0
-        teacher_logits = self.ensemble.members[client](judged)
-        classification = weighted_cross_entropy(teacher_logits, wishes.labels[heard], weights)
-        return {
-            **terms,
-            "classification": self.classification_weight * classification,
-            "disagreement": -weighted_disagreement(student(judged), teacher_logits, weights),
-        }
-
-    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the cross-entropy with the clients' weighted probabilities."""
-        with torch.no_grad():
-            probabilities = self.ensemble(images, labels, lambda each: each.softmax(-1))
-        return ensemble_cross_entropy(logits, probabilities)
+        return {**state.tensors, **tensors_of(generator, LATEST)}

@@ -1,0 +1,55 @@
+"""A generator that the server trains itself and keeps from round to round, as tensors of its state."""
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.messages import StateDict
+from mosaic.nets.dcgan import Generator
+from mosaic.seeding import seeded
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
+from mosaic.tasks.generator_distillation import GeneratorDistillationSettings, draw_wishes
+
+LATEST = "generator.latest."
+"""Prefix of the generator's tensors in the server's state."""
+SHOWN_IMAGES = 64
+"""Samples of the generator in TensorBoard."""
+
+
+def load_generator(settings: GeneratorDistillationSettings, state: ServerState, context: RoundContext) -> Generator:
+    """Return the generator of the round before, or a fresh one."""
+    blueprint = context.blueprint
+    with seeded(context.seed_for("generator/init")):
+        generator = settings.build_generator(blueprint.image_shape, blueprint.num_classes)
+    known = tensors_below(LATEST, state.tensors)
+    if known:
+        generator.load_state_dict(known)
+    return generator
+
+
+@torch.no_grad()
+def show_samples(generator: Generator, class_counts: Tensor, context: RoundContext) -> None:
+    """Show samples, sorted by the label that was wanted.
+
+    Args:
+        generator: conditional; put into eval mode.
+        class_counts: how often each class is held, shape ``(C,)``.
+        context: of the round.
+    """
+    random = context.generator_for("samples")
+    noise, labels = draw_wishes(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
+    context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
+
+
+def tensors_of(network: nn.Module, prefix: str) -> StateDict:
+    """Return a network's tensors under names with this beginning."""
+    return {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
+
+
+def tensors_below(prefix: str, tensors: StateDict) -> StateDict:
+    """Return the tensors whose names begin so, without the beginning.
+
+    >>> tensors_below("a.", {"a.b": torch.ones(1), "c": torch.zeros(1)})
+    {'b': tensor([1.])}
+    """
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
