@@ -37,7 +37,8 @@ from mosaic.lightning_cli import MosaicCLI, MosaicParser
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import predict, to_pixels
-from mosaic.phases import PhaseRunner, expected_warnings
+from mosaic.phases import PhaseRunner
+from mosaic.quiet import expected_warnings
 from mosaic.seeding import SERVER, generator_for, seed_for
 from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
 from mosaic.server.state import ServerState

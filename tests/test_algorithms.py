@@ -1,6 +1,7 @@
 """What must be equal between algorithms, bit for bit, and that every switch can be turned."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -342,7 +343,14 @@ def test_a_gate_without_prototypes_names_the_setting(
 ) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
     said = refusal(capsys, tiny_fit(tmp_path / "run", *more, *ONE_ROUND))
-    assert "algorithm.prototypes.min_count: expected at most the size of some client's largest class" in said
+    assert re.search(r"algorithm\.prototypes\.min_count: expected at most \d+, .* got 100000", said)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("switches", [["gate.kind=prior"], ["gate.kind=residual"]], ids=str)
+def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_path: Path) -> None:
+    more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
+    main(tiny_fit(tmp_path / "run", *more, *ONE_ROUND))
 
 
 # generators that diverge

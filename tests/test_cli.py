@@ -241,6 +241,7 @@ class TestRefusals:
     def test_prototypes_that_no_client_can_send(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--algorithm.prototypes.min_count=5000"))
         assert "algorithm.prototypes.min_count" in line
+        assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
         "flag", ["--federation.schedule.participation=0.75", "--federation.schedule.fine_tune_learning_rate=0.5"]

@@ -11,7 +11,10 @@ import mosaic
 Graph = Mapping[str, set[str]]
 """Each module's direct imports inside the package."""
 
-LOWER = ("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.priors", "mosaic.seeding", "mosaic.batches")
+LOWER = (
+    *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.priors", "mosaic.seeding", "mosaic.batches"),
+    *("mosaic.instantiation", "mosaic.quiet", "mosaic.trainer_memory"),
+)
 UPPER = (
     *("mosaic.cli", "mosaic.lightning_cli", "mosaic.comparison", "mosaic.federation", "mosaic.report", "mosaic.export"),
 )

@@ -15,7 +15,7 @@ from torch.optim import SGD
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
-from mosaic.phases import OWNED_BY_PHASES, PhaseRunner, instantiate, many_phases
+from mosaic.phases import OWNED_BY_PHASES, PhaseRunner, many_phases
 from mosaic.tasks.base import Task
 
 CPU: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
@@ -198,21 +198,28 @@ def test_a_dry_run_trains_and_records() -> None:
     assert curves["loss"].shape == (3,)
 
 
+def test_a_single_plugin_needs_no_list() -> None:
+    environment = {"class_path": "lightning.fabric.plugins.environments.LightningEnvironment"}
+    assert PhaseRunner({**CPU, "plugins": environment}).processes == 1
+
+
+def test_a_machine_with_slurm_is_not_told_to_use_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning would say so for every phase; docs/cluster.md says when to use it."""
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+    assert PhaseRunner(CPU).run(Line(), numbers(3), seed=0)["loss"].shape == (3,)
+    assert any("srun" in message for message in warned_by_lightning_alone())
+
+
+def warned_by_lightning_alone() -> list[str]:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)
+    return [str(warning.message) for warning in caught]
+
+
 def test_alone_on_a_cpu(phases: PhaseRunner) -> None:
     assert phases.device == torch.device("cpu")
     assert phases.rank == 0
-
-
-def test_configured_objects_are_built_inside_out() -> None:
-    inner = {"class_path": "fractions.Fraction", "init_args": {"numerator": 1, "denominator": 4}}
-    half = {"class_path": "fractions.Fraction", "init_args": {"numerator": inner}, "dict_kwargs": {"denominator": 2}}
-    (built,) = instantiate([half])
-    assert built == 0.125
-
-
-def test_what_is_no_object_is_left_as_it_is() -> None:
-    assert instantiate({"a": [1, "b"]}) == {"a": [1, "b"]}
-    assert instantiate(None) is None
 
 
 class Convolves(Task):

@@ -68,7 +68,7 @@ def _partition(given: Sequence[str]) -> None:
     from mosaic.federation.progress import configure_logging
     from mosaic.lightning_cli import MosaicParser
     from mosaic.partition_command import DESCRIPTION, partition
-    from mosaic.phases import expected_warnings
+    from mosaic.quiet import expected_warnings
 
     configure_logging()
     with expected_warnings():

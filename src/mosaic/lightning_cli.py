@@ -22,7 +22,8 @@ from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
-from mosaic.phases import PhaseRunner, expected_warnings
+from mosaic.phases import PhaseRunner
+from mosaic.quiet import expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.global_classifier import GlobalClassifier
 

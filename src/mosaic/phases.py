@@ -1,31 +1,28 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
 import gc
-import importlib
-import inspect
-import logging
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache, cached_property
+from functools import cached_property
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
-from lightning.fabric.utilities import registry
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
-from lightning.pytorch.utilities import argparse as lightning_arguments
 from torch import Tensor
 
 from mosaic.allocator import keep_freed_memory
 from mosaic.errors import MosaicError
+from mosaic.instantiation import instantiate
 from mosaic.preemption import Heeded, leave_if_asked
+from mosaic.quiet import COMPILERS_WARNING, silence
 from mosaic.tasks.base import Task
 from mosaic.tasks.blocks import SizedBatches
+from mosaic.trainer_memory import remembered
 
 OWNED_BY_PHASES = {
     "logger": None,
@@ -102,6 +99,8 @@ class PhaseRunner:
                 f"trainer.precision: {given['precision']} would give models another type than messages have: "
                 "use bf16-mixed, 16-mixed or 32-true"
             )
+        plugins = given.get("plugins") or []
+        given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
         self.dry_run = bool(given.pop("fast_dev_run", False))
         self._template, self._channels_last, self._compile = given, channels_last, compile
         self.stacks_experts = stacks_experts
@@ -116,7 +115,7 @@ class PhaseRunner:
             environment: the plugin that tells Lightning of them, as ``class_path`` and ``init_args``; in place of
                 other environments.
         """
-        plugins = [plugin for plugin in self._template.get("plugins") or [] if not _is_environment(plugin)]
+        plugins = [plugin for plugin in self._template["plugins"] if not _is_environment(plugin)]
         settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
         template = {**self._template, **settings, "fast_dev_run": self.dry_run}
         runner = PhaseRunner(template, self._channels_last, self._compile, self.stacks_experts)
@@ -145,7 +144,7 @@ class PhaseRunner:
     @cached_property
     def _probe(self) -> Trainer:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
-        with _silence():
+        with silence():
             return self._trainer(self._template)
 
     def limit(self, steps: int) -> int:
@@ -186,7 +185,7 @@ class PhaseRunner:
         else:
             torch.manual_seed(seed)
         task.train()
-        with _silence(), self._laid_out(task):
+        with silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
             trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
         synchronise(task)
@@ -200,7 +199,7 @@ class PhaseRunner:
     def _laid_out(self, task: Task) -> Iterator[None]:
         """Arrange the task's networks for speed while it is trained; messages and snapshots see plain tensors."""
         if self._compile:
-            warnings.filterwarnings("ignore", _COMPILERS_WARNING)  # forgotten when the phase ends, with the others
+            warnings.filterwarnings("ignore", COMPILERS_WARNING)  # forgotten when the phase ends, with the others
             for network in task.children():
                 network.compile()
         if not self._channels_last:
@@ -212,10 +211,9 @@ class PhaseRunner:
 
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         settings = {key: instantiate(value) for key, value in template.items()}
-        plugins = settings.get("plugins") or []
-        told = any(isinstance(plugin, ClusterEnvironment) for plugin in plugins)
+        told = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
         if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
-            settings["plugins"] = [*plugins, LightningEnvironment()]
+            settings["plugins"].append(LightningEnvironment())
         try:
             return Trainer(**{**settings, **_QUIET})
         except (MisconfigurationException, ValueError) as error:
@@ -242,7 +240,7 @@ def many_phases() -> Iterator[None]:
     gc.freeze()
     _many = True
     try:
-        with _silence(), _remembered():
+        with silence(), remembered():
             yield
     finally:
         _many = False
@@ -266,23 +264,6 @@ def _spawns(strategy: Any) -> bool:
     return str(strategy).startswith(("ddp_spawn", "ddp_fork", "ddp_notebook"))
 
 
-def instantiate(spec: Any) -> Any:
-    """Build the objects that a parsed configuration names by ``class_path``; leave everything else as it is.
-
-    >>> instantiate({"class_path": "fractions.Fraction", "init_args": {"numerator": 1, "denominator": 2}})
-    Fraction(1, 2)
-    >>> instantiate(["cpu", 2])
-    ['cpu', 2]
-    """
-    if isinstance(spec, list):
-        return [instantiate(item) for item in spec]
-    if not (isinstance(spec, Mapping) and "class_path" in spec):
-        return spec
-    module, _, name = spec["class_path"].rpartition(".")
-    arguments = {key: instantiate(value) for key, value in dict(spec.get("init_args") or {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments, **dict(spec.get("dict_kwargs") or {}))
-
-
 def synchronise(task: Task) -> None:
     """Give every rank the buffers of rank 0.
 
@@ -296,74 +277,3 @@ def synchronise(task: Task) -> None:
         carrier = tensor.cuda() if on_gpu else tensor
         torch.distributed.broadcast(carrier, src=0)
         tensor.copy_(carrier)
-
-
-_EXPECTED_WARNINGS = (
-    # frozen guides and teachers are in eval mode on purpose
-    r"Found \d+ module\(s\) in eval mode at the start of training",
-    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
-    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-)
-_COMPILERS_WARNING = r"The \.grad attribute of a Tensor that is not a leaf"
-"""What the compiler causes itself when it looks at activations (https://github.com/pytorch/pytorch/pull/30531)."""
-
-
-@contextmanager
-def expected_warnings() -> Iterator[None]:
-    """Let pass unheard what Lightning warns of and we know of."""
-    with warnings.catch_warnings():
-        for message in _EXPECTED_WARNINGS:
-            warnings.filterwarnings("ignore", message)
-        yield
-
-
-@contextmanager
-def _remembered() -> Iterator[None]:
-    """Let every Trainer know at once what the first one has found out of this machine, its environment and hooks.
-
-    Trainers look for callbacks that packages bring, reading the metadata of all of them, and three times for the
-    library of NVIDIA's driver. With a hundred packages and without that library it takes 8 ms and 0.5 ms, as long as
-    six steps of a small network. Programs, variables that stand for their arguments, and the arguments that hooks take
-    cost them 0.4 ms more.
-    """
-    remembered: dict[tuple[Any, str], Callable[[Any], Any]] = {
-        (registry, "entry_points"): cache,
-        (torch.cuda, "device_count"): cache,
-        (shutil, "which"): cache,
-        (lightning_arguments, "_parse_env_variables"): cache,
-        (inspect, "getfullargspec"): _cache_of_methods,
-    }
-    originals = {place: getattr(*place) for place in remembered if hasattr(*place)}
-    for place, original in originals.items():
-        setattr(*place, remembered[place](original))
-    try:
-        yield
-    finally:
-        for place, original in originals.items():
-            setattr(*place, original)
-
-
-def _cache_of_methods(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Remember a function's answers about methods; those of one class have one answer, and no instance is kept."""
-    remembered = cache(function)
-
-    def answer(about: Any) -> Any:
-        return remembered(about.__func__) if inspect.ismethod(about) else function(about)
-
-    return answer
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) out of the log; warnings pass."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    speaks = level < logging.WARNING
-    if speaks:  # setting a level forgets what every logger knows of its own
-        logger.setLevel(logging.WARNING)
-    try:
-        with expected_warnings():
-            yield
-    finally:
-        if speaks:
-            logger.setLevel(level)

@@ -211,9 +211,10 @@ class Fails(Callback):
         if type(pl_module).__name__ != "ClassificationTask" or os.environ.get("RANK", "") != self.rank:
             return
         if self.once is not None:
-            if Path(self.once).exists():
+            try:
+                Path(self.once).touch(exist_ok=False)  # of processes that come at the same moment only one goes on
+            except FileExistsError:
                 return
-            Path(self.once).touch()
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
         raise ZeroDivisionError("in a client's code")
@@ -273,7 +274,9 @@ class TestBadInput:
         assert not (tmp_path / "run").exists()
 
     def test_a_device_that_does_not_exist(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        line = refusal(capsys, *fedavg(tmp_path / "run", *ranks(2), "--trainer.accelerator=gpu"))
+        line = refusal(
+            capsys, *fedavg(tmp_path / "run", *ranks(2), "--trainer.accelerator=gpu", "--trainer.devices=[99]")
+        )
         assert "trainer: " in line
         assert not (tmp_path / "run").exists()
 

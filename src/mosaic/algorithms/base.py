@@ -47,6 +47,10 @@ class Algorithm(ABC):
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
 
+    def asks_for_prototypes(self, kind: PoolKind) -> bool:
+        """Whether some round needs the clients' prototypes, so that a run in which none can be sent is not begun."""
+        return False
+
     def __init__(self, program: ClientProgram) -> None:
         self.program = program
 

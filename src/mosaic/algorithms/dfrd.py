@@ -43,8 +43,9 @@ class DFRD(FedFTG):
         generator_updates: as for :class:`~mosaic.algorithms.FedFTG`; each costs a pass through all clients' models.
         tuning: how generator and student learn; the student at a tenth of FedFTG's rate, since its loss is a mean over
             images and not over ten classes too.
-        transfer_weight: weight of the reward for the student's mistakes in the generator's loss.
-        diversity_weight: weight of the images' likeness in the generator's loss.
+        transfer_weight: weight of the reward for the student's mistakes in the generator's loss (ours: as much as the
+            fidelity).
+        diversity_weight: weight of the images' likeness in the generator's loss (ours: likewise).
         average_decay: of the moving average over rounds, with the bias of its start taken out; 0 remembers the last
             round's generator.
         average_share: share of the student's images that the moving average makes, from the second round on.

@@ -54,7 +54,8 @@ class Mosaic(Algorithm):
         distillation: how the student learns.
         teach_back: whether the models of clients with architectures of their own learn from the accepted global model
             on generated images, on the server; these clients go on with what comes back. Without it they only give.
-        prior_epsilon: images of every class that a client is credited with in its label prior.
+        prior_epsilon: images of every class that a client is credited with in its label prior (ours: keeps the
+            logarithm of classes that it lacks finite).
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
@@ -124,6 +125,10 @@ class Mosaic(Algorithm):
             raise MosaicError(
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
             )
+
+    def asks_for_prototypes(self, kind: PoolKind) -> bool:
+        """Whether the gate is made of them."""
+        return self.gate.asks_for_prototypes(models_alike=kind == "same")
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run the paper's steps in their order; a round that does not distil is FedAvg's."""

@@ -40,6 +40,10 @@ class PrototypeHead(FedAvg):
         self.program = ClientProgram(objective, prototypes=prototypes)
         self.fitting = fitting
 
+    def asks_for_prototypes(self, kind: PoolKind) -> bool:
+        """Whether the new head needs them: always."""
+        return True
+
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run FedAvg's round; in the last one, give the average a new head."""
         state = super().round(state, cohort, context)

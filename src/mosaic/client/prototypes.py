@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.errors import require_positive
+from mosaic.errors import MosaicError, require_positive
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,25 @@ class PrototypeSettings:
     def __post_init__(self) -> None:
         """Refuse what is no clustering."""
         require_positive("algorithm.prototypes", clusters_per_class=self.clusters_per_class, min_count=self.min_count)
+
+
+def require_prototypes(settings: PrototypeSettings, class_counts: Tensor) -> None:
+    """Refuse a setting with which no client has anything to send.
+
+    Args:
+        settings: of which ``min_count`` counts.
+        class_counts: images per client and class, shape ``(N, C)``.
+
+    Raises:
+        MosaicError: no client has as many images of any class.
+    """
+    largest = int(class_counts.max())
+    if settings.min_count > largest:
+        raise MosaicError(
+            f"algorithm.prototypes.min_count: expected at most {largest}, the size of any client's largest class, got "
+            f"{settings.min_count}, with which no client has a prototype to send: lower it, or use an algorithm "
+            "without prototypes (Mosaic with algorithm.gate.kind prior)"
+        )
 
 
 def class_prototypes(

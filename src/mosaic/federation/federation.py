@@ -65,8 +65,7 @@ class Federation:
             MosaicError: the request cannot be carried out; nothing was written.
             Preempted: a signal has asked this process to leave; the last finished round is in a snapshot.
         """
-        job.algorithm.check_pool(job.pool.kind)
-        log.debug("phases run on %s", job.phases.device)  # a device that does not exist is refused here
+        job.check()
         with closing(job.executor), heeding_signals():
             return Path(self.run_dir) if job.executor.serve(job.worker) else self._run(job, ckpt_path)
 

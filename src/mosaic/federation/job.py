@@ -1,11 +1,13 @@
 """What a federation works on, and what it makes of it for every process alike."""
 
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.own_models import OwnModels
+from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
 from mosaic.federation.executors.base import ClientExecutor
@@ -14,6 +16,8 @@ from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.classification import OptimizerFactory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,18 @@ class Job:
         """Make what answers requests in this or another process; only controls bring all images to one client."""
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
         return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
+
+    def check(self) -> None:
+        """Refuse what can be known not to work before anything is trained.
+
+        Raises:
+            MosaicError: the algorithm cannot work with these models or images, or the device does not exist.
+        """
+        kind = self.pool.kind
+        self.algorithm.check_pool(kind)
+        if self.algorithm.asks_for_prototypes(kind):
+            require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
+        log.debug("phases run on %s", self.phases.device)
 
     @property
     def images(self) -> list[int]:

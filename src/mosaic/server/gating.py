@@ -29,10 +29,10 @@ class FitSettings:
     """How a small model is fitted to labelled examples.
 
     Attributes:
-        epochs: passes over the examples.
-        batch_size: examples per step.
-        learning_rate: of Adam.
-        average_decay: of the moving average that is used.
+        epochs: passes over the examples (ours).
+        batch_size: examples per step (ours).
+        learning_rate: of Adam (ours: a linear head takes ten times the released gate's).
+        average_decay: of the moving average that is used (the released gate's).
     """
 
     epochs: int = 200
@@ -67,10 +67,10 @@ class GateSettings:
             generator's label or by their owner's expert. ``crossed``: trained as in ``features``, used as in ``images``
             (released).
         probabilities: whether ``prior`` and ``residual`` average probabilities instead of log-probabilities without
-            their prior.
-        dim: token width of the Transformer.
-        epochs: passes over the training examples of a gate that is trained.
-        batch_size: examples per step.
+            their prior (ours, a row of the ablation).
+        dim: token width of the Transformer (ours: the released gates have up to 20 million parameters).
+        epochs: passes over the training examples of a gate that is trained (ours; the release makes one step of all).
+        batch_size: examples per step (ours).
         learning_rate: of Adam (released: 1e-3).
         average_decay: of the moving average that is used (released: 0.99).
         head: how the linear head of the ``fusion`` gate's meta model is fitted, which takes longer and larger steps.
@@ -112,6 +112,12 @@ class GateSettings:
     def trained(self) -> bool:
         """Whether the gate itself has weights to train."""
         return self.kind in ("transformer", "residual")
+
+    def asks_for_prototypes(self, models_alike: bool) -> bool:
+        """Whether clients are asked for prototypes; ``fusion`` can do without where models have nothing in common."""
+        return self.kind == "prototypes" or (
+            models_alike if self.kind == "fusion" else self.trained and self.space != "images"
+        )
 
 
 def build_gate(settings: GateSettings, experts: ExpertPool, log_prior: Tensor) -> nn.Module:

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
 from mosaic.losses.distillation import hard_example_weights, knowledge_distillation, mosaic_distillation
+from mosaic.losses.synthesis import signed_step
 from mosaic.nets.batchnorm import batch_norms, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.moving_average import MovingAverage
@@ -24,7 +25,8 @@ class DistillationSettings:
     Attributes:
         steps: student updates (released: 1500 to 2500).
         batch_size: generated images per update (released: 320).
-        pool_size: generated images that are drawn from; the teacher sees each once.
+        pool_size: generated images that are drawn from; the teacher sees each once (DENSE replays a pool like this; the
+            release has none).
         refreshes: how often the pool is made anew on the way (the release draws new images for every update).
         learning_rate: of Adam (released: 1e-4 for CIFAR-10, 1e-5 for CIFAR-100).
         temperature: t of the soft targets (released: 1).
@@ -32,9 +34,12 @@ class DistillationSettings:
         beta: weight of the Jensen-Shannon divergence (released: 1).
         origin_weight: how much an image's origin counts beside the teacher's logits; 0 ignores it (released). With
             unconditional generators half was better than all in an independent trial.
-        origin_epsilon: added to the share that a class has at the origin, before its logarithm counts.
-        balanced: whether pseudo-labels are drawn equally often; otherwise images come as generators make them.
-        generator_balance: gamma; client i's generator is drawn in proportion to ``n[i]^gamma``.
+        origin_epsilon: added to the share that a class has at the origin, before its logarithm counts (ours, 0.01 as in
+            that trial).
+        balanced: whether pseudo-labels are drawn equally often (ours); otherwise images come as generators make them
+            (released).
+        generator_balance: gamma; client i's generator is drawn in proportion to ``n[i]^gamma`` (ours; 0 draws all
+            equally often).
         min_confidence: images whose most likely class the teacher gives a smaller probability are left out; 0 keeps
             all (released).
         view: what is done to the images before the student sees them; the teacher has seen them plain (DENSE,
@@ -176,4 +181,4 @@ class DistillationTask(LossTask):
         with held_statistics(self.student):
             divergence = knowledge_distillation(self.student(images), teacher_logits)
         (gradient,) = torch.autograd.grad(divergence, images)
-        return (images + self.settings.hard_sample_step * gradient.sign()).clamp(0, 1).detach()
+        return signed_step(images, gradient, self.settings.hard_sample_step)

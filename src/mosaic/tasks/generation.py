@@ -35,7 +35,8 @@ class GenerationSettings:
         batch_size: real images per step (released: 64); at equal cost more and smaller steps make better images.
         latent_dim: length of the noise (released: 100).
         width: channels of both nets (released: 64).
-        conditional: whether generator and discriminator know the label, drawn from the client's own counts.
+        conditional: whether generator and discriminator know the label, drawn from the client's own counts (as in
+            FedFTG, arXiv 2203.09249, and DENSE, arXiv 2112.12371; released: no).
         learning_rate: of Adam, for both nets (released: 2e-4).
         betas: of Adam (released: 0.5 and 0.999).
         loss: ``hinge``, or ``bce`` (released).
@@ -46,7 +47,7 @@ class GenerationSettings:
         diversity_target: the client's ``prior``, or ``uniform`` over all classes (released; it pushes junk for classes
             that the client never saw).
         inversion_weight: weight of the BatchNorm distance; 0 leaves it out (released: 10 x 1e-3, never switched on).
-        inversion_below: tau; only clients with fewer images use the BatchNorm distance.
+        inversion_below: tau; only clients with fewer images use the BatchNorm distance (paper, which gives no value).
         min_count: fewest images of a class that a client makes images of: a generator that has seen fewer could only
             repeat them. A client without such a class trains no generator (released: no such rule).
         average_decay: of the moving average of the generator that is uploaded; 0 uploads the last weights (released).

@@ -1,0 +1,42 @@
+"""Keep quiet what Lightning says that our users need not hear."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_EXPECTED_WARNINGS = (
+    # frozen guides and teachers are in eval mode on purpose
+    r"Found \d+ module\(s\) in eval mode at the start of training",
+    # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
+    r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+    # every Trainer says it where SLURM is installed, on a login node too
+    r"The `srun` command is available on your system but is not used",
+)
+COMPILERS_WARNING = r"The \.grad attribute of a Tensor that is not a leaf"
+"""What the compiler causes itself when it looks at activations (https://github.com/pytorch/pytorch/pull/30531)."""
+
+
+@contextmanager
+def expected_warnings() -> Iterator[None]:
+    """Let pass unheard what Lightning warns of and we know of."""
+    with warnings.catch_warnings():
+        for message in _EXPECTED_WARNINGS:
+            warnings.filterwarnings("ignore", message)
+        yield
+
+
+@contextmanager
+def silence() -> Iterator[None]:
+    """Keep Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) out of the log; warnings pass."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    speaks = level < logging.WARNING
+    if speaks:  # setting a level forgets what every logger knows of its own
+        logger.setLevel(logging.WARNING)
+    try:
+        with expected_warnings():
+            yield
+    finally:
+        if speaks:
+            logger.setLevel(level)
