@@ -50,6 +50,13 @@ def test_it_is_numpys_weighted_average(random: torch.Generator) -> None:
     np.testing.assert_allclose(weighted_mean([{"w": m} for m in models], [5, 1, 2])["w"], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_large_tensors_are_summed_in_blocks_bit_for_bit(random: torch.Generator, layout: torch.memory_format) -> None:
+    models = [torch.randn(61, 99, 7, 9, generator=random).to(memory_format=layout) for _ in range(3)]
+    expected = sum(weight * model.double() for model, weight in zip(models, [5, 1, 2], strict=True)) / 8
+    assert torch.equal(weighted_mean([{"w": m} for m in models], [5, 1, 2])["w"], expected.float())
+
+
 def test_the_order_of_clients_hardly_matters(random: torch.Generator) -> None:
     models = [{"w": torch.randn(100, generator=random)} for _ in range(4)]
     forwards = weighted_mean(models, [1, 2, 3, 4])["w"]

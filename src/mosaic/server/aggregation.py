@@ -43,9 +43,10 @@ class WeightedMean:
                 known = self._sums.get(name)
                 self._sums[name] = tensor.clone() if known is None else torch.maximum(known, tensor)
             elif name in self._sums:
-                self._sums[name].add_(tensor.double(), alpha=weight)
+                for total, part in zip(_blocks(self._sums[name]), _blocks(tensor), strict=True):
+                    total.add_(part.double(), alpha=weight)
             else:
-                self._sums[name] = tensor.double() * weight
+                self._sums[name] = (tensor.double() * weight).contiguous()
             self._types[name] = tensor.dtype
 
     def result(self) -> StateDict:
@@ -60,6 +61,12 @@ class WeightedMean:
             name: (total / self._total).to(self._types[name]) if total.is_floating_point() else total
             for name, total in self._sums.items()
         }
+
+
+def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
+    """Return views of at most two MiB of float64, so that a large sum needs no second tensor of its size."""
+    size = 2**18
+    return (tensor,) if tensor.numel() <= size else tensor.reshape(-1).split(size)
 
 
 class CoordinateMean:
