@@ -13,7 +13,7 @@ needs_books = pytest.mark.skipif(
 )
 KEPT_BYTES = """
 import ctypes
-from mosaic.allocator import keep_freed_memory
+from mosaic.allocator import give_back_freed_memory, keep_freed_memory
 import torch
 
 class Books(ctypes.Structure):  # struct mallinfo2 of glibc's malloc.h
@@ -28,20 +28,34 @@ if {keep}:
 before = mallinfo().fordblks
 torch.ones(6 * 2**20)  # 24 MiB
 print(mallinfo().fordblks - before)
+at_the_end = mallinfo().keepcost
+give_back_freed_memory()
+print(at_the_end - mallinfo().keepcost)
 """
 
 
-def bytes_kept_of_24_mib(keep: bool) -> int:
+def bytes_of_24_mib(keep: bool) -> tuple[int, int]:
+    """Return how many stay with the process when they are freed, and how many of these it gives back when told to."""
     command = [sys.executable, "-c", KEPT_BYTES.format(keep=keep)]
     others = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")  # somebody's own settings, or another allocator
     environment = {name: value for name, value in os.environ.items() if not name.startswith(others)}
-    return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    kept, given_back = map(int, done.stdout.split())
+    return kept, given_back
 
 
 @needs_books
-def test_freed_memory_stays_with_the_process() -> None:
-    assert bytes_kept_of_24_mib(keep=True) > 16 * 2**20
-    assert bytes_kept_of_24_mib(keep=False) < 2**20
+def test_freed_memory_stays_with_the_process_until_it_is_given_back() -> None:
+    kept, given_back = bytes_of_24_mib(keep=True)
+    assert kept > 16 * 2**20
+    assert given_back > 16 * 2**20
+
+
+@needs_books
+def test_without_being_asked_nothing_is_kept() -> None:
+    kept, given_back = bytes_of_24_mib(keep=False)
+    assert kept < 2**20
+    assert given_back == 0
 
 
 @pytest.mark.parametrize("name", ["MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"])
