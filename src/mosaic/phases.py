@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from itertools import count
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
-from mosaic.allocator import keep_freed_memory
+from mosaic.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.errors import MosaicError
 from mosaic.instantiation import instantiate
 from mosaic.preemption import Heeded, leave_if_asked
@@ -193,6 +194,8 @@ class PhaseRunner:
         del trainer
         if _many:  # what became garbage is young, unless the collector has come by meanwhile
             gc.collect(1 if _times_aged() == aged else 2)
+            if next(_phases) % GIVES_BACK_AFTER == 0:
+                give_back_freed_memory()
         return task.recorded()
 
     @contextmanager
@@ -220,6 +223,9 @@ class PhaseRunner:
             raise MosaicError(f"trainer: Lightning refuses these settings: {error}") from error
 
 
+GIVES_BACK_AFTER = 16
+"""So many phases keep their freed memory, before what is free then goes back."""
+_phases = count(1)
 _many = False
 """Whether phases come by the hundred; asking the collector for its frozen objects would count them all, for 45 ms."""
 

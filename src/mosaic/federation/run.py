@@ -7,7 +7,6 @@ from copy import deepcopy
 from dataclasses import replace
 from time import perf_counter
 
-from mosaic.allocator import give_back_freed_memory
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge, Validation
@@ -77,7 +76,6 @@ class Run:
                     leave_if_asked()
                     measurement = self._round(round)
                 self._snapshot(round)
-                give_back_freed_memory()
         if first > self._schedule.rounds:
             log.info("all %d rounds are done already", self._schedule.rounds)
             measurement = self._judge.measure(self._state.model)
