@@ -96,7 +96,7 @@ CLIENTS = {
 }
 MORE_ROUNDS = {
     "FedAvg, 110 rounds": Row(
-        "averaging for as long as Mosaic takes in all", (*schedule(107, 3, 20),), overlays=_FEDAVG
+        "averaging for as long as Mosaic takes on digits", (*schedule(107, 3, 20),), overlays=_FEDAVG
     ),
 }
 LEVELS = {
@@ -116,7 +116,7 @@ LEVELS = {
 }
 GROUPS = {
     "The default, FedAvg and the controls": CONTROLS,
-    "FedAvg with the time that Mosaic takes": MORE_ROUNDS,
+    "FedAvg with about the time that Mosaic takes": MORE_ROUNDS,
     "Experts and gate": TEACHERS,
     "Images and student": STUDENTS,
     "Generators and local training": CLIENTS,
