@@ -3,9 +3,14 @@
     python benchmarks/ablation.py run [--settings digits-0.05 ...] [--rows default FedAvg ...] [--seeds 0 1 ...]
     python benchmarks/ablation.py table          # writes the tables into docs/ablation.md and README.md
 
+    python benchmarks/ablation.py time           # how many rounds of FedAvg fit into the time that Mosaic takes
+
 Every finished run leaves a small JSON file under benchmarks/results/ablation/, and is not run again; so an interrupted
 start goes on where it stopped. Rows of one setting and seed share what their clients compute: see remembering.py.
 Choices between rows rest on the clients' validation images; test accuracy is only reported.
+
+Single switches were moved around a base, the defaults before them; what they showed became the default. So there are
+rows around the base, and rows around the default.
 """
 
 import argparse
@@ -25,7 +30,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
@@ -40,11 +45,13 @@ class Row:
         means: what it is, in plain words.
         flags: what differs from the default, without ``--algorithm.`` in front, or a whole flag.
         overlays: configurations stacked on the setting's.
+        around: what the row departs from, and is compared with.
     """
 
     means: str
     flags: tuple[str, ...] = ()
     overlays: tuple[str, ...] = ()
+    around: Literal["default", "base"] = "default"
 
     def arguments(self) -> list[str]:
         """Return the command line's part of this row."""
@@ -65,6 +72,7 @@ class Setting:
         rows: which rows are run here.
         many: the rows that matter most.
         student: whether generators and student are trained; if not, only the teachers' accuracies count.
+        same_time: rounds of FedAvg that take as long as Mosaic does, measured with ``time``.
     """
 
     means: str
@@ -75,11 +83,20 @@ class Setting:
     rows: tuple[str, ...]
     many: tuple[str, ...]
     student: bool = True
+    same_time: int | None = None
 
     def arguments(self, seed: int) -> list[str]:
         """Return the command line's part of this setting."""
         files = [f"--config={ROOT / 'configs' / name}.yaml" for name in self.configs]
         return [*files, f"--seed_everything={seed}", f"--data.seed={seed}", *self.flags]
+
+    def run_arguments(self, row: Row, seed: int) -> list[str]:
+        """Return the command line of one run."""
+        from ablation_plan import BASE
+
+        base = BASE.arguments() if row.around == "base" and self.student and not row.overlays else []
+        filled = [argument.replace("{same_time}", str(self.same_time)) for argument in row.arguments()]
+        return [*self.arguments(seed), *base, *filled]
 
 
 def schedule(collaborative: int, fine_tune: int, steps: int) -> tuple[str, ...]:
@@ -125,7 +142,7 @@ def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> None
     """Run one row and leave its result."""
     from mosaic.cli import main as mosaic
 
-    arguments = [*load_plan()[1][setting].arguments(seed), *row_called(row).arguments()]
+    arguments = load_plan()[1][setting].run_arguments(row_called(row), seed)
     file = result_file(setting, row, seed, results)
     if is_done(file, arguments):
         return
@@ -141,11 +158,19 @@ def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> None
     with contextlib.redirect_stdout(io.StringIO()):
         mosaic(["fit", *arguments, *executor, *quiet, f"--federation.run_dir={folder}"])
     seconds = time.perf_counter() - started
-    file.parent.mkdir(parents=True, exist_ok=True)
     outcome = {"setting": setting, "row": row, "seed": seed, "arguments": portable(arguments), **outcome_of(folder)}
-    file.write_text(
-        json.dumps({**outcome, "date": str(date.today()), "wall_seconds": round(seconds, 1)}, indent=1) + "\n"
+    write_whole(
+        file, json.dumps({**outcome, "date": str(date.today()), "wall_seconds": round(seconds, 1)}, indent=1) + "\n"
     )
+    shutil.rmtree(folder)
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Write aside, then rename: a start that is killed leaves the whole file or none."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_suffix(".part")
+    aside.write_text(text)
+    aside.rename(file)
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -191,6 +216,28 @@ def run_all(task: tuple[str, int, list[str], Path, Path]) -> None:
         )
 
 
+def compare_times(task: tuple[str, Path]) -> str:
+    """Run Mosaic and FedAvg of one setting, nothing remembered; say how many rounds of FedAvg fit into the time."""
+    from mosaic.cli import main as mosaic
+
+    name, scratch = task
+    setting, seconds = load_plan()[1][name], {}
+    logging.getLogger("mosaic").setLevel(logging.ERROR)
+    for row in ("default", "FedAvg"):
+        folder = scratch / "time" / f"{name}-{file_name(row)}"
+        shutil.rmtree(folder, ignore_errors=True)
+        plain = ["--executor=mosaic.federation.executors.SerialExecutor", "--executor.threads=1"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            mosaic(["fit", *setting.run_arguments(row_called(row), 0), *plain, f"--federation.run_dir={folder}"])
+        summary = json.loads((folder / "summary.json").read_text())
+        seconds[row] = sum(summary["seconds"].values())
+        rounds = summary["rounds"]
+        shutil.rmtree(folder)
+    fit = round(rounds * seconds["default"] / seconds["FedAvg"])
+    took = f"Mosaic {seconds['default']:7.1f} s, FedAvg {seconds['FedAvg']:6.1f} s"
+    return f"{name:20} {took} for {rounds} rounds: {fit} fit"
+
+
 def tasks(
     settings: Mapping[str, Setting], chosen: set[str], rows: set[str], seeds: set[int], results: Path, scratch: Path
 ) -> list[tuple[str, int, list[str], Path, Path]]:
@@ -207,7 +254,7 @@ def tasks(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=["run", "table", "list"])
+    parser.add_argument("command", choices=["run", "table", "list", "time"])
     parser.add_argument("--settings", nargs="*", default=[])
     parser.add_argument("--rows", nargs="*", default=[])
     parser.add_argument("--seeds", nargs="*", type=int, default=[])
@@ -227,6 +274,14 @@ def main() -> None:
         options.results.resolve(),
         options.scratch.resolve(),
     )
+    if options.command == "time":
+        os.environ["OMP_NUM_THREADS"] = "1"
+        names = [name for name, setting in settings.items() if setting.student and setting.same_time]
+        with multiprocessing.get_context("spawn").Pool(options.processes) as pool:
+            wanted = [(name, options.scratch.resolve()) for name in names if name in (options.settings or names)]
+            for line in pool.imap_unordered(compare_times, wanted, chunksize=1):
+                print(line, flush=True)
+        return
     if options.command == "list":
         for setting, seed, own, *_ in chosen:
             print(setting, seed, ", ".join(own))

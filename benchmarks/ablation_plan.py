@@ -1,5 +1,7 @@
 """The rows and settings of benchmarks/ablation.py, as data."""
 
+from dataclasses import replace
+
 from ablation import Row, Setting, schedule
 
 _FEDAVG, _HEAD = ("algorithms/fedavg",), ("algorithms/prototype_head",)
@@ -12,9 +14,19 @@ _RELEASED_GAN = (
     *("generation.diversity_weight=5", "generation.diversity_target=uniform"),
 )
 
+BASE = Row(
+    "the defaults before them",
+    ("distillation.shift=0", "distillation.hard_sample_step=0", "distillation.average_decay=0"),
+)
+"""What single switches were moved around."""
 CONTROLS = {
     "default": Row("Mosaic as the setting's configuration has it"),
     "FedAvg": Row("averaging alone, same rounds and local steps", overlays=_FEDAVG),
+    "FedAvg, same time": Row(
+        "averaging for as long as Mosaic takes",
+        ("--federation.schedule.collaborative_rounds={same_time}", "--federation.schedule.fine_tune_rounds=0"),
+        _FEDAVG,
+    ),
     "H": Row("FedAvg, head retrained on prototypes: no experts, no images", overlays=_HEAD),
     "H+K": Row("teacher: head and kernel on prototypes, no experts", ("gate.kind=prototypes",)),
     "O": Row("teacher: the owner's model among the owner's classes", ("gate.kind=owner",)),
@@ -22,6 +34,19 @@ CONTROLS = {
     "labels alone": Row(
         "no teacher: the label that a generator was given", ("gate.kind=labels", "distillation.origin_weight=1")
     ),
+}
+PARTS = {
+    "base": Row("the default without shifts, hard steps and averaging", around="base"),
+    "without shifts": Row("images stay in place", ("distillation.shift=0",)),
+    "without hard steps": Row("pixels are not moved against the student", ("distillation.hard_sample_step=0",)),
+    "without averaging": Row("the student's last weights", ("distillation.average_decay=0",)),
+    "default, prior gate": Row("closed form by class", ("gate.kind=prior",)),
+    "general defaults": Row(
+        "as everywhere else: an image's origin counts, the whole student is offered",
+        ("distillation.origin_weight=1", "distillation.interpolation=1"),
+    ),
+    "origin counts": Row("an image's origin counts, as everywhere else", ("distillation.origin_weight=1",)),
+    "whole student": Row("the whole student is offered, as everywhere else", ("distillation.interpolation=1",)),
 }
 TEACHERS = {
     "prior gate": Row("closed form by class", ("gate.kind=prior",)),
@@ -58,10 +83,6 @@ STUDENTS = {
     "hard weights": Row("images weigh 1 - p", ("distillation.hard_sample_weighting=true",)),
     "averaged student": Row("moving average of 0.99", ("distillation.average_decay=0.99",)),
     "interpolated": Row("half way from the average to the student", ("distillation.interpolation=0.5",)),
-    "general defaults": Row(
-        "as everywhere else: an image's origin counts, the whole student is offered",
-        ("distillation.origin_weight=1", "distillation.interpolation=1"),
-    ),
     "frozen statistics": Row("the student keeps its BatchNorm statistics", ("distillation.freeze_statistics=true",)),
     "rate 1e-4": Row("the released rate of the student", ("distillation.learning_rate=1e-4",)),
     "200 updates": Row("a third of the student's updates", ("distillation.steps=200",)),
@@ -94,11 +115,6 @@ CLIENTS = {
         "the same long local phase", ("--federation.schedule.expert_steps=200",), overlays=_FEDAVG
     ),
 }
-MORE_ROUNDS = {
-    "FedAvg, 110 rounds": Row(
-        "averaging for as long as Mosaic takes on digits", (*schedule(107, 3, 20),), overlays=_FEDAVG
-    ),
-}
 LEVELS = {
     "FedRolex": Row("averaging sub-models, a rolling window of channels", overlays=_FEDAVG),
     "HeteroFL": Row(
@@ -114,12 +130,18 @@ LEVELS = {
         "small CNN, ResNet-18 of width 8, plain network", overlays=("clients/three_architectures",)
     ),
 }
+
+
+def around_base(rows: dict[str, Row]) -> dict[str, Row]:
+    return {name: replace(row, around="base") for name, row in rows.items()}
+
+
 GROUPS = {
     "The default, FedAvg and the controls": CONTROLS,
-    "FedAvg with about the time that Mosaic takes": MORE_ROUNDS,
-    "Experts and gate": TEACHERS,
-    "Images and student": STUDENTS,
-    "Generators and local training": CLIENTS,
+    "What the default is made of": PARTS,
+    "Experts and gate, around the base": around_base(TEACHERS),
+    "Images and student, around the base": around_base(STUDENTS),
+    "Generators and local training, around the base": around_base(CLIENTS),
     "Clients with different models": LEVELS,
 }
 _MATTER = (
@@ -127,14 +149,28 @@ _MATTER = (
     *("prior-adjusted loss", "paper, reduced", "FedAvg, vacant-class loss", "FedAvg, 200 steps once"),
 )
 """What moved digits by half a point and by two standard errors, at 0.05 and at 0.1."""
-_GROUPS = (CONTROLS, MORE_ROUNDS, TEACHERS, STUDENTS, CLIENTS)
-_EVERY = tuple(name for group in _GROUPS for name in group if name != "general defaults")
-_MAIN = (*CONTROLS, *MORE_ROUNDS)
-_LINE = ("default", "FedAvg", "H", "interpolated")
+_PARTS = ("base", "without shifts", "without hard steps", "without averaging", "default, prior gate")
+_EVERY = (*CONTROLS, *_PARTS, *TEACHERS, *STUDENTS, *CLIENTS)
+_LINE = ("default", "FedAvg", "FedAvg, same time", "H", "base", "interpolated")
+SAME_TIME = {
+    "digits-0.05": 110,
+    "digits-0.1": 110,
+    "digits-0.5": 110,
+    "digits-0.05-40": 137,
+    "digits-one-shot": 20,
+    "digits-0.05-fast": 110,
+    "digits-0.5-fast": 110,
+    "mnist-0.05": 50,
+    "fashion-0.05": 50,
+    "cifar10-0.1": 50,
+}
+"""Rounds of FedAvg that take as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
 
 
 def _digits(means: str, alpha: float, *flags: str, rows: tuple[str, ...] = _EVERY, few: int = 3) -> Setting:
-    return Setting(means, ("digits",), (f"--data.partition.alpha={alpha}", *flags), 10, few, rows, many=_MAIN)
+    return Setting(
+        means, ("digits",), (f"--data.partition.alpha={alpha}", *flags), 10, few, rows, many=(*CONTROLS, "base")
+    )
 
 
 def _tuned(alpha: float) -> Setting:
@@ -147,9 +183,10 @@ def _tuned(alpha: float) -> Setting:
     )
 
 
-def _part(means: str, name: str, rows: tuple[str, ...] = (*_MAIN, *_MATTER)) -> Setting:
+def _part(means: str, name: str) -> Setting:
     flags = ("--data.partition.alpha=0.05", *schedule(10, 3, 20))
-    return Setting(means, (name, f"data/{name}_part"), flags, 2, 2, rows, many=_MAIN)
+    rows = (*CONTROLS, *_PARTS, *_MATTER)
+    return Setting(means, (name, f"data/{name}_part"), flags, 2, 2, rows, many=tuple(CONTROLS))
 
 
 def _teachers(means: str, name: str, clients: int, alpha: float, images: int) -> Setting:
@@ -162,13 +199,17 @@ def _teachers(means: str, name: str, clients: int, alpha: float, images: int) ->
     return Setting(means, (name, f"data/{name}_part"), flags, 3, 3, rows, many=("default",), student=False)
 
 
-SETTINGS = {
+_SETTINGS = {
     "digits-0.05": _digits("Dirichlet 0.05, 13 rounds of 20 steps", 0.05),
     "digits-0.1": _digits("Dirichlet 0.1, 13 rounds of 20 steps", 0.1),
     "digits-0.5": _digits("Dirichlet 0.5, 13 rounds of 20 steps", 0.5, rows=_LINE, few=10),
     "digits-0.05-40": _digits("Dirichlet 0.05, 40 rounds of 20 steps", 0.05, *schedule(37, 3, 20), rows=_LINE, few=10),
     "digits-one-shot": _digits(
-        "Dirichlet 0.05, one round of 200 steps", 0.05, *schedule(1, 0, 200), rows=(*CONTROLS, "interpolated"), few=10
+        "Dirichlet 0.05, one round of 200 steps",
+        0.05,
+        *schedule(1, 0, 200),
+        rows=(*CONTROLS, "base", "interpolated"),
+        few=10,
     ),
     "digits-0.05-fast": _tuned(0.05),
     "digits-0.5-fast": _tuned(0.5),
@@ -178,7 +219,7 @@ SETTINGS = {
         "10,000 images, small net, Dirichlet 0.1, 25 rounds of 20 steps",
         ("cifar10_small", "data/cifar10_part"),
         ("--data.partition.alpha=0.1",),
-        *(2, 2, (*_MAIN, "general defaults"), _MAIN),
+        *(2, 2, (*CONTROLS, "base", "general defaults", "origin counts", "whole student"), tuple(CONTROLS)),
     ),
     "teachers-mnist": _teachers(
         "teachers alone: MNIST, 20 clients, Dirichlet 0.1, 2,000 images, one round of 200 steps", "mnist", 20, 0.1, 2000
@@ -191,7 +232,8 @@ SETTINGS = {
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, levels 1, 1/2, 1/4",
         ("heterogeneous_digits",),
         ("--data.partition.alpha=0.05",),
-        *(3, 3, ("default", *LEVELS), ("default", *LEVELS)),
+        *(3, 3, ("default", "base", *LEVELS), ("default", *LEVELS)),
     ),
 }
+SETTINGS = {name: replace(setting, same_time=SAME_TIME.get(name)) for name, setting in _SETTINGS.items()}
 """By priority."""

@@ -231,7 +231,13 @@ def messages(run: Path) -> set[str]:
         (["gate.kind=mean"], True, False),
         (["gate.kind=mean", "gate.space=features"], True, False),
         (["gate.kind=prototypes", "distillation.average_decay=0.5"], True, True),
-        (["gate.kind=owner", "generation.conditional=false", "distillation.refreshes=1"], False, False),
+        (
+            [
+                *("gate.kind=owner", "generation.conditional=false"),
+                *("distillation.refreshes=1", "distillation.origin_weight=0"),
+            ],
+            *(False, False),
+        ),
         (["gate.kind=owner", "gate.space=features"], False, False),
         (["gate.kind=labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"], False, False),
     ],
@@ -298,13 +304,28 @@ def test_labels_alone_need_the_origin_to_count() -> None:
         Mosaic(gate=GateSettings(kind="labels"), distillation=DistillationSettings(origin_weight=0))
 
 
-def test_origins_do_not_count_twice() -> None:
-    """An ensemble of skewed experts leans to the origin already (METHOD, section 6)."""
+@pytest.mark.parametrize(
+    "gate",
+    [
+        {"kind": "mean"},
+        {"kind": "owner"},
+        {"kind": "prior", "probabilities": True},
+        {"kind": "residual", "probabilities": True},
+    ],
+    ids=lambda gate: gate["kind"],
+)
+def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
+    """A teacher whose answers carry label priors leans to the origin already (METHOD, section 6)."""
     unconditional, ignored = GenerationSettings(conditional=False), DistillationSettings(origin_weight=0)
     with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 1\.0: set it"):
-        Mosaic(generation=unconditional, gate=GateSettings(kind="mean"))
-    Mosaic(generation=unconditional, gate=GateSettings(kind="mean"), distillation=ignored)
-    Mosaic(gate=GateSettings(kind="mean"))
+        Mosaic(generation=unconditional, gate=GateSettings(**gate))
+    Mosaic(generation=unconditional, gate=GateSettings(**gate), distillation=ignored)
+    Mosaic(gate=GateSettings(**gate))
+
+
+@pytest.mark.parametrize("gate", [{"kind": "fusion"}, {"kind": "prior"}, {"kind": "residual"}, {"kind": "transformer"}])
+def test_origins_count_beside_a_teacher_that_has_taken_them_out(gate: dict[str, Any]) -> None:
+    Mosaic(generation=GenerationSettings(conditional=False), gate=GateSettings(**gate))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

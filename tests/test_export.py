@@ -14,7 +14,7 @@ from mosaic.cli import main
 from mosaic.errors import MosaicError
 from mosaic.export import export, load_model, load_safetensors
 from mosaic.nets import SmallCNN
-from tests.runs import final_model, fit_other
+from tests.runs import REPOSITORY, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 """Other programs sum in another order."""
@@ -105,6 +105,31 @@ def test_a_checkpoint_in_a_folder_of_its_run_is_enough(run: Path, tmp_path: Path
     assert export(own) == own.with_suffix(".safetensors")
 
 
+@pytest.fixture(scope="module", params=["architectures", "levels"])
+def own_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose four clients keep models of their own."""
+    pools = {
+        "architectures": f"--config={REPOSITORY / 'configs' / 'clients' / 'three_architectures.yaml'}",
+        "levels": "--clients.levels=[1.0,0.5]",
+    }
+    return fit_other(tmp_path_factory.mktemp("own") / "run", "LocalOnly", pools[request.param])
+
+
+def test_every_clients_own_model_leaves_as_the_network_that_it_is(own_models: Path, images: Tensor) -> None:
+    """The forms agree, and hold the client's weights: in a pool these differ in shape from client to client."""
+    shapes = set()
+    for checkpoint in sorted((own_models / "clients").glob("*.ckpt")):
+        kept = torch.load(checkpoint, weights_only=True)["state_dict"]
+        shapes.add(tuple(tensor.shape for tensor in kept.values()))
+        model, program = checkpoint.with_suffix(".safetensors"), checkpoint.with_suffix(".pt2")
+        net = load_safetensors(model if model.exists() else export(checkpoint)).net
+        assert all(torch.equal(tensor, kept[f"net.{name}"]) for name, tensor in net.state_dict().items())
+        taken = torch.export.load(program if program.exists() else export(checkpoint, "torch")).module()
+        with torch.no_grad():
+            torch.testing.assert_close(taken(images), net(images), **CLOSE)
+    assert len(shapes) > 1
+
+
 def test_a_network_may_be_named_by_its_class_alone(run: Path, logits: Tensor, images: Tensor, tmp_path: Path) -> None:
     """Sixteen channels are the default, and those of the run."""
     of_another_network(run, tmp_path, "mosaic.nets.SmallCNN")
@@ -114,7 +139,7 @@ def test_a_network_may_be_named_by_its_class_alone(run: Path, logits: Tensor, im
 
 def test_a_checkpoint_of_another_network_is_refused(run: Path, tmp_path: Path) -> None:
     of_another_network(run, tmp_path, "mosaic.nets.MLP")
-    with pytest.raises(MosaicError, match=r"does not fit model\.net \(mosaic\.nets\.MLP\) of its run"):
+    with pytest.raises(MosaicError, match=r"does not fit the network \(mosaic\.nets\.MLP\) of its run"):
         load_model(tmp_path / "global.ckpt")
 
 

@@ -3,9 +3,10 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mosaic.figures import confusion_matrix, heat_map, partition_heat_map
+from mosaic.figures import Band, bands, confusion_matrix, heat_map, partition_heat_map
 
 
 def counts(rows: int, columns: int) -> np.ndarray:
@@ -127,3 +128,20 @@ def test_the_input_is_left_alone() -> None:
     confusion_matrix(held, names(3))
     partition_heat_map(held, names(3))
     assert np.array_equal(held, before)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 13])
+def test_every_curve_can_be_seen_however_few_its_rounds(rounds: int) -> None:
+    """A line of one point has no length, and neither has its band."""
+    places = np.arange(1.0, rounds + 1)
+    figure = bands({str(n): Band(places, 20.0 * n + places, np.full(rounds, 2.0)) for n in range(4)}, "round", "%")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    box, drawn = figure.axes[0].get_window_extent(), np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    inside = drawn[:, int(box.x0) : int(box.x1)]
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    assert [text.get_text() for text in legend.get_texts()] == list("0123")
+    for color in ("#0072b2", "#d55e00", "#009e73", "#cc79a7"):
+        wanted = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
+        assert (np.abs(inside - wanted).max(2) < 20).sum() > 20

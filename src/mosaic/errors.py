@@ -1,5 +1,7 @@
 """The one exception that stands for a mistake of the user's and not for one of ours."""
 
+import math
+
 
 class MosaicError(Exception):
     """Something in the request cannot be done: what was expected, what was got, what to do next.
@@ -19,14 +21,14 @@ def require_positive(section: str, **values: float) -> None:
         MosaicError: one of them is not.
     """
     for key, value in values.items():
-        if not value > 0:
+        if not 0 < value < math.inf:
             raise MosaicError(f"{section}.{key}: expected a number above 0, got {value}")
 
 
 def require_at_least_zero(section: str, **values: float) -> None:
     """Refuse settings that must not be negative; the arguments are those of :func:`require_positive`."""
     for key, value in values.items():
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             raise MosaicError(f"{section}.{key}: expected 0 or more, got {value}")
 
 
@@ -35,3 +37,10 @@ def require_share(section: str, **values: float) -> None:
     for key, value in values.items():
         if not 0 <= value <= 1:
             raise MosaicError(f"{section}.{key}: expected a share in [0, 1], got {value}")
+
+
+def require_decay(section: str, **values: float) -> None:
+    """Refuse settings that are no decay of a moving average; the arguments are those of :func:`require_positive`."""
+    for key, value in values.items():
+        if not 0 <= value < 1:
+            raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")

@@ -5,6 +5,7 @@ import importlib.util
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,7 +27,7 @@ class TrainedModel:
 
     Attributes:
         net: takes pixels in ``[0, 1]``.
-        facts: class names, image shape, network and its arguments, each as text.
+        facts: class names, image shape, network, its arguments and the share of its channels, each as text.
     """
 
     net: "Classifier"
@@ -85,7 +86,7 @@ def find_checkpoint(source: Path) -> Path:
 
 
 def load_model(checkpoint: Path) -> TrainedModel:
-    """Build the network that the run's ``config.yaml`` names and load the checkpoint into it.
+    """Build the network that the run's ``config.yaml`` names, for the client if it is one's own, and load it.
 
     Raises:
         MosaicError: checkpoint or configuration cannot be read, or do not fit each other.
@@ -96,18 +97,20 @@ def load_model(checkpoint: Path) -> TrainedModel:
 
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    shape, names = tuple(content["mosaic"]["image_shape"]), content["mosaic"]["class_names"]
-    class_path, init_args = _network(checkpoint)
+    known = content["mosaic"]
+    shape, names, level = tuple(known["image_shape"]), known["class_names"], known.get("level", 1.0)
+    class_path, init_args = _network(checkpoint, known.get("client"))
     try:
-        net = _class(class_path)(shape, len(names), **init_args)
+        net = _build(class_path, init_args, level, shape, len(names))
         net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()})
     except (TypeError, RuntimeError) as error:
-        raise MosaicError(f"{checkpoint} does not fit model.net ({class_path}) of its run: {error}") from error
+        raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
     facts = {
         "class_names": json.dumps(list(names)),
         "image_shape": json.dumps(list(shape)),
         "network": class_path,
         "init_args": json.dumps(init_args),
+        "level": json.dumps(level),
         "input": _INPUT,
     }
     return TrainedModel(net.eval(), facts)
@@ -121,20 +124,32 @@ def load_safetensors(file: Path) -> TrainedModel:
     with safe_open(file, "pt") as content:
         facts = dict(content.metadata())
     shape, classes = tuple(json.loads(facts["image_shape"])), len(json.loads(facts["class_names"]))
-    net = _class(facts["network"])(shape, classes, **json.loads(facts["init_args"]))
+    level = json.loads(facts.get("level", "1.0"))
+    net = _build(facts["network"], json.loads(facts["init_args"]), level, shape, classes)
     net.load_state_dict(load_file(file))
     return TrainedModel(net.eval(), facts)
 
 
-def _network(checkpoint: Path) -> tuple[str, dict[str, Any]]:
-    """Return class path and arguments of the run's network."""
+def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]:
+    """Return class path and arguments of the run's network, or of the architecture that a client was dealt."""
     for folder in list(checkpoint.resolve().parents)[:2]:
         if (folder / "config.yaml").is_file():
-            net = yaml.safe_load((folder / "config.yaml").read_text())["model"]["net"]
-            if isinstance(net, str):
-                return net, {}
-            return net["class_path"], dict(net.get("init_args") or {})
+            config = yaml.safe_load((folder / "config.yaml").read_text())
+            net, dealt = config["model"]["net"], (config.get("clients") or {}).get("models")
+            if client is not None and dealt and dealt[client % len(dealt)] != "global":
+                net = dealt[client % len(dealt)]
+            return (net, {}) if isinstance(net, str) else (net["class_path"], dict(net.get("init_args") or {}))
     raise MosaicError(f"{checkpoint}: expected the config.yaml of its run beside it, which says what network it is of")
+
+
+def _build(
+    class_path: str, init_args: dict[str, Any], level: float, shape: tuple[int, int, int], classes: int
+) -> "Classifier":
+    """Return a network of this class with this share of its channels, its weights yet to be loaded."""
+    from mosaic.nets.blueprint import Blueprint
+
+    blueprint = Blueprint(partial(_class(class_path), **init_args), shape, classes, mean=(), std=())
+    return blueprint.scaled(level).factory(shape, classes)
 
 
 def _class(path: str) -> Callable[..., "Classifier"]:

@@ -1,7 +1,7 @@
 """Arrays in, matplotlib figures out."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -10,6 +10,7 @@ _INK = "#1f2430"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _STYLES = ("-", "--", ":")
+_MARKERS = ("o", "s", "^")
 _MOST_LINES = 500
 """Lines of a heat map; a screen shows hardly more, and matplotlib needs twice the memory beyond."""
 
@@ -142,8 +143,15 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     axes = figure.add_subplot()
     for number, (name, (places, heights, spread)) in enumerate(drawn.items()):
         color, style = _COLORS[number % len(_COLORS)], _STYLES[number // len(_COLORS) % len(_STYLES)]
-        axes.plot(places, heights, style, color=color, label=name, linewidth=1.4 if number else 2.4, zorder=90 - number)
-        axes.fill_between(places, heights - spread, heights + spread, color=color, alpha=0.12, linewidth=0, zorder=2)
+        look: dict[str, Any] = {"color": color, "linewidth": 1.4 if number else 2.4, "zorder": 90 - number}
+        if len(places) > 1:
+            axes.plot(places, heights, style, label=name, **look)
+            axes.fill_between(
+                places, heights - spread, heights + spread, color=color, alpha=0.12, linewidth=0, zorder=2
+            )
+        else:  # neither a line nor a band would have any width
+            marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
+            axes.errorbar(places, heights, spread, fmt=marker, capsize=3, label=name, **look)
     axes.set_xlabel(x_label, color=_INK)
     axes.set_ylabel(y_label, color=_INK)
     axes.grid(color="#d9dce3", linewidth=0.6)

@@ -2,7 +2,9 @@
 
 import csv
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +128,19 @@ def test_processes_side_by_side_give_the_same_figures(compared: Path, tiny: Path
     for seed in (0, 1):
         ours, theirs = summary(tmp_path / "output", "fedavg", seed), summary(compared, "fedavg", seed)
         assert ours["test_accuracy"] == theirs["test_accuracy"]
+
+
+def end_the_process(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_process_is_a_row_with_a_reason(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(runner, "run_one", end_the_process)
+    compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg")
+    assert "a process was killed, perhaps for want of memory: start again" in " ".join(capsys.readouterr().out.split())
+    assert not list((tmp_path / "output" / "outcomes").glob("*"))
 
 
 def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(

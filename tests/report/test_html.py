@@ -17,7 +17,7 @@ from mosaic.report.chart import line_chart, nice_ticks
 from mosaic.report.html import report
 from mosaic.report.record import read_run
 from mosaic.report.summary import print_summary
-from tests.runs import fit_other, tiny_fit
+from tests.runs import REPOSITORY, fit_other, tiny_fit
 
 
 class Outline(HTMLParser):
@@ -108,6 +108,22 @@ def test_a_run_without_generators_leaves_their_parts_out(tmp_path: Path) -> None
     assert page.headings[0] == "FedAvg"
     assert not {"Generators", "What each stage reaches", "Who speaks for which class"} & set(page.headings)
     assert {"Accuracy over rounds", "Confusion", "What it took"} <= set(page.headings)
+
+
+@pytest.mark.parametrize("algorithm", ["dense", "fedftg"])
+def test_images_that_a_server_has_made_are_shown_too(algorithm: str, tmp_path: Path) -> None:
+    """The round in which it distilled is marked; a model that is not tuned afterwards is not called so."""
+    preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / algorithm}.yaml"
+    small = ["--algorithm.student_updates=2", "--algorithm.generator_updates=30"]
+    schedule = {"collaborative_rounds": 1, "fine_tune_rounds": 0, "distill_rounds": "[1]"}
+    rounds = [f"--federation.schedule.{key}={value}" for key, value in schedule.items()]
+    arguments = [argument for argument in tiny_fit(tmp_path / "run") if not argument.startswith("--algorithm")]
+    main([*arguments, preset, *small, *rounds])
+    page = outline_of(tmp_path / "run", tmp_path / "page.html")
+    assert "Generators" in page.headings
+    assert "made on the server" in page.pictures
+    assert "Dashed lines mark the rounds" in page.words
+    assert "after fine-tuning" not in page.words
 
 
 def test_a_run_without_global_model_shows_a_dash_or_the_clients_own(run: Path, tmp_path: Path) -> None:

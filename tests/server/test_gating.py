@@ -127,6 +127,14 @@ def test_what_cannot_be_trained_is_refused(setting: str) -> None:
         GateSettings(**{setting: 0})
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
+def test_an_average_that_never_moves_is_refused(value: float) -> None:
+    with pytest.raises(MosaicError, match=rf"^algorithm\.gate\.average_decay: expected .*, got {value}$"):
+        GateSettings(average_decay=value)
+    with pytest.raises(MosaicError, match=rf"^fitting to prototypes\.average_decay: expected .*, got {value}$"):
+        FitSettings(average_decay=value)
+
+
 def test_a_width_that_heads_cannot_share_is_refused() -> None:
     with pytest.raises(MosaicError, match=r"^algorithm\.gate\.dim: expected a multiple of 4, got 30$"):
         GateSettings(dim=30)
@@ -151,7 +159,7 @@ def test_prototypes_are_joined_in_client_order_even_around_an_empty_reply() -> N
 
 
 def test_no_prototypes_at_all_are_refused_with_a_way_out() -> None:
-    with pytest.raises(MosaicError, match=r"prototypes\.min_count.*lower it, or use"):
+    with pytest.raises(MosaicError, match=r"prototypes\.min_count.*lower it, let more clients take part .*, or use"):
         join_prototypes([prototypes(0, []), prototypes(1, [])])
 
 

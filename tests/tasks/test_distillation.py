@@ -28,9 +28,14 @@ class Lesson:
         return iter([self.batch] * self.steps)
 
 
+PLAIN = DistillationSettings(
+    temperature=1.0, alpha=0.8, beta=1.0, learning_rate=1e-2, shift=0, hard_sample_step=0, average_decay=0
+)
+"""Images as they are, and the student's last weights."""
+
+
 def distillation(student: Classifier, seed: int = 0, **changes: Any) -> DistillationTask:
-    settings = DistillationSettings(temperature=1.0, alpha=0.8, beta=1.0, learning_rate=1e-2)
-    return DistillationTask(student, replace(settings, **changes), seed)
+    return DistillationTask(student, replace(PLAIN, **changes), seed)
 
 
 @pytest.fixture
@@ -105,12 +110,17 @@ VIEW = Augmentation(padding=1, flip=True)
 
 
 def seen_through(
-    view: Augmentation | None, blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner, seed: int = 0
+    view: Augmentation | None,
+    blueprint: Blueprint,
+    taught: TaughtImages,
+    phases: PhaseRunner,
+    seed: int = 0,
+    shift: float = 0.0,
 ) -> list[Tensor]:
     """What a fresh student sees in three steps on the same batch."""
     student = blueprint.build(blueprint.initial(0))
     seen = inputs_of(student)
-    phases.run(distillation(student, seed, view=view), Lesson(taught, 3), seed=0)
+    phases.run(distillation(student, seed, view=view, shift=shift), Lesson(taught, 3), seed=0)
     return seen
 
 
@@ -125,6 +135,25 @@ def test_without_a_view_the_student_sees_what_the_teacher_saw(
 def test_the_view_is_drawn_anew_in_every_step(blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner) -> None:
     seen = seen_through(VIEW, blueprint, taught, phases)
     assert not any(torch.equal(*pair) for pair in [(seen[0], seen[1]), (seen[1], seen[2]), (seen[0], taught.images)])
+
+
+def test_a_shift_is_a_crop_of_that_share_of_the_image(
+    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+) -> None:
+    """A quarter of eight pixels is two; a shift says nothing where there is a view."""
+    shifted = seen_through(None, blueprint, taught, phases, shift=0.25)
+    cropped = seen_through(Augmentation(padding=2), blueprint, taught, phases)
+    viewed = seen_through(Augmentation(padding=2), blueprint, taught, phases, shift=1.0)
+    for one, two, three in zip(shifted, cropped, viewed, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(two, three)
+    assert not torch.equal(shifted[0], taught.images)
+
+
+@pytest.mark.parametrize(("height", "pixels"), [(3, 1), (8, 1), (12, 2), (28, 4), (32, 4), (224, 28)])
+def test_a_shift_moves_images_of_any_size_by_at_least_a_pixel(height: int, pixels: int) -> None:
+    assert replace(PLAIN, shift=0.125).view_of(height).padding == pixels
+    assert PLAIN.view_of(height).padding == 0
 
 
 def test_the_view_moves_images_and_does_not_mix_them(
@@ -315,9 +344,13 @@ def test_without_averaging_the_student_is_the_one_that_was_given(
         ("pool_size", 0, "above 0"),
         ("refreshes", -1, "0 or more"),
         ("alpha", 1.5, r"\[0, 1\]"),
-        ("min_confidence", -0.1, "0 or more"),
+        ("min_confidence", -0.1, r"\[0, 1\)"),
         ("min_confidence", 1.0, r"\[0, 1\)"),
         ("hard_sample_step", -0.1, "0 or more"),
+        ("shift", -0.1, r"\[0, 1\]"),
+        ("shift", 1.1, r"\[0, 1\]"),
+        ("generator_balance", float("nan"), "0 or more"),
+        ("learning_rate", float("inf"), "above 0"),
         ("interpolation", 0.0, r"\(0, 1\]"),
         ("interpolation", 1.5, r"\(0, 1\]"),
         ("average_decay", 1.0, r"\[0, 1\)"),

@@ -267,8 +267,16 @@ def test_the_template_itself_is_not_changed(guide: Classifier) -> None:
         ("learning_rate", 0.0, "above 0"),
         ("epochs", -1.0, "0 or more"),
         ("diversity_weight", -0.5, "0 or more"),
+        ("inversion_below", -3, "0 or more"),
+        ("learning_rate", float("inf"), "above 0"),
+        ("average_decay", 1.0, r"\[0, 1\)"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(setting: str, value: float, expected: str) -> None:
     with pytest.raises(MosaicError, match=rf"^algorithm\.generation\.{setting}: expected .*{expected}, got {value}$"):
         GenerationSettings(**{setting: value})
+
+
+def test_betas_that_adam_would_refuse_are_refused_before_anything_is_trained() -> None:
+    with pytest.raises(MosaicError, match=r"^algorithm\.generation\.betas\[1\]: expected .*\[0, 1\), got 2$"):
+        GenerationSettings(betas=(0.5, 2))

@@ -88,11 +88,11 @@ class Mosaic(Algorithm):
                 "algorithm.gate.kind: labels knows nothing of an image but its origin, which "
                 "algorithm.distillation.origin_weight 0 ignores: set it to 1"
             )
-        if gate.kind == "mean" and distillation.origin_weight > 0 and not generation.conditional:
+        if gate.keeps_prior and distillation.origin_weight > 0 and not generation.conditional:
             raise MosaicError(
-                "algorithm.distillation.origin_weight: expected 0, since the experts' mean (algorithm.gate.kind mean) "
-                f"already leans to the classes of an image's owner, got {distillation.origin_weight}: set it to 0, or "
-                "algorithm.generation.conditional true, whose labels say more"
+                "algorithm.distillation.origin_weight: expected 0, since a teacher of algorithm.gate.kind "
+                f"{gate.kind} already leans to the classes of an image's owner, got {distillation.origin_weight}: set "
+                "it to 0, or algorithm.generation.conditional true, whose labels say more"
             )
         super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon))
         self.experts, self.expert_statistics = experts, expert_statistics

@@ -16,8 +16,8 @@ class PrototypeSettings:
 
     Attributes:
         clusters_per_class: most centres of one class, k (released: 10 for CIFAR-10, 60 for CIFAR-100).
-        min_count: fewest images behind one centre. A class with fewer images sends nothing, because the mean of one
-            image *is* that image's feature.
+        min_count: fewest images behind one centre (ours: 5; the release has no such rule). A class with fewer images
+            sends nothing, because the mean of one image *is* that image's feature.
     """
 
     clusters_per_class: int = 10

@@ -6,7 +6,8 @@ import logging
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,10 +79,19 @@ def _run_each(
         asked = {pool.submit(run_one, request, runs): request for request in requests}
         try:
             for future in as_completed(asked):
-                yield asked[future], future.result()
+                yield asked[future], _result(future, asked[future])
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome | Failure:
+    """Return what came of a run, even where its process was killed, which takes the others' along."""
+    try:
+        return future.result()
+    except BrokenProcessPool:
+        reason = "a process was killed, perhaps for want of memory: start again with fewer --processes, runs go on"
+        return Failure(request.algorithm, request.seed, reason)
 
 
 def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:

@@ -100,7 +100,7 @@ def _columns(reference: Sequence[Outcome], some_own: bool) -> list[_Column]:
         _Column("test accuracy", lambda found: _percent([o.last for o in found])),
         _Column("validated best", lambda found: _percent([o.chosen for o in found])),
         *own,
-        _Column("worst client", lambda found: _percent([o.worst_client for o in found])),
+        _Column("worst client", lambda found: _percent([None if o.last is None else o.worst_client for o in found])),
         _Column("p", lambda found: _significance(reference, found)),
         _Column(FIRST_COST, lambda found: _mean([o.summary["bytes_up"] / _MEBIBYTE for o in found], 1)),
         _Column("MiB down", lambda found: _mean([o.summary["bytes_down"] / _MEBIBYTE for o in found], 1)),

@@ -135,7 +135,8 @@ class Record:
         if not self._job.own_models.exist:
             save_checkpoint(self._directory.checkpoint, state.model, facts)
         for client, model in self._job.clients_models(state.model):
-            save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, "client": client})
+            own = {"client": client, "level": self._job.pool.ratios[client]}
+            save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, **own})
 
 
 def mean(values: Sequence[float]) -> float:

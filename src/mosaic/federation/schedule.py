@@ -21,7 +21,8 @@ class Schedule:
         collaborative_rounds: rounds at ``learning_rate`` (released: 300 for CIFAR-10, 1000 for CIFAR-100).
         local_steps: optimiser steps of each client in a round (released: 10 and 20).
         local_epochs: passes over a client's images; when positive they replace ``local_steps``.
-        expert_steps: steps of the uploads that form experts; as ``local_steps`` when not given.
+        expert_steps: steps of the uploads that form experts; as ``local_steps`` when not given (released). After few
+            small steps from one model the experts hardly differ.
         distill_rounds: rounds after which the server distils; after the last collaborative one when not given.
         fine_tune_rounds: rounds after the collaborative ones (released: 80).
         learning_rate: of local training (released: 0.01).

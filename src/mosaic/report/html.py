@@ -11,7 +11,7 @@ from mosaic.errors import MosaicError
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.record import RunRecord, read_run
 from mosaic.report.students import count_students, judged_students
-from mosaic.report.summary import ATTEMPTS, STAGES, attempts, some_retried
+from mosaic.report.summary import ATTEMPTS, STAGES, attempts, final_stage, some_retried
 
 _MARK = "<!-- mosaic report -->"
 _MEBIBYTE = 2**20
@@ -98,16 +98,14 @@ def _heading(record: RunRecord) -> str:
 def _curves(record: RunRecord) -> str:
     if not record.rounds:
         return "<p>No round has been finished.</p>"
-    distilled = [
-        row["round"] or 0.0 for row in record.rounds if row.get("distils") and record.summary.get("generators")
-    ]
+    distilled = [row["round"] or 0.0 for row in record.rounds if row.get("student_accepted") is not None]
     accuracy = {
         "test": _points(record, "test_accuracy", 100),
         "clients' own models, test": _points(record, "own_test_accuracy", 100),
         "validation": _points(record, "validation_accuracy", 100),
         "worst client, validation": _points(record, "worst_validation_accuracy", 100),
     }
-    note = "The dashed line marks the round in which the server distilled." if distilled else ""
+    note = "Dashed lines mark the rounds in which the server distilled." if distilled else ""
     loss = line_chart({"local training loss": _points(record, "train_loss")}, "nats", distilled, width=440)
     sums = {"sent to clients": _running(record, "bytes_down"), "received": _running(record, "bytes_up")}
     return (
@@ -137,8 +135,7 @@ def _stages(record: RunRecord) -> str:
     bars = [(escape(name), _bar(share), escape(STAGES.get(name.split(":")[0], ""))) for name, share in stages.items()]
     last = record.summary.get("test_accuracy")
     if last is not None:
-        name = "after fine-tuning" if record.summary.get("distilled") else "global model"
-        bars.append((f"<b>{name}</b>", _bar(last), "the model of this run"))
+        bars.append((f"<b>{final_stage(record.summary, record.rounds)}</b>", _bar(last), "the model of this run"))
     students = judged_students(record.summary, count_students(record.rounds))
     note = f"<p>The clients' validation images refused {students}.</p>" if students.refused else ""
     return _table(("model", "test accuracy", "what it is"), bars, text={0, 1, 2}) + note
@@ -163,8 +160,8 @@ def _generators(record: RunRecord) -> str:
         )
         for each in facts
     ]
-    grids = sorted(tag for tag in record.pictures if tag.startswith("generator/") and tag.endswith("/samples"))
-    shown = "".join(_image(record.pictures[tag], f"client {int(tag.split('/')[1])}") for tag in grids)
+    grids = sorted(tag for tag in record.pictures if tag.endswith("/samples"))
+    shown = "".join(_image(record.pictures[tag], _maker(tag)) for tag in grids)
     if not rows and not shown:
         return ""
     words = (
@@ -175,6 +172,15 @@ def _generators(record: RunRecord) -> str:
     head = ("client", "images", "classes", "coverage", "nearest neighbour", *(["attempts"] if retried else []))
     table = _table(head, rows) if rows else ""
     return f'{words if rows else ""}{table}<div class="samples">{shown}</div>'
+
+
+def _maker(tag: str) -> str:
+    """Say whose generator has made a grid of samples, from its tag in TensorBoard."""
+    match tag.split("/"):
+        case ["generator", client, _]:
+            return f"client {int(client)}"
+        case _:
+            return "made on the server"
 
 
 def _cost(record: RunRecord) -> str:

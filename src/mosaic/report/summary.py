@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mosaic.report.rounds import read_rounds
+from mosaic.report.rounds import Round, read_rounds
 from mosaic.report.students import Students, count_students, judged_students
 
 STAGES = {
@@ -42,7 +42,8 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     summary = json.loads((run / "summary.json").read_text())
-    students = judged_students(summary, count_students(read_rounds(run / "metrics.csv")))
+    rounds = read_rounds(run / "metrics.csv")
+    students = judged_students(summary, count_students(rounds))
     heading = (
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
         f"{summary['partition_seed']}: accuracy on the test split"
@@ -50,7 +51,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     retried = f"\n{ATTEMPTS}" if some_retried(summary["generators"]) else ""
     generators = {f"{GENERATORS}{retried}": _generators(summary)} if summary["generators"] else {}
     costs = {"Traffic over all rounds": _traffic(summary), "Time": _time(summary)}
-    for title, table in {heading: _stages(summary, students), **generators, **costs}.items():
+    for title, table in {heading: _stages(summary, rounds, students), **generators, **costs}.items():
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table)
     for refusal in summary["declined"]:
@@ -59,25 +60,30 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False, soft_wrap=True)
 
 
-def _stages(summary: dict[str, Any], students: Students) -> Table:
+def _stages(summary: dict[str, Any], rounds: Sequence[Round], students: Students) -> Table:
     table = _table("model", "accuracy", "what it is")
     for stage, accuracy in summary["stages"].items():
         table.add_row(stage, f"{100 * accuracy:.2f} %", STAGES.get(stage.split(":")[0], ""))
     if students.refused:
         table.add_row("", "", f"the clients' validation images refused {students}")
     table.add_section()
-    table.add_row(*_outcome(summary), style="bold")
+    table.add_row(*_outcome(summary, rounds), style="bold")
     return table
 
 
-def _outcome(summary: dict[str, Any]) -> tuple[str, str, str]:
+def final_stage(summary: Mapping[str, Any], rounds: Sequence[Round]) -> str:
+    """Name a run's last global model: it was fine-tuned if rounds followed the student that the clients took."""
+    followed = bool(rounds) and not rounds[-1].get("distils")
+    return "after fine-tuning" if summary.get("distilled") and followed else "global model"
+
+
+def _outcome(summary: dict[str, Any], rounds: Sequence[Round]) -> tuple[str, str, str]:
     """Return the row of what a run has come to."""
     if summary["test_accuracy"] is None:
         own = summary["own_test_accuracy"]
         meaning = "mean by images; there is no global model"
         return "clients' own models", "-" if own is None else f"{100 * own:.2f} %", meaning
-    last = "after fine-tuning" if summary["distilled"] else "global model"
-    return last, f"{100 * summary['test_accuracy']:.2f} %", "the model of this run"
+    return final_stage(summary, rounds), f"{100 * summary['test_accuracy']:.2f} %", "the model of this run"
 
 
 def _generators(summary: dict[str, Any]) -> Table:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_decay, require_positive
 from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import FusionGate, MeanGate, PriorGate, ResidualGate, TransformerGate
@@ -48,6 +48,7 @@ class FitSettings:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
+        require_decay("fitting to prototypes", average_decay=self.average_decay)
 
 
 @dataclass(frozen=True)
@@ -55,17 +56,18 @@ class GateSettings:
     """How the experts' opinions are joined.
 
     Attributes:
-        kind: ``transformer`` (paper); ``prior`` (closed form, nothing is trained); ``residual`` (``prior`` plus a small
-            trained correction); ``fusion`` (closed form over pairs of classes, joined with a meta model that is trained
-            on the clients' prototypes). Four more are controls, which a gate must beat: ``mean`` (the plain ensemble),
-            ``prototypes`` (the meta model of ``fusion`` alone), ``owner`` (each image is judged by the model of the
-            client whose generator made it, among that client's classes) and ``labels`` (nobody is asked; what is known
-            of an image is where it comes from).
-        space: what experts look at. ``features``: their heads on the global model's features, in training and in
-            distillation; ``transformer`` and ``residual`` are then trained on the clients' prototypes. ``images``:
-            whole experts, in both; these two are then trained on generated images, labelled by a conditional
-            generator's label or by their owner's expert. ``crossed``: trained as in ``features``, used as in ``images``
-            (released).
+        kind: ``transformer`` (paper, released); ``prior`` (closed form, nothing is trained: logit adjustment,
+            arXiv 2007.07314, of every expert); ``residual`` (``prior`` plus a small trained correction that knows who
+            speaks, in the manner of FENS, Allouah et al., NeurIPS 2024); ``fusion`` (ours: closed form over pairs of
+            classes, joined with a meta model that is trained on the clients' prototypes). Four more are controls, which
+            a gate must beat: ``mean`` (the plain ensemble), ``prototypes`` (the meta model of ``fusion`` alone),
+            ``owner`` (each image is judged by the model of the client whose generator made it, among that client's
+            classes) and ``labels`` (nobody is asked; what is known of an image is where it comes from).
+        space: what experts look at. ``features`` (the release trains there): their heads on the global model's
+            features, in training and in distillation; ``transformer`` and ``residual`` are then trained on the clients'
+            prototypes. ``images`` (paper): whole experts, in both; these two are then trained on generated images,
+            labelled by a conditional generator's label or by their owner's expert. ``crossed``: trained as in
+            ``features``, used as in ``images`` (released).
         probabilities: whether ``prior`` and ``residual`` average probabilities instead of log-probabilities without
             their prior (ours, a row of the ablation).
         dim: token width of the Transformer (ours: the released gates have up to 20 million parameters).
@@ -95,6 +97,7 @@ class GateSettings:
             batch_size=self.batch_size,
             learning_rate=self.learning_rate,
         )
+        require_decay("algorithm.gate", average_decay=self.average_decay)
         if self.dim % TransformerGate.HEADS:
             raise MosaicError(f"algorithm.gate.dim: expected a multiple of {TransformerGate.HEADS}, got {self.dim}")
         if self.space == "crossed" and not self.trained:
@@ -112,6 +115,11 @@ class GateSettings:
     def trained(self) -> bool:
         """Whether the gate itself has weights to train."""
         return self.kind in ("transformer", "residual")
+
+    @property
+    def keeps_prior(self) -> bool:
+        """Whether the teacher's answers still carry the label priors of those whom it asks."""
+        return self.kind in ("mean", "owner") or (self.kind in ("prior", "residual") and self.probabilities)
 
     def asks_for_prototypes(self, models_alike: bool) -> bool:
         """Whether clients are asked for prototypes; ``fusion`` can do without where models have nothing in common."""
@@ -183,12 +191,13 @@ def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
     """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order.
 
     Raises:
-        MosaicError: no client holds enough images of any class to send one.
+        MosaicError: no client of the round holds enough images of any class to send one.
     """
     if not any(len(reply.labels) for reply in replies):
         raise MosaicError(
-            "algorithm.prototypes.min_count: expected at most the size of some client's largest class, but no client "
-            "could send a prototype: lower it, or use algorithm.gate.kind prior, which needs none"
+            "algorithm.prototypes.min_count: expected at most the size of the largest class of some client of this "
+            "round, but none of them could send a prototype: lower it, let more clients take part "
+            "(federation.schedule.participation), or use algorithm.gate.kind prior, which needs none"
         )
     return torch.cat([reply.prototypes for reply in replies]), torch.cat([reply.labels for reply in replies])
 

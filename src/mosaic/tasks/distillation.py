@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mosaic.augmentation import Augmentation
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
+from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
 from mosaic.losses.distillation import hard_example_weights, knowledge_distillation, mosaic_distillation
 from mosaic.losses.synthesis import signed_step
 from mosaic.nets.batchnorm import batch_norms, held_statistics
@@ -42,15 +42,18 @@ class DistillationSettings:
             equally often).
         min_confidence: images whose most likely class the teacher gives a smaller probability are left out; 0 keeps
             all (released).
-        view: what is done to the images before the student sees them; the teacher has seen them plain (DENSE,
-            arXiv 2112.12371; released: nothing).
+        shift: how far an image moves at most in either direction before the student sees it, as a share of its height
+            and at least a pixel; the teacher has seen it in place (ours: an eighth, CIFAR's usual four pixels of 32;
+            released: 0, nothing moves).
+        view: what is done to the images before the student sees them, instead of ``shift`` (DENSE, arXiv 2112.12371;
+            released: nothing).
         hard_sample_step: how far each pixel moves against the student, along the sign of the gradient of its
-            divergence from the teacher; 0 leaves images as they are (released); 8/255 in Co-Boosting
-            (arXiv 2402.15070). **Deviation:** the teacher's answer stays that of the plain image.
+            divergence from the teacher (Co-Boosting, arXiv 2402.15070: 8/255); 0 leaves images as they are (released).
+            **Deviation:** the teacher's answer stays that of the plain image.
         hard_sample_weighting: whether images count by ``1 - p``, with p what the student gives to the pseudo-label
             (Co-Boosting; released: no).
-        average_decay: of a moving average of the student that becomes the global model; 0 takes the last weights
-            (released).
+        average_decay: of a moving average of the student that becomes the global model (ours: 0.99); 0 takes the last
+            weights (released).
         interpolation: share of the student in the model that the clients are offered, the rest being the model that it
             started from, parameter by parameter (WiSE-FT, arXiv 2109.01903); 1 offers the student itself (released).
         freeze_statistics: whether the student's BatchNorm statistics stay as they are (released).
@@ -69,10 +72,11 @@ class DistillationSettings:
     balanced: bool = True
     generator_balance: float = 0.5
     min_confidence: float = 0.0
+    shift: float = 0.125
     view: Augmentation | None = None
-    hard_sample_step: float = 0.0
+    hard_sample_step: float = 8 / 255
     hard_sample_weighting: bool = False
-    average_decay: float = 0.0
+    average_decay: float = 0.99
     interpolation: float = 1.0
     freeze_statistics: bool = False
 
@@ -94,15 +98,21 @@ class DistillationSettings:
             alpha=self.alpha,
             beta=self.beta,
             origin_weight=self.origin_weight,
-            min_confidence=self.min_confidence,
+            generator_balance=self.generator_balance,
             hard_sample_step=self.hard_sample_step,
         )
-        require_share(section, alpha=self.alpha)
+        require_share(section, alpha=self.alpha, shift=self.shift)
         if not 0 < self.interpolation <= 1:
             raise MosaicError(f"{section}.interpolation: expected a share in (0, 1], got {self.interpolation}")
-        for name, value in {"min_confidence": self.min_confidence, "average_decay": self.average_decay}.items():
-            if not 0 <= value < 1:
-                raise MosaicError(f"{section}.{name}: expected a value in [0, 1), got {value}")
+        require_decay(section, min_confidence=self.min_confidence, average_decay=self.average_decay)
+
+    def view_of(self, height: int) -> Augmentation:
+        """Return what is done to images of this height before the student sees them.
+
+        >>> [DistillationSettings().view_of(height).padding for height in (4, 8, 28, 32)]
+        [1, 1, 4, 4]
+        """
+        return self.view or Augmentation(padding=max(1, int(self.shift * height + 0.5)) if self.shift else 0)
 
 
 class TaughtImages(NamedTuple):
@@ -148,7 +158,7 @@ class DistillationTask(LossTask):
     def loss(self, batch: TaughtImages) -> Tensor:
         """Return the distillation loss of one batch."""
         settings, teacher_logits = self.settings, batch.teacher_logits
-        images = settings.view(batch.images, self._random) if settings.view else batch.images
+        images = settings.view_of(batch.images.shape[-2])(batch.images, self._random)
         if settings.hard_sample_step:
             images = self._harden(images, teacher_logits)
         logits = self.student(images)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.errors import require_at_least_zero, require_positive
+from mosaic.errors import require_at_least_zero, require_decay, require_positive
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -39,7 +39,7 @@ class GenerationSettings:
             FedFTG, arXiv 2203.09249, and DENSE, arXiv 2112.12371; released: no).
         learning_rate: of Adam, for both nets (released: 2e-4).
         betas: of Adam (released: 0.5 and 0.999).
-        loss: ``hinge``, or ``bce`` (released).
+        loss: ``hinge`` (as in Geometric GAN, arXiv 1705.02894), or ``bce`` (released).
         discriminator_normalization: ``none``, or ``batch`` from the second layer on (released).
         initialization: ``default`` is PyTorch's, ``dcgan`` is N(0, 0.02) (released).
         entropy_weight: weight of the mean entropy of the classifier's predictions (paper; 0 in the released code).
@@ -90,6 +90,12 @@ class GenerationSettings:
             entropy_weight=self.entropy_weight,
             diversity_weight=self.diversity_weight,
             inversion_weight=self.inversion_weight,
+            inversion_below=self.inversion_below,
+        )
+        require_decay(
+            section,
+            average_decay=self.average_decay,
+            **{f"betas[{place}]": beta for place, beta in enumerate(self.betas)},
         )
 
     def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
