@@ -99,6 +99,37 @@ class Setting:
         return [*self.arguments(seed), *base, *filled]
 
 
+@dataclass(frozen=True)
+class Target:
+    """A figure that Mosaic's defaults were to reach.
+
+    Attributes:
+        means: what it is, in plain words.
+        setting: where.
+        wanted: at least that many per cent or points.
+        minus: a row whose test accuracy, or a stage of the default whose accuracy, is taken off; nothing to ask for
+            the accuracy itself.
+        stage: whose accuracy it is about, if not the final model's.
+    """
+
+    means: str
+    setting: str
+    wanted: float
+    minus: str | None = None
+    stage: str | None = None
+
+    def value(self, results: Mapping[str, Mapping[int, Mapping[str, Any]]], seed: int) -> float | None:
+        """Return the figure of one seed, if there is one."""
+        run = results["default"][seed]
+        ours = run["stages"].get(self.stage) if self.stage else run["test_accuracy"]
+        if self.minus is None or ours is None:
+            return ours
+        if self.minus in results:
+            other = results[self.minus].get(seed)
+            return None if other is None else ours - other["test_accuracy"]
+        return ours - run["stages"][self.minus] if self.minus in run["stages"] else None
+
+
 def schedule(collaborative: int, fine_tune: int, steps: int) -> tuple[str, ...]:
     return tuple(
         f"--federation.schedule.{key}={value}"

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from ablation import Row, Setting, schedule
+from ablation import Row, Setting, Target, schedule
 
 _FEDAVG, _HEAD = ("algorithms/fedavg",), ("algorithms/prototype_head",)
 _PAPER = ("algorithms/mosaic_paper", "algorithms/reduced")
@@ -237,3 +237,30 @@ _SETTINGS = {
 }
 SETTINGS = {name: replace(setting, same_time=SAME_TIME.get(name)) for name, setting in _SETTINGS.items()}
 """By priority."""
+
+TARGETS = (
+    Target("digits 0.05, 13 rounds: accuracy", "digits-0.05", 92),
+    Target("digits 0.05, 13 rounds: above FedAvg", "digits-0.05", 8, "FedAvg"),
+    Target("digits 0.05, 13 rounds: above the prototype head", "digits-0.05", 2, "H"),
+    Target("digits 0.05, 40 rounds: above FedAvg", "digits-0.05-40", 2.5, "FedAvg"),
+    Target("digits 0.5, 13 rounds: above FedAvg", "digits-0.5", -0.5, "FedAvg"),
+    Target("digits 0.05, one round: accuracy", "digits-one-shot", 85),
+    Target("MNIST: above FedAvg", "mnist-0.05", 5, "FedAvg"),
+    Target("Fashion-MNIST: above FedAvg", "fashion-0.05", 5, "FedAvg"),
+    Target("CIFAR-10: above FedAvg", "cifar10-0.1", 3, "FedAvg"),
+    *(
+        Target(f"{setting}: student above its teacher", setting, -3, "gated teacher", "student")
+        for setting, definition in SETTINGS.items()
+        if definition.student
+    ),
+    *(
+        Target(f"{setting}: default gate above {name}", setting, wanted, stage, "gated teacher")
+        for setting, kernel in (("teachers-mnist", 2.0), ("teachers-fashion", 1.0))
+        for name, stage, wanted in (
+            ("the plain ensemble", "plain ensemble", 0.0),
+            ("H", "prototype head", 0.0),
+            ("H+K", "prototype classifier", kernel),
+        )
+    ),
+)
+"""What was aimed at before anything was measured; negative figures say by how much ours may be below."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation import Row, Setting, result_file
+from ablation import Row, Setting, Target, is_done, result_file
 
 STAGES = {
     "global before distillation": "averaged model",
@@ -17,17 +17,23 @@ STAGES = {
     "gated teacher": "gated teacher",
     "student": "student",
 }
+_SHARES = {
+    "in_own_classes": "in the owner's classes, %",
+    "agreement": "shows its label, %",
+    "coverage": "coverage, %",
+}
 Results = dict[str, dict[int, dict[str, Any]]]
 """By row and seed."""
 
 
-def read(setting: str, rows: Mapping[str, Row], results: Path) -> Results:
-    """Return what has been run of a setting."""
+def read(name: str, setting: Setting, rows: Mapping[str, Row], results: Path) -> Results:
+    """Return what has been run of a setting, as its rows are defined now."""
     found: Results = {}
-    for row in rows:
-        for file in sorted(result_file(setting, row, 0, results).parent.glob("seed*.json")):
+    for row, definition in rows.items():
+        for file in sorted(result_file(name, row, 0, results).parent.glob("seed*.json")):
             outcome = json.loads(file.read_text())
-            found.setdefault(row, {})[outcome["seed"]] = outcome
+            if is_done(file, setting.run_arguments(definition, outcome["seed"])):
+                found.setdefault(row, {})[outcome["seed"]] = outcome
     return found
 
 
@@ -40,7 +46,7 @@ def mean_and_error(values: Sequence[float], signed: bool = False) -> str:
     return f"{text} ± {100 * statistics.stdev(values) / len(values) ** 0.5:.2f}"
 
 
-def paired(results: Results, row: str, key: str, other: str = "default") -> str:
+def paired(results: Results, row: str, key: str, other: str) -> str:
     """Return row minus another row, over the seeds that both have."""
     seeds = sorted(results[row].keys() & results.get(other, {}).keys())
     if row == other or not seeds:
@@ -55,7 +61,10 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
 
 
 def rows_table(rows: Mapping[str, Row], results: Results) -> list[str]:
-    """Return one line for each row: accuracy, and paired difference from the default on test and validation images."""
+    """Return one line for each row: accuracy, and paired difference on test and validation images.
+
+    Rows differ from the default, or from the base if that is what they were moved around.
+    """
     lines = []
     for row in rows:
         if row not in results:
@@ -68,13 +77,19 @@ def rows_table(rows: Mapping[str, Row], results: Results) -> list[str]:
                 f"**{row}**: {rows[row].means}",
                 str(len(outcomes)),
                 mean_and_error([outcome["test_accuracy"] for outcome in outcomes]),
-                paired(results, row, "test_accuracy"),
-                paired(results, row, "validation_accuracy"),
+                paired(results, row, "test_accuracy", _other(row, rows)),
+                paired(results, row, "validation_accuracy", _other(row, rows)),
                 f"{sum(taken)}/{len(taken)}" if students else "",
             ]
         )
-    header = ["row", "seeds", "test accuracy, %", "test - default's", "validation - default's", "student accepted"]
+    other = "base" if all(row.around == "base" for row in rows.values()) else "default"
+    header = ["row", "seeds", "test accuracy, %", f"test - {other}'s", f"validation - {other}'s", "student accepted"]
     return table(header, lines)
+
+
+def _other(row: str, rows: Mapping[str, Row]) -> str:
+    """Return what a row is compared with; the base itself is compared with the default."""
+    return rows[row].around if row != "base" else "default"
 
 
 def stages_table(settings: Mapping[str, Setting], every: Mapping[str, Results]) -> list[str]:
@@ -96,19 +111,65 @@ def _stage(outcomes: Sequence[Mapping[str, Any]], stage: str) -> str:
 
 
 def summary_table(settings: Mapping[str, Setting], every: Mapping[str, Results]) -> list[str]:
-    """Return one line for each setting: FedAvg, the prototype head and Mosaic over the seeds that have been run."""
+    """Return one line for each setting: FedAvg, also for as long as Mosaic takes, the prototype head, and Mosaic."""
     lines = []
     for name, setting in settings.items():
-        found = [every[name][row] for row in ("FedAvg", "H", "default") if row in every[name]]
-        seeds = sorted(set.intersection(*map(set, found))) if found else []
-        if {"FedAvg", "default"} <= every[name].keys() and seeds:
-            accuracy = [[outcomes[seed]["test_accuracy"] for seed in seeds] for outcomes in found]
-            gains = [ours - theirs for theirs, ours in zip(accuracy[0], accuracy[-1], strict=True)]
-            cells = [*map(mean_and_error, accuracy), mean_and_error(gains, signed=True)]
-            if "H" not in every[name]:
-                cells.insert(1, "")
-            lines.append([f"{name.split('-')[0]}: {setting.means}", str(len(seeds)), *cells])
-    return table(["data", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"], lines)
+        found = every[name]
+        if {"FedAvg", "default"} <= found.keys():
+            seeds = sorted(found["FedAvg"].keys() & found["default"].keys())
+            cells = [_accuracy(found, row, seeds) for row in ("FedAvg", "H", "default")]
+            gain = paired(found, "default", "test_accuracy", "FedAvg")
+            longer = _accuracy(found, "FedAvg, same time", seeds)
+            more = [longer and f"{longer} ({setting.same_time})", _gain_over(found, "FedAvg, same time")]
+            lines.append([f"{name.split('-')[0]}: {setting.means}", str(len(seeds)), *cells, gain, *more])
+    header = [
+        "data",
+        "seeds",
+        "FedAvg",
+        "prototype head",
+        "Mosaic",
+        "Mosaic - FedAvg",
+        "FedAvg in the same time (rounds)",
+    ]
+    return table([*header, "Mosaic - that"], lines)
+
+
+def _accuracy(found: Results, row: str, seeds: Sequence[int]) -> str:
+    if row not in found or not set(seeds) <= found[row].keys():
+        return ""
+    return mean_and_error([found[row][seed]["test_accuracy"] for seed in seeds])
+
+
+def _gain_over(found: Results, row: str) -> str:
+    return paired(found, "default", "test_accuracy", row) if row in found else ""
+
+
+def targets_table(targets: Sequence[Target], every: Mapping[str, Results]) -> list[str]:
+    """Return one line for each figure that was aimed at: what came out, and by how much it was missed."""
+    lines = []
+    for target in targets:
+        outcomes = every[target.setting].get("default", {})
+        values = [
+            value for seed in sorted(outcomes) if (value := target.value(every[target.setting], seed)) is not None
+        ]
+        if values:
+            short = target.wanted - 100 * statistics.mean(values)
+            missed = f"{short:.2f}" if short > 0 else ""
+            measured = mean_and_error(values, signed=target.minus is not None)
+            lines.append([target.means, f"{target.wanted:g}", str(len(values)), measured, missed])
+    return table(["figure", "at least", "seeds", "measured", "missed by"], lines)
+
+
+def generators_table(folder: Path) -> list[str]:
+    """Return one line for each run whose generators benchmarks/generator_quality.py has measured."""
+    lines = []
+    for file in sorted(folder.glob("*.json")):
+        found = json.loads(file.read_text())["summary"]
+        shares = [f"{100 * found[name]:.1f}" if name in found else "" for name in _SHARES]
+        ratios = [f"{found[name]:.2f}" if name in found else "" for name in ("median_ratio", "smallest_ratio")]
+        distance = f"{found['frechet_distance']:.2f} ({found['frechet_distance_of_test_images']:.2f})"
+        lines.append([file.stem, *shares, *ratios, distance, f"{found['real_images']:,.0f}"])
+    return table(["run", *_SHARES.values(), "ratio, median", "smallest", "Frechet distance", "real images"], lines)
 
 
 def replace_blocks(page: Path, blocks: Mapping[str, Sequence[str]]) -> None:
@@ -125,8 +186,10 @@ def write_tables(
     groups: Mapping[str, Mapping[str, Row]], settings: Mapping[str, Setting], results: Path, root: Path
 ) -> None:
     """Write the tables of docs/ablation.md and the one of README.md."""
+    from ablation_plan import TARGETS
+
     rows = {name: row for group in groups.values() for name, row in group.items()}
-    every = {name: read(name, rows, results) for name in settings}
+    every = {name: read(name, setting, rows, results) for name, setting in settings.items()}
     lines: list[str] = []
     for name in [name for name, setting in settings.items() if setting.student]:
         if every[name]:
@@ -134,5 +197,7 @@ def write_tables(
         for title, group in groups.items():
             if any(row in every[name] for row in group):
                 lines += [f"{title}:", "", *rows_table(group, every[name]), ""]
-    replace_blocks(root / "docs" / "ablation.md", {"stages": stages_table(settings, every), "rows": lines[:-1]})
+    blocks = {"targets": targets_table(TARGETS, every), "stages": stages_table(settings, every), "rows": lines[:-1]}
+    blocks["generators"] = generators_table(results.parent / "generators")
+    replace_blocks(root / "docs" / "ablation.md", blocks)
     replace_blocks(root / "README.md", {"results": summary_table(settings, every)})

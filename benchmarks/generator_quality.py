@@ -7,12 +7,16 @@ owner's label counts. Over all clients: the Frechet distance between generated a
 that between test and training images, both on the features of the run's last global model. Other runs have other
 features, so compare runs by the ratio of the two; both grow where there are few images.
 
-    python benchmarks/generator_quality.py runs/NAME [--images 2000] [--json PATH]
+    python benchmarks/generator_quality.py runs/NAME [--images 2000] [--keep NAME]
+
+With --keep the figures stay under benchmarks/results/generators/, from where docs/ablation.md takes them.
 """
 
 import argparse
 import json
+import statistics
 from dataclasses import dataclass
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +50,11 @@ from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
 
 ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 1500, 64, 1e-3
+KEPT = Path(__file__).resolve().parent / "results" / "generators"
+FEWEST_IMAGES = 2000
+"""Below which a Frechet distance says more of the number of images than of the images."""
+SHARES = ("in_own_classes", "agreement", "coverage")
+"""Figures of a client that are shares, and can be averaged."""
 IMAGES_PER_CLIENT = 500
 """Images by which each client's generator is judged alone."""
 
@@ -86,9 +95,13 @@ class Report:
     totals: dict[str, float]
 
     def summary(self) -> dict[str, float]:
-        """Return plain means over clients, and the totals."""
+        """Return plain means over clients, the smallest nearest-neighbour ratio, and the totals."""
         rows = list(self.clients.values())
-        return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]} | self.totals
+        ratios = [row["nearest_neighbour_ratio"] for row in rows if row["nearest_neighbour_ratio"] >= 0]
+        means = {name: sum(row[name] for row in rows) / len(rows) for name in rows[0] if name in SHARES}
+        if ratios:
+            means |= {"median_ratio": statistics.median(ratios), "smallest_ratio": min(ratios)}
+        return means | self.totals
 
 
 class _Loader(MosaicCLI):
@@ -169,7 +182,11 @@ def judge_client(run: FinishedRun, row: int, oracle: nn.Module) -> dict[str, flo
     figures = {"in_own_classes": float((counts[seen] > 0).double().mean())}
     if run.algorithm.program.generation.conditional:
         figures["agreement"] = float((seen == source.labels.cpu()).double().mean())
-    return figures | {"coverage": class_coverage(seen, counts)}
+    told = run.state.generators[row].metrics
+    return figures | {
+        "coverage": class_coverage(seen, counts),
+        "nearest_neighbour_ratio": float(told.get("nearest_neighbour_ratio", float("nan"))),
+    }
 
 
 def frechet_distances(run: FinishedRun, images: int) -> dict[str, float]:
@@ -204,11 +221,14 @@ def measure(path: Path, images: int = 2000) -> Report:
 
     Args:
         path: the run's folder.
-        images: generated and real images behind the Frechet distance; 2,000 or more make it steady.
+        images: generated and real images behind the Frechet distance, at least 2,000; of real ones all there are, where
+            they are fewer.
 
     Raises:
-        MosaicError: the folder holds no finished run with generators.
+        MosaicError: the folder holds no finished run with generators, or too few images are asked for.
     """
+    if images < FEWEST_IMAGES:
+        raise MosaicError(f"--images: expected at least {FEWEST_IMAGES}, of fewer a distance says little, got {images}")
     run = read_run(path)
     oracle = train_oracle(run)
     test = run.data.images.test
@@ -231,12 +251,15 @@ def generator_quality(run: Path, images: int = 2000) -> dict[str, float]:
 def show(report: Report, images: int, console: Console) -> None:
     """Print one row per client, their means, and what holds for all of them together."""
     summary = report.summary()
-    names = list(next(iter(report.clients.values())))
-    table = Table("client", *(f"{name.replace('_', ' ')}, %" for name in names))
+    names = [name for name in next(iter(report.clients.values())) if name in SHARES]
+    table = Table("client", *(f"{name.replace('_', ' ')}, %" for name in names), "nearest neighbour")
     for client, figures in report.clients.items():
-        table.add_row(str(client), *(f"{100 * figures[name]:.1f}" for name in names))
+        ratio = figures["nearest_neighbour_ratio"]
+        table.add_row(
+            str(client), *(f"{100 * figures[name]:.1f}" for name in names), f"{ratio:.2f}" if ratio >= 0 else "-"
+        )
     table.add_section()
-    table.add_row("mean", *(f"{100 * summary[name]:.1f}" for name in names))
+    table.add_row("mean", *(f"{100 * summary[name]:.1f}" for name in names), "")
     console.print(table)
     say = partial(console.print, highlight=False, soft_wrap=True)
     real = int(summary["real_images"])
@@ -252,17 +275,18 @@ def show(report: Report, images: int, console: Console) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("run", type=Path, help="folder of a finished `mosaic fit`")
-    parser.add_argument("--images", type=int, default=2000, help="behind the Frechet distance, 2000 or more")
-    parser.add_argument("--json", type=Path, help="file to write the figures to")
+    parser.add_argument("--images", type=int, default=2000, help="behind the Frechet distance, at least 2000")
+    parser.add_argument("--keep", help="name under which the figures are kept")
     options = parser.parse_args()
     try:
         report = measure(options.run, options.images)
     except (MosaicError, argparse.ArgumentError) as error:  # the latter: a configuration that no longer parses
         parser.error(str(error))
     show(report, options.images, Console())
-    if options.json:
-        figures = {"run": str(options.run), "summary": report.summary(), "clients": report.clients}
-        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+    if options.keep:
+        figures = {"date": str(date.today()), "summary": report.summary(), "clients": report.clients}
+        KEPT.mkdir(parents=True, exist_ok=True)
+        (KEPT / f"{options.keep}.json").write_text(json.dumps(figures, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from mosaic.messages import ClientState, GeneratorReply, GeneratorRequest, Reply
 _PLACES = (
     *("client", "nets", "data", "losses/local.py", "losses/adversarial.py", "phases.py", "batches.py", "seeding.py"),
     *("tasks/base.py", "tasks/classification.py", "tasks/generation.py", "augmentation.py", "priors.py"),
+    *("tasks/manual.py", "tasks/blocks.py", "tasks/optimizers.py", "model_pool.py"),
 )
 """Code that replies depend on; a change in it forgets everything."""
 _SERVERS = ("gates.py", "teacher.py", "prototype_classifier.py")

@@ -23,8 +23,10 @@ RESULTS = ROOT / "benchmarks" / "results" / "comparison"
 SCRATCH = ROOT / "runs" / "comparison"
 AVERAGING = ("fedavg", "fedprox", "fedrs", "fedvls", "fedbn", "prototype_head")
 DISTILLING = ("mosaic", "dense", "co_boosting", "fedftg", "dfrd")
+FROZEN = ("fedftg_frozen", "dfrd_frozen")
+"""The same with the average's BatchNorm statistics, which on some data decides whether a student is of any use."""
 ENDS = ("local_only", "centralised")
-EVERY = (*DISTILLING, *AVERAGING, *ENDS)
+EVERY = (*DISTILLING, *FROZEN, *AVERAGING, *ENDS)
 RELEASED = ("mosaic_paper+reduced", "dense_released", "fedftg_released")
 """At their own budgets. Mosaic's, of 200 epochs at width 64, would take half a day: its reduced one stands in."""
 
@@ -119,7 +121,7 @@ def summary_table(names: Iterable[str]) -> list[str]:
     shown = [name for name in names if SETTINGS[name].is_complete(name)]
     released = {name: f"{name}-released" for name in shown if f"{name}-released" in SETTINGS}
     columns = {name: accuracies(name) | accuracies(released.get(name, name)) for name in shown}
-    rivals = {*DISTILLING, *AVERAGING} - {"fedbn"}
+    rivals = {*DISTILLING, *FROZEN, *AVERAGING} - {"fedbn"}
     best = {name: max((mean(v) for row, v in of.items() if row in rivals), default=0.0) for name, of in columns.items()}
     lines = []
     for row in (*EVERY, *RELEASED):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mosaic.algorithms import Mosaic
 from mosaic.cli import main
+from mosaic.data import SklearnDigits
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.tracking import Tracker
@@ -19,7 +20,7 @@ from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
-from tests.runs import final_model, fit_other, stages, tiny_fit
+from tests.runs import DIGITS, final_model, fit_other, rows_without_time, stages, tiny_fit
 
 ONE_ROUND = [
     "--federation.schedule.collaborative_rounds=1",
@@ -36,9 +37,12 @@ def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_new_head_changes_the_head_alone(averaged: Path, tmp_path: Path) -> None:
+    """And up to the last round nothing at all."""
     ours, theirs = final_model(fit_other(tmp_path / "run", "PrototypeHead")), final_model(averaged)
     changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert changed == {"net.head.weight", "net.head.bias"}
+    assert rows_without_time(tmp_path / "run")[:-1] == rows_without_time(averaged)[:-1]
+    assert rows_without_time(tmp_path / "run")[-1] != rows_without_time(averaged)[-1]
 
 
 def test_mosaic_without_a_distilling_round_is_fedavg(averaged: Path, tmp_path: Path) -> None:
@@ -374,6 +378,33 @@ def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_
     main(tiny_fit(tmp_path / "run", *more, *ONE_ROUND))
 
 
+# clients with few images
+
+
+def test_clients_with_next_to_nothing_take_part_and_give_what_they_know(tmp_path: Path) -> None:
+    """A whole run with a client of many images, one of ten, one of a single class, and one of three images."""
+    main(["partition", "--config", str(DIGITS), "--data.partition.num_clients=4", "--output", str(tmp_path / "all")])
+    saved = json.loads((tmp_path / "all" / "partition.json").read_text())
+    labels = SklearnDigits().load().train.labels
+    of = [torch.nonzero(labels == digit).flatten().tolist() for digit in range(10)]
+    many = [index for own in of for index in own[40:]]
+    holdings = [many, [*of[3][:9], *of[8][:1]], of[5][:20], [of[0][0], of[1][0], of[2][0]]]
+    saved["clients"] = [{"train": held[1:], "validation": held[:1]} for held in map(sorted, holdings)]
+    (tmp_path / "few.json").write_text(json.dumps(saved))
+    few = ["--data.partition=mosaic.data.ReplayPartition", f"--data.partition.path={tmp_path / 'few.json'}"]
+    arguments = [argument for argument in tiny_fit(tmp_path / "run", *ONE_ROUND) if "data.partition" not in argument]
+    main([*arguments, *few])
+    assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "run").values())
+    told = summary(tmp_path / "run")
+    assert [(facts["client"], facts["classes"]) for facts in told["generators"]] == [(0, 10), (1, 1), (2, 1)]
+    assert [(each["client"], each["asked"]) for each in told["declined"]] == [(3, "Generator")]
+
+
+def summary(run: Path) -> dict[str, Any]:
+    read: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return read
+
+
 # generators that diverge
 
 
@@ -398,6 +429,7 @@ def test_a_second_try_is_a_warning_and_the_run_goes_on(tmp_path: Path, capsys: p
     for client in range(4):
         assert f"round 1: the generator of client {client} diverged and was trained once more at a lower rate" in said
     assert "student" in stages(run)
+    assert [facts["attempts"] for facts in summary(run)["generators"]] == [2] * 4
 
 
 @pytest.mark.usefixtures("fast_generators_diverge")
@@ -405,6 +437,9 @@ def test_generators_that_never_come_right_leave_the_average(tmp_path: Path, caps
     run = fit_with(["generation.learning_rate=1e-2"], tmp_path / "run", *ONE_ROUND)
     assert capsys.readouterr().err.count("its generator diverged to values that are not finite") == 4
     assert "student" not in stages(run)
+    assert summary(run)["generators"] == []
+    told = [(each["client"], each["asked"], "diverged" in each["reason"]) for each in summary(run)["declined"]]
+    assert told == [(client, "Generator", True) for client in range(4)]
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
 
 

@@ -475,7 +475,7 @@ def test_a_model_of_its_own_guides_the_generator(phases: PhaseRunner) -> None:
 def test_a_model_of_its_own_that_diverges_leaves_the_one_before(phases: PhaseRunner) -> None:
     worker = make_worker(phases, clients=OWN)
     _, state = worker.handle(own_request(), NOTHING)
-    reply, left = worker.handle(own_request(learning_rate=float("inf")), state)
+    reply, left = worker.handle(own_request(learning_rate=1e30), state)
     assert isinstance(reply, Declined)
     assert same(left, state)
 
@@ -694,7 +694,7 @@ def test_a_generator_that_diverges_at_the_lower_rate_too_is_not_sent(
 
 
 def test_a_rate_that_no_generator_survives_is_declined(phases: PhaseRunner) -> None:
-    program = ClientProgram(generation=dataclasses.replace(TINY_GAN, learning_rate=float("inf")))
+    program = ClientProgram(generation=dataclasses.replace(TINY_GAN, learning_rate=1e30))
     reply = ask(make_worker(phases, program=program), *requests(0)[1])
     assert isinstance(reply, Declined)
     assert "not finite" in reply.reason
