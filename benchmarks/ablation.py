@@ -95,7 +95,8 @@ class Setting:
         from ablation_plan import BASE
 
         base = BASE.arguments() if row.around == "base" and self.student and not row.overlays else []
-        filled = [argument.replace("{same_time}", str(self.same_time)) for argument in row.arguments()]
+        collaborative = str((self.same_time or 3) - 3)
+        filled = [argument.replace("{same_time}", collaborative) for argument in row.arguments()]
         return [*self.arguments(seed), *base, *filled]
 
 

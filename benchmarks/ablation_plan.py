@@ -23,8 +23,8 @@ CONTROLS = {
     "default": Row("Mosaic as the setting's configuration has it"),
     "FedAvg": Row("averaging alone, same rounds and local steps", overlays=_FEDAVG),
     "FedAvg, same time": Row(
-        "averaging for as long as Mosaic takes",
-        ("--federation.schedule.collaborative_rounds={same_time}", "--federation.schedule.fine_tune_rounds=0"),
+        "averaging for as long as Mosaic takes, or longer",
+        ("--federation.schedule.collaborative_rounds={same_time}", "--federation.schedule.fine_tune_rounds=3"),
         _FEDAVG,
     ),
     "H": Row("FedAvg, head retrained on prototypes: no experts, no images", overlays=_HEAD),
@@ -160,9 +160,9 @@ SAME_TIME = {
     "digits-one-shot": 20,
     "digits-0.05-fast": 110,
     "digits-0.5-fast": 110,
-    "mnist-0.05": 50,
-    "fashion-0.05": 50,
-    "cifar10-0.1": 50,
+    "mnist-0.05": 110,
+    "fashion-0.05": 110,
+    "cifar10-0.1": 110,
 }
 """Rounds of FedAvg that take as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
 
