@@ -94,7 +94,8 @@ class Setting:
         """Return the command line of one run."""
         from ablation_plan import BASE
 
-        base = BASE.arguments() if row.around == "base" and self.student and not row.overlays else []
+        another = any(overlay.startswith("algorithms/") for overlay in row.overlays)
+        base = BASE.arguments() if row.around == "base" and self.student and not another else []
         collaborative = str((self.same_time or 3) - 3)
         filled = [argument.replace("{same_time}", collaborative) for argument in row.arguments()]
         return [*self.arguments(seed), *base, *filled]

@@ -41,12 +41,6 @@ PARTS = {
     "without hard steps": Row("pixels are not moved against the student", ("distillation.hard_sample_step=0",)),
     "without averaging": Row("the student's last weights", ("distillation.average_decay=0",)),
     "default, prior gate": Row("closed form by class", ("gate.kind=prior",)),
-    "general defaults": Row(
-        "as everywhere else: an image's origin counts, the whole student is offered",
-        ("distillation.origin_weight=1", "distillation.interpolation=1"),
-    ),
-    "origin counts": Row("an image's origin counts, as everywhere else", ("distillation.origin_weight=1",)),
-    "whole student": Row("the whole student is offered, as everywhere else", ("distillation.interpolation=1",)),
 }
 TEACHERS = {
     "prior gate": Row("closed form by class", ("gate.kind=prior",)),
@@ -83,6 +77,10 @@ STUDENTS = {
     "hard weights": Row("images weigh 1 - p", ("distillation.hard_sample_weighting=true",)),
     "averaged student": Row("moving average of 0.99", ("distillation.average_decay=0.99",)),
     "interpolated": Row("half way from the average to the student", ("distillation.interpolation=0.5",)),
+    "general defaults": Row(
+        "as everywhere else: an image's origin counts, the whole student is offered",
+        ("distillation.origin_weight=1", "distillation.interpolation=1"),
+    ),
     "frozen statistics": Row("the student keeps its BatchNorm statistics", ("distillation.freeze_statistics=true",)),
     "rate 1e-4": Row("the released rate of the student", ("distillation.learning_rate=1e-4",)),
     "200 updates": Row("a third of the student's updates", ("distillation.steps=200",)),
@@ -124,10 +122,10 @@ LEVELS = {
         "averaging sub-models, random channels", ("--clients.slicing=mosaic.nets.RandomChannels",), _FEDAVG
     ),
     "FedAvg, whole models": Row("every client runs the whole network", ("--clients.levels=[1.0]",), _FEDAVG),
-    "Mosaic, whole models": Row("every client runs the whole network", ("--clients.levels=[1.0]",)),
-    "Mosaic, class experts": Row("one expert per class, averaged by coordinate", _CLASSES),
+    "Mosaic, whole models": Row("every client runs the whole network", ("--clients.levels=[1.0]",), around="base"),
+    "Mosaic, class experts": Row("one expert per class, averaged by coordinate", _CLASSES, around="base"),
     "Mosaic, three architectures": Row(
-        "small CNN, ResNet-18 of width 8, plain network", overlays=("clients/three_architectures",)
+        "small CNN, ResNet-18 of width 8, plain network", overlays=("clients/three_architectures",), around="base"
     ),
 }
 
@@ -136,9 +134,14 @@ def around_base(rows: dict[str, Row]) -> dict[str, Row]:
     return {name: replace(row, around="base") for name, row in rows.items()}
 
 
+BASE_CONTROLS = {
+    f"{name}, base": replace(CONTROLS[name], around="base") for name in ("H+K", "O", "plain ensemble", "labels alone")
+}
+"""Where the controls around the default would take hours."""
 GROUPS = {
     "The default, FedAvg and the controls": CONTROLS,
     "What the default is made of": PARTS,
+    "Controls, around the base": BASE_CONTROLS,
     "Experts and gate, around the base": around_base(TEACHERS),
     "Images and student, around the base": around_base(STUDENTS),
     "Generators and local training, around the base": around_base(CLIENTS),
@@ -150,7 +153,12 @@ _MATTER = (
 )
 """What moved digits by half a point and by two standard errors, at 0.05 and at 0.1."""
 _PARTS = ("base", "without shifts", "without hard steps", "without averaging", "default, prior gate")
-_EVERY = (*CONTROLS, *_PARTS, *TEACHERS, *STUDENTS, *CLIENTS)
+_EVERY = (
+    *(*CONTROLS, *_PARTS, *TEACHERS),
+    *(name for name in STUDENTS if name != "general defaults"),
+    *CLIENTS,
+)
+_FEW_CONTROLS = ("default", "FedAvg", "FedAvg, same time", "H", "base", *BASE_CONTROLS)
 _LINE = ("default", "FedAvg", "FedAvg, same time", "H", "base", "interpolated")
 SAME_TIME = {
     "digits-0.05": 110,
@@ -183,10 +191,9 @@ def _tuned(alpha: float) -> Setting:
     )
 
 
-def _part(means: str, name: str) -> Setting:
+def _part(means: str, name: str, controls: tuple[str, ...]) -> Setting:
     flags = ("--data.partition.alpha=0.05", *schedule(10, 3, 20))
-    rows = (*CONTROLS, *_PARTS, *_MATTER)
-    return Setting(means, (name, f"data/{name}_part"), flags, 2, 2, rows, many=tuple(CONTROLS))
+    return Setting(means, (name, f"data/{name}_part"), flags, 2, 2, (*controls, *_MATTER), many=controls)
 
 
 def _teachers(means: str, name: str, clients: int, alpha: float, images: int) -> Setting:
@@ -213,13 +220,13 @@ _SETTINGS = {
     ),
     "digits-0.05-fast": _tuned(0.05),
     "digits-0.5-fast": _tuned(0.5),
-    "mnist-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "mnist"),
-    "fashion-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "fashion_mnist"),
+    "mnist-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "mnist", (*CONTROLS, "base")),
+    "fashion-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "fashion_mnist", _FEW_CONTROLS),
     "cifar10-0.1": Setting(
         "10,000 images, small net, Dirichlet 0.1, 25 rounds of 20 steps",
         ("cifar10_small", "data/cifar10_part"),
         ("--data.partition.alpha=0.1",),
-        *(2, 2, (*CONTROLS, "base", "general defaults", "origin counts", "whole student"), tuple(CONTROLS)),
+        *(2, 2, (*_FEW_CONTROLS, "general defaults"), _FEW_CONTROLS),
     ),
     "teachers-mnist": _teachers(
         "teachers alone: MNIST, 20 clients, Dirichlet 0.1, 2,000 images, one round of 200 steps", "mnist", 20, 0.1, 2000
