@@ -38,6 +38,7 @@ CONTROLS = {
 PARTS = {
     "base": Row("the default without shifts, hard steps and averaging", around="base"),
     "without shifts": Row("images stay in place", ("distillation.shift=0",)),
+    "with shifts": Row("by an eighth, as everywhere else", ("distillation.shift=0.125",)),
     "without hard steps": Row("pixels are not moved against the student", ("distillation.hard_sample_step=0",)),
     "without averaging": Row("the student's last weights", ("distillation.average_decay=0",)),
     "default, prior gate": Row("closed form by class", ("gate.kind=prior",)),
@@ -152,7 +153,8 @@ _MATTER = (
     *("prior-adjusted loss", "paper, reduced", "FedAvg, vacant-class loss", "FedAvg, 200 steps once"),
 )
 """What moved digits by half a point and by two standard errors, at 0.05 and at 0.1."""
-_PARTS = ("base", "without shifts", "without hard steps", "without averaging", "default, prior gate")
+_WITHOUT = ("without shifts", "without hard steps", "without averaging")
+_PARTS = ("base", *_WITHOUT, "default, prior gate")
 _EVERY = (
     *(*CONTROLS, *_PARTS, *TEACHERS),
     *(name for name in STUDENTS if name != "general defaults"),
@@ -221,7 +223,9 @@ _SETTINGS = {
     "digits-0.05-fast": _tuned(0.05),
     "digits-0.5-fast": _tuned(0.5),
     "mnist-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "mnist", (*CONTROLS, "base")),
-    "fashion-0.05": _part("10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "fashion_mnist", _FEW_CONTROLS),
+    "fashion-0.05": _part(
+        "10,000 images, Dirichlet 0.05, 13 rounds of 20 steps", "fashion_mnist", (*_FEW_CONTROLS, "with shifts")
+    ),
     "cifar10-0.1": Setting(
         "10,000 images, small net, Dirichlet 0.1, 25 rounds of 20 steps",
         ("cifar10_small", "data/cifar10_part"),
