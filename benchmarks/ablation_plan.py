@@ -23,7 +23,7 @@ CONTROLS = {
     "default": Row("Mosaic as the setting's configuration has it"),
     "FedAvg": Row("averaging alone, same rounds and local steps", overlays=_FEDAVG),
     "FedAvg, same time": Row(
-        "averaging for as long as Mosaic takes, or longer",
+        "averaging for about as long as Mosaic takes",
         ("--federation.schedule.collaborative_rounds={same_time}", "--federation.schedule.fine_tune_rounds=3"),
         _FEDAVG,
     ),
@@ -174,7 +174,7 @@ SAME_TIME = {
     "fashion-0.05": 110,
     "cifar10-0.1": 110,
 }
-"""Rounds of FedAvg that take as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
+"""Rounds of FedAvg that take about as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
 
 
 def _digits(means: str, alpha: float, *flags: str, rows: tuple[str, ...] = _EVERY, few: int = 3) -> Setting:

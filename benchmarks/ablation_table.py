@@ -119,7 +119,7 @@ def summary_table(settings: Mapping[str, Setting], every: Mapping[str, Results])
             seeds = sorted(found["FedAvg"].keys() & found["default"].keys())
             cells = [_accuracy(found, row, seeds) for row in ("FedAvg", "H", "default")]
             gain = paired(found, "default", "test_accuracy", "FedAvg")
-            longer = _accuracy(found, "FedAvg, same time", seeds)
+            longer = _accuracy(found, "FedAvg, same time", sorted(found.get("FedAvg, same time", {})))
             more = [longer and f"{longer} ({setting.same_time})", _gain_over(found, "FedAvg, same time")]
             lines.append([f"{name.split('-')[0]}: {setting.means}", str(len(seeds)), *cells, gain, *more])
     header = [
@@ -129,9 +129,9 @@ def summary_table(settings: Mapping[str, Setting], every: Mapping[str, Results])
         "prototype head",
         "Mosaic",
         "Mosaic - FedAvg",
-        "FedAvg in the same time (rounds)",
+        "FedAvg in about the same time (rounds)",
     ]
-    return table([*header, "Mosaic - that"], lines)
+    return table([*header, "Mosaic - FedAvg in that time"], lines)
 
 
 def _accuracy(found: Results, row: str, seeds: Sequence[int]) -> str:
