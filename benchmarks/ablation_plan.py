@@ -230,7 +230,7 @@ _SETTINGS = {
         "10,000 images, small net, Dirichlet 0.1, 25 rounds of 20 steps",
         ("cifar10_small", "data/cifar10_part"),
         ("--data.partition.alpha=0.1",),
-        *(2, 2, (*_FEW_CONTROLS, "general defaults"), _FEW_CONTROLS),
+        *(2, 2, (*CONTROLS, "general defaults"), tuple(CONTROLS)),
     ),
     "teachers-mnist": _teachers(
         "teachers alone: MNIST, 20 clients, Dirichlet 0.1, 2,000 images, one round of 200 steps", "mnist", 20, 0.1, 2000

@@ -41,7 +41,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_all_processes_agree_with_the_first_alone(groups: list[int], tmp_path: Path) -> None:
-    """Without BatchNorm, which sees half of each batch, and shifts, which each draws, only the order of sums is left."""
+    """Without BatchNorm, which sees half of a batch, and shifts, which each draws, only the order of sums is left."""
     gate = ("--model.net=tests.runs.LinearNet", "--algorithm.gate.kind=prior", "--data.validation_share=0")
     gate = (*gate, "--algorithm.distillation.shift=0")
     main(tiny_fit(tmp_path / "one", *gate, *on_two()))
