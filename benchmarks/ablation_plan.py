@@ -42,6 +42,10 @@ PARTS = {
     "without hard steps": Row("pixels are not moved against the student", ("distillation.hard_sample_step=0",)),
     "without averaging": Row("the student's last weights", ("distillation.average_decay=0",)),
     "default, prior gate": Row("closed form by class", ("gate.kind=prior",)),
+    "general defaults": Row(
+        "as everywhere else: an image's origin counts, the whole student is offered",
+        ("distillation.origin_weight=1", "distillation.interpolation=1"),
+    ),
 }
 TEACHERS = {
     "prior gate": Row("closed form by class", ("gate.kind=prior",)),
@@ -78,10 +82,6 @@ STUDENTS = {
     "hard weights": Row("images weigh 1 - p", ("distillation.hard_sample_weighting=true",)),
     "averaged student": Row("moving average of 0.99", ("distillation.average_decay=0.99",)),
     "interpolated": Row("half way from the average to the student", ("distillation.interpolation=0.5",)),
-    "general defaults": Row(
-        "as everywhere else: an image's origin counts, the whole student is offered",
-        ("distillation.origin_weight=1", "distillation.interpolation=1"),
-    ),
     "frozen statistics": Row("the student keeps its BatchNorm statistics", ("distillation.freeze_statistics=true",)),
     "rate 1e-4": Row("the released rate of the student", ("distillation.learning_rate=1e-4",)),
     "200 updates": Row("a third of the student's updates", ("distillation.steps=200",)),
@@ -157,7 +157,7 @@ _WITHOUT = ("without shifts", "without hard steps", "without averaging")
 _PARTS = ("base", *_WITHOUT, "default, prior gate")
 _EVERY = (
     *(*CONTROLS, *_PARTS, *TEACHERS),
-    *(name for name in STUDENTS if name != "general defaults"),
+    *STUDENTS,
     *CLIENTS,
 )
 _FEW_CONTROLS = ("default", "FedAvg", "FedAvg, same time", "H", "base", *BASE_CONTROLS)
