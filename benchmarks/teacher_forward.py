@@ -1,8 +1,8 @@
 """How fast does a teacher's mixture of experts judge images, beside a plain loop over its experts?
 
 Ten and a hundred ResNet-18 for CIFAR images, asked through the teacher, in a loop as anybody would write it, and
-stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. On a CPU the
-teacher is a loop too, so that the ratio is one but for the noise. Not measured here: experts of classes that are spread
+stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. The teacher is a
+loop too where experts are not stacked, so that the ratio is one but for the noise, of which the bar allows 3 %. Not measured here: experts of classes that are spread
 alike over the clients are one expert, evaluated once, which a loop over classes would not do.
 
     python benchmarks/teacher_forward.py [--experts 10 100] [--images 8] [--pairs 9] [--device cpu]
@@ -18,6 +18,9 @@ from torch import Tensor, nn
 from mosaic.nets import ResNet18
 from mosaic.nets.teacher import ImageExperts, StackedExperts
 from mosaic.server.image_source import ask_teacher
+
+NOISE = 0.03
+"""By which two runs of the same loop may differ."""
 
 
 @torch.no_grad()
@@ -43,7 +46,7 @@ def figures(pairs: int, counts: Sequence[int] = (10, 100), images: int = 8, devi
         torch.testing.assert_close(answers[0], answers[2], rtol=1e-3, atol=1e-3)
         seconds = in_turn(variants, pairs)
         name = f"(d) {count} experts (ResNet-18, {images} images), a loop's time over the teacher's"
-        found.append(Figure(name, ratio(seconds, "loop", "teacher"), 1.0, False, medians(seconds)))
+        found.append(Figure(name, ratio(seconds, "loop", "teacher"), 1.0 - NOISE, False, medians(seconds)))
     return found
 
 

@@ -263,6 +263,14 @@ class TestRefusals:
         assert "trainer: Lightning refuses these settings: " in line
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize("accelerator", ["tpu", "abacus"])
+    def test_an_accelerator_that_is_not_there(
+        self, accelerator: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", f"--trainer.accelerator={accelerator}"))
+        assert "trainer: Lightning refuses these settings: " in line
+        assert not (tmp_path / "run").exists()
+
     def test_a_distilling_round_that_never_comes(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))
         assert "expected rounds in 1..4, got [9]" in line

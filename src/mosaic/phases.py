@@ -209,8 +209,10 @@ class PhaseRunner:
             yield
             return
         task.to(memory_format=torch.channels_last)
-        yield
-        task.to(memory_format=torch.contiguous_format)
+        try:
+            yield
+        finally:
+            task.to(memory_format=torch.contiguous_format)
 
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         settings = {key: instantiate(value) for key, value in template.items()}
@@ -219,8 +221,9 @@ class PhaseRunner:
             settings["plugins"].append(LightningEnvironment())
         try:
             return Trainer(**{**settings, **_QUIET})
-        except (MisconfigurationException, ValueError) as error:
-            raise MosaicError(f"trainer: Lightning refuses these settings: {error}") from error
+        except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
+            said = " ".join(str(error).split())
+            raise MosaicError(f"trainer: Lightning refuses these settings: {said}") from error
 
 
 GIVES_BACK_AFTER = 16

@@ -55,6 +55,14 @@ def test_all_processes_agree_with_the_first_alone(groups: list[int], tmp_path: P
     assert children() == []
 
 
+def test_images_that_the_first_process_makes_on_the_way_cannot_be_shared(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = refusal(capsys, *tiny_fit(tmp_path / "run", *on_two(), ALL, "--algorithm.distillation.refreshes=1"))
+    assert "executor.server_phases: all processes can only share a phase whose images are there" in line
+    assert children() == []
+
+
 def test_clients_train_alone(groups: list[int], tmp_path: Path) -> None:
     """Until the server has distilled for the first time every reply is that of a serial run."""
     _, serial = record(tmp_path / "serial", *executor(f"{HERE}.RecordingSerial"))

@@ -420,3 +420,11 @@ def test_a_pool_made_in_the_midst_of_a_step_is_made_in_full_precision() -> None:
     with torch.autocast("cpu"):
         list(TaughtBatches(pool(balanced=False), batch_size=4, steps=6, seed=0, later=[make, make]))
     assert precise == [True, True]
+
+
+def test_images_of_one_generator_show_what_its_owner_holds(random: torch.Generator) -> None:
+    for row, counts in enumerate(COUNTS):
+        images = mixture().draw_from(row, 50, random)
+        assert images.shape == (50, *SHAPE)
+        said = (10 * images[:, 0, 0, 0]).round().long() - 3 * row
+        assert set(said.tolist()) == {label for label, count in enumerate(counts) if count}

@@ -251,11 +251,10 @@ class Mosaic(Algorithm):
 
     @staticmethod
     def _show(images: GeneratorMixture, context: RoundContext) -> None:
-        """Show samples of every generator."""
-        source = images.draw(SHOWN_IMAGES * len(images.clients), context.generator_for("samples"))
+        """Show samples of every generator, one after the other: a thousand clients' images are never held at once."""
+        random = context.generator_for("samples")
         for row, client in enumerate(images.clients):
-            samples = source.images[source.owners == row][:SHOWN_IMAGES]
-            context.recorder.images(f"generator/{client:02d}/samples", samples)
+            context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, SHOWN_IMAGES, random))
 
     def _distil(self, start: StateDict, teacher: Teacher, images: GeneratorMixture, context: RoundContext) -> StateDict:
         """Train a student that starts as the global model."""

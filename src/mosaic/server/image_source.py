@@ -78,13 +78,30 @@ class GeneratorMixture:
         sizes = self.class_counts.sum(1).double()
         owners = torch.multinomial(sizes**self._balance, count, replacement=True, generator=random).sort().values
         labels = torch.multinomial(self.class_counts.double()[owners], 1, generator=random).squeeze(1)
-        images: list[Tensor] = []
-        for owner in owners.unique().tolist():
-            generator = self._generators[owner].to(self._device).eval()
-            for wanted in labels[owners == owner].split(chunk):
-                noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
-                images.append(generator(noise.to(self._device), wanted.to(self._device)))
-        return GeneratedImages(torch.cat(images), owners.to(self._device), labels.to(self._device))
+        parts = [self._make(owner, labels[owners == owner], random, chunk) for owner in owners.unique().tolist()]
+        return GeneratedImages(torch.cat(parts), owners.to(self._device), labels.to(self._device))
+
+    @torch.no_grad()
+    def draw_from(self, row: int, count: int, random: torch.Generator) -> Tensor:
+        """Draw images of one generator, with labels as its owner holds them.
+
+        Args:
+            row: which generator.
+            count: how many.
+            random: CPU generator of labels and noise.
+
+        Returns:
+            Pixels, shape ``(count, channels, H, W)``.
+        """
+        labels = torch.multinomial(self.class_counts[row].double(), count, replacement=True, generator=random)
+        return self._make(row, labels, random, chunk=count)
+
+    def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
+        """Return an image for every label, of one generator."""
+        generator = self._generators[row].to(self._device).eval()
+        noise = (torch.randn(len(wanted), generator.latent_dim, generator=random) for wanted in labels.split(chunk))
+        pairs = zip(noise, labels.split(chunk), strict=True)
+        return torch.cat([generator(z.to(self._device), wanted.to(self._device)) for z, wanted in pairs])
 
 
 class UploadedGenerators(Sequence[Generator]):

@@ -8,6 +8,7 @@ from itertools import count
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 
+from mosaic.errors import MosaicError
 from mosaic.federation.executors.link import Link
 from mosaic.federation.launch import World
 from mosaic.phases import Company, PhaseRunner
@@ -85,13 +86,29 @@ def calling(phases: PhaseRunner, link: Link) -> PhaseRunner:
     @contextmanager
     def call(task: Task, batches: SizedBatches, seed: int) -> Iterator[None]:
         number = next(numbers)
-        message = CALL + pickle.dumps((number, task, batches, seed))
+        message = CALL + _sendable((number, task, batches, seed))
         for rank in range(1, link.world.size):
             link.send(message, rank)
         with _group(number, phases, link):
             yield
 
     return _joint(phases, link.world, call)
+
+
+def _sendable(call: tuple[int, Task, SizedBatches, int]) -> bytes:
+    """Return a phase as the other processes read it.
+
+    Raises:
+        MosaicError: its batches are made on the way, by what the first process alone holds.
+    """
+    try:
+        return pickle.dumps(call)
+    except (AttributeError, TypeError, pickle.PicklingError) as error:
+        raise MosaicError(
+            "executor.server_phases: all processes can only share a phase whose images are there when it begins, got "
+            "one that makes them on the way (algorithm.distillation.refreshes): set that to 0, or "
+            "executor.server_phases to first"
+        ) from error
 
 
 def answer_call(message: bytes, phases: PhaseRunner, link: Link) -> None:
