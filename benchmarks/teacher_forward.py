@@ -1,9 +1,10 @@
 """How fast does a teacher's mixture of experts judge images, beside a plain loop over its experts?
 
 Ten and a hundred ResNet-18 for CIFAR images, asked through the teacher, in a loop as anybody would write it, and
-stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. The teacher is a
-loop too where experts are not stacked, so that the ratio is one but for the noise, of which the bar allows 3 %. Not measured here: experts of classes that are spread
-alike over the clients are one expert, evaluated once, which a loop over classes would not do.
+stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. The teacher
+is a loop too where experts are not stacked, so that the ratio is one but for the noise, of which the bar allows 3 %.
+Not measured here: experts of classes that are spread alike over the clients are one expert, evaluated once, which a
+loop over classes would not do.
 
     python benchmarks/teacher_forward.py [--experts 10 100] [--images 8] [--pairs 9] [--device cpu]
 """
