@@ -97,7 +97,7 @@ class Setting:
         another = any(overlay.startswith("algorithms/") for overlay in row.overlays)
         base = BASE.arguments() if row.around == "base" and self.student and not another else []
         collaborative = str((self.same_time or 3) - 3)
-        filled = [argument.replace("{same_time}", collaborative) for argument in row.arguments()]
+        filled = [argument.replace("{collaborative}", collaborative) for argument in row.arguments()]
         return [*self.arguments(seed), *base, *filled]
 
 

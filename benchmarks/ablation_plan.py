@@ -24,7 +24,7 @@ CONTROLS = {
     "FedAvg": Row("averaging alone, same rounds and local steps", overlays=_FEDAVG),
     "FedAvg, same time": Row(
         "averaging for about as long as Mosaic takes",
-        ("--federation.schedule.collaborative_rounds={same_time}", "--federation.schedule.fine_tune_rounds=3"),
+        ("--federation.schedule.collaborative_rounds={collaborative}", "--federation.schedule.fine_tune_rounds=3"),
         _FEDAVG,
     ),
     "H": Row("FedAvg, head retrained on prototypes: no experts, no images", overlays=_HEAD),

@@ -4,7 +4,7 @@ import torch
 
 from mosaic.algorithms.fedftg import FedFTG
 from mosaic.client.objectives import CrossEntropy, LocalObjective
-from mosaic.errors import MosaicError, require_at_least_zero, require_share
+from mosaic.errors import require_at_least_zero, require_decay, require_share
 from mosaic.messages import StateDict
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.nets.dcgan import Generator
@@ -69,8 +69,7 @@ class DFRD(FedFTG):
     ) -> None:
         require_at_least_zero("algorithm", transfer_weight=transfer_weight)
         require_share("algorithm", average_share=average_share)
-        if not 0 <= average_decay < 1:
-            raise MosaicError(f"algorithm.average_decay: expected a value in [0, 1), got {average_decay}")
+        require_decay("algorithm", average_decay=average_decay)
         super().__init__(
             objective,
             student_updates,

@@ -99,9 +99,11 @@ class GeneratorMixture:
     def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
         """Return an image for every label, of one generator."""
         generator = self._generators[row].to(self._device).eval()
-        noise = (torch.randn(len(wanted), generator.latent_dim, generator=random) for wanted in labels.split(chunk))
-        pairs = zip(noise, labels.split(chunk), strict=True)
-        return torch.cat([generator(z.to(self._device), wanted.to(self._device)) for z, wanted in pairs])
+        images: list[Tensor] = []
+        for wanted in labels.split(chunk):
+            noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
+            images.append(generator(noise.to(self._device), wanted.to(self._device)))
+        return torch.cat(images)
 
 
 class UploadedGenerators(Sequence[Generator]):

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from mosaic.augmentation import Augmentation
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
+from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
 from mosaic.nets.dcgan import Initialization
 
 
@@ -93,8 +93,7 @@ class LearningSettings:
         require_positive(section, learning_rate=self.learning_rate, temperature=self.temperature)
         require_share(section, pixel_step=self.pixel_step)
         _require_a_batch(section, self.batch_size)
-        if not 0 <= self.momentum < 1:
-            raise MosaicError(f"{section}.momentum: expected a value in [0, 1), got {self.momentum}")
+        require_decay(section, momentum=self.momentum)
 
 
 @dataclass(frozen=True)
