@@ -40,7 +40,7 @@ def require_share(section: str, **values: float) -> None:
 
 
 def require_decay(section: str, **values: float) -> None:
-    """Refuse settings that are no share below one, as a decay is; the arguments are those of :func:`require_positive`."""
+    """Refuse settings that are no share below one, as decays are; arguments are those of :func:`require_positive`."""
     for key, value in values.items():
         if not 0 <= value < 1:
             raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")
