@@ -138,6 +138,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path
         "learning.momentum=0",
         "learning.view.padding=1",
         "learning.pixel_step=0.03",
+        "learning={pixel_step: 0.03, pixel_direction: random}",
     ],
 )
 def test_every_switch_makes_a_difference(switch: str, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -325,7 +326,10 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, An
     return yaml.safe_load(capsys.readouterr().out)["algorithm"]
 
 
-@pytest.mark.parametrize("before", [[], ["mosaic_paper"], ["dense_released"], ["co_boosting"], ["dense"]], ids=str)
+RIVALS = [[], ["mosaic_paper"], ["dense_released"], ["co_boosting_released"], ["co_boosting"], ["dense"]]
+
+
+@pytest.mark.parametrize("before", RIVALS, ids=str)
 @pytest.mark.parametrize(("preset", "algorithm"), [("dense", "DENSE"), ("co_boosting", "CoBoosting")])
 def test_a_preset_is_what_the_algorithm_does_anyway(
     preset: str, algorithm: str, before: list[str], capsys: pytest.CaptureFixture[str]
@@ -334,10 +338,11 @@ def test_a_preset_is_what_the_algorithm_does_anyway(
     assert printed(capsys, *stack) == printed(capsys, f"--algorithm=mosaic.algorithms.{algorithm}")
 
 
-def test_the_released_preset_runs_dry_and_leaves_everything_else_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["dense_released", "co_boosting_released"])
+def test_a_released_preset_spends_what_its_code_does_and_runs_dry(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / 'dense_released.yaml'}"
+    preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / name}.yaml"
     settings = printed(capsys, preset)["init_args"]
     assert sum(range(1, 201)) == settings["student_updates"]
     assert settings["generator_updates"] == 200 * settings["synthesis_steps"]

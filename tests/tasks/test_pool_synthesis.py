@@ -321,6 +321,27 @@ def test_a_hardened_image_is_near_and_harder(make: Make, random: torch.Generator
     assert hard > plain
 
 
+def test_a_random_direction_moves_pixels_towards_drawn_classes_of_the_ensemble(
+    make: Make, random: torch.Generator
+) -> None:
+    """The student has no say, and the next image goes another way."""
+    task = make(learning=replace(FEW, pixel_step=8 / 255, pixel_direction="random"))
+    images = images_of(random).mul(0.8).add(0.1)
+    asked = watch(task.student, lambda *_: True)
+    state = task._random.get_state()
+    hardened, again = task._hardened(images), task._hardened(images)
+    assert not asked
+    assert not torch.equal(hardened, again)
+    task._random.set_state(state)
+    wanted = (2 * torch.rand(len(images), task.student.num_classes, generator=task._random) - 1).double()
+    plain, moved = (
+        (wanted * (task.ensemble(x).double() / task.learning.temperature).softmax(-1)).sum(-1)
+        for x in (images, hardened)
+    )
+    assert ((hardened - images).abs() <= 8 / 255 + 1e-6).all()
+    assert (moved > plain).all()
+
+
 # the ensemble's weights
 
 

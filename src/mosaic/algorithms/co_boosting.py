@@ -11,10 +11,14 @@ class CoBoosting(DENSE):
     """DENSE with hard images and an ensemble that is weighted by them (Dai et al., ICLR 2024, arXiv 2402.15070).
 
     What differs: the generator's cross-entropy favours images that the ensemble hardly recognises; its divergence
-    counts on all images, softened; the BatchNorm distance is the experts' mean; images move a signed step against the
-    student before student and ensemble see them; and after every synthesis the experts' weights, equal at first, move a
-    signed step towards what the newest of these images are meant to be. METHOD leaves open what moves the weights, and
-    how often: here one step for each synthesis. It is built from the paper's description, without its code.
+    counts on all images, softened; the BatchNorm distance is the experts' mean; images move a signed step before
+    student and ensemble see them; and after every synthesis the experts' weights, equal at first, move a signed step
+    towards what the newest of these images are meant to be.
+
+    **Deviation:** pixels move against the student; the released code moves them along a random direction of the
+    ensemble's outputs (``learning.pixel_direction: random``) and gives the BatchNorm distance no weight, as
+    ``configs/algorithms/co_boosting_released.yaml`` does. **Deviation:** one step of the weights for each synthesis;
+    the released code makes one for every batch of the pool.
 
     Args:
         objective: what local training minimises.

@@ -1,5 +1,6 @@
 """What images must be like from which an ensemble teaches a student (DENSE, Co-Boosting)."""
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,6 +56,31 @@ def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     """
     losses = F.cross_entropy(logits, labels, reduction="none")
     return ((1 - (-losses.detach()).exp()) * losses).mean()
+
+
+def randomly_weighted(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+    """Sum over images of probabilities, each weighted by a number drawn evenly from ``[-1, 1]``.
+
+    ``sum over b, c of u_bc softmax(z_b / t)_c``. Its gradient with respect to an image leads towards some classes and
+    away from others, another way for every image: output diversified sampling, with which Co-Boosting makes images
+    harder.
+
+    Args:
+        logits: of the model that the image is moved for, shape ``(B, C)``.
+        temperature: t, above 0.
+        random: draws the weights, on the CPU, so that every device sees the same.
+
+    Returns:
+        Scalar.
+
+    >>> import torch
+    >>> alike = torch.zeros(3, 2)
+    >>> weights = torch.rand(3, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    >>> bool(randomly_weighted(alike, 4.0, torch.Generator().manual_seed(0)) == (weights / 2).sum())
+    True
+    """
+    weights = 2 * torch.rand(logits.shape, generator=random) - 1
+    return (weights.to(logits.device) * (logits / temperature).softmax(-1)).sum()
 
 
 def signed_step(values: Tensor, gradient: Tensor, size: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 from mosaic.batches import world_size
 from mosaic.losses.adversarial import inversion
 from mosaic.losses.distillation import knowledge_distillation
-from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, signed_step
+from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, randomly_weighted, signed_step
 from mosaic.nets.batchnorm import batch_norm_inputs, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
@@ -212,15 +212,21 @@ class PoolSynthesisTask(ManualTask):
         return cast(Tensor, self.ensemble(images))
 
     def _hardened(self, images: Tensor) -> Tensor:
-        """Move images a step towards where the student is farther from the ensemble, if such a step is asked for."""
+        """Move images a step towards where they are harder, if such a step is asked for."""
         settings = self.learning
         if not settings.pixel_step:
             return images
         images = images.detach().requires_grad_(True)
-        with held_statistics(self.student):
-            divergence = knowledge_distillation(self.student(images), self.ensemble(images), settings.temperature)
-        (gradient,) = torch.autograd.grad(divergence, images)
+        (gradient,) = torch.autograd.grad(self._hardness(images), images)
         return signed_step(images, gradient, settings.pixel_step)
+
+    def _hardness(self, images: Tensor) -> Tensor:
+        """Return what grows where images are harder: the student's divergence, or some of the ensemble's outputs."""
+        settings, logits = self.learning, self.ensemble(images)
+        if settings.pixel_direction == "random":
+            return randomly_weighted(logits, settings.temperature, self._random)
+        with held_statistics(self.student):
+            return knowledge_distillation(self.student(images), logits, settings.temperature)
 
 
 def _better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:

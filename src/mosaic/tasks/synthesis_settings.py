@@ -1,6 +1,7 @@
 """How an ensemble teaches a student with images made for it: the settings of DENSE and Co-Boosting."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
@@ -76,8 +77,11 @@ class LearningSettings:
         view: what is done to images before student and ensemble see them, both the same. **Deviation:** nothing by
             default, since what leaves an image's class alone depends on the data (a mirrored digit is none); DENSE
             crops with padding 4 and mirrors.
-        pixel_step: how far each pixel moves up the student's divergence from the ensemble, along the sign of the
-            gradient, before both see the image; 0 leaves images as they are (DENSE); 8/255 in Co-Boosting.
+        pixel_step: how far each pixel moves along the sign of a gradient before both see the image; 0 leaves images as
+            they are (DENSE); 8/255 in Co-Boosting.
+        pixel_direction: whose gradient that is: ``student``, of the student's divergence from the ensemble, so that the
+            image becomes harder for the student; or ``random``, of the ensemble's probabilities at ``temperature``,
+            each weighted by a number drawn from [-1, 1], as in Co-Boosting's released code.
     """
 
     batch_size: int = 128
@@ -86,6 +90,7 @@ class LearningSettings:
     temperature: float = 20.0
     view: Augmentation | None = None
     pixel_step: float = 0.0
+    pixel_direction: Literal["student", "random"] = "student"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
