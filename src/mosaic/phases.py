@@ -103,8 +103,8 @@ class PhaseRunner:
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
         self.dry_run = bool(given.pop("fast_dev_run", False))
-        self._template, self._channels_last, self._compile = given, channels_last, compile
-        self.stacks_experts = stacks_experts
+        self._template, self._compile = given, compile
+        self.channels_last, self.stacks_experts = channels_last, stacks_experts
         self._company: Company = _alone
 
     def in_company(self, company: Company, size: int, environment: Mapping[str, Any]) -> "PhaseRunner":
@@ -119,7 +119,7 @@ class PhaseRunner:
         plugins = [plugin for plugin in self._template["plugins"] if not _is_environment(plugin)]
         settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
         template = {**self._template, **settings, "fast_dev_run": self.dry_run}
-        runner = PhaseRunner(template, self._channels_last, self._compile, self.stacks_experts)
+        runner = PhaseRunner(template, self.channels_last, self._compile, self.stacks_experts)
         runner._company = company
         return runner
 
@@ -147,6 +147,10 @@ class PhaseRunner:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
         with silence():
             return self._trainer(self._template)
+
+    def precision(self) -> AbstractContextManager[Any]:
+        """Return a block in which networks that are asked, and not trained, answer in the Trainer's precision."""
+        return self._probe.precision_plugin.forward_context()
 
     def limit(self, steps: int) -> int:
         """Shorten a phase to one step in a dry run."""
@@ -203,9 +207,9 @@ class PhaseRunner:
         """Arrange the task's networks for speed while it is trained; messages and snapshots see plain tensors."""
         if self._compile:
             warnings.filterwarnings("ignore", COMPILERS_WARNING)  # forgotten when the phase ends, with the others
-            for network in task.children():
+            for network in task.networks():
                 network.compile()
-        if not self._channels_last:
+        if not self.channels_last:
             yield
             return
         task.to(memory_format=torch.channels_last)

@@ -1,8 +1,9 @@
 """The teacher: experts, what they see, and the gate that joins them."""
 
 import copy
-from collections.abc import Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,21 +11,28 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from mosaic.nets.classifier import Classifier
 
+Precision = Callable[[], AbstractContextManager[Any]]
+"""Makes a block in which networks answer in some precision."""
+
 
 class ImageExperts(nn.Module):
     """Full experts that look at the image.
 
     Args:
         experts: E classifiers; they may have different architectures.
+        precision: in which they answer; what joins their answers is given float32.
     """
 
-    def __init__(self, experts: Iterable[nn.Module]) -> None:
+    def __init__(self, experts: Iterable[nn.Module], precision: Precision = nullcontext) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
+        self._precision = precision
 
     def forward(self, images: Tensor) -> Tensor:
         """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
-        return torch.stack([expert(images) for expert in self.experts], dim=1)
+        with self._precision():
+            answers = [expert(images) for expert in self.experts]
+        return torch.stack(answers, dim=1).float()
 
 
 class StackedExperts(nn.Module):
@@ -36,10 +44,12 @@ class StackedExperts(nn.Module):
     Args:
         experts: E classifiers that differ in nothing but their weights.
         chunk: experts at a time; their activations are held together.
+        precision: as for :class:`ImageExperts`.
     """
 
-    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
+    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10, precision: Precision = nullcontext) -> None:
         super().__init__()
+        self._precision = precision
         parameters, buffers = stack_module_state(list(experts))
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
         for name, tensor in parameters.items():
@@ -57,7 +67,8 @@ class StackedExperts(nn.Module):
             logits: Tensor = functional_call(self._skeleton[0], own, (images,))
             return logits
 
-        return vmap(one, out_dims=1, chunk_size=self._chunk)(weights)
+        with self._precision():
+            return vmap(one, out_dims=1, chunk_size=self._chunk)(weights).float()
 
 
 class FeatureExperts(nn.Module):

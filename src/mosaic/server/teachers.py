@@ -104,8 +104,11 @@ class TeacherMaker:
     def _experts(self) -> nn.Module:
         if self.settings.space == "features":
             return self._heads
-        alike = self.context.pool.kind == "same" and self.context.phases.stacks_experts
-        return StackedExperts(self.pool.models) if alike else ImageExperts(self.pool.models)
+        phases = self.context.phases
+        if self.context.pool.kind == "same" and phases.stacks_experts:
+            return StackedExperts(self.pool.models, precision=phases.precision)
+        experts = ImageExperts(self.pool.models, phases.precision)
+        return experts.to(memory_format=torch.channels_last) if phases.channels_last else experts
 
     def _meta_model(self) -> PrototypeClassifier:
         """Train the fusion gate's meta model on the clients' prototypes."""

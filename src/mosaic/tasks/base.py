@@ -1,11 +1,11 @@
 """What every piece of training has in common: a record of its losses and a say in its Trainer."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 import torch
 from lightning.pytorch import LightningModule
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaic.tasks.blocks import SizedBatches
 
@@ -45,6 +45,10 @@ class Task(LightningModule):
             data_parallel: whether they come to DistributedDataParallel.
         """
         return dict(template)
+
+    def networks(self) -> Iterable[nn.Module]:
+        """Return what is worth compiling: everything that is called as a whole."""
+        return self.children()
 
     def feed(self, batches: SizedBatches) -> SizedBatches:
         """Return what the Trainer takes its batches from."""

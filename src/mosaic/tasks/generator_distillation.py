@@ -193,6 +193,12 @@ class GeneratorDistillationTask(ManualTask):
             self.memory.eval()
         self._random.manual_seed(self._seed + self.global_rank)
 
+    def networks(self) -> list[nn.Module]:
+        """Return who makes images, who learns and who judges; the objective only joins what these say."""
+        judges = (module for module in self.objective.modules() if isinstance(module, Classifier))
+        makers = [self.generator] if self.memory is None else [self.generator, self.memory]
+        return [*makers, self.student, *judges]
+
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the generator and SGD for the student."""
         settings = self.settings

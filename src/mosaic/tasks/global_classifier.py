@@ -33,11 +33,13 @@ class GlobalClassifier(LightningModule):
         channels_last: whether all training of ``fit`` keeps images and convolutions with the channels last in memory,
             which tensor cores like best.
         compile: whether all training of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
-            long. Neither, nor the Trainer's precision, reaches what only looks at images (teacher, prototypes,
-            evaluation), so that their answers are float32 with every setting.
-        stack_experts: whether the server evaluates experts of one architecture side by side with ``torch.func``.
+            long. Networks that are asked once a round are not compiled.
+        stack_experts: whether Mosaic's teacher evaluates experts of one architecture side by side with ``torch.func``.
             ``benchmarks/teacher_forward.py`` says whether that is faster on a device; on CPUs it is not. Results then
-            agree up to rounding.
+            agree up to rounding, which is why nothing is timed and chosen while a run goes on.
+
+    The Trainer's precision and ``channels_last`` also reach the teacher's experts. Prototypes, the clients' validation
+    and the evaluation on the test split are float32 with every setting.
     """
 
     def __init__(
