@@ -7,14 +7,17 @@ slows down slows both. The runs must agree in every bit of the final model.
 
 On a machine with other work the two processes do not get the two cores that they need. So there is a second ratio, of
 CPU seconds: those of the serial process over those of the first of the two, which trains half of the clients and does
-all that is not training. It is what the first ratio would be on cores of their own. With Ray the first process does not
-train, and the figure means nothing.
+all that is not training. It is what the first ratio would be on cores of their own. With Ray, whose first process does
+not train, there is none.
 
     python benchmarks/executors.py [--executors Ranks Ray] [--steps 20 100] [--pairs 3]
+
+Ray is left out where it is not installed.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import io
 import logging
 import os
@@ -100,26 +103,32 @@ def compare(name: str, steps: int, pairs: int, rounds: int) -> list[Figure]:
         serial.append(alone)
         parallel.append(together)
     found = []
-    for clock, one, two in zip(
-        ("", " (CPU seconds)"), zip(*serial, strict=True), zip(*parallel, strict=True), strict=True
-    ):
-        seconds = {"serial": list(one), "two workers": list(two)}
-        title = f"(c) {name}, {steps} local steps, serial over two workers{clock}"
+    for clock in ("wall",) if name == "Ray" else Times._fields:
+        one, two = ([getattr(times, clock) for times in runs] for runs in (serial, parallel))
+        seconds = {"serial": one, "two workers": two}
+        title = f"(c) {name}, {steps} local steps, serial over two workers{' (CPU seconds)' * (clock == 'cpu')}"
         found.append(Figure(title, ratio(seconds, "serial", "two workers"), BAR, False, medians(seconds)))
     return found
 
 
+def installed() -> list[str]:
+    """Return the executors that can run here."""
+    return ["Ranks", "Ray"] if importlib.util.find_spec("ray") else ["Ranks"]
+
+
 def figures(
-    pairs: int, names: Sequence[str] = ("Ranks",), steps: Sequence[int] = (20, 100), rounds: int = 8
+    pairs: int, names: Sequence[str] | None = None, steps: Sequence[int] = (20, 100), rounds: int = 8
 ) -> list[Figure]:
     """Return the figures of some executors and numbers of local steps."""
     logging.getLogger("mosaic").setLevel(logging.ERROR)
-    return [figure for name in names for count in steps for figure in compare(name, count, pairs, rounds)]
+    return [
+        figure for name in names or installed() for count in steps for figure in compare(name, count, pairs, rounds)
+    ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--executors", nargs="+", default=["Ranks"], choices=["Ranks", "Ray"])
+    parser.add_argument("--executors", nargs="+", default=installed(), choices=["Ranks", "Ray"])
     parser.add_argument("--steps", nargs="+", type=int, default=[20, 100])
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--rounds", type=int, default=8)

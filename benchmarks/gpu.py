@@ -4,8 +4,9 @@ The round is Mosaic's with ten clients, ResNet-18, generators and a student, all
 gate, distillation. Reported are seconds per phase, images per second of local training, and the share that these are of
 what a large matrix product reaches on the same device in the same precision.
 
-Needed are this package, torch, lightning, torchvision, torchmetrics, safetensors, pyarrow and CIFAR-10 as two parquet
-files (columns ``image`` and ``label``). The command line of the package is not used.
+Needed are CIFAR-10 as two parquet files (columns ``image`` and ``label``) and the package as it is installed; where it
+is not, besides torch, lightning, torchvision and torchmetrics also matplotlib, pyarrow, PyYAML, rich, safetensors and
+tensorboard. The command line of the package is not used.
 
     PYTHONPATH=src python benchmarks/gpu.py --train train.parquet --test test.parquet [--precision bf16-mixed]
 """

@@ -87,6 +87,18 @@ def leave_if_asked() -> None:
     _leave(signal.Signals(int(number)) if number else None)
 
 
+def leave_if_alone_and_asked() -> None:
+    """Leave if a signal came; ranks that train together go on to their next phase, and leave together there.
+
+    For whatever no phase does: judging images takes long enough.
+
+    Raises:
+        Preempted: a signal came.
+    """
+    if world_size() == 1:
+        _leave(_received)
+
+
 class Heeded:
     """Batches between which a process alone leaves if it is asked to; ranks that train together finish the phase.
 
@@ -101,10 +113,8 @@ class Heeded:
         return len(self._batches)  # type: ignore[arg-type]  # a TypeError tells Lightning that there is none
 
     def __iter__(self) -> Iterator[Any]:
-        alone = world_size() == 1
         for batch in self._batches:
-            if alone:
-                _leave(_received)
+            leave_if_alone_and_asked()
             yield batch
 
 

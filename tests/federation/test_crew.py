@@ -1,5 +1,7 @@
 """What happens when Ray actors end, with a Ray that is made up here."""
 
+import os
+import signal
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from mosaic.federation.executors.crew import Crew, WorkerLostError
+from mosaic.preemption import Preempted, heeding_signals
 
 
 class ActorDied(Exception):  # Ray's name
@@ -45,11 +48,13 @@ class MadeUpRay:
 
     def __init__(self) -> None:
         self.killed: list[str] = []
+        self.waited = 0
 
     def get(self, what: Any) -> Any:
         return [one() for one in what] if isinstance(what, list) else what()
 
-    def wait(self, what: list[Any], timeout: float) -> tuple[list[Any], list[Any]]:
+    def wait(self, what: list[Any], timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+        self.waited += 1
         ready = [one for one in what if one.__self__.begun]
         return ready, [one for one in what if one not in ready]
 
@@ -111,3 +116,39 @@ def test_all_are_dismissed_substitutes_too() -> None:
     crew.answer(0, b"errand", client=7)
     crew.dismiss()
     assert {"b", "fresh"} <= set(ray.killed)
+
+
+class BusyRay(MadeUpRay):
+    """Has room for nobody, until it has been asked three times, or a signal comes."""
+
+    def __init__(self, actor: Actor, signalled: bool) -> None:
+        super().__init__()
+        self.actor, self.signalled = actor, signalled
+
+    def wait(self, what: list[Any], timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
+        answer = super().wait(what, timeout, num_returns)
+        self.actor.begun = self.waited > 2
+        if self.signalled:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return answer
+
+
+def test_a_busy_cluster_is_waited_for_and_the_user_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mosaic.federation.executors.crew.SECONDS_OF_SILENCE", 0.0)
+    actor = Actor("a", "here", begun=False)
+    crew = Crew(BusyRay(actor, signalled=False), lambda: actor, 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "0 of 1 Ray workers have begun; the others wait for CPUs or GPUs that are taken: see ray status"
+    ]
+    assert crew.answer(0, b"errand", client=7) == b"a"
+
+
+def test_who_is_asked_to_leave_waits_no_longer_and_leaves_no_actor() -> None:
+    actor = Actor("a", "here", begun=False)
+    ray = BusyRay(actor, signalled=True)
+    with pytest.raises(Preempted), heeding_signals():
+        Crew(ray, lambda: actor, 1)
+    assert ray.killed == ["a"]
+    assert ray.waited == 1

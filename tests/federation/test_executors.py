@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -225,11 +226,26 @@ def failing(rank: str, how: str, once: Path | None = None) -> str:
     return f'--trainer.callbacks={{"class_path": "{HERE}.Fails", "init_args": {{{arguments}}}}}'
 
 
-def test_a_client_that_fails_on_another_process_names_itself(tmp_path: Path) -> None:
-    with pytest.raises(ClientFailedError, match="client 1 failed in round 1") as caught:
-        main(fedavg(tmp_path / "run", *ranks(2), failing("1", "raise")))
-    assert "ZeroDivisionError: in a client's code" in str(caught.value)
-    assert "Traceback" in str(caught.value)
+SERIAL = executor("mosaic.federation.executors.SerialExecutor")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rank", "clients"),
+    [
+        pytest.param(SERIAL, "", "0", id="serial"),
+        pytest.param(ranks(2), "1", "1", id="ranks"),
+        pytest.param(on_ray(2), "", "[01]", id="ray", marks=[pytest.mark.slow, needs_ray]),
+    ],
+)
+def test_a_client_that_fails_names_itself_wherever_it_trains(
+    arguments: list[str], rank: str, clients: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ClientFailedError, match=f"client {clients} failed in round 1") as caught:
+        main(fedavg(tmp_path / "run", *arguments, failing(rank, "raise")))
+    told = "".join(traceback.format_exception(caught.value))
+    assert "ZeroDivisionError: in a client's code" in told
+    assert "Traceback" in told
+    assert "on_train_batch_end" in told
     assert children() == []
 
 

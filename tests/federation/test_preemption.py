@@ -12,8 +12,11 @@ import pytest
 from lightning.pytorch import Callback
 
 from mosaic.cli import main
+from mosaic.client.worker import Worker
+from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.snapshots import list_snapshots
 from mosaic.preemption import EXIT_CODE, Heeded, Preempted, heeding_signals, keeping_handlers, leave_if_asked
+from mosaic.server.image_source import GeneratorMixture
 from tests.runs import REPOSITORY, assert_same_run, tiny_fit
 
 SIGNALS = ["SIGTERM", "SIGUSR1"]
@@ -100,6 +103,27 @@ def test_a_run_that_leaves_in_its_first_round_begins_again(straight: Path, tmp_p
     assert list_snapshots(tmp_path / "run" / "rounds") == []
     main([*arguments, "--ckpt_path=auto"])
     assert_same_run(tmp_path / "run", straight)
+
+
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(Worker, "handle"), (Evaluator, "observe"), (GeneratorMixture, "draw")],
+    ids=["a client's answer", "a measurement", "images"],
+)
+def test_what_trains_nothing_is_left_before_the_next_of_its_kind(
+    owner: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal comes in the first of them; there is no second."""
+    original, called = getattr(owner, method), list[object]()
+
+    def asked_to_leave(self: object, *args: object) -> object:
+        called.append(self)
+        send("SIGTERM")
+        return original(self, *args)
+
+    monkeypatch.setattr(owner, method, asked_to_leave)
+    leave(tiny_fit(tmp_path / "run"))
+    assert len(called) == 1
 
 
 @pytest.mark.slow

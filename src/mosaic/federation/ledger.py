@@ -7,6 +7,7 @@ from typing import Any
 
 from mosaic.codec import size_in_bytes
 from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply
+from mosaic.preemption import leave_if_alone_and_asked
 
 
 @dataclass
@@ -96,6 +97,7 @@ class AccountedExecutor:
             self._ledger.book_seconds(phase, elapsed)
             self._ledger.book_exchange(request, reply)
             self._on_reply(reply)
+            leave_if_alone_and_asked()
             yield reply
         if phase:
             self._on_phase(phase, total)

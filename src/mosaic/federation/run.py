@@ -7,6 +7,8 @@ from copy import deepcopy
 from dataclasses import replace
 from time import perf_counter
 
+from torch import nn
+
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge, Validation
@@ -18,7 +20,7 @@ from mosaic.federation.schedule import Schedule, gathered
 from mosaic.federation.snapshots import Snapshot
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Reply, TrainReply
-from mosaic.preemption import leave_if_asked
+from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 
@@ -91,7 +93,7 @@ class Run:
             self._job.seed,
             self._job.pool,
             self._job.executor.phases_of_server(self._job.phases),
-            self._judge.evaluator.observe,
+            self._observe,
             self._tracker,
             self._phase,
             self._ledger.book_updates,
@@ -157,11 +159,17 @@ class Run:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         """Book and tell the time of a server phase."""
+        leave_if_alone_and_asked()
         start = perf_counter()
         yield
         seconds = perf_counter() - start
         self._ledger.book_seconds(name, seconds)
         self._tell(name, seconds)
+
+    def _observe(self, module: nn.Module, *stages: str) -> None:
+        """Measure models on the way: many experts on a test split take their time."""
+        leave_if_alone_and_asked()
+        self._judge.evaluator.observe(module, *stages)
 
     def _tell(self, phase: str, seconds: float) -> None:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)

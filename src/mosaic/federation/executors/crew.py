@@ -2,11 +2,15 @@
 
 import logging
 from collections.abc import Callable
+from time import perf_counter
 from typing import Any
 
 from mosaic.errors import MosaicError
+from mosaic.preemption import leave_if_asked
 
 log = logging.getLogger(__name__)
+SECONDS_OF_SILENCE = 30.0
+"""A worker is there within ten; after this long the user is told what is waited for."""
 
 
 class WorkerLostError(RuntimeError):
@@ -32,11 +36,32 @@ class Crew:
         self._actors = [hire() for _ in range(size)]
         self._substitutes: dict[int, tuple[Any, Any]] = {}
         try:
-            self._nodes: list[str] = ray.get([actor.node.remote() for actor in self._actors])
+            self._nodes = self._begin()
         except self._losses as error:
             self.dismiss()
             reason = str(error).strip().splitlines()[-1]
             raise MosaicError(f"executor: a Ray worker could not begin: {reason}") from error
+        except BaseException:
+            self.dismiss()
+            raise
+
+    def _begin(self) -> list[str]:
+        """Wait until all actors have begun, which where others use the cluster may take long; return their nodes."""
+        beginnings = [actor.node.remote() for actor in self._actors]
+        started, told = perf_counter(), False
+        while True:
+            begun, waiting = self._ray.wait(beginnings, num_returns=len(beginnings), timeout=1.0)
+            nodes: list[str] = self._ray.get(begun)  # in the actors' order; raises what has ended one
+            if not waiting:
+                return nodes
+            leave_if_asked()
+            if not told and perf_counter() - started > SECONDS_OF_SILENCE:
+                told = True
+                log.warning(
+                    "%d of %d Ray workers have begun; the others wait for CPUs or GPUs that are taken: see ray status",
+                    len(begun),
+                    len(beginnings),
+                )
 
     def answer(self, worker: int, errand: bytes, client: int) -> bytes:
         """Let a worker answer, or if it ends meanwhile another one.
