@@ -163,15 +163,15 @@ _EVERY = (
 _FEW_CONTROLS = ("default", "FedAvg", "FedAvg, same time", "H", "base", *BASE_CONTROLS)
 _LINE = ("default", "FedAvg", "FedAvg, same time", "H", "base", "interpolated")
 SAME_TIME = {
-    "digits-0.05": 110,
-    "digits-0.1": 110,
-    "digits-0.5": 110,
-    "digits-0.05-40": 137,
-    "digits-one-shot": 20,
-    "digits-0.05-fast": 110,
-    "digits-0.5-fast": 110,
-    "mnist-0.05": 110,
-    "fashion-0.05": 110,
+    "digits-0.05": 122,
+    "digits-0.1": 122,
+    "digits-0.5": 127,
+    "digits-0.05-40": 158,
+    "digits-one-shot": 13,
+    "digits-0.05-fast": 122,
+    "digits-0.5-fast": 124,
+    "mnist-0.05": 110,  # 96 fit
+    "fashion-0.05": 110,  # 98 fit
     "cifar10-0.1": 110,
 }
 """Rounds of FedAvg that take about as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
