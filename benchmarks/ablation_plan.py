@@ -174,7 +174,8 @@ SAME_TIME = {
     "fashion-0.05": 110,  # 98 fit
     "cifar10-0.1": 110,
 }
-"""Rounds of FedAvg that take about as long as all of Mosaic does, by `python benchmarks/ablation.py time`."""
+"""Rounds of FedAvg that take about as long as all of Mosaic does, or longer where a comment says how many fit, by
+`python benchmarks/ablation.py time`."""
 
 
 def _digits(means: str, alpha: float, *flags: str, rows: tuple[str, ...] = _EVERY, few: int = 3) -> Setting:

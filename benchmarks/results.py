@@ -29,7 +29,7 @@ ENDS = ("local_only", "centralised")
 EVERY = (*DISTILLING, *AVERAGING, *ENDS)
 RELEASED = ("mosaic_paper+reduced", "dense_released", "co_boosting_released", "fedftg_released")
 """At their own budgets. Mosaic's, of 200 epochs at width 64, would take half a day: its reduced one stands in.
-Co-Boosting's belongs to one round, DFRD's authors have published no code."""
+Co-Boosting's belongs to one round, and none of DFRD was at hand."""
 
 ADDED = ("-frozen", "-released")
 """How settings end whose rows are added to those of another."""

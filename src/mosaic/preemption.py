@@ -90,7 +90,7 @@ def leave_if_asked() -> None:
 def leave_if_alone_and_asked() -> None:
     """Leave if a signal came; ranks that train together go on to their next phase, and leave together there.
 
-    For whatever no phase does: judging images takes long enough.
+    Called between phases, where a server may judge images for minutes.
 
     Raises:
         Preempted: a signal came.

@@ -140,7 +140,8 @@ def test_a_busy_cluster_is_waited_for_and_the_user_is_told_once(
     actor = Actor("a", "here", begun=False)
     crew = Crew(BusyRay(actor, signalled=False), lambda: actor, 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "0 of 1 Ray workers have begun; the others wait for CPUs or GPUs that are taken: see ray status"
+        "0 of 1 Ray workers have begun; the others load their data, or wait for CPUs or GPUs that are taken: see ray "
+        "status"
     ]
     assert crew.answer(0, b"errand", client=7) == b"a"
 

@@ -106,24 +106,38 @@ def test_a_run_that_leaves_in_its_first_round_begins_again(straight: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("owner", "method"),
-    [(Worker, "handle"), (Evaluator, "observe"), (GeneratorMixture, "draw")],
-    ids=["a client's answer", "a measurement", "images"],
+    ("last", "number", "after"),
+    [
+        ((Worker, "_summarise"), 1, (Worker, "_summarise")),
+        ((Worker, "_evaluate"), 1, (Worker, "_evaluate")),
+        ((Evaluator, "observe"), 1, (Worker, "_summarise")),
+        ((Evaluator, "observe"), 2, (Evaluator, "observe")),
+        ((Evaluator, "observe"), 4, (GeneratorMixture, "draw")),
+    ],
+    ids=["prototypes", "validation", "the average", "prototype head", "teacher"],
 )
-def test_what_trains_nothing_is_left_before_the_next_of_its_kind(
-    owner: type, method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_what_trains_nothing_is_left_when_it_is_done(
+    last: tuple[type, str], number: int, after: tuple[type, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A signal comes in the first of them; there is no second."""
-    original, called = getattr(owner, method), list[object]()
+    """A signal comes while the last is called for the n-th time; what comes after it does not begin."""
+    came: list[tuple[type, str]] = []
 
-    def asked_to_leave(self: object, *args: object) -> object:
-        called.append(self)
-        send("SIGTERM")
-        return original(self, *args)
+    def watch(owner: type, method: str) -> None:
+        original = getattr(owner, method)
 
-    monkeypatch.setattr(owner, method, asked_to_leave)
+        def watched(self: object, *args: object) -> object:
+            came.append((owner, method))
+            result = original(self, *args)
+            if came.count(last) == number and came[-1] == last:
+                send("SIGTERM")
+            return result
+
+        monkeypatch.setattr(owner, method, watched)
+
+    for one in {last, after}:
+        watch(*one)
     leave(tiny_fit(tmp_path / "run"))
-    assert len(called) == 1
+    assert came == [last] * number
 
 
 @pytest.mark.slow

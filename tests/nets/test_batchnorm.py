@@ -46,6 +46,27 @@ def test_outside_the_block_nothing_is_collected() -> None:
     assert layers == []
 
 
+def test_what_flows_into_a_compiled_network_is_collected_in_every_block() -> None:
+    """Traced once with a hook, it would go on writing to the first block's list; outside it stays compiled."""
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).eval()
+    traced: list[object] = []
+
+    def backend(graph: torch.fx.GraphModule, _: object) -> object:
+        traced.append(graph)
+        return graph.forward
+
+    net.compile(backend=backend)
+    net(torch.rand(4, 3))
+    assert len(traced) == 1
+    for images in torch.rand(3, 4, 3):
+        with batch_norm_inputs(net) as layers:
+            net(images)
+        ((inputs, *_),) = layers
+        assert torch.equal(inputs, net[0](images))
+    net(torch.rand(4, 3))
+    assert len(traced) == 1
+
+
 def test_an_error_inside_the_block_removes_the_hooks() -> None:
     net = nn.Sequential(nn.BatchNorm1d(2)).eval()
     with pytest.raises(KeyError), batch_norm_inputs(net) as layers:

@@ -17,8 +17,11 @@ class CoBoosting(DENSE):
 
     **Deviation:** pixels move against the student; the released code moves them along a random direction of the
     ensemble's outputs (``learning.pixel_direction: random``) and gives the BatchNorm distance no weight, as
-    ``configs/algorithms/co_boosting_released.yaml`` does. **Deviation:** one step of the weights for each synthesis;
-    the released code makes one for every batch of the pool.
+    ``configs/algorithms/co_boosting_released.yaml`` does. Its 8/255 is a step in normalised images, half as far in
+    pixels where their standard deviation is a half. **Deviation:** the weights make one step for each synthesis, on its
+    moved images, and are not divided by their sum; the released code makes one for every batch of the whole pool, on
+    images in place, and divides. **Deviation:** gradients are not clipped (its norm: 10), and the student starts as the
+    clients' average, not afresh.
 
     Args:
         objective: what local training minimises.

@@ -1,7 +1,7 @@
 """The books of a run: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -84,21 +84,25 @@ class AccountedExecutor:
                 sent.append(request)
                 yield request
 
-        replies = self._executor.map(remember())
         phase, total = "", 0.0
-        while True:
-            start = time.perf_counter()
-            reply = next(replies, None)
-            elapsed = time.perf_counter() - start
-            if reply is None:
-                break
-            request = sent.pop(0)
-            phase, total = _PHASES[type(request).__name__], total + elapsed
-            self._ledger.book_seconds(phase, elapsed)
-            self._ledger.book_exchange(request, reply)
-            self._on_reply(reply)
-            leave_if_alone_and_asked()
-            yield reply
+        replies = self._executor.map(remember())
+        try:
+            while True:
+                leave_if_alone_and_asked()
+                start = time.perf_counter()
+                reply = next(replies, None)
+                elapsed = time.perf_counter() - start
+                if reply is None:
+                    break
+                request = sent.pop(0)
+                phase, total = _PHASES[type(request).__name__], total + elapsed
+                self._ledger.book_seconds(phase, elapsed)
+                self._ledger.book_exchange(request, reply)
+                self._on_reply(reply)
+                yield reply
+        finally:
+            if isinstance(replies, Generator):
+                replies.close()  # whatever has ended this, workers are dealt no more
         if phase:
             self._on_phase(phase, total)
 

@@ -58,12 +58,12 @@ def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return ((1 - (-losses.detach()).exp()) * losses).mean()
 
 
-def randomly_weighted(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
+def output_diversification(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
     """Sum over images of probabilities, each weighted by a number drawn evenly from ``[-1, 1]``.
 
     ``sum over b, c of u_bc softmax(z_b / t)_c``. Its gradient with respect to an image leads towards some classes and
-    away from others, another way for every image: output diversified sampling, with which Co-Boosting makes images
-    harder.
+    away from others, another way for every image: output diversified sampling (Tashiro et al. 2020, arXiv 2003.06878),
+    with which Co-Boosting (arXiv 2402.15070) moves images; its released code has t = 4.
 
     Args:
         logits: of the model that the image is moved for, shape ``(B, C)``.
@@ -76,7 +76,7 @@ def randomly_weighted(logits: Tensor, temperature: float, random: torch.Generato
     >>> import torch
     >>> alike = torch.zeros(3, 2)
     >>> weights = torch.rand(3, 2, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    >>> bool(randomly_weighted(alike, 4.0, torch.Generator().manual_seed(0)) == (weights / 2).sum())
+    >>> bool(output_diversification(alike, 4.0, torch.Generator().manual_seed(0)) == (weights / 2).sum())
     True
     """
     weights = 2 * torch.rand(logits.shape, generator=random) - 1

@@ -1,7 +1,8 @@
 """Look at what flows into BatchNorm layers."""
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -69,16 +70,19 @@ def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
 def batch_norm_inputs(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """Collect ``(input, running mean, running variance)`` of every BatchNorm layer that runs inside the block.
 
-    The inputs keep their gradient, so a loss on them reaches whoever made the images.
+    The inputs keep their gradient, so a loss on them reaches whoever made the images. What was compiled runs as it is
+    written inside the block: a compiled network would go on writing to the list of the first block that it was in.
     """
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def keep(layer: Any, inputs: tuple[Tensor, ...]) -> None:
         seen.append((inputs[0], layer.running_mean, layer.running_var))
 
+    as_written = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     handles = [layer.register_forward_pre_hook(keep) for layer in batch_norms(net).values()]
     try:
-        yield seen
+        with as_written:
+            yield seen
     finally:
         for handle in handles:
             handle.remove()

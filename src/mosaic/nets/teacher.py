@@ -11,7 +11,7 @@ from torch.func import functional_call, stack_module_state, vmap
 
 from mosaic.nets.classifier import Classifier
 
-Precision = Callable[[], AbstractContextManager[Any]]
+PrecisionBlock = Callable[[], AbstractContextManager[Any]]
 """Makes a block in which networks answer in some precision."""
 
 
@@ -20,10 +20,10 @@ class ImageExperts(nn.Module):
 
     Args:
         experts: E classifiers; they may have different architectures.
-        precision: in which they answer; what joins their answers is given float32.
+        precision: makes a block in which they answer; what joins their answers gets the images' type.
     """
 
-    def __init__(self, experts: Iterable[nn.Module], precision: Precision = nullcontext) -> None:
+    def __init__(self, experts: Iterable[nn.Module], precision: PrecisionBlock = nullcontext) -> None:
         super().__init__()
         self.experts = nn.ModuleList(experts)
         self._precision = precision
@@ -32,24 +32,23 @@ class ImageExperts(nn.Module):
         """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
         with self._precision():
             answers = [expert(images) for expert in self.experts]
-        return torch.stack(answers, dim=1).float()
+        return torch.stack(answers, dim=1).to(images.dtype)
 
 
 class StackedExperts(nn.Module):
     """Full experts of one architecture, evaluated side by side by ``torch.func`` instead of one after another.
 
     Whether that is faster depends on the device: on two CPU cores it took 1.3 to 3 times as long as a loop. Answers
-    agree with those of :class:`ImageExperts` up to rounding.
+    agree with those of :class:`ImageExperts` up to rounding, and are float32 where those have another precision:
+    PyTorch's rules for stacking do not cover mixed precision everywhere.
 
     Args:
         experts: E classifiers that differ in nothing but their weights.
         chunk: experts at a time; their activations are held together.
-        precision: as for :class:`ImageExperts`.
     """
 
-    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10, precision: Precision = nullcontext) -> None:
+    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
         super().__init__()
-        self._precision = precision
         parameters, buffers = stack_module_state(list(experts))
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
         for name, tensor in parameters.items():
@@ -67,8 +66,7 @@ class StackedExperts(nn.Module):
             logits: Tensor = functional_call(self._skeleton[0], own, (images,))
             return logits
 
-        with self._precision():
-            return vmap(one, out_dims=1, chunk_size=self._chunk)(weights).float()
+        return vmap(one, out_dims=1, chunk_size=self._chunk)(weights)
 
 
 class FeatureExperts(nn.Module):

@@ -106,7 +106,7 @@ class TeacherMaker:
             return self._heads
         phases = self.context.phases
         if self.context.pool.kind == "same" and phases.stacks_experts:
-            return StackedExperts(self.pool.models, precision=phases.precision)
+            return StackedExperts(self.pool.models)
         experts = ImageExperts(self.pool.models, phases.precision)
         return experts.to(memory_format=torch.channels_last) if phases.channels_last else experts
 

@@ -38,9 +38,9 @@ class GlobalClassifier(LightningModule):
             ``benchmarks/teacher_forward.py`` says whether that is faster on a device; on CPUs it is not. Results then
             agree up to rounding, which is why nothing is timed and chosen while a run goes on.
 
-    The Trainer's precision and, unless they are stacked, ``channels_last`` also reach the teacher's experts, whose
-    accuracies are those that the student hears. Prototypes, the clients' validation and the evaluation of the global
-    model are float32 with every setting.
+    The Trainer's precision and ``channels_last`` also reach the whole experts of Mosaic's teacher, unless they are
+    stacked, and their accuracies are those of what the student hears. Everything else that is asked and not trained is
+    float32 with every setting: prototypes, the clients' validation, the evaluation of the global model.
     """
 
     def __init__(

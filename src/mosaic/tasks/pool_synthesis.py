@@ -13,7 +13,7 @@ from torch.optim import SGD, Optimizer
 from mosaic.batches import world_size
 from mosaic.losses.adversarial import inversion
 from mosaic.losses.distillation import knowledge_distillation
-from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, randomly_weighted, signed_step
+from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, output_diversification, signed_step
 from mosaic.nets.batchnorm import batch_norm_inputs, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
@@ -94,6 +94,10 @@ class PoolSynthesisTask(ManualTask):
         self._random.manual_seed(self._seed + 1 + self.global_rank)
         capacity = self._syntheses * _own_size(self.synthesis.batch_size)
         self.pool = ImagePool(capacity, self.student.image_shape, self.student.num_classes, self.device)
+
+    def networks(self) -> list[nn.Module]:
+        """Return makers, learner and judges; these are asked with and without the gate that joins them."""
+        return [self.generator, self.student, self.ensemble.experts]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return SGD for the student, and Adam for the generator with its noise."""
@@ -212,21 +216,23 @@ class PoolSynthesisTask(ManualTask):
         return cast(Tensor, self.ensemble(images))
 
     def _hardened(self, images: Tensor) -> Tensor:
-        """Move images a step towards where they are harder, if such a step is asked for."""
+        """Move images a step up the student's divergence or along a random direction, if such a step is asked for."""
         settings = self.learning
         if not settings.pixel_step:
             return images
         images = images.detach().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(self._hardness(images), images)
+        (gradient,) = torch.autograd.grad(self._ascended(images), images)
         return signed_step(images, gradient, settings.pixel_step)
 
-    def _hardness(self, images: Tensor) -> Tensor:
-        """Return what grows where images are harder: the student's divergence, or some of the ensemble's outputs."""
+    def _ascended(self, images: Tensor) -> Tensor:
+        """Return what images are moved up."""
         settings, logits = self.learning, self.ensemble(images)
-        if settings.pixel_direction == "random":
-            return randomly_weighted(logits, settings.temperature, self._random)
-        with held_statistics(self.student):
-            return knowledge_distillation(self.student(images), logits, settings.temperature)
+        match settings.pixel_direction:
+            case "random":
+                return output_diversification(logits, settings.temperature, self._random)
+            case "student":
+                with held_statistics(self.student):
+                    return knowledge_distillation(self.student(images), logits, settings.temperature)
 
 
 def _better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:

@@ -97,6 +97,8 @@ class LearningSettings:
         section = "algorithm.learning"
         require_positive(section, learning_rate=self.learning_rate, temperature=self.temperature)
         require_share(section, pixel_step=self.pixel_step)
+        if self.pixel_direction not in ("student", "random"):
+            raise MosaicError(f"{section}.pixel_direction: expected student or random, got {self.pixel_direction}")
         _require_a_batch(section, self.batch_size)
         require_decay(section, momentum=self.momentum)
 

@@ -10,7 +10,7 @@ from mosaic.preemption import leave_if_asked
 
 log = logging.getLogger(__name__)
 SECONDS_OF_SILENCE = 30.0
-"""A worker is there within ten; after this long the user is told what is waited for."""
+"""After this long the user is told what is waited for; a worker with little data is there within ten."""
 
 
 class WorkerLostError(RuntimeError):
@@ -33,9 +33,11 @@ class Crew:
         self._ray, self._hire = ray, hire
         errors = ray.exceptions
         self._losses = (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
-        self._actors = [hire() for _ in range(size)]
+        self._actors: list[Any] = []
         self._substitutes: dict[int, tuple[Any, Any]] = {}
+        self._dismissed = False
         try:
+            self._actors += [hire() for _ in range(size)]
             self._nodes = self._begin()
         except self._losses as error:
             self.dismiss()
@@ -58,7 +60,8 @@ class Crew:
             if not told and perf_counter() - started > SECONDS_OF_SILENCE:
                 told = True
                 log.warning(
-                    "%d of %d Ray workers have begun; the others wait for CPUs or GPUs that are taken: see ray status",
+                    "%d of %d Ray workers have begun; the others load their data, or wait for CPUs or GPUs that are "
+                    "taken: see ray status",
                     len(begun),
                     len(beginnings),
                 )
@@ -72,6 +75,8 @@ class Crew:
         try:
             return self._ask(worker, errand)
         except self._losses:
+            if self._dismissed:  # the run is over, and that is why it has ended
+                raise
             other = self._replace(worker)
             log.warning("Ray worker %d ended at work for client %d: worker %d takes over", worker, client, other)
         try:
@@ -102,5 +107,6 @@ class Crew:
 
     def dismiss(self) -> None:
         """End all actors."""
+        self._dismissed = True
         for actor in (*self._actors, *(actor for actor, _ in self._substitutes.values())):
             self._ray.kill(actor)
