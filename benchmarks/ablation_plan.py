@@ -174,8 +174,8 @@ SAME_TIME = {
     "fashion-0.05": 110,  # 98 fit
     "cifar10-0.1": 110,  # 53 fit
 }
-"""Rounds of FedAvg that take about as long as all of Mosaic does, by `python benchmarks/ablation.py time`; a comment says
-how many fit where others were run before that was measured."""
+"""Rounds of FedAvg that take about as long as all of Mosaic does, by `python benchmarks/ablation.py time`; a comment
+says how many fit where others were run before that was measured."""
 
 
 def _digits(means: str, alpha: float, *flags: str, rows: tuple[str, ...] = _EVERY, few: int = 3) -> Setting:
