@@ -122,6 +122,15 @@ def test_figures_belong_to_their_caller_and_not_to_pyplot() -> None:
     assert plt.get_fignums() == before
 
 
+@pytest.mark.parametrize("rounds", [1, 2, 13])
+def test_rounds_are_counted_in_whole_numbers_and_traffic_is_not(rounds: int) -> None:
+    places = np.arange(1.0, rounds + 1)
+    for scale, whole in ((1.0, True), (0.1, False)):
+        figure = bands({"one": Band(scale * places, places, np.zeros(rounds))}, "", "%")
+        ticks = np.array(figure.axes[0].get_xticks())
+        assert np.array_equal(ticks, np.round(ticks)) == whole
+
+
 def test_the_input_is_left_alone() -> None:
     held = counts(3, 3)
     before = held.copy()

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 _INK = "#1f2430"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
@@ -152,6 +153,8 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
         else:  # neither a line nor a band would have any width
             marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
             axes.errorbar(places, heights, spread, fmt=marker, capsize=3, label=name, **look)
+    if all(np.array_equal(band.places, np.round(band.places)) for band in drawn.values()):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no round 0.96
     axes.set_xlabel(x_label, color=_INK)
     axes.set_ylabel(y_label, color=_INK)
     axes.grid(color="#d9dce3", linewidth=0.6)
