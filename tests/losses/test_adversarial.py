@@ -133,6 +133,17 @@ def test_mean_and_variance_each_send_a_gradient_back(off_mean: float, off_varian
     assert inputs.grad.abs().sum() > 0
 
 
+def test_the_gradient_is_that_of_mean_and_variance_as_torch_has_them() -> None:
+    torch.manual_seed(0)
+    inputs = torch.randn(5, 3, 4, 4, dtype=torch.float64, requires_grad=True)
+    mean, variance = torch.randn(3, dtype=torch.float64), torch.rand(3, dtype=torch.float64)
+    batch_variance, batch_mean = torch.var_mean(inputs, (0, 2, 3), correction=0)
+    expected = (batch_mean - mean).norm() + (batch_variance - variance).norm()
+    value = adversarial.inversion([(inputs, mean, variance)])
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, inputs)[0] for loss in (value, expected)))
+
+
 def test_inversion_has_a_gradient_to_the_generator_and_going_down_it_helps() -> None:
     torch.manual_seed(0)
     generator = nn.Conv2d(1, 1, 3, padding=1)

@@ -88,7 +88,10 @@ def inversion(layers: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
     total = torch.zeros(())
     for inputs, mean, variance in layers:
         rows = inputs.movedim(1, -1).flatten(0, -2)
-        batch_mean = rows.mean(0)
-        batch_variance = (rows - batch_mean).square().mean(0)  # on CPUs a third of the time of torch.var_mean
+        batch_mean = rows.sum(0) / len(rows)
+        # Moving the mean changes no variance to first order, and mse_loss squares in one pass, back too: on CPUs three
+        # times as fast as torch.var_mean at least. A sum's gradient is a view; a mean's is written out.
+        squares = F.mse_loss(rows, batch_mean.detach().expand_as(rows), reduction="none")
+        batch_variance = squares.sum(0) / len(rows)
         total = total.to(inputs.device) + (batch_mean - mean).norm() + (batch_variance - variance).norm()
     return total
