@@ -155,11 +155,7 @@ _MATTER = (
 """What moved digits by half a point and by two standard errors, at 0.05 and at 0.1."""
 _WITHOUT = ("without shifts", "without hard steps", "without averaging")
 _PARTS = ("base", *_WITHOUT, "default, prior gate")
-_EVERY = (
-    *(*CONTROLS, *_PARTS, *TEACHERS),
-    *STUDENTS,
-    *CLIENTS,
-)
+_EVERY = (*CONTROLS, *_PARTS, *TEACHERS, *STUDENTS, *CLIENTS)
 _FEW_CONTROLS = ("default", "FedAvg", "FedAvg, same time", "H", "base", *BASE_CONTROLS)
 _LINE = ("default", "FedAvg", "FedAvg, same time", "H", "base", "interpolated")
 SAME_TIME = {

@@ -108,7 +108,8 @@ def compare(name: str, steps: int, pairs: int, rounds: int) -> list[Figure]:
     for clock in ("wall",) if name == "Ray" else Times._fields:
         one, two = ([getattr(times, clock) for times in runs] for runs in (serial, parallel))
         seconds = {"serial": one, "two workers": two}
-        title = f"(c) {name}, {steps} local steps, serial over two workers{' (CPU seconds)' * (clock == 'cpu')}"
+        unit = " (CPU seconds)" if clock == "cpu" else ""
+        title = f"(c) {name}, {steps} local steps, serial over two workers{unit}"
         found.append(Figure(title, ratio(seconds, "serial", "two workers"), BAR, False, medians(seconds)))
     return found
 

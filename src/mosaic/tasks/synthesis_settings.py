@@ -1,11 +1,13 @@
 """How an ensemble teaches a student with images made for it: the settings of DENSE and Co-Boosting."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
 from mosaic.nets.dcgan import Initialization
+
+PixelDirection = Literal["student", "random"]
 
 
 @dataclass(frozen=True)
@@ -90,15 +92,15 @@ class LearningSettings:
     temperature: float = 20.0
     view: Augmentation | None = None
     pixel_step: float = 0.0
-    pixel_direction: Literal["student", "random"] = "student"
+    pixel_direction: PixelDirection = "student"
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.learning"
         require_positive(section, learning_rate=self.learning_rate, temperature=self.temperature)
         require_share(section, pixel_step=self.pixel_step)
-        if self.pixel_direction not in ("student", "random"):
-            raise MosaicError(f"{section}.pixel_direction: expected student or random, got {self.pixel_direction}")
+        if self.pixel_direction not in (known := get_args(PixelDirection)):
+            raise MosaicError(f"{section}.pixel_direction: expected {' or '.join(known)}, got {self.pixel_direction}")
         _require_a_batch(section, self.batch_size)
         require_decay(section, momentum=self.momentum)
 
