@@ -143,6 +143,21 @@ def test_a_checkpoint_of_another_network_is_refused(run: Path, tmp_path: Path) -
         load_model(tmp_path / "global.ckpt")
 
 
+@pytest.mark.parametrize("network", ["nowhere.at.all.Net", "mosaic.nets.Renamed", "Net"])
+def test_a_network_that_cannot_be_imported_is_named(network: str, run: Path, tmp_path: Path) -> None:
+    of_another_network(run, tmp_path, network)
+    with pytest.raises(MosaicError, match=f"the network of this model, {network}, cannot be imported"):
+        load_model(tmp_path / "global.ckpt")
+
+
+@pytest.mark.parametrize("content", ["", "data: {}", "- 1"])
+def test_a_configuration_of_something_else_is_refused(content: str, run: Path, tmp_path: Path) -> None:
+    of_another_network(run, tmp_path, "any")
+    (tmp_path / "config.yaml").write_text(content)
+    with pytest.raises(MosaicError, match=r"expected the configuration of a run, with a model\.net"):
+        load_model(tmp_path / "global.ckpt")
+
+
 def of_another_network(run: Path, folder: Path, network: str) -> None:
     """Put the run's checkpoint beside a configuration that names this network."""
     (folder / "global.ckpt").write_bytes((run / "global.ckpt").read_bytes())

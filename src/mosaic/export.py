@@ -135,7 +135,13 @@ def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]
     for folder in list(checkpoint.resolve().parents)[:2]:
         if (folder / "config.yaml").is_file():
             config = yaml.safe_load((folder / "config.yaml").read_text())
-            net, dealt = config["model"]["net"], (config.get("clients") or {}).get("models")
+            try:
+                net = config["model"]["net"]
+            except (KeyError, TypeError) as error:
+                raise MosaicError(
+                    f"{folder / 'config.yaml'}: expected the configuration of a run, with a model.net"
+                ) from error
+            dealt = (config.get("clients") or {}).get("models")
             if client is not None and dealt and dealt[client % len(dealt)] != "global":
                 net = dealt[client % len(dealt)]
             return (net, {}) if isinstance(net, str) else (net["class_path"], dict(net.get("init_args") or {}))
@@ -154,7 +160,12 @@ def _build(
 
 def _class(path: str) -> Callable[..., "Classifier"]:
     module, _, name = path.rpartition(".")
-    found: Callable[..., Classifier] = getattr(importlib.import_module(module), name)
+    try:
+        found: Callable[..., Classifier] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MosaicError(
+            f"the network of this model, {path}, cannot be imported ({error}): start where Python finds its file"
+        ) from error
     return found
 
 

@@ -8,7 +8,7 @@ import yaml
 
 from mosaic.algorithms import DENSE
 from mosaic.comparison.budget import Budget, matching_flags, reference_budget, spends
-from mosaic.comparison.configurations import find_presets, merged
+from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
 from tests.runs import DIGITS
 
@@ -35,7 +35,7 @@ def amounts(budget: Budget) -> tuple[int, int]:
 
 
 def test_the_budget_is_mosaics() -> None:
-    assert reference_budget(merged([DIGITS]), {}, None, None) == Budget(600, 10 * 600, "mosaic")
+    assert reference_budget(merged([read_configuration(DIGITS)]), {}, None, None) == Budget(600, 10 * 600, "mosaic")
 
 
 def test_the_budget_grows_with_clients_and_distilling_rounds() -> None:
@@ -55,12 +55,13 @@ def test_the_budget_is_that_of_the_row_and_not_of_what_lies_below_it(tmp_path: P
     """The preset mosaic writes every setting out, so what the configuration has set does not count for its row."""
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(mosaic(5, 7)))
-    rows = {name: merged([config, *find_presets(name)]) for name in ("config", "mosaic")}
-    assert reference_budget(merged([config]), rows, None, None) == Budget(600, 4 * 600, "mosaic")
+    common = read_configuration(config)
+    rows = {name: merged([common, *find_presets(name)]) for name in ("config", "mosaic")}
+    assert reference_budget(merged([common]), rows, None, None) == Budget(600, 4 * 600, "mosaic")
     own = {"config": rows["config"]}
-    assert reference_budget(merged([config]), own, None, None) == Budget(5, 4 * 7, "config")
-    rivals = {"dense": merged([config, *find_presets("dense")])}
-    assert reference_budget(merged([config]), rivals, None, None) == Budget(600, 4 * 600, "mosaic")
+    assert reference_budget(merged([common]), own, None, None) == Budget(5, 4 * 7, "config")
+    rivals = {"dense": merged([common, *find_presets("dense")])}
+    assert reference_budget(merged([common]), rivals, None, None) == Budget(600, 4 * 600, "mosaic")
 
 
 @pytest.mark.parametrize(

@@ -190,6 +190,38 @@ def test_an_outcome_of_another_request_is_refused(
     assert (tmp_path / "outcomes" / "fedavg-seed0.json").read_text() == before
 
 
+def test_what_a_refused_outcome_advises_helps(
+    compared: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without its outcome alone the run would go on, as what it was."""
+    output = tmp_path / "output"
+    shutil.copytree(compared, output)
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump({"data": {"batch_size": 16}}))
+    more = ("--overlay", f"{tiny},{other}", "--algorithms", "fedavg", "--seeds", "0")
+    with pytest.raises(SystemExit):
+        compare(output, tiny, *more)
+    file, folder = output / "outcomes" / "fedavg-seed0.json", output / "runs" / "fedavg" / "seed0"
+    assert f"move this file and {folder} away" in capsys.readouterr().err
+    file.unlink()
+    assert "changed: data.batch_size: take these back, move the folder away" in compare(output, tiny, *more)[0]["note"]
+    shutil.rmtree(folder)
+    assert float(compare(output, tiny, *more)[0]["test accuracy"]) > 0
+
+
+def test_reasons_and_names_are_text_and_not_markup(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own[v2].yaml").write_text(yaml.safe_dump({"algorithm": "mosaic.algorithms.FedAvg"}))
+    reason = "pip install 'mosaic[ray]' [/data/cifar]"
+    monkeypatch.setattr(runner, "run_one", lambda request, _: runner.Failure(request.algorithm, request.seed, reason))
+    compare(tmp_path / "output", tiny, "--algorithms", "own[v2].yaml", "--seeds", "0")
+    told = capsys.readouterr().out
+    assert told.count(reason) == 2, "when it happens, and under the table"
+    assert told.count("own[v2].yaml") >= 3, "also in the table's cells"
+
+
 @pytest.fixture(scope="module")
 def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay of two distilling rounds, with presets of Mosaic and its rivals that are over in seconds."""

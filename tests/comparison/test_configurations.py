@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mosaic.comparison.configurations import find_presets, merged
+from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
 
 
@@ -15,7 +15,7 @@ def write(path: Path, content: object) -> Path:
 
 
 def test_presets_are_stacked() -> None:
-    assert [path.stem for path in find_presets("mosaic_paper+reduced")] == ["mosaic_paper", "reduced"]
+    assert [preset.path.stem for preset in find_presets("mosaic_paper+reduced")] == ["mosaic_paper", "reduced"]
     assert find_presets("config") == []
 
 
@@ -35,7 +35,7 @@ def test_an_unknown_algorithm_is_told_the_known_ones() -> None:
 def test_stacking_replaces_sections_of_another_class(tmp_path: Path) -> None:
     below = write(tmp_path / "a.yaml", {"x": {"class_path": "A", "init_args": {"p": 1}}, "y": {"p": 1, "q": 1}})
     above = write(tmp_path / "b.yaml", {"x": {"class_path": "B"}, "y": {"p": 2}})
-    assert merged([below, above]) == {"x": {"class_path": "B"}, "y": {"p": 2, "q": 1}}
+    assert merged(map(read_configuration, (below, above))) == {"x": {"class_path": "B"}, "y": {"p": 2, "q": 1}}
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", None])
@@ -44,4 +44,17 @@ def test_what_is_no_configuration_is_refused(content: str | None, tmp_path: Path
     if content is not None:
         path.write_text(content)
     with pytest.raises(MosaicError, match=r"c\.yaml: expected a configuration of mosaic fit"):
-        merged([path])
+        read_configuration(path)
+
+
+def test_what_becomes_of_the_file_later_changes_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", {"a": 1})
+    configuration = read_configuration(path)
+    write(path, {"a": 2})
+    assert configuration.values == {"a": 1}
+
+
+def test_numbers_and_dates_are_what_fit_reads(tmp_path: Path) -> None:
+    path = tmp_path / "c.yaml"
+    path.write_text("rate: 1e-3\nname: 2026-11-24\n")
+    assert read_configuration(path).values == {"rate": 1e-3, "name": "2026-11-24"}

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from mosaic.comparison.budget import Budget
-from mosaic.comparison.request import plan_runs
+from mosaic.comparison.configurations import find_presets, read_configuration
+from mosaic.comparison.request import RunRequest, plan_runs, read_rows
 from mosaic.errors import MosaicError
 from tests.runs import DIGITS
 
@@ -27,10 +28,10 @@ def write(path: Path, content: object) -> Path:
 
 def plan(*algorithms: str, **changes: object) -> list[tuple[str, int, tuple[str, ...]]]:
     settings: dict[str, object] = {
-        **{"overlays": [], "seeds": [0, 1], "partition_seed": None, "budget": BUDGET, "own_budget": []},
+        **{"seeds": [0, 1], "partition_seed": None, "budget": BUDGET, "own_budget": []},
         **changes,
     }
-    runs = plan_runs(config=DIGITS, algorithms=algorithms, **settings)  # type: ignore[arg-type]
+    runs = plan_runs(read_rows([read_configuration(DIGITS)], algorithms), **settings)  # type: ignore[arg-type]
     return [(run.algorithm, run.seed, run.flags) for run in runs]
 
 
@@ -68,3 +69,15 @@ def test_algorithms_are_named_once(algorithms: tuple[str, ...]) -> None:
 def test_a_budget_of_its_own_needs_an_algorithm() -> None:
     with pytest.raises(MosaicError, match=r"--own_budget: dense is not among"):
         plan("fedavg", own_budget=["dense"])
+
+
+def test_a_row_keeps_nothing_of_another_algorithm_below_it(tmp_path: Path) -> None:
+    """Arguments with the same name: what fit would hand on from class to class."""
+    own = {"objective": "mosaic.client.objectives.VacantClass", "distilling_rounds": 3}
+    below = {"data": {"batch_size": 8}, "algorithm": {"class_path": "mosaic.algorithms.DENSE", "init_args": own}}
+    common = read_configuration(write(tmp_path / "below.yaml", below))
+    request = RunRequest("fedavg", 0, (common, *find_presets("fedavg")), ("--data.seed=0",))
+    command, *given, flag = request.arguments(tmp_path)
+    assert (command, given[::2], flag) == ("fit", ["--config", "--config"], "--data.seed=0")
+    read = [yaml.safe_load(Path(file).read_text()) for file in given[1::2]]
+    assert read == [{"data": {"batch_size": 8}}, {"algorithm": {"class_path": "mosaic.algorithms.FedAvg"}}]

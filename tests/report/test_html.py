@@ -151,6 +151,8 @@ def test_an_unfinished_run_says_so(run: Path, tmp_path: Path) -> None:
     assert "This run has not come to an end." in page.words
     (tmp_path / "run" / "metrics.csv").unlink()
     assert "No round has been finished." in outline_of(tmp_path / "run", tmp_path / "page.html").words
+    (tmp_path / "run" / "environment.json").unlink()
+    assert "No round has been finished." in outline_of(tmp_path / "run", tmp_path / "page.html").words
 
 
 def test_names_from_the_run_are_text_and_not_markup(run: Path, tmp_path: Path) -> None:

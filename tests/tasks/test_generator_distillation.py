@@ -198,6 +198,17 @@ def test_a_client_without_any_of_the_labels_asks_for_diversity_alone(blueprint: 
     assert objective.generator_terms(images, wishes, student, update=0).keys() > {"similarity"}
 
 
+def test_turns_go_on_from_round_to_round(blueprint: Blueprint, random) -> None:  # type: ignore[no-untyped-def]
+    """Two rounds of one update each, for two clients, of whom the first knows none of the labels."""
+    members = [blueprint.build(blueprint.initial(client)) for client in range(2)]
+    ensemble = ClassWeightedEnsemble(members, torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
+    wishes = draw_wishes(torch.tensor([1, 1, 0]), 4, 6, random)
+    images, student = torch.rand(6, 1, 8, 8, generator=random), blueprint.build(blueprint.initial(5))
+    rounds = [FedFTGObjective(ensemble, 1.0, 1.0, first) for first in (0, 1)]
+    heard = ["disagreement" in each.generator_terms(images, wishes, student, update=0) for each in rounds]
+    assert heard == [False, True]
+
+
 def test_one_clients_terms_are_means_over_all_images_of_the_batch(blueprint: Blueprint, random) -> None:  # type: ignore[no-untyped-def]
     """Against a loop over the images, those that the client knows nothing of counting 0."""
     members = [blueprint.build(blueprint.initial(client)).eval() for client in range(2)]

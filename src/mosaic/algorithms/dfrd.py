@@ -9,7 +9,7 @@ from mosaic.messages import StateDict
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.nets.dcgan import Generator
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.server.context import RoundContext
+from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.kept_generator import load_generator, tensors_below, tensors_of
 from mosaic.server.state import ServerState
 from mosaic.tasks.dfrd_objective import DFRDObjective
@@ -81,7 +81,7 @@ class DFRD(FedFTG):
         self.transfer_weight = transfer_weight
         self.average_decay, self.average_share = average_decay, average_share
 
-    def _objective(self, ensemble: ClassWeightedEnsemble) -> DistillationObjective:
+    def _objective(self, ensemble: ClassWeightedEnsemble, plan: RoundPlan) -> DistillationObjective:
         return DFRDObjective(ensemble, self.transfer_weight, self.diversity_weight)
 
     def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:

@@ -17,7 +17,7 @@ from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
 from mosaic.server.acceptance import accepts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
-from mosaic.server.context import RoundContext
+from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.experts import holdings
 from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
@@ -127,7 +127,9 @@ class FedFTG(FedAvg):
             settings.iterations,
         )
         memory, seed = self._memory(state, context), context.seed_for("distillation")
-        task = GeneratorDistillationTask(generator, student, self._objective(ensemble), held, settings, seed, memory)
+        task = GeneratorDistillationTask(
+            generator, student, self._objective(ensemble, plan), held, settings, seed, memory
+        )
         with context.measure("distillation"):
             curves = phases.run(task, turns, seed)
         context.count("generator", turns.generator_updates)
@@ -135,9 +137,10 @@ class FedFTG(FedAvg):
         for name, curve in curves.items():
             context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
 
-    def _objective(self, ensemble: ClassWeightedEnsemble) -> DistillationObjective:
+    def _objective(self, ensemble: ClassWeightedEnsemble, plan: RoundPlan) -> DistillationObjective:
         """Say what generator and student minimise."""
-        return FedFTGObjective(ensemble, self.classification_weight, self.diversity_weight)
+        first = plan.spent(self.generator_updates)
+        return FedFTGObjective(ensemble, self.classification_weight, self.diversity_weight, first)
 
     def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:
         """Return what else makes images for the student."""

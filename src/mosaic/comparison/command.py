@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
-from mosaic.comparison.configurations import find_presets, merged
-from mosaic.comparison.request import plan_runs
+from mosaic.comparison.configurations import merged, read_configuration
+from mosaic.comparison.request import plan_runs, read_rows
 from mosaic.errors import MosaicError
 
 
@@ -49,11 +49,11 @@ def compare(
     ):
         if value is not None and value < least:
             raise MosaicError(f"--{option}: expected {least} or more, got {value}")
-    overlays = [Path(part) for part in _parts(overlay)]
-    names, own = _parts(algorithms), _parts(own_budget)
-    rows = {name: merged([config, *overlays, *find_presets(name)]) for name in names if name not in own}
-    budget = _budget(merged([config, *overlays]), rows, student_updates, generator_updates)
-    requests = plan_runs(config, overlays, names, _numbers(seeds), partition_seed, budget, own)
+    common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
+    rows = read_rows(common, _parts(algorithms))
+    sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
+    budget = _budget(merged(common), sharing, student_updates, generator_updates)
+    requests = plan_runs(rows, _numbers(seeds), partition_seed, budget, own)
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
@@ -65,10 +65,10 @@ def compare(
     console = Console()
     spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
     for name, amount in spent.items():
-        console.print(f"{name}: {amount}", highlight=False, soft_wrap=True)
+        console.print(f"{name}: {amount}", highlight=False, markup=False, soft_wrap=True)
     results = finish_all(requests, output / "outcomes", runs or output / "runs", processes, console)
     facts = {
-        "configuration": ", ".join(str(path) for path in [config, *overlays]),
+        "configuration": ", ".join(str(each.path) for each in common),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
         **spent,
     }

@@ -3,9 +3,10 @@
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
+from jsonargparse import get_loader
 
 from mosaic.errors import MosaicError
 
@@ -13,7 +14,43 @@ AS_CONFIGURED = "config"
 """Name of the algorithm that the configuration itself holds."""
 
 
-def find_presets(name: str) -> list[Path]:
+class Configuration(NamedTuple):
+    """A file of ``fit`` as it was when it was read: what becomes of the file afterwards changes no run.
+
+    Attributes:
+        path: where it lay.
+        text: what it said.
+    """
+
+    path: Path
+    text: str
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """What it says, numbers and dates as ``fit`` reads them."""
+        values: dict[str, Any] = get_loader("yaml")(self.text)
+        return values
+
+
+def read_configuration(path: Path) -> Configuration:
+    """Read a file.
+
+    Raises:
+        MosaicError: the file is missing or is no mapping.
+    """
+    try:
+        configuration = Configuration(path, path.read_text())
+        values = configuration.values
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise MosaicError(
+            f"{path}: expected a configuration of mosaic fit, which could not be read: {error}"
+        ) from error
+    if not isinstance(values, dict):
+        raise MosaicError(f"{path}: expected a configuration of mosaic fit, got {type(values).__name__}")
+    return configuration
+
+
+def find_presets(name: str) -> list[Configuration]:
     """Return the files of an algorithm: presets of this package by name, or files by path.
 
     Raises:
@@ -31,13 +68,14 @@ def find_presets(name: str) -> list[Path]:
                 f"--algorithms: there is no {part}: expected {AS_CONFIGURED}, the path of a YAML file, or one of "
                 f"{known}"
             )
-        others = sorted(set(read_yaml(path)) - {"algorithm"})
+        preset = read_configuration(path)
+        others = sorted(set(preset.values) - {"algorithm"})
         if others:
             raise MosaicError(
                 f"--algorithms: {path} changes {', '.join(others)} too, and then more than the algorithm would differ: "
                 "move that into a file for --overlay, which all algorithms get"
             )
-        found.append(path)
+        found.append(preset)
     return found
 
 
@@ -47,11 +85,11 @@ def algorithm_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"class_path": section} if isinstance(section, str) else dict(section)
 
 
-def merged(configs: Iterable[Path]) -> dict[str, Any]:
-    """Stack configurations as ``fit`` does; a section of another class replaces the one before."""
+def merged(configs: Iterable[Configuration]) -> dict[str, Any]:
+    """Stack configurations; a section of another class replaces the one before with all its arguments."""
     total: dict[str, Any] = {}
     for config in configs:
-        total = _stacked(total, read_yaml(config))
+        total = _stacked(total, config.values)
     return total
 
 
@@ -65,20 +103,3 @@ def _stacked(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
         else:
             total[key] = value
     return total
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a configuration.
-
-    Raises:
-        MosaicError: the file is missing or is no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, yaml.YAMLError) as error:
-        raise MosaicError(
-            f"{path}: expected a configuration of mosaic fit, which could not be read: {error}"
-        ) from error
-    if not isinstance(content, dict):
-        raise MosaicError(f"{path}: expected a configuration of mosaic fit, got {type(content).__name__}")
-    return content

@@ -44,7 +44,8 @@ class Outcome:
     @classmethod
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
         """Read a finished run's folder."""
-        summary = json.loads((run / "summary.json").read_text())
+        file = run / "summary.json"
+        summary = json.loads(file.read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
         rounds = read_rounds(run / "metrics.csv")
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
@@ -53,7 +54,7 @@ class Outcome:
             seed=request.seed,
             request=request.content(),
             version=__version__,
-            date=str(date.today()),
+            date=str(date.fromtimestamp(file.stat().st_mtime)),
             machine=_machine(json.loads((run / "environment.json").read_text())),
             rounds=_abridged(rounds),
             summary={**kept, "students": count_students(rounds), **sums},
@@ -116,18 +117,24 @@ class Outcome:
         return int(self.summary["updates"].get(network, 0))
 
 
-def check_same_request(outcome: Outcome, request: RunRequest, file: Path) -> None:
+def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:
     """Refuse an outcome of something else.
+
+    Args:
+        outcome: what is there.
+        request: what is asked for.
+        file: where it is.
+        folder: where the run was, and would be.
 
     Raises:
         MosaicError: the outcome belongs to another request.
     """
-    asked = json.loads(json.dumps(request.content(), default=str))
+    asked = request.content()
     if outcome.request != asked:
         changed = ", ".join(sorted(_differences(outcome.request, asked)))
         raise MosaicError(
-            f"{file} is the outcome of another request; different: {changed}: choose another --output, or move the "
-            "file away, and its run is done again"
+            f"{file} is the outcome of another request; different: {changed}: choose another --output, or move "
+            f"this file and {folder} away, and the run is done again"
         )
 
 

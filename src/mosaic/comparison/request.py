@@ -1,13 +1,18 @@
 """What a comparison asks of ``mosaic fit``: one request for each algorithm and seed, alike but for the algorithm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from mosaic.comparison.budget import Budget, matching_flags
-from mosaic.comparison.configurations import find_presets, merged, read_yaml
+from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
+
+Rows = Mapping[str, Sequence[Configuration]]
+"""What every algorithm of the table is made from, by its name; later configurations win."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,7 @@ class RunRequest:
 
     algorithm: str
     seed: int
-    configs: tuple[Path, ...]
+    configs: tuple[Configuration, ...]
     flags: tuple[str, ...]
 
     @property
@@ -31,19 +36,44 @@ class RunRequest:
         """Say which run of the comparison this is; also the stem of its files."""
         return f"{self.algorithm}-seed{self.seed}"
 
-    def arguments(self) -> list[str]:
-        """Return what ``mosaic`` is given."""
-        return ["fit", *(part for config in self.configs for part in ("--config", str(config))), *self.flags]
+    def arguments(self, folder: Path) -> list[str]:
+        """Write what ``mosaic`` is to read into a folder; return what it is given.
+
+        The algorithm is a file of its own, stacked beforehand: ``fit`` itself would let it keep arguments of another
+        class below it that happen to have the same name, and the rows would differ in more than their method.
+        """
+        algorithm = merged(self.configs).get("algorithm")
+        sections = [{key: v for key, v in config.values.items() if key != "algorithm"} for config in self.configs]
+        given = []
+        for number, values in enumerate([*sections, {"algorithm": algorithm} if algorithm else {}]):
+            if values:
+                file = folder / f"{number}.yaml"
+                file.write_text(yaml.safe_dump(values, sort_keys=False))
+                given += ["--config", str(file)]
+        return ["fit", *given, *self.flags]
 
     def content(self) -> dict[str, Any]:
         """Return what decides the outcome: the configurations' text as values, wherever they lie, and the flags."""
-        return {"configs": [read_yaml(config) for config in self.configs], "flags": list(self.flags)}
+        return {"configs": [config.values for config in self.configs], "flags": list(self.flags)}
+
+
+def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:
+    """Read what every algorithm is made from.
+
+    Args:
+        common: the configuration that all runs have in common, and what is stacked on it for all alike.
+        algorithms: presets by name or path, joined by ``+`` where one is stacked on another; ``config`` takes the
+            configuration's own.
+
+    Raises:
+        MosaicError: an algorithm is unknown, is named twice, or its preset changes more than the algorithm.
+    """
+    _require_different("algorithms", algorithms)
+    return {name: (*common, *find_presets(name)) for name in algorithms}
 
 
 def plan_runs(
-    config: Path,
-    overlays: Sequence[Path],
-    algorithms: Sequence[str],
+    rows: Rows,
     seeds: Sequence[int],
     partition_seed: int | None,
     budget: Budget | None,
@@ -52,29 +82,28 @@ def plan_runs(
     """Return all runs of a comparison, algorithm by algorithm.
 
     Args:
-        config: of the run that all have in common.
-        overlays: stacked on it, for all algorithms alike.
-        algorithms: presets by name or path, joined by ``+`` where one is stacked on another; ``config`` takes the
-            configuration's own.
+        rows: what every algorithm is made from.
         seeds: of initialisation and training, and of the partition where it has none of its own.
         partition_seed: one partition for all runs; when not given it moves with the seed.
         budget: of the server-side distillation, for every algorithm that can be told; none where nobody can.
         own_budget: algorithms that spend what their preset says instead.
 
     Raises:
-        MosaicError: an algorithm is unknown, or its preset changes more than the algorithm.
+        MosaicError: an algorithm with a budget of its own is no row, or seeds are none or the same.
     """
-    unknown = set(own_budget) - set(algorithms)
+    unknown = set(own_budget) - set(rows)
     if unknown:
         raise MosaicError(f"--own_budget: {', '.join(sorted(unknown))} is not among --algorithms")
-    for option, values in (("algorithms", algorithms), ("seeds", seeds)):
-        if not values or len(set(values)) < len(values):
-            raise MosaicError(f"--{option}: expected different values, at least one, got {list(values)}")
+    _require_different("seeds", seeds)
     runs = []
-    for name in algorithms:
-        configs = (config, *overlays, *find_presets(name))
+    for name, configs in rows.items():
         matched = () if budget is None or name in own_budget else matching_flags(merged(configs), budget)
         for seed in seeds:
             seeding = (f"--seed_everything={seed}", f"--data.seed={seed if partition_seed is None else partition_seed}")
-            runs.append(RunRequest(name, seed, configs, (*seeding, *matched)))
+            runs.append(RunRequest(name, seed, tuple(configs), (*seeding, *matched)))
     return runs
+
+
+def _require_different(option: str, values: Sequence[str] | Sequence[int]) -> None:
+    if not values or len(set(values)) < len(values):
+        raise MosaicError(f"--{option}: expected different values, at least one, got {list(values)}")

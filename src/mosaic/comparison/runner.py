@@ -4,11 +4,16 @@ import contextlib
 import io
 import logging
 import multiprocessing
+import os
+import signal
+import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
@@ -16,6 +21,7 @@ from rich.console import Console
 from mosaic.cli import users_mistake
 from mosaic.comparison.outcome import Outcome, check_same_request
 from mosaic.comparison.request import RunRequest
+from mosaic.preemption import heeding_signals, leave_if_alone_and_asked
 
 
 @dataclass(frozen=True)
@@ -53,11 +59,13 @@ def finish_all(
     for request, file in files.items():
         if file.is_file():
             outcome = Outcome.read(file)
-            check_same_request(outcome, request, file)
+            check_same_request(outcome, request, file, folder_of(request, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
-        console.print(f"{len(done)} of {len(requests)} runs are there already: {outcomes}", highlight=False)
+        console.print(
+            f"{len(done)} of {len(requests)} runs are there already: {outcomes}", highlight=False, markup=False
+        )
     started = time.perf_counter()
     for request, result in _run_each(missing, runs, processes):
         if isinstance(result, Outcome):
@@ -75,14 +83,55 @@ def _run_each(
         for request in requests:
             yield request, run_one(request, runs)
         return
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
-        asked = {pool.submit(run_one, request, runs): request for request in requests}
+    waiting, running = iter(requests), dict[Future[Outcome | Failure], RunRequest]()
+    with heeding_signals(), _workers(processes) as pool:
+        while True:  # never more runs than workers: what a pool has taken in cannot be taken back
+            for request in islice(waiting, processes - len(running)):
+                running[_submit(pool, request, runs)] = request
+            if not running:
+                return
+            for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
+                request = running.pop(future)
+                yield request, _result(future, request)
+            leave_if_alone_and_asked()
+
+
+@contextlib.contextmanager
+def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """Start processes; where this one leaves early, by whatever signal, they stop at their next step."""
+    others = multiprocessing.active_children()
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_the_first) as pool:
         try:
-            for future in as_completed(asked):
-                yield asked[future], _result(future, asked[future])
+            yield pool
         except BaseException:
-            pool.shutdown(cancel_futures=True)
+            for child in multiprocessing.active_children():
+                if child not in others:
+                    child.terminate()
             raise
+
+
+def _leave_with_the_first() -> None:
+    """Let this worker end when the process that has started it is gone, however that came about."""
+    first = multiprocessing.parent_process()
+    assert first is not None, "a worker has been started by somebody"
+
+    def follow() -> None:
+        first.join()
+        while True:  # the run ends at its next step, and what waits for another run ends at once
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _submit(pool: ProcessPoolExecutor, request: RunRequest, runs: Path) -> Future[Outcome | Failure]:
+    try:
+        return pool.submit(run_one, request, runs)
+    except BrokenProcessPool as error:
+        future = Future[Outcome | Failure]()
+        future.set_exception(error)
+        return future
 
 
 def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome | Failure:
@@ -94,14 +143,19 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
         return Failure(request.algorithm, request.seed, reason)
 
 
+def folder_of(request: RunRequest, runs: Path) -> Path:
+    """Return the run directory of a request."""
+    return runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
+
+
 def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
     from mosaic.lightning_cli import run
 
-    folder = runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
+    folder = folder_of(request, runs)
     try:
-        with _silence():
-            run([*request.arguments(), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
+        with _silence(), tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
+            run([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
         return Outcome.of(request, folder)
     except Exception as error:
         reason = str(users_mistake(error) or f"{type(error).__name__}: {error}")
@@ -131,5 +185,6 @@ def _tell(request: RunRequest, result: Outcome | Failure, progress: str, seconds
     console.print(
         f"{progress} {request.algorithm}, seed {request.seed}: {said}  ({seconds:.0f} s since the start)",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )

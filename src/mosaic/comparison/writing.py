@@ -19,7 +19,7 @@ COLUMNS = (
     "test accuracy: of the global model after the last round.",
     "validated best: the same after the round that the clients' validation images like best.",
     "clients' own models: test accuracy, mean by images, where there is no global model.",
-    "worst client: lowest accuracy of the model on one client's validation images, among clients with at least 20.",
+    "worst client: lowest accuracy on one client's validation images, among the last round's clients with at least 20.",
     f"p: paired two-sided t-test over seeds against the first row, from {FEWEST_FOR_A_TEST} seeds on, uncorrected.",
 )
 """What the columns mean."""
@@ -59,7 +59,7 @@ def write_comparison(
         console.print()
         console.print(terminal(part))
     for line in (*table.notes, "", *COLUMNS, "", *told, f"written to {output}"):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
@@ -69,9 +69,10 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     days = sorted({outcome.date for outcome in outcomes})
     minutes = sum(outcome.summary["seconds"] for outcome in outcomes) / 60
     machines = "; ".join(sorted({outcome.machine for outcome in outcomes}))
-    return [
-        ("measured", f"{' to '.join(dict.fromkeys([days[0], days[-1]]))} on {machines}, {minutes:.0f} minutes in all")
-    ]
+    when = " to ".join(dict.fromkeys([days[0], days[-1]]))
+    versions = sorted({outcome.version for outcome in outcomes})
+    by = f", by mosaic {' and '.join(versions)}" if len(versions) > 1 else ""
+    return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minutes in all")]
 
 
 def _page(table: Table, told: Sequence[str]) -> str:

@@ -169,7 +169,7 @@ class RunDirectory:
         if changed:
             raise MosaicError(
                 f"{self.path} was started with another configuration; changed: {', '.join(changed)}: "
-                "take these back, or start a new run with --federation.run_dir"
+                "take these back, move the folder away, or start a new run with --federation.run_dir"
             )
 
 

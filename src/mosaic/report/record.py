@@ -19,7 +19,7 @@ class RunRecord:
         name: of the run's folder.
         config: the run's configuration as text.
         settings: the same as plain values.
-        environment: versions, hardware, commit.
+        environment: versions, hardware, commit; empty where the folder was copied without them.
         rounds: one row per round; a figure that was not measured is nothing.
         summary: final figures; empty where the run has not come to an end.
         pictures: PNG files by their name in TensorBoard, the last of each.
@@ -45,16 +45,20 @@ def read_run(run: Path) -> RunRecord:
             f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
         )
     config = (run / "config.yaml").read_text()
-    summary = run / "summary.json"
     return RunRecord(
         name=run.resolve().name,
         config=config,
         settings=yaml.safe_load(config),
-        environment=json.loads((run / "environment.json").read_text()),
+        environment=_read_facts(run / "environment.json"),
         rounds=read_rounds(run / "metrics.csv"),
-        summary=json.loads(summary.read_text()) if summary.is_file() else {},
+        summary=_read_facts(run / "summary.json"),
         pictures=_read_pictures(run / "tensorboard"),
     )
+
+
+def _read_facts(file: Path) -> dict[str, Any]:
+    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
+    return facts
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:

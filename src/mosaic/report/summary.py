@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,10 +55,11 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     for title, table in {heading: _stages(summary, rounds, students), **generators, **costs}.items():
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table)
+    say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     for refusal in summary["declined"]:
-        console.print("Client {client} declined ({asked}): {reason}".format(**refusal), highlight=False, soft_wrap=True)
-    console.print(f"\nRun directory: {run}", highlight=False, soft_wrap=True)
-    console.print(f"TensorBoard:   tensorboard --logdir {run}", highlight=False, soft_wrap=True)
+        say("Client {client} declined ({asked}): {reason}".format(**refusal))
+    say(f"\nRun directory: {run}")
+    say(f"TensorBoard:   tensorboard --logdir {run}")
 
 
 def _stages(summary: dict[str, Any], rounds: Sequence[Round], students: Students) -> Table:

@@ -47,7 +47,15 @@ class RoundPlan:
         >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).share(10) for round in (1, 2, 3, 4)]
         [2, 3, 2, 3]
         """
-        return total * self.round // self.rounds - total * (self.round - 1) // self.rounds
+        return total * self.round // self.rounds - self.spent(total)
+
+    def spent(self, total: int) -> int:
+        """Return the parts of the rounds before this one together.
+
+        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).spent(10) for round in (1, 2, 3, 4)]
+        [0, 2, 5, 7]
+        """
+        return total * (self.round - 1) // self.rounds
 
 
 class Recorder(Protocol):

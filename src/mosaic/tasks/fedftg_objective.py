@@ -20,18 +20,22 @@ class FedFTGObjective(DistillationObjective):
         ensemble: the clients' models with their class weights.
         classification_weight: weight of the client's cross-entropy.
         diversity_weight: weight of the images' likeness, before it is divided by the number of clients.
+        first: update of the whole run that this round begins with: where rounds have fewer updates than there are
+            clients, all get their turn even so.
     """
 
-    def __init__(self, ensemble: ClassWeightedEnsemble, classification_weight: float, diversity_weight: float) -> None:
+    def __init__(
+        self, ensemble: ClassWeightedEnsemble, classification_weight: float, diversity_weight: float, first: int = 0
+    ) -> None:
         super().__init__()
-        self.ensemble = ensemble
+        self.ensemble, self.first = ensemble, first
         self.classification_weight, self.diversity_weight = classification_weight, diversity_weight
 
     def generator_terms(self, images: Tensor, wishes: Wishes, student: nn.Module, update: int) -> dict[str, Tensor]:
         """Return the likeness and, where the client knows any of the labels, how it and the student judge these."""
         clients = len(self.ensemble.members)
         terms = {"similarity": self.diversity_weight / clients * similarity(wishes.noise, images)}
-        client = update % clients
+        client = (self.first + update) % clients
         heard, weights = self.ensemble.heard(client, wishes.labels)
         if len(heard) == 0:
             return terms

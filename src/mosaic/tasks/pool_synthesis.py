@@ -171,7 +171,7 @@ class PoolSynthesisTask(ManualTask):
             logits = self.ensemble(images)
         statistics = divergence = torch.zeros((), device=images.device)
         if settings.statistics_weight:
-            statistics = inversion(layers) / (len(self.weights) if settings.mean_statistics else 1)
+            statistics = inversion(layers).to(images.device) / (len(self.weights) if settings.mean_statistics else 1)
         if settings.divergence_weight:
             divergence = boundary_support(
                 self.student(images), logits, settings.divergence_temperature, settings.only_disagreeing
