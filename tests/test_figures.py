@@ -139,11 +139,12 @@ def test_the_input_is_left_alone() -> None:
     assert np.array_equal(held, before)
 
 
-@pytest.mark.parametrize("rounds", [1, 2, 13])
-def test_every_curve_can_be_seen_however_few_its_rounds(rounds: int) -> None:
-    """A line of one point has no length, and neither has its band."""
+@pytest.mark.parametrize(("rounds", "distance"), [(1, 20.0), (1, 0.0), (2, 20.0), (13, 20.0)])
+def test_every_curve_can_be_seen_however_few_its_rounds(rounds: int, distance: float) -> None:
+    """A line of one point has no length, and neither has its band; equals would hide each other."""
     places = np.arange(1.0, rounds + 1)
-    figure = bands({str(n): Band(places, 20.0 * n + places, np.full(rounds, 2.0)) for n in range(4)}, "round", "%")
+    drawn_bands = {str(n): Band(places, distance * n + places, np.full(rounds, 2.0)) for n in range(4)}
+    figure = bands(drawn_bands, "round", "%")
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     box, drawn = figure.axes[0].get_window_extent(), np.asarray(canvas.buffer_rgba())[..., :3].astype(int)

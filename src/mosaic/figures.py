@@ -135,6 +135,8 @@ class Band(NamedTuple):
 def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     """Draw curves with bands around them; every curve has a line style of its own too, for those who see no colours.
 
+    Curves of one point each, all of the same round, stand side by side.
+
     Args:
         drawn: by name; the first is drawn boldest.
         x_label: what runs from left to right.
@@ -142,6 +144,7 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     """
     figure = Figure(figsize=(7.2, 4.4), dpi=110)
     axes = figure.add_subplot()
+    shifts = _side_by_side([band.places for band in drawn.values()])
     for number, (name, (places, heights, spread)) in enumerate(drawn.items()):
         color, style = _COLORS[number % len(_COLORS)], _STYLES[number // len(_COLORS) % len(_STYLES)]
         look: dict[str, Any] = {"color": color, "linewidth": 1.4 if number else 2.4, "zorder": 90 - number}
@@ -152,7 +155,7 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
             )
         else:  # neither a line nor a band would have any width
             marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
-            axes.errorbar(places, heights, spread, fmt=marker, capsize=3, label=name, **look)
+            axes.errorbar(places + shifts[number], heights, spread, fmt=marker, capsize=3, label=name, **look)
     if all(np.array_equal(band.places, np.round(band.places)) for band in drawn.values()):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no round 0.96
     axes.set_xlabel(x_label, color=_INK)
@@ -165,6 +168,12 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
     figure.tight_layout()
     return figure
+
+
+def _side_by_side(places: Sequence[np.ndarray]) -> np.ndarray:
+    """Return how far to move every curve to the right: none is moved unless all of them are one and the same round."""
+    same = all(len(each) == 1 and each == places[0] == np.round(each) for each in places)
+    return np.linspace(-0.35, 0.35, len(places)) if same and len(places) > 1 else np.zeros(len(places))
 
 
 def _lines(values: np.ndarray) -> tuple[np.ndarray, int]:
