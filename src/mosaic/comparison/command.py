@@ -62,10 +62,10 @@ def compare(
     from mosaic.comparison.runner import finish_all
     from mosaic.comparison.writing import write_comparison
 
-    console = Console()
+    console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
     spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
     for name, amount in spent.items():
-        console.print(f"{name}: {amount}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"{name}: {amount}", soft_wrap=True)
     results = finish_all(requests, output / "outcomes", runs or output / "runs", processes, console)
     facts = {
         "configuration": ", ".join(str(each.path) for each in common),

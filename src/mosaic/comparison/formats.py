@@ -3,7 +3,6 @@
 import csv
 import io
 
-from rich.markup import escape
 from rich.table import Table as TerminalTable
 
 from mosaic.comparison.table import DASH, Table
@@ -22,7 +21,7 @@ def terminal(table: Table) -> TerminalTable:
     for place, column in enumerate(table.columns):
         shown.add_column(column, justify="right" if place else "left", no_wrap=bool(place and " " not in column))
     for row in table.rows:
-        shown.add_row(escape(row.algorithm), *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells))
+        shown.add_row(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells))
     return shown
 
 

@@ -63,9 +63,7 @@ def finish_all(
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
-        console.print(
-            f"{len(done)} of {len(requests)} runs are there already: {outcomes}", highlight=False, markup=False
-        )
+        console.print(f"{len(done)} of {len(requests)} runs are there already: {outcomes}")
     started = time.perf_counter()
     for request, result in _run_each(missing, runs, processes):
         if isinstance(result, Outcome):
@@ -184,7 +182,5 @@ def _tell(request: RunRequest, result: Outcome | Failure, progress: str, seconds
             said = "done" if accuracy is None else f"{100 * accuracy:.2f} %"
     console.print(
         f"{progress} {request.algorithm}, seed {request.seed}: {said}  ({seconds:.0f} s since the start)",
-        highlight=False,
-        markup=False,
         soft_wrap=True,
     )

@@ -59,7 +59,7 @@ def write_comparison(
         console.print()
         console.print(terminal(part))
     for line in (*table.notes, "", *COLUMNS, "", *told, f"written to {output}"):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
 
 
 def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
