@@ -3,14 +3,16 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+LOWEST := .venv-lowest
+FAST := -m 'not slow' --numprocesses 2 --dist worksteal
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export FLWR_TELEMETRY_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow check format bench ablation results clean
+.PHONY: help install demo test test-slow test-lowest check format bench ablation results clean
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## make .venv and install the package with its development tools
 $(STAMP): pyproject.toml
@@ -23,13 +25,19 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes on two CPU cores
 	$(BIN)/mosaic fit --config configs/digits.yaml --federation.run_dir $(RUN)
 
-test: $(STAMP)  ## run the fast tests
-	$(BIN)/python -m pytest -m 'not slow'
+test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
+	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(STAMP)  ## run the tests that take minutes, those of the notebook and of Ray among them
+test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, about SLOWTIME minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/federation/test_executors.py
 	$(BIN)/python -m pytest -m slow --ignore tests/federation/test_executors.py
+
+test-lowest:  ## run the fast tests with the lowest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	$(LOWEST)/bin/uv pip install --quiet --python $(LOWEST) --resolution lowest-direct --editable '.[dev]'
+	$(LOWEST)/bin/python -m pytest $(FAST)
 
 check: $(STAMP)  ## lint, formatting and types
 	$(BIN)/ruff check
@@ -52,4 +60,4 @@ results: $(STAMP)  ## run every algorithm as docs/results.md reports, what is no
 	$(BIN)/python benchmarks/results.py table
 
 clean:  ## remove the environment and caches; runs are kept
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache dist

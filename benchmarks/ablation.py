@@ -5,9 +5,9 @@
 
     python benchmarks/ablation.py time           # how many rounds of FedAvg fit into the time that Mosaic takes
 
-Every finished run leaves a small JSON file under benchmarks/results/ablation/, and is not run again; so an interrupted
-start goes on where it stopped. Rows of one setting and seed share what their clients compute: see remembering.py.
-Choices between rows rest on the clients' validation images; test accuracy is only reported.
+Every finished run leaves a line under benchmarks/results/ablation/ and is not run again, so an interrupted start goes
+on where it stopped. Rows of one setting and seed share what their clients compute: see remembering.py. Choices between
+rows rest on the clients' validation images; test accuracy is only reported.
 
 Single switches were moved around a base, the defaults before them; what they showed became the default. So there are
 rows around the base, and rows around the default.
@@ -31,6 +31,8 @@ from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
+
+from mosaic.comparison.json_lines import JsonLines
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
@@ -154,31 +156,37 @@ def row_called(name: str) -> Row:
     return next(group[name] for group in groups.values() if name in group)
 
 
-def result_file(setting: str, row: str, seed: int, results: Path) -> Path:
-    return results / setting / file_name(row) / f"seed{seed}.json"
+def results_of(setting: str, results: Path) -> JsonLines:
+    return JsonLines(results / f"{setting}.jsonl", ("row", "seed"))
+
+
+def find_result(setting: str, row: str, seed: int, results: Path, arguments: list[str]) -> dict[str, Any] | None:
+    """Return what this very run has left; a row whose flags have changed is run again."""
+    left = (each for each in results_of(setting, results).read() if (each["row"], each["seed"]) == (row, seed))
+    return next((each for each in left if is_of(each, arguments)), None)
+
+
+def is_of(result: Mapping[str, Any], arguments: list[str]) -> bool:
+    """Whether a result is that of a run with these arguments."""
+    return bool(result["arguments"] == portable(arguments))
 
 
 def file_name(row: str) -> str:
     return re.sub(r"[^\w.+-]+", "-", row)
 
 
-def is_done(file: Path, arguments: list[str]) -> bool:
-    """Whether this very run has left its result; a row whose flags have changed is run again."""
-    return file.is_file() and json.loads(file.read_text())["arguments"] == portable(arguments)
-
-
 def portable(arguments: Iterable[str]) -> list[str]:
     return [argument.replace(f"{ROOT}/", "") for argument in arguments]
 
 
-def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> None:
-    """Run one row and leave its result."""
+def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> dict[str, Any]:
+    """Run one row, unless it has been run already, and return its result."""
     from mosaic.cli import main as mosaic
 
     arguments = load_plan()[1][setting].run_arguments(row_called(row), seed)
-    file = result_file(setting, row, seed, results)
-    if is_done(file, arguments):
-        return
+    found = find_result(setting, row, seed, results, arguments)
+    if found is not None:
+        return found
     folder = scratch / setting / f"{file_name(row)}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     executor = [
@@ -190,20 +198,12 @@ def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> None
     started = time.perf_counter()
     with contextlib.redirect_stdout(io.StringIO()):
         mosaic(["fit", *arguments, *executor, *quiet, f"--federation.run_dir={folder}"])
-    seconds = time.perf_counter() - started
-    outcome = {"setting": setting, "row": row, "seed": seed, "arguments": portable(arguments), **outcome_of(folder)}
-    write_whole(
-        file, json.dumps({**outcome, "date": str(date.today()), "wall_seconds": round(seconds, 1)}, indent=1) + "\n"
-    )
+    seconds = round(time.perf_counter() - started, 1)
+    told = {"setting": setting, "row": row, "seed": seed, "arguments": portable(arguments)}
+    result = {**told, **outcome_of(folder), "date": str(date.today()), "wall_seconds": seconds}
+    results_of(setting, results).put(result)
     shutil.rmtree(folder)
-
-
-def write_whole(file: Path, text: str) -> None:
-    """Write aside, then rename: a start that is killed leaves the whole file or none."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_suffix(".part")
-    aside.write_text(text)
-    aside.rename(file)
+    return result
 
 
 def outcome_of(folder: Path) -> dict[str, Any]:
@@ -237,12 +237,11 @@ def run_all(task: tuple[str, int, list[str], Path, Path]) -> None:
     for row in rows:
         started = time.perf_counter()
         try:
-            run(setting, row, seed, results, scratch)
+            accuracy = run(setting, row, seed, results, scratch)["test_accuracy"]
         except BaseException as error:
             traceback.print_exc()
             print(f"{setting}, {row}, seed {seed}: failed: {error}", file=sys.stderr, flush=True)
             continue
-        accuracy = json.loads(result_file(setting, row, seed, results).read_text())["test_accuracy"]
         print(
             f"{setting:24} {row:28} seed {seed}  {100 * accuracy:6.2f} %  {time.perf_counter() - started:6.1f} s",
             flush=True,

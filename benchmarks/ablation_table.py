@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ablation import Row, Setting, Target, is_done, result_file
+from ablation import Row, Setting, Target, is_of, results_of
 
 STAGES = {
     "global before distillation": "averaged model",
@@ -28,13 +28,12 @@ Results = dict[str, dict[int, dict[str, Any]]]
 
 def read(name: str, setting: Setting, rows: Mapping[str, Row], results: Path) -> Results:
     """Return what has been run of a setting, as its rows are defined now."""
-    found: Results = {}
-    for row, definition in rows.items():
-        for file in sorted(result_file(name, row, 0, results).parent.glob("seed*.json")):
-            outcome = json.loads(file.read_text())
-            if is_done(file, setting.run_arguments(definition, outcome["seed"])):
-                found.setdefault(row, {})[outcome["seed"]] = outcome
-    return found
+    found: Results = {row: {} for row in rows}
+    for result in results_of(name, results).read():
+        row, seed = result["row"], result["seed"]
+        if row in rows and is_of(result, setting.run_arguments(rows[row], seed)):
+            found[row][seed] = result
+    return {row: seeds for row, seeds in found.items() if seeds}
 
 
 def mean_and_error(values: Sequence[float], signed: bool = False) -> str:

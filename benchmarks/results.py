@@ -3,20 +3,21 @@
     python benchmarks/results.py run [--settings digits-0.05 ...] [--processes 2]
     python benchmarks/results.py table          # writes docs/results.md and README.md
 
-Each setting is one `mosaic compare`, which leaves a small JSON file per run under benchmarks/results/ and does not run
+Each setting is one `mosaic compare`, which leaves a line per run under benchmarks/results/comparison/ and does not run
 it again, so an interrupted start goes on where it stopped.
 """
 
 import argparse
-import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
 
 from ablation_table import replace_blocks, table
+
+from mosaic.comparison.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "comparison"
@@ -72,8 +73,8 @@ class Setting:
 
     def is_complete(self, name: str) -> bool:
         """Whether every run has left its outcome."""
-        wanted = (f"{algorithm}-seed{seed}.json" for algorithm in self.algorithms for seed in self.seeds)
-        return all((RESULTS / name / "outcomes" / file).is_file() for file in wanted)
+        there = {(outcome.algorithm, outcome.seed) for outcome in outcomes(name)}
+        return there >= {(algorithm, seed) for algorithm in self.algorithms for seed in self.seeds}
 
 
 _SKEW, _ONE_SHOT = "partitions/dirichlet_{}", "schedules/one_shot"
@@ -104,19 +105,18 @@ SETTINGS = {
 """By priority."""
 
 
-def outcomes(name: str) -> list[dict[str, Any]]:
+@cache
+def outcomes(name: str) -> list[Outcome]:
     """Return what the runs of a setting have left."""
-    files = sorted((RESULTS / name / "outcomes").glob("*.json"))
-    return [json.loads(file.read_text()) for file in files]
+    return Outcome.read_all(RESULTS / name / "outcomes.jsonl")
 
 
 def accuracies(name: str) -> dict[str, list[float]]:
     """Return test accuracies by algorithm: of the global model, or else the mean over clients' own."""
     found: dict[str, list[float]] = {}
     for outcome in outcomes(name):
-        summary = outcome["summary"]
-        accuracy = summary["test_accuracy"] if summary["test_accuracy"] is not None else summary["own_test_accuracy"]
-        found.setdefault(outcome["algorithm"], []).append(100 * accuracy)
+        accuracy = outcome.last if outcome.last is not None else outcome.own
+        found.setdefault(outcome.algorithm, []).append(100 * accuracy)
     return found
 
 
@@ -155,9 +155,9 @@ def _cell(accuracies: Sequence[float] | None, best: float) -> str:
 def measured(names: Iterable[str]) -> str:
     """Say when and where these settings were run, and how long it took."""
     every = [outcome for name in names for outcome in outcomes(name)]
-    days = sorted(outcome["date"] for outcome in every)
-    machines = "; ".join(sorted({outcome["machine"] for outcome in every}))
-    minutes = sum(outcome["summary"]["seconds"] for outcome in every) / 60
+    days = sorted(outcome.date for outcome in every)
+    machines = "; ".join(sorted({outcome.machine for outcome in every}))
+    minutes = sum(outcome.summary["seconds"] for outcome in every) / 60
     when = " to ".join(dict.fromkeys([days[0], days[-1]]))
     return f"Measured {when} on {machines}: {len(every)} runs, {minutes:.0f} minutes of one core."
 
@@ -172,6 +172,13 @@ def pages(names: Iterable[str]) -> list[str]:
     return lines[:-1]
 
 
+def write_tables(root: Path) -> None:
+    """Write the tables of docs/results.md and the one of README.md."""
+    matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
+    replace_blocks(root / "docs" / "results.md", {"summary": summary_table(matched), "tables": pages(SETTINGS)})
+    replace_blocks(root / "README.md", {"comparison": summary_table(matched)})
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "table"])
@@ -179,9 +186,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if options.command == "table":
-        matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
-        replace_blocks(ROOT / "docs" / "results.md", {"summary": summary_table(matched), "tables": pages(SETTINGS)})
-        replace_blocks(ROOT / "README.md", {"comparison": summary_table(matched)})
+        write_tables(ROOT)
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     os.chdir(ROOT)  # pages name configurations as a reader would

@@ -1,13 +1,23 @@
 """What tests of whole runs share: a configuration that is over in seconds, and ways to compare runs."""
 
+import contextlib
 import csv
+import hashlib
+import io
 import json
 import math
 import os
+import shutil
 import signal
+import subprocess
+import sys
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+import yaml
+from filelock import FileLock
 from lightning.pytorch import Callback
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -35,22 +45,88 @@ TINY = [
     "--data.partition.num_clients=4",
     "--data.partition.alpha=1",
     "--federation.schedule.local_steps=2",
+    "--federation.schedule.collaborative_rounds=1",
+    "--federation.schedule.distill_rounds=[1]",
+    "--federation.schedule.fine_tune_rounds=0",
+]
+FOUR_ROUNDS = [
     "--federation.schedule.collaborative_rounds=3",
     "--federation.schedule.distill_rounds=[1,3]",
     "--federation.schedule.fine_tune_rounds=1",
 ]
+"""What a tiny run needs to distil twice, and to go on from somewhere; the last of them fine-tunes."""
+TWO_ROUNDS = ["--federation.schedule.collaborative_rounds=2"]
+UNSEEN = ["--data.validation_share=0"]
+"""No client can say anything against a student, so that every student becomes the global model."""
 
 
 def tiny_fit(run_dir: Path, *more: str) -> list[str]:
-    """Arguments of a four-round run on digits that distils after rounds 1 and 3."""
+    """Arguments of a run of one round on digits, which distils."""
     return ["fit", "--config", str(DIGITS), *TINY, f"--federation.run_dir={run_dir}", *more]
 
 
+def fit_arguments(run_dir: Path, algorithm: str, *more: str) -> list[str]:
+    """Arguments of a tiny run of any algorithm; but for Mosaic, which has tiny settings here, as it comes."""
+    arguments = tiny_fit(run_dir)
+    if algorithm != "Mosaic":
+        arguments = [argument for argument in arguments if not argument.startswith("--algorithm")]
+        arguments.append(f"--algorithm=mosaic.algorithms.{algorithm}")
+    return [*arguments, *more]
+
+
 def fit_other(run_dir: Path, algorithm: str, *more: str) -> Path:
-    """Run any algorithm as it comes, without the settings of the tiny run's own."""
-    arguments = [argument for argument in tiny_fit(run_dir) if not argument.startswith("--algorithm")]
-    main([*arguments, f"--algorithm=mosaic.algorithms.{algorithm}", *more])
+    """Run any algorithm, tiny; the folder is the caller's own."""
+    main(fit_arguments(run_dir, algorithm, *more))
     return run_dir
+
+
+def parsed(*flags: str | Path, command: str = "fit") -> dict[str, Any]:
+    """What a command makes of flags, as ``--print_config`` tells it; a path stands for a configuration."""
+    given = [part for flag in flags for part in (("--config", str(flag)) if isinstance(flag, Path) else (flag,))]
+    told: dict[str, Any] = yaml.safe_load(_print_config(command, *given))
+    return told
+
+
+@cache
+def _print_config(*arguments: str) -> str:
+    """Parse everything once in a process, since that takes half a second."""
+    with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.suppress(SystemExit):
+        main([*arguments, "--print_config"])
+    return printed.getvalue()
+
+
+class SharedRuns:
+    """Finished runs that several tests read, each made once in a session; nobody writes into them.
+
+    Args:
+        folder: one for all processes of the session.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._found: dict[Path, dict[str, int]] = {}
+
+    def __call__(self, algorithm: str, *more: str) -> Path:
+        """Return the folder of a tiny run with these arguments, which the first who asks for it makes."""
+        name = hashlib.sha256(repr((algorithm, more)).encode()).hexdigest()[:16]
+        run = self._folder / name
+        with FileLock(self._folder / f"{name}.lock"):
+            if not (run / "summary.json").exists():
+                shutil.rmtree(run, ignore_errors=True)
+                with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                    fit_other(run, algorithm, *more)
+        self._found.setdefault(run, written(run))
+        return run
+
+    def assert_untouched(self) -> None:
+        """Fail if somebody has written into one of them."""
+        for run, found in self._found.items():
+            assert written(run) == found, f"a test has written into the shared run {run}: copy it first"
+
+
+def written(run: Path) -> dict[str, int]:
+    """When each file of a folder was written last."""
+    return {str(file): file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
 
 
 def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:
@@ -135,3 +211,21 @@ class KillAt(Callback):
     @staticmethod
     def just_began(trainer: object) -> bool:
         return trainer.fit_loop.epoch_loop.batch_idx == 0  # type: ignore[attr-defined]
+
+
+def with_killer(task: str, number: int) -> str:
+    """The flag by which a run kills itself at the end of a phase's first step: of a task, which of its phases."""
+    callback = f'{{"class_path": "tests.runs.KillAt", "init_args": {{"task": "{task}", "number": {number}}}}}'
+    return f"--trainer.callbacks=[{callback}]"
+
+
+def run_and_die(arguments: list[str]) -> None:
+    """Run the command in a process of its own, which kills itself."""
+    done = subprocess.run(
+        [sys.executable, "-m", "mosaic", *arguments],
+        env={**os.environ, "KILL": "yes", "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr[-2000:]

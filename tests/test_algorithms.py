@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,51 +16,54 @@ from mosaic.data import SklearnDigits
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.tracking import Tracker
+from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Generator
+from mosaic.seeding import SERVER, seed_for
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
-from tests.runs import DIGITS, final_model, fit_other, rows_without_time, stages, tiny_fit
+from tests.runs import (
+    DIGITS,
+    FOUR_ROUNDS,
+    TWO_ROUNDS,
+    UNSEEN,
+    SharedRuns,
+    digits,
+    final_model,
+    fit_other,
+    rows_without_time,
+    stages,
+    take_steps,
+    tiny_fit,
+)
 
-ONE_ROUND = [
-    "--federation.schedule.collaborative_rounds=1",
-    "--federation.schedule.distill_rounds=[1]",
-    "--federation.schedule.fine_tune_rounds=0",
-]
-UNSEEN = [*ONE_ROUND, "--data.validation_share=0"]
-"""One round whose student becomes the global model, since no client can say anything against it."""
 
-
-@pytest.fixture(scope="module")
-def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit_other(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg")
-
-
-def test_a_new_head_changes_the_head_alone(averaged: Path, tmp_path: Path) -> None:
+def test_a_new_head_changes_the_head_alone(shared_run: SharedRuns, tmp_path: Path) -> None:
     """And up to the last round nothing at all."""
-    ours, theirs = final_model(fit_other(tmp_path / "run", "PrototypeHead")), final_model(averaged)
+    averaged, run = shared_run("FedAvg", *TWO_ROUNDS), fit_other(tmp_path / "run", "PrototypeHead", *TWO_ROUNDS)
+    ours, theirs = final_model(run), final_model(averaged)
     changed = {name for name in ours if not torch.equal(ours[name], theirs[name])}
     assert changed == {"net.head.weight", "net.head.bias"}
-    assert rows_without_time(tmp_path / "run")[:-1] == rows_without_time(averaged)[:-1]
-    assert rows_without_time(tmp_path / "run")[-1] != rows_without_time(averaged)[-1]
+    assert rows_without_time(run)[:-1] == rows_without_time(averaged)[:-1]
+    assert rows_without_time(run)[-1] != rows_without_time(averaged)[-1]
 
 
-def test_mosaic_without_a_distilling_round_is_fedavg(averaged: Path, tmp_path: Path) -> None:
-    same_rate = "--federation.schedule.fine_tune_learning_rate=0.01"
-    never = "--federation.schedule.distill_rounds=[]"
-    ours = final_model(fit_other(tmp_path / "mosaic", "Mosaic", same_rate, never))
-    theirs = final_model(fit_other(tmp_path / "fedavg", "FedAvg", same_rate, never))
+def test_mosaic_without_a_distilling_round_is_fedavg(shared_run: SharedRuns, tmp_path: Path) -> None:
+    ours = final_model(fit_other(tmp_path / "run", "Mosaic", *TWO_ROUNDS, "--federation.schedule.distill_rounds=[]"))
+    theirs = final_model(shared_run("FedAvg", *TWO_ROUNDS))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_mosaic_without_a_generator_is_fedavg(
-    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shared_run: SharedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(tiny_fit(tmp_path / "run", "--algorithm.generation.min_count=100000"))
+    averaged = shared_run("FedAvg", *TWO_ROUNDS)
+    twice = "--federation.schedule.distill_rounds=[1,2]"
+    main(tiny_fit(tmp_path / "run", "--algorithm.generation.min_count=100000", *TWO_ROUNDS, twice))
     said = capsys.readouterr().err
     assert said.count("declined: it has no class with 100000 images to learn to make") == 2 * 4
-    for round in (1, 3):
+    for round in (1, 2):
         assert f"round {round}: no generator to make images with, so nothing is distilled" in said
     ours, theirs = final_model(tmp_path / "run"), final_model(averaged)
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -68,36 +72,12 @@ def test_mosaic_without_a_generator_is_fedavg(
 
 def test_fedavg_with_one_client_is_plain_training(tmp_path: Path) -> None:
     """The average of one model is that model: what the client's own phases give when they follow one another."""
-    from functools import partial
-
-    from torch.nn import functional as F
-    from torch.optim import SGD
-
-    from mosaic.batches import ShuffledBatches
-    from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
-    from mosaic.nets import SmallCNN
-    from mosaic.nets.inference import to_pixels
-    from mosaic.seeding import SERVER, seed_for
-
-    one = ["--data.partition.num_clients=1", "--federation.schedule.fine_tune_rounds=0"]
-    federated = final_model(fit_other(tmp_path / "run", "FedAvg", *one))
-    data = FederatedDataModule(SklearnDigits(), DirichletPartition(1, 1.0), batch_size=32)
+    federated = final_model(fit_other(tmp_path / "run", "FedAvg", "--data.partition.num_clients=1", *TWO_ROUNDS))
+    data = digits(1)
     blueprint = data.blueprint(partial(SmallCNN, width=16))
     net = blueprint.build(blueprint.initial(seed_for(0, 0, SERVER, "init")))
-    for round in (1, 2, 3):
-        optimizer = SGD(net.parameters(), lr=0.01, weight_decay=1e-4)
-        own = data.client(0)
-        batches = ShuffledBatches(
-            *(own.images.pixels, own.images.labels),
-            batch_size=32,
-            steps=2,
-            seed=seed_for(0, round, 0, "train/batches"),
-            indices=own.train,
-        )
-        for images, labels in batches:
-            optimizer.zero_grad()
-            F.cross_entropy(net(to_pixels(images)), labels).backward()
-            optimizer.step()
+    for round in (1, 2):
+        take_steps(net, data, 0, round, steps=2)
     assert all(torch.equal(tensor, federated[f"net.{name}"]) for name, tensor in net.state_dict().items())
 
 
@@ -106,61 +86,58 @@ def fit_with(switches: list[str], run: Path, *more: str) -> Path:
     return run
 
 
-def test_stacked_experts_make_nearly_the_same_teacher(tmp_path: Path) -> None:
-    one_by_one = stages(fit_with([], tmp_path / "loop"))
-    stacked = stages(fit_with([], tmp_path / "stacked", "--model.stack_experts=true"))
+def test_stacked_experts_make_nearly_the_same_teacher(shared_run: SharedRuns, tmp_path: Path) -> None:
+    one_by_one = stages(shared_run("Mosaic", *UNSEEN))
+    stacked = stages(fit_with([], tmp_path / "stacked", "--model.stack_experts=true", *UNSEEN))
     assert stacked.keys() == one_by_one.keys()
     assert all(abs(stacked[stage] - one_by_one[stage]) < 0.01 for stage in stacked if stage != "student")
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [
-        ["gate.kind=transformer", "gate.space=features", "experts=class_average", "generation.conditional=false"],
-        ["gate.kind=residual", "gate.space=images", "experts=class_average"],
-        ["gate.kind=prior", "gate.space=features", "experts=clients", "distillation.balanced=false"],
-        ["gate.kind=fusion", "gate.space=features", "objective=mosaic.client.objectives.PriorAdjusted"],
-        ["generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"],
-        ["generation.entropy_weight=0.1", "generation.diversity_target=uniform", "distillation.beta=1"],
-    ],
-    ids=lambda switches: switches[0],
-)
-def test_every_switch_runs_from_end_to_end(switches: list[str], tmp_path: Path) -> None:
-    run = fit_with(switches, tmp_path / "run")
-    assert all(tensor.isfinite().all() for tensor in final_model(run).values())
-    assert {"student", "gated teacher"} <= stages(run).keys()
-
-
-@pytest.fixture(scope="module")
-def distilled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture
+def distilled(shared_run: SharedRuns) -> Path:
     """One round of Mosaic with every switch at its default."""
-    return fit_with([], tmp_path_factory.mktemp("distilled") / "run", *UNSEEN)
+    return shared_run("Mosaic", *UNSEEN)
 
 
-def test_a_run_books_every_update(distilled: Path, averaged: Path) -> None:
+def test_a_run_books_every_update(distilled: Path, shared_run: SharedRuns) -> None:
+    averaged = shared_run("FedAvg", *TWO_ROUNDS)
     books = {run: json.loads((run / "summary.json").read_text())["updates"] for run in (distilled, averaged)}
-    assert books[averaged] == {"local": 4 * 2 * 4}, "four clients, two steps, four rounds"
+    assert books[averaged] == {"local": 4 * 2 * 2}, "four clients, two steps, two rounds"
     assert books[distilled] == {"local": 4 * 2, "generator": 4 * 3, "student": 3}, "one round that distils"
 
 
+TOGETHER = [
+    ["gate.kind=transformer", "gate.space=features", "experts=class_average", "generation.conditional=false"],
+    ["gate.kind=residual", "gate.space=crossed", "generation.conditional=false", "distillation.refreshes=1"],
+    ["gate.kind=prior", "gate.probabilities=true", "experts=class_average", "expert_statistics=pooled"],
+    ["expert_statistics=recalibrated", "distillation.hard_sample_step=0.03", "distillation.freeze_statistics=true"],
+    ["objective=mosaic.client.objectives.VacantClass", "generation.min_count=20", "distillation.min_confidence=0.9"],
+    ["generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"],
+    ["generation.entropy_weight=0.1", "generation.diversity_target=uniform", "distillation.view.flip=true"],
+    ["gate.kind=transformer", "distillation.hard_sample_weighting=true", "distillation.view.padding=1"],
+]
+"""Every switch at a value that is not its default, beside others."""
+ALONE = [
+    ["gate.kind=residual", "experts=class_average"],
+    ["gate.kind=prior", "gate.space=features", "distillation.balanced=false"],
+    ["gate.kind=fusion", "gate.space=features", "objective=mosaic.client.objectives.PriorAdjusted"],
+    ["expert_statistics=recalibrated", "experts=class_average", "gate.kind=residual", "gate.probabilities=true"],
+    ["expert_statistics=recalibrated"],
+    ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"],
+    ["gate.kind=residual", "gate.space=images", "generation.conditional=false", "distillation.refreshes=1"],
+    ["gate.kind=transformer", "gate.space=crossed", "experts=class_average", "expert_statistics=pooled"],
+    ["distillation.refreshes=2"],
+    ["distillation.beta=1"],
+    ["distillation.min_confidence=0.9"],
+    ["distillation.view.padding=1", "distillation.view.flip=true"],
+    ["distillation.hard_sample_step=0.03"],
+    ["distillation.hard_sample_weighting=true"],
+]
+
+
 @pytest.mark.parametrize(
     "switches",
-    [
-        ["expert_statistics=pooled", "experts=class_average", "gate.kind=prior", "gate.probabilities=true"],
-        ["expert_statistics=recalibrated", "experts=class_average", "gate.kind=residual", "gate.probabilities=true"],
-        ["expert_statistics=recalibrated"],
-        ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"],
-        ["gate.kind=residual", "gate.space=images", "generation.conditional=false", "distillation.refreshes=1"],
-        ["gate.kind=transformer", "gate.space=crossed", "experts=class_average", "expert_statistics=pooled"],
-        ["gate.kind=residual", "gate.space=crossed", "generation.conditional=false"],
-        ["distillation.refreshes=2"],
-        ["distillation.min_confidence=0.9"],
-        ["distillation.view.padding=1", "distillation.view.flip=true"],
-        ["distillation.hard_sample_step=0.03"],
-        ["distillation.hard_sample_weighting=true"],
-        ["distillation.hard_sample_step=0.03", "distillation.view.padding=1", "distillation.freeze_statistics=true"],
-        ["objective=mosaic.client.objectives.VacantClass", "generation.min_count=20"],
-    ],
+    [*TOGETHER, *(pytest.param(switches, marks=pytest.mark.slow) for switches in ALONE)],
     ids=lambda switches: " ".join(switches[:2]),
 )
 def test_every_switch_runs_and_makes_a_difference(switches: list[str], distilled: Path, tmp_path: Path) -> None:
@@ -171,6 +148,7 @@ def test_every_switch_runs_and_makes_a_difference(switches: list[str], distilled
     assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
 
 
+@pytest.mark.slow
 def test_statistics_of_class_averages_make_a_difference_to_the_student(tmp_path: Path) -> None:
     average, pooled, recalibrated = (
         final_model(fit_with(["experts=class_average", f"expert_statistics={kind}"], tmp_path / kind, *UNSEEN))
@@ -190,8 +168,10 @@ def test_an_average_student_has_other_weights_and_the_same_statistics(distilled:
     assert "net.head.weight" not in same
 
 
-def test_an_interpolated_student_lies_between_average_and_student(distilled: Path, tmp_path: Path) -> None:
-    start = final_model(fit_other(tmp_path / "fedavg", "FedAvg", *UNSEEN))
+def test_an_interpolated_student_lies_between_average_and_student(
+    distilled: Path, shared_run: SharedRuns, tmp_path: Path
+) -> None:
+    start = final_model(shared_run("FedAvg", *UNSEEN))
     between = fit_with(["distillation.interpolation=0.25"], tmp_path / "run", *UNSEEN)
     offered = json.loads((between / "summary.json").read_text())
     assert offered["stages"]["student"] == offered["test_accuracy"]
@@ -215,7 +195,7 @@ def test_every_generator_shows_samples_of_its_own(tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(Generator, "forward", plain)
     monkeypatch.setattr(Tracker, "images", keep)
-    fit_with([], tmp_path / "run", *ONE_ROUND)
+    fit_with([], tmp_path / "run")
     assert shown.keys() == {f"generator/{client:02d}/samples" for client in range(4)}
     assert all(len(brightness) == 1 for brightness in shown.values())
     assert len(set.union(*shown.values())) == 4
@@ -250,7 +230,7 @@ def messages(run: Path) -> set[str]:
 def test_controls_run_and_ask_only_for_what_they_use(
     switches: list[str], teacher: bool, asks_for_prototypes: bool, tmp_path: Path
 ) -> None:
-    run = fit_with(switches, tmp_path / "run", *ONE_ROUND)
+    run = fit_with(switches, tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
     assert {"global before distillation", "plain ensemble", "student"} <= stages(run).keys()
     assert ("gated teacher" in stages(run)) == teacher
@@ -258,7 +238,7 @@ def test_controls_run_and_ask_only_for_what_they_use(
 
 
 def test_the_mean_control_is_the_plain_ensemble(tmp_path: Path) -> None:
-    measured = stages(fit_with(["gate.kind=mean"], tmp_path / "run", *ONE_ROUND))
+    measured = stages(fit_with(["gate.kind=mean"], tmp_path / "run"))
     assert measured["gated teacher"] == measured["plain ensemble"]
 
 
@@ -272,7 +252,7 @@ def test_owners_that_are_away_are_not_asked(switches: list[str], tmp_path: Path)
     half = Schedule(participation=0.5)
     present = [set(half.plan(round, 4, seed=0, distilled=False).clients) for round in (1, 3)]
     assert present[0] - present[1] != set()
-    run = fit_with(switches, tmp_path / "run", "--federation.schedule.participation=0.5")
+    run = fit_with(switches, tmp_path / "run", "--federation.schedule.participation=0.5", *FOUR_ROUNDS)
     assert "student" in stages(run)
 
 
@@ -367,7 +347,7 @@ def test_a_gate_without_prototypes_names_the_setting(
     switches: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
-    said = refusal(capsys, tiny_fit(tmp_path / "run", *more, *ONE_ROUND))
+    said = refusal(capsys, tiny_fit(tmp_path / "run", *more))
     assert re.search(r"algorithm\.prototypes\.min_count: expected at most \d+, .* got 100000", said)
     assert not (tmp_path / "run").exists()
 
@@ -375,7 +355,7 @@ def test_a_gate_without_prototypes_names_the_setting(
 @pytest.mark.parametrize("switches", [["gate.kind=prior"], ["gate.kind=residual"]], ids=str)
 def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_path: Path) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
-    main(tiny_fit(tmp_path / "run", *more, *ONE_ROUND))
+    main(tiny_fit(tmp_path / "run", *more))
 
 
 # clients with few images
@@ -392,7 +372,7 @@ def test_clients_with_next_to_nothing_take_part_and_give_what_they_know(tmp_path
     saved["clients"] = [{"train": held[1:], "validation": held[:1]} for held in map(sorted, holdings)]
     (tmp_path / "few.json").write_text(json.dumps(saved))
     few = ["--data.partition=mosaic.data.ReplayPartition", f"--data.partition.path={tmp_path / 'few.json'}"]
-    arguments = [argument for argument in tiny_fit(tmp_path / "run", *ONE_ROUND) if "data.partition" not in argument]
+    arguments = [argument for argument in tiny_fit(tmp_path / "run") if "data.partition" not in argument]
     main([*arguments, *few])
     assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "run").values())
     told = summary(tmp_path / "run")
@@ -424,7 +404,7 @@ def fast_generators_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("fast_generators_diverge")
 def test_a_second_try_is_a_warning_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_with(["generation.learning_rate=1e-4"], tmp_path / "run", *ONE_ROUND)
+    run = fit_with(["generation.learning_rate=1e-4"], tmp_path / "run")
     said = capsys.readouterr().err
     for client in range(4):
         assert f"round 1: the generator of client {client} diverged and was trained once more at a lower rate" in said
@@ -434,7 +414,7 @@ def test_a_second_try_is_a_warning_and_the_run_goes_on(tmp_path: Path, capsys: p
 
 @pytest.mark.usefixtures("fast_generators_diverge")
 def test_generators_that_never_come_right_leave_the_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_with(["generation.learning_rate=1e-2"], tmp_path / "run", *ONE_ROUND)
+    run = fit_with(["generation.learning_rate=1e-2"], tmp_path / "run")
     assert capsys.readouterr().err.count("its generator diverged to values that are not finite") == 4
     assert "student" not in stages(run)
     assert summary(run)["generators"] == []

@@ -14,13 +14,16 @@ from mosaic.federation.schedule import gathered
 from mosaic.nets import SmallCNN
 from mosaic.seeding import SERVER, seed_for
 from mosaic.server.context import RoundPlan
-from tests.runs import assert_same_run, digits, final_model, fit_other, rows_without_time, take_steps
-
-SHORT = [
-    "--federation.schedule.collaborative_rounds=2",
-    "--federation.schedule.distill_rounds=[]",
-    "--federation.schedule.fine_tune_rounds=0",
-]
+from tests.runs import (
+    TWO_ROUNDS,
+    SharedRuns,
+    assert_same_run,
+    digits,
+    final_model,
+    fit_other,
+    rows_without_time,
+    take_steps,
+)
 
 
 def local_updates(run: Path) -> int:
@@ -79,25 +82,25 @@ def test_clients_without_images_would_not_have_trained() -> None:
     [[], ["--federation.schedule.local_epochs=0.5"], ["--federation.schedule.participation=0.5"]],
     ids=["steps", "passes", "some clients"],
 )
-def test_a_run_takes_as_many_steps_as_fedavg(more: list[str], tmp_path: Path) -> None:
-    ours = fit_other(tmp_path / "ours", "Centralised", *SHORT, *more)
-    theirs = fit_other(tmp_path / "theirs", "FedAvg", *SHORT, *more)
-    assert local_updates(ours) == local_updates(theirs) > 2 * 2
+def test_a_run_takes_as_many_steps_as_fedavg(more: list[str], shared_run: SharedRuns, tmp_path: Path) -> None:
+    ours = fit_other(tmp_path / "ours", "Centralised", *more)
+    theirs = shared_run("FedAvg", *more)
+    assert local_updates(ours) == local_updates(theirs) > 2
     assert not torch.equal(final_model(ours)["net.head.weight"], final_model(theirs)["net.head.weight"])
 
 
 # what is trained
 
 
-def test_with_one_client_it_is_fedavg(tmp_path: Path) -> None:
+def test_with_one_client_it_is_fedavg(shared_run: SharedRuns, tmp_path: Path) -> None:
     one = "--data.partition.num_clients=1"
-    assert_same_run(*(fit_other(tmp_path / name, name, one) for name in ("Centralised", "FedAvg")))
+    assert_same_run(fit_other(tmp_path / "run", "Centralised", one), shared_run("FedAvg", one))
 
 
 def test_it_is_plain_training_on_all_images_and_judged_by_all_validation_images(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = fit_other(tmp_path / "run", "Centralised", *SHORT)
+    run = fit_other(tmp_path / "run", "Centralised", *TWO_ROUNDS)
     said = "Centralised trains in one place on the images of all 4 clients: a control, not federated learning"
     assert capsys.readouterr().err.count(said) == 1
     data = digits(4)
@@ -115,17 +118,16 @@ def test_it_is_plain_training_on_all_images_and_judged_by_all_validation_images(
     assert last["worst_validation_accuracy"] == "nan", "of one there is no worst"
 
 
-def test_the_run_keeps_the_partition_that_it_is_compared_on(tmp_path: Path) -> None:
-    run = fit_other(tmp_path / "run", "Centralised", *SHORT)
+def test_the_run_keeps_the_partition_that_it_is_compared_on(shared_run: SharedRuns) -> None:
+    run = shared_run("Centralised", *TWO_ROUNDS)
     listed = json.loads((run / "partition.json").read_text())["clients"]
     assert [entry["train"] for entry in listed] == [digits(4).client(client).train.tolist() for client in range(4)]
 
 
-def test_it_stops_and_goes_on(tmp_path: Path) -> None:
-    straight = fit_other(tmp_path / "straight", "Centralised", *SHORT)
-    stopped = fit_other(tmp_path / "stopped", "Centralised", *SHORT, "--federation.schedule.collaborative_rounds=1")
-    fit_other(stopped, "Centralised", *SHORT, "--ckpt_path=auto")
-    assert_same_run(stopped, straight)
+def test_it_stops_and_goes_on(shared_run: SharedRuns, tmp_path: Path) -> None:
+    stopped = fit_other(tmp_path / "stopped", "Centralised")
+    fit_other(stopped, "Centralised", *TWO_ROUNDS, "--ckpt_path=auto")
+    assert_same_run(stopped, shared_run("Centralised", *TWO_ROUNDS))
 
 
 def test_clients_with_other_networks_cannot_be_gathered() -> None:

@@ -11,17 +11,31 @@ import yaml
 
 from mosaic.cli import main
 from mosaic.data import SklearnDigits
-from tests.runs import DIGITS, REPOSITORY, TINY, final_model, stages, tiny_fit
+from tests.runs import (
+    DIGITS,
+    REPOSITORY,
+    TINY,
+    TWO_ROUNDS,
+    UNSEEN,
+    SharedRuns,
+    final_model,
+    parsed,
+    stages,
+    tiny_fit,
+)
 
 PRESETS = REPOSITORY / "src" / "mosaic" / "presets"
 CONFIGS = sorted([*(REPOSITORY / "configs").rglob("*.yaml"), *PRESETS.glob("*.yaml")])
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("cli") / "run"
-    main(tiny_fit(path))
-    return path
+@pytest.fixture(scope="session")
+def run(shared_run: SharedRuns) -> Path:
+    return shared_run("Mosaic", *TWO_ROUNDS)
+
+
+def again(run: Path, *more: str) -> list[str]:
+    """Arguments of the same run."""
+    return tiny_fit(run, *TWO_ROUNDS, *more)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -48,7 +62,7 @@ def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
         "summary.json",
         "tensorboard",
     }
-    assert [path.name for path in sorted((run / "rounds").iterdir())] == ["0003", "0004"]
+    assert [path.name for path in sorted((run / "rounds").iterdir())] == ["0001", "0002"]
 
 
 def test_every_stage_is_measured(run: Path) -> None:
@@ -57,16 +71,17 @@ def test_every_stage_is_measured(run: Path) -> None:
     assert {f"expert: client {client}" for client in range(4)} <= names
 
 
-def test_the_summary_names_where_to_look(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(tiny_fit(run, "--ckpt_path=last"))
+def test_the_summary_names_where_to_look(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    main(again(copy, "--ckpt_path=last"))
     printed = capsys.readouterr().out
     assert "tensorboard --logdir" in printed
-    assert f"Run directory: {run}" in printed
+    assert f"Run directory: {copy}" in printed
 
 
 def test_the_summary_says_what_has_become_of_the_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without validation images nobody can refuse it; without a distilling round there is none."""
-    main(tiny_fit(tmp_path / "taken", "--data.validation_share=0"))
+    main(again(tmp_path / "taken", *UNSEEN))
     taken = capsys.readouterr().out
     assert "after fine-tuning" in taken
     assert "student was refused" not in taken
@@ -100,14 +115,10 @@ def test_test_reports_the_accuracy_of_the_run(run: Path, capsys: pytest.CaptureF
 
 
 def test_print_config_round_trips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def printed(config: Path) -> str:
-        with pytest.raises(SystemExit):
-            main(["fit", "--config", str(config), "--print_config"])
-        return capsys.readouterr().out
-
-    first = printed(DIGITS)
-    (tmp_path / "printed.yaml").write_text(first)
-    assert printed(tmp_path / "printed.yaml") == first
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(DIGITS), "--print_config"])
+    (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
+    assert parsed(tmp_path / "printed.yaml") == parsed(DIGITS)
 
 
 def test_later_configs_and_flags_win(tmp_path: Path) -> None:
@@ -161,18 +172,18 @@ class TestRefusals:
 
     def test_a_run_directory_that_exists(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
         before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
-        line = refusal(capsys, *tiny_fit(run))
+        line = refusal(capsys, *again(run))
         assert "--federation.run_dir" in line
         assert "--ckpt_path auto" in line
         assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == before
 
     def test_a_changed_configuration(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
-        line = refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", "--data.batch_size=16", "--seed_everything=3"))
+        line = refusal(capsys, *again(run, "--ckpt_path=auto", "--data.batch_size=16", "--seed_everything=3"))
         assert "data.batch_size" in line
         assert "seed_everything" in line
 
     def test_a_changed_past(self, capsys: pytest.CaptureFixture[str], run: Path) -> None:
-        line = refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", "--federation.schedule.local_steps=5"))
+        line = refusal(capsys, *again(run, "--ckpt_path=auto", "--federation.schedule.local_steps=5"))
         assert "federation.schedule" in line
 
     def test_last_without_a_run(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -247,7 +258,7 @@ class TestRefusals:
         "flag", ["--federation.schedule.participation=0.75", "--federation.schedule.fine_tune_learning_rate=0.5"]
     )
     def test_a_changed_schedule(self, flag: str, capsys: pytest.CaptureFixture[str], run: Path) -> None:
-        assert flag[2:].split("=")[0] in refusal(capsys, *tiny_fit(run, "--ckpt_path=auto", flag))
+        assert flag[2:].split("=")[0] in refusal(capsys, *again(run, "--ckpt_path=auto", flag))
 
     def test_a_missing_checkpoint(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, "test", "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")
@@ -273,7 +284,7 @@ class TestRefusals:
 
     def test_a_distilling_round_that_never_comes(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))
-        assert "expected rounds in 1..4, got [9]" in line
+        assert "expected rounds in 1..1, got [9]" in line
 
 
 def test_the_final_model_of_a_run_is_finite(run: Path) -> None:

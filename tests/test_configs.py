@@ -7,60 +7,64 @@ import pytest
 import yaml
 
 from mosaic.cli import main
-from tests.runs import REPOSITORY
+from tests.runs import REPOSITORY, parsed
 
 CONFIGS = REPOSITORY / "configs"
+DIGITS = CONFIGS / "digits.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 ALGORITHMS = sorted((CONFIGS / "algorithms").glob("*.yaml"))
 CLIENTS = sorted((CONFIGS / "clients").glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "data").glob("*_*.yaml"))
-
-
-def printed(capsys: pytest.CaptureFixture[str], *configs: Path) -> dict[str, object]:
-    flags = [argument for config in configs for argument in ("--config", str(config))]
-    with pytest.raises(SystemExit):
-        main(["fit", *flags, "--print_config"])
-    return yaml.safe_load(capsys.readouterr().out)
+SECTIONS = {"algorithms": "algorithm", "clients": "clients", "data": "data", "partitions": "data"}
+"""What an overlay in each folder may change."""
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
-def test_a_configuration_is_valid(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert printed(capsys, config)["data"]["source"]["class_path"]
+def test_a_configuration_is_valid(config: Path) -> None:
+    assert parsed(config)["data"]["source"]["class_path"]
+
+
+@pytest.mark.parametrize("folder", SECTIONS)
+def test_an_overlay_says_something_about_its_own_section_alone(folder: str) -> None:
+    overlays = sorted((CONFIGS / folder).glob("*.yaml"))
+    assert overlays
+    assert [path.stem for path in overlays if yaml.safe_load(path.read_text()).keys() != {SECTIONS[folder]}] == []
+
+
+def differs(config: Path, overlay: Path) -> set[str]:
+    """Sections that an overlay changes."""
+    before, after = parsed(config), parsed(config, overlay)
+    return {section for section in before.keys() | after.keys() if before.get(section) != after.get(section)}
 
 
 @pytest.mark.parametrize("overlay", ALGORITHMS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
-def test_an_algorithm_changes_the_algorithm_alone(
-    config: Path, overlay: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, after = printed(capsys, config), printed(capsys, config, overlay)
-    assert after["algorithm"]["class_path"] == yaml.safe_load(overlay.read_text())["algorithm"]["class_path"]
-    assert {key: value for key, value in before.items() if key != "algorithm"} == {
-        key: value for key, value in after.items() if key != "algorithm"
-    }
-
-
-@pytest.mark.parametrize("before", [(), ("mosaic_paper", "reduced")], ids=["alone", "on the paper's"])
-def test_the_default_preset_is_what_mosaic_does_anyway(
-    before: tuple[str, ...], capsys: pytest.CaptureFixture[str]
-) -> None:
-    stack = [CONFIGS / "algorithms" / f"{name}.yaml" for name in (*before, "mosaic")]
-    digits = CONFIGS / "digits.yaml"
-    assert printed(capsys, digits, *stack)["algorithm"] == printed(capsys, digits)["algorithm"]
-
-
-def test_the_papers_preset_is_what_the_cifar_configuration_says(capsys: pytest.CaptureFixture[str]) -> None:
-    cifar, paper = CONFIGS / "cifar10.yaml", CONFIGS / "algorithms" / "mosaic_paper.yaml"
-    assert printed(capsys, cifar, paper)["algorithm"] == printed(capsys, cifar)["algorithm"]
+def test_an_algorithm_is_the_one_that_its_preset_names(overlay: Path) -> None:
+    named = yaml.safe_load(overlay.read_text())["algorithm"]["class_path"]
+    assert parsed(DIGITS, overlay)["algorithm"]["class_path"] == named
+    assert differs(DIGITS, overlay) <= {"algorithm"}
 
 
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
+def test_a_pool_of_models_changes_the_clients_alone(overlay: Path) -> None:
+    assert differs(DIGITS, overlay) == {"clients"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overlay", ALGORITHMS + CLIENTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
-def test_a_pool_of_models_changes_the_clients_alone(
-    config: Path, overlay: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, after = printed(capsys, config), printed(capsys, config, overlay)
-    assert {key for key in after if after[key] != before[key]} == {"clients"}
+def test_every_overlay_fits_every_configuration(config: Path, overlay: Path) -> None:
+    assert differs(config, overlay) <= {SECTIONS[overlay.parent.name]}
+
+
+@pytest.mark.parametrize("before", [(), ("mosaic_paper", "reduced")], ids=["alone", "on the paper's"])
+def test_the_default_preset_is_what_mosaic_does_anyway(before: tuple[str, ...]) -> None:
+    stack = [CONFIGS / "algorithms" / f"{name}.yaml" for name in (*before, "mosaic")]
+    assert parsed(DIGITS, *stack)["algorithm"] == parsed(DIGITS)["algorithm"]
+
+
+def test_the_papers_preset_is_what_the_cifar_configuration_says() -> None:
+    cifar, paper = CONFIGS / "cifar10.yaml", CONFIGS / "algorithms" / "mosaic_paper.yaml"
+    assert parsed(cifar, paper)["algorithm"] == parsed(cifar)["algorithm"]
 
 
 def walk(tmp_path: Path, *configs: Path) -> None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import yaml
 from torch import nn
 
 from mosaic.algorithms import DENSE, CoBoosting
@@ -26,7 +25,20 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings, SynthesisSettings
-from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, rows_without_time, stages
+from tests.runs import (
+    DIGITS,
+    FOUR_ROUNDS,
+    REPOSITORY,
+    TWO_ROUNDS,
+    UNSEEN,
+    SharedRuns,
+    assert_same_run,
+    final_model,
+    fit_other,
+    parsed,
+    rows_without_time,
+    stages,
+)
 
 BOTH = pytest.mark.parametrize("algorithm", ["DENSE", "CoBoosting"])
 SMALL = [
@@ -37,13 +49,6 @@ SMALL = [
     "--algorithm.synthesis.width=2",
     "--algorithm.learning.batch_size=8",
 ]
-UNSEEN = [
-    "--federation.schedule.collaborative_rounds=1",
-    "--federation.schedule.distill_rounds=[1]",
-    "--federation.schedule.fine_tune_rounds=0",
-    "--data.validation_share=0",
-]
-"""One round whose student becomes the global model, since no client can say anything against it."""
 
 
 def run(path: Path, algorithm: str, *more: str) -> Path:
@@ -60,17 +65,19 @@ def updates(path: Path) -> dict[str, int]:
     [["--federation.schedule.distill_rounds=[]"], ["--algorithm.student_updates=0"]],
     ids=["no distilling round", "no student updates"],
 )
-def test_without_distillation_it_is_fedavg(algorithm: str, switch: list[str], tmp_path: Path) -> None:
-    ours = run(tmp_path / "ours", algorithm, *switch)
-    theirs = fit_other(tmp_path / "theirs", "FedAvg", *(each for each in switch if "federation" in each))
+def test_without_distillation_it_is_fedavg(
+    algorithm: str, switch: list[str], shared_run: SharedRuns, tmp_path: Path
+) -> None:
+    ours = run(tmp_path / "ours", algorithm, *TWO_ROUNDS, *switch)
+    theirs = shared_run("FedAvg", *TWO_ROUNDS, *(each for each in switch if "federation" in each))
     assert_same_run(ours, theirs)
-    assert updates(ours) == updates(theirs) == {"local": 4 * 2 * 4}
+    assert updates(ours) == updates(theirs) == {"local": 4 * 2 * 2}
 
 
-@pytest.fixture(scope="module", params=["DENSE", "CoBoosting"])
-def distilled(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+@pytest.fixture(scope="session", params=["DENSE", "CoBoosting"])
+def distilled(request: pytest.FixtureRequest, shared_run: SharedRuns) -> tuple[str, Path]:
     """One round that distils."""
-    return request.param, run(tmp_path_factory.mktemp(request.param) / "run", request.param, *UNSEEN)
+    return request.param, shared_run(request.param, *SMALL, *UNSEEN)
 
 
 def test_a_distilling_round_measures_every_stage(distilled: tuple[str, Path]) -> None:
@@ -91,7 +98,9 @@ def test_updates_are_booked_as_they_are_spent(distilled: tuple[str, Path]) -> No
 @BOTH
 def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> None:
     """Two syntheses of two steps and three student updates are not multiplied by the two rounds that distil."""
-    path = run(tmp_path / "run", algorithm, "--algorithm.distilling_rounds=2", "--federation.keep_snapshots=4")
+    path = run(
+        tmp_path / "run", algorithm, *FOUR_ROUNDS, "--algorithm.distilling_rounds=2", "--federation.keep_snapshots=4"
+    )
     assert updates(path) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
     first = Snapshot.read(path / "rounds" / "0002").ledger.updates
     assert first == {"local": 2 * 2 * 4, "student": 1, "generator": 2}
@@ -100,20 +109,20 @@ def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> N
 def test_more_distilling_rounds_than_it_was_told_of_find_nothing_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert updates(run(tmp_path / "run", "DENSE")) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
+    assert updates(run(tmp_path / "run", "DENSE", *FOUR_ROUNDS)) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
     assert "round 3: algorithm.distilling_rounds is 1" in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_distilling_round_for_which_nothing_is_left_is_fedavgs(tmp_path: Path) -> None:
+def test_a_distilling_round_for_which_nothing_is_left_is_fedavgs(shared_run: SharedRuns, tmp_path: Path) -> None:
     """One update in two distilling rounds falls into the last."""
-    settings = ("--algorithm.student_updates=1", "--algorithm.distilling_rounds=2")
-    ours, theirs = run(tmp_path / "ours", "DENSE", *settings), fit_other(tmp_path / "theirs", "FedAvg")
+    settings = (*FOUR_ROUNDS, "--algorithm.student_updates=1", "--algorithm.distilling_rounds=2")
+    ours, theirs = run(tmp_path / "ours", "DENSE", *settings), shared_run("FedAvg", *FOUR_ROUNDS)
     assert rows_without_time(ours)[:2] == rows_without_time(theirs)[:2]
     assert updates(ours) == {**updates(theirs), "student": 1, "generator": 2}
 
 
-def test_the_average_before_distillation_is_fedavgs(distilled: tuple[str, Path], tmp_path: Path) -> None:
-    theirs = json.loads((fit_other(tmp_path / "run", "FedAvg", *UNSEEN) / "summary.json").read_text())
+def test_the_average_before_distillation_is_fedavgs(distilled: tuple[str, Path], shared_run: SharedRuns) -> None:
+    theirs = json.loads((shared_run("FedAvg", *UNSEEN) / "summary.json").read_text())
     assert stages(distilled[1])["global before distillation"] == theirs["test_accuracy"]
 
 
@@ -141,17 +150,12 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path
         "learning={pixel_step: 0.03, pixel_direction: random}",
     ],
 )
-def test_every_switch_makes_a_difference(switch: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_every_switch_makes_a_difference(switch: str, shared_run: SharedRuns, tmp_path: Path) -> None:
     """Four steps, since the first one's images are the same whatever the loss; much divergence, as there is little."""
-    folder, four = (
-        tmp_path_factory.mktemp("switch"),
-        ["synthesis_steps=4", "generator_updates=8", "learning.pixel_step=0"],
-    )
-    common = [*UNSEEN, *(f"--algorithm.{setting}" for setting in four)]
-    ours, theirs = (
-        final_model(run(folder / name, "CoBoosting", *common, *more))
-        for name, more in (("ours", [f"--algorithm.{switch}"]), ("theirs", []))
-    )
+    four = ["synthesis_steps=4", "generator_updates=8", "learning.pixel_step=0"]
+    common = [*SMALL, *UNSEEN, *(f"--algorithm.{setting}" for setting in four)]
+    ours = final_model(fit_other(tmp_path / "run", "CoBoosting", *common, f"--algorithm.{switch}"))
+    theirs = final_model(shared_run("CoBoosting", *common))
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
 
@@ -320,33 +324,32 @@ def test_too_few_generator_updates_name_both_ways_out() -> None:
         DENSE(generator_updates=3)
 
 
-def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
-    with pytest.raises(SystemExit):
-        main(["fit", f"--config={DIGITS}", *arguments, "--print_config"])
-    return yaml.safe_load(capsys.readouterr().out)["algorithm"]
+ABOVE = [
+    pytest.param(name, marks=() if name in ("nothing", "co_boosting_released") else pytest.mark.slow)
+    for name in ("nothing", "mosaic_paper", "dense_released", "co_boosting_released", "co_boosting", "dense")
+]
+"""Presets that another one is stacked on."""
 
 
-RIVALS = [[], ["mosaic_paper"], ["dense_released"], ["co_boosting_released"], ["co_boosting"], ["dense"]]
+def preset_of(name: str) -> Path:
+    return REPOSITORY / "configs" / "algorithms" / f"{name}.yaml"
 
 
-@pytest.mark.parametrize("before", RIVALS, ids=str)
+@pytest.mark.parametrize("before", ABOVE)
 @pytest.mark.parametrize(("preset", "algorithm"), [("dense", "DENSE"), ("co_boosting", "CoBoosting")])
-def test_a_preset_is_what_the_algorithm_does_anyway(
-    preset: str, algorithm: str, before: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    stack = [f"--config={REPOSITORY / 'configs' / 'algorithms' / name}.yaml" for name in (*before, preset)]
-    assert printed(capsys, *stack) == printed(capsys, f"--algorithm=mosaic.algorithms.{algorithm}")
+def test_a_preset_is_what_the_algorithm_does_anyway(preset: str, algorithm: str, before: str) -> None:
+    stack = [preset_of(name) for name in (before, preset) if name != "nothing"]
+    plain = parsed(DIGITS, f"--algorithm=mosaic.algorithms.{algorithm}")
+    assert parsed(DIGITS, *stack)["algorithm"] == plain["algorithm"]
 
 
 @pytest.mark.parametrize("name", ["dense_released", "co_boosting_released"])
-def test_a_released_preset_spends_what_its_code_does_and_runs_dry(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / name}.yaml"
-    settings = printed(capsys, preset)["init_args"]
+def test_a_released_preset_spends_what_its_code_does_and_runs_dry(name: str, tmp_path: Path) -> None:
+    settings = parsed(DIGITS, preset_of(name))["algorithm"]["init_args"]
     assert sum(range(1, 201)) == settings["student_updates"]
     assert settings["generator_updates"] == 200 * settings["synthesis_steps"]
-    main(["fit", f"--config={DIGITS}", preset, "--trainer.fast_dev_run=true", f"--federation.run_dir={tmp_path}/run"])
+    dry = ["--trainer.fast_dev_run=true", f"--federation.run_dir={tmp_path}/run"]
+    main(["fit", f"--config={DIGITS}", f"--config={preset_of(name)}", *dry])
 
 
 def test_co_boosting_differs_from_dense_in_what_the_paper_says_and_nothing_else() -> None:

@@ -1,6 +1,7 @@
 """Every exported form gives the logits of the run's own model, for any number of images."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +15,15 @@ from mosaic.cli import main
 from mosaic.errors import MosaicError
 from mosaic.export import export, load_model, load_safetensors
 from mosaic.nets import SmallCNN
-from tests.runs import REPOSITORY, final_model, fit_other
+from tests.runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
 """Other programs sum in another order."""
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit_other(tmp_path_factory.mktemp("export") / "run", "FedAvg")
+@pytest.fixture(scope="session")
+def run(shared_run: SharedRuns) -> Path:
+    return shared_run("FedAvg", *TWO_ROUNDS)
 
 
 @pytest.fixture(scope="module", params=[1, 7])
@@ -82,14 +83,15 @@ def test_onnx_says_what_to_install(run: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_the_command_writes_beside_the_checkpoint_and_never_overwrites(
-    run: Path, capsys: pytest.CaptureFixture[str]
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    main(["export", str(run)])
-    file = run / "global.safetensors"
+    own = shutil.copytree(run, tmp_path / "run")
+    main(["export", str(own)])
+    file = own / "global.safetensors"
     assert capsys.readouterr().out == f"Exported: {file}\n"
     before = file.read_bytes()
     with pytest.raises(SystemExit) as stop:
-        main(["export", str(run)])
+        main(["export", str(own)])
     assert stop.value.code == 2
     assert "never overwritten: choose another --output" in capsys.readouterr().err
     assert file.read_bytes() == before

@@ -13,12 +13,25 @@ from torch import Tensor
 from mosaic.algorithms import DFRD, FedAvg, FedFTG
 from mosaic.cli import main
 from mosaic.federation.snapshots import Snapshot
-from tests.federation.test_resume import run_and_die, with_killer
-from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, fit_other, stages, tiny_fit
+from tests.runs import (
+    DIGITS,
+    FOUR_ROUNDS,
+    REPOSITORY,
+    SharedRuns,
+    assert_same_run,
+    final_model,
+    fit_arguments,
+    fit_other,
+    parsed,
+    run_and_die,
+    stages,
+    with_killer,
+)
 
 METHODS = ["FedFTG", "DFRD"]
 BUDGET = ["--algorithm.student_updates=10", "--algorithm.generator_updates=13"]
 SMALL = [
+    *FOUR_ROUNDS,
     *BUDGET,
     "--algorithm.tuning.iterations=2",
     "--algorithm.tuning.batch_size=8",
@@ -34,16 +47,15 @@ def run(path: Path, algorithm: str, *more: str) -> Path:
     return fit_other(path, algorithm, *SMALL, *more)
 
 
-@pytest.fixture(scope="module")
-def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit_other(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg", "--federation.keep_snapshots=4")
+@pytest.fixture(scope="session")
+def averaged(shared_run: SharedRuns) -> Path:
+    return shared_run("FedAvg", *FOUR_ROUNDS, "--federation.keep_snapshots=4")
 
 
-@pytest.fixture(scope="module", params=METHODS)
-def straight(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+@pytest.fixture(scope="session", params=METHODS)
+def straight(request: pytest.FixtureRequest, shared_run: SharedRuns) -> tuple[str, Path]:
     """An uninterrupted run in which every distilled model is taken, and its method."""
-    path = tmp_path_factory.mktemp(request.param) / "run"
-    return request.param, run(path, request.param, "--algorithm.guarded=false")
+    return request.param, shared_run(request.param, *SMALL, "--algorithm.guarded=false")
 
 
 def summary(path: Path) -> dict:  # type: ignore[type-arg]
@@ -129,15 +141,15 @@ def test_a_run_that_goes_on_after_round_2_is_the_uninterrupted_one(straight: tup
     assert same(kept(again, 4), kept(path, 4))
 
 
-def test_a_run_that_is_killed_while_distilling_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("processes")
+def test_a_run_that_is_killed_while_distilling_goes_on_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
     """Of DFRD, which remembers all that FedFTG does and more."""
-    flags = [flag for flag in tiny_fit(tmp_path / "killed") if not flag.startswith("--algorithm")]
-    flags += ["--algorithm=mosaic.algorithms.DFRD", *SMALL, "--algorithm.guarded=false"]
-    flags.append(with_killer("GeneratorDistillationTask", 3))
-    run_and_die(flags)
+    unguarded = (*SMALL, "--algorithm.guarded=false")
+    arguments = fit_arguments(tmp_path / "killed", "DFRD", *unguarded, with_killer("GeneratorDistillationTask", 3))
+    run_and_die(arguments)
     assert not (tmp_path / "killed" / "global.ckpt").exists()
-    main([*flags, "--ckpt_path=auto"])
-    straight = run(tmp_path / "straight", "DFRD", "--algorithm.guarded=false")
+    main([*arguments, "--ckpt_path=auto"])
+    straight = shared_run("DFRD", *unguarded)
     assert_same_run(tmp_path / "killed", straight)
     assert same(kept(tmp_path / "killed", 4), kept(straight, 4))
 
@@ -169,20 +181,22 @@ def test_dfrds_average_feeds_the_student_from_the_second_round_on(tmp_path: Path
 
 
 @pytest.mark.parametrize("algorithm", METHODS)
-def test_the_clients_validation_images_refuse_a_ruined_model(algorithm: str, averaged: Path, tmp_path: Path) -> None:
+def test_the_clients_validation_images_refuse_a_ruined_model(
+    algorithm: str, shared_run: SharedRuns, tmp_path: Path
+) -> None:
     ruin = ["--algorithm.tuning.student_learning_rate=1000", "--data.validation_share=0.3"]
     ours = run(tmp_path / "ours", algorithm, *ruin)
-    theirs = fit_other(tmp_path / "theirs", "FedAvg", ruin[1])
+    theirs = shared_run("FedAvg", *FOUR_ROUNDS, ruin[1])
     assert same(final_model(ours), final_model(theirs))
     assert summary(ours)["updates"]["student"] == 10
     assert stages(ours)["distilled model"] != summary(ours)["test_accuracy"]
 
 
 @pytest.mark.parametrize("algorithm", METHODS)
-def test_sub_models_of_different_widths_judge_too(algorithm: str, tmp_path: Path) -> None:
+def test_sub_models_of_different_widths_judge_too(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
     widths = ["--clients.levels=[1,0.5,0.5,0.25]", "--algorithm.guarded=false"]
     ours = final_model(run(tmp_path / "ours", algorithm, *widths))
-    theirs = final_model(fit_other(tmp_path / "theirs", "FedAvg", widths[0]))
+    theirs = final_model(shared_run("FedAvg", *FOUR_ROUNDS, widths[0]))
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
 
@@ -215,22 +229,16 @@ def test_a_setting_out_of_range_is_one_clear_line(
     assert not (tmp_path / "run").exists()
 
 
-def printed(capsys: pytest.CaptureFixture[str], *flags: str) -> dict:  # type: ignore[type-arg]
-    with pytest.raises(SystemExit):
-        main(["fit", "--config", str(DIGITS), *flags, "--print_config"])
-    return yaml.safe_load(capsys.readouterr().out)["algorithm"]  # type: ignore[no-any-return]
-
-
 @pytest.mark.parametrize("algorithm", METHODS)
-def test_the_preset_is_what_the_method_does_anyway(algorithm: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_preset_is_what_the_method_does_anyway(algorithm: str) -> None:
     preset = PRESETS / f"{algorithm.lower()}.yaml"
-    stacked = printed(capsys, "--config", str(preset))
-    assert stacked == printed(capsys, f"--algorithm=mosaic.algorithms.{algorithm}")
+    stacked = parsed(DIGITS, preset)["algorithm"]
+    assert stacked == parsed(DIGITS, f"--algorithm=mosaic.algorithms.{algorithm}")["algorithm"]
     assert yaml.safe_load(preset.read_text())["algorithm"]["init_args"].items() <= stacked["init_args"].items()
 
 
-def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients(capsys: pytest.CaptureFixture[str]) -> None:
-    settings = printed(capsys, "--config", str(PRESETS / "fedftg_released.yaml"))["init_args"]
+def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients() -> None:
+    settings = parsed(DIGITS, PRESETS / "fedftg_released.yaml")["algorithm"]["init_args"]
     rounds, clients, iterations, student_steps = 13, 10, 10, 5
     assert settings["generator_updates"] == rounds * iterations * clients
     assert settings["student_updates"] == rounds * iterations * student_steps

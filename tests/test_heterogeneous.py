@@ -23,18 +23,25 @@ from mosaic.phases import PhaseRunner
 from mosaic.server.cohort import Judgement
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
-from tests.runs import LinearNet, assert_same_run, final_model, rows_without_time, stages, tiny_fit
+from tests.runs import (
+    FOUR_ROUNDS,
+    TWO_ROUNDS,
+    UNSEEN,
+    LinearNet,
+    SharedRuns,
+    assert_same_run,
+    final_model,
+    fit_other,
+    rows_without_time,
+    stages,
+    tiny_fit,
+)
 
 LEVELS = "--clients.levels=[1.0,0.5,0.25]"
 SLICINGS = ["FirstChannels", "RandomChannels", "RollingWindow"]
 NARROW = {"class_path": "mosaic.nets.SmallCNN", "init_args": {"width": 8}}
 OWN = {"class_path": "tests.test_heterogeneous.Pooled"}
 SHUFFLE = {"class_path": "mosaic.nets.TorchvisionNet", "init_args": {"name": "shufflenet_v2_x0_5"}}
-ONE_ROUND = [
-    "--federation.schedule.collaborative_rounds=1",
-    "--federation.schedule.distill_rounds=[1]",
-    "--federation.schedule.fine_tune_rounds=0",
-]
 
 
 def of_models(*models: Any) -> str:
@@ -75,10 +82,7 @@ class Overhearing(SerialExecutor):
 
 
 def fit(run: Path, *more: str, algorithm: str = "Mosaic") -> Path:
-    arguments = tiny_fit(run, *more)
-    if algorithm != "Mosaic":
-        arguments = [argument for argument in arguments if not argument.startswith("--algorithm")]
-    main([*arguments, f"--algorithm=mosaic.algorithms.{algorithm}"] if algorithm != "Mosaic" else arguments)
+    fit_other(run, algorithm, *more)
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
     return run
 
@@ -103,43 +107,34 @@ def same(one: StateDict, other: StateDict) -> bool:
 # all alike
 
 
-@pytest.fixture(scope="module", params=["FedAvg", "Mosaic"])
-def alike(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """An algorithm and a run of it that says nothing of clients."""
-    return request.param, fit(tmp_path_factory.mktemp("alike") / "run", algorithm=request.param)
-
-
+@pytest.mark.parametrize("algorithm", ["FedAvg", "Mosaic"])
 @pytest.mark.parametrize("levels", ["[1]", "[1.0,1.0]"])
 def test_clients_at_level_one_are_as_if_nothing_had_been_said(
-    levels: str, alike: tuple[str, Path], tmp_path: Path
+    levels: str, algorithm: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
-    algorithm, expected = alike
     more = [f"--clients.levels={levels}", "--clients.classifier_rows=all"]
-    assert_same_run(fit(tmp_path / "run", *more, algorithm=algorithm), expected)
+    assert_same_run(fit(tmp_path / "run", *more, algorithm=algorithm), shared_run(algorithm))
 
 
 # sub-models
 
 
-@pytest.fixture(scope="module")
-def sliced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+@pytest.fixture
+def sliced(shared_run: SharedRuns) -> list[Path]:
     """FedAvg with clients at three levels: HeteroFL, Federated Dropout and FedRolex."""
-    root = tmp_path_factory.mktemp("sliced")
-    return {
-        slicing: fit(root / slicing, LEVELS, f"--clients.slicing=mosaic.nets.{slicing}", algorithm="FedAvg")
-        for slicing in SLICINGS
-    }
+    ways = [f"--clients.slicing=mosaic.nets.{slicing}" for slicing in SLICINGS]
+    return [shared_run("FedAvg", *TWO_ROUNDS, LEVELS, way) for way in ways]
 
 
-def test_the_three_ways_of_slicing_run_and_differ(sliced: dict[str, Path]) -> None:
-    models = [final_model(run) for run in sliced.values()]
+def test_the_three_ways_of_slicing_run_and_differ(sliced: list[Path]) -> None:
+    models = [final_model(run) for run in sliced]
     assert all({n: t.shape for n, t in model.items()} == {n: t.shape for n, t in models[0].items()} for model in models)
     for one, other in ((0, 1), (0, 2), (1, 2)):
         assert not torch.equal(models[one]["net.body.3.weight"], models[other]["net.body.3.weight"])
 
 
-def test_they_send_equally_much(sliced: dict[str, Path]) -> None:
-    assert len({traffic(run, "down") for run in sliced.values()}) == 1
+def test_they_send_equally_much(sliced: list[Path]) -> None:
+    assert len({traffic(run, "down") for run in sliced}) == 1
 
 
 @pytest.mark.parametrize("experts", ["clients", "class_average"])
@@ -154,12 +149,12 @@ def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
     "switches", [["gate.kind=transformer"], ["gate.kind=residual", "expert_statistics=recalibrated"]]
 )
 def test_other_gates_take_sub_models_in_image_space(switches: list[str], tmp_path: Path) -> None:
-    run = fit(tmp_path / "run", LEVELS, *(f"--algorithm.{switch}" for switch in switches), *ONE_ROUND)
+    run = fit(tmp_path / "run", LEVELS, *(f"--algorithm.{switch}" for switch in switches))
     assert {"gated teacher", "student"} <= stages(run).keys()
 
 
 def test_where_nobody_can_judge_the_student_is_taken_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit(tmp_path / "run", "--clients.levels=[0.5]", *ONE_ROUND)
+    run = fit(tmp_path / "run", "--clients.levels=[0.5]")
     assert "round 1: no client can judge the student, so it is taken unseen" in capsys.readouterr().err
     assert rows_without_time(run)[0]["validation_accuracy"] == "nan"
     summary = json.loads((run / "summary.json").read_text())
@@ -175,20 +170,19 @@ def tensor_bytes(width: int) -> int:
     return 4 * (1 + 1 + convolutions + batch_norms + hidden + head) + 3 * 8
 
 
-def test_messages_carry_only_what_a_clients_level_holds(tmp_path: Path) -> None:
-    """Four rounds, two clients at each level: the rest of a message, names and settings, is the same."""
-    whole = fit(tmp_path / "whole", algorithm="FedAvg")
-    half = fit(tmp_path / "half", "--clients.levels=[1.0,0.5]", algorithm="FedAvg")
-    less = 4 * 2 * (tensor_bytes(16) - tensor_bytes(8))
+def test_messages_carry_only_what_a_clients_level_holds(shared_run: SharedRuns) -> None:
+    """Two rounds, two clients at each level: the rest of a message, names and settings, is the same."""
+    whole, half = (shared_run("FedAvg", *TWO_ROUNDS, *levels) for levels in ([], ["--clients.levels=[1.0,0.5]"]))
+    less = 2 * 2 * (tensor_bytes(16) - tensor_bytes(8))
     assert traffic(whole, "down") - traffic(half, "down") == less
-    assert traffic(whole, "up") - traffic(half, "up") == pytest.approx(less, abs=4 * 4 * 20)  # digits of the loss
-    assert traffic(whole, "down") > 4 * 4 * tensor_bytes(16)
+    assert traffic(whole, "up") - traffic(half, "up") == pytest.approx(less, abs=2 * 4 * 20)  # digits of the loss
+    assert traffic(whole, "down") > 2 * 4 * tensor_bytes(16)
 
 
 def test_half_of_the_channels_are_a_quarter_of_the_convolutions(tmp_path: Path) -> None:
     heard = overhear(tmp_path / "run", "--clients.levels=[1.0,0.5]", algorithm="FedAvg")
     for way in (0, 1):
-        whole, half = (heard[2, client][way].model for client in (0, 1))
+        whole, half = (heard[1, client][way].model for client in (0, 1))
         assert sum(tensor.nbytes for tensor in whole.values()) == tensor_bytes(16)
         assert sum(tensor.nbytes for tensor in half.values()) == tensor_bytes(8)
         all_of_it, part = (sum(t.nbytes for t in model.values() if t.dim() == 4) for model in (whole, half))
@@ -196,13 +190,14 @@ def test_half_of_the_channels_are_a_quarter_of_the_convolutions(tmp_path: Path) 
 
 
 def test_every_client_starts_from_its_part_of_the_new_average(tmp_path: Path) -> None:
-    """What all were sent in round 3, put side by side, is one network."""
-    heard = overhear(tmp_path / "run", LEVELS, "--clients.slicing=mosaic.nets.FirstChannels", algorithm="FedAvg")
-    whole, half, quarter = (heard[3, client][0].model for client in (0, 1, 2))
+    """What all were sent in round 2, put side by side, is one network."""
+    first = "--clients.slicing=mosaic.nets.FirstChannels"
+    heard = overhear(tmp_path / "run", *TWO_ROUNDS, LEVELS, first, algorithm="FedAvg")
+    whole, half, quarter = (heard[2, client][0].model for client in (0, 1, 2))
     for name in ("body.0.weight", "body.7.running_var", "head.bias"):
         assert torch.equal(half[name], whole[name][: len(half[name])])
         assert torch.equal(quarter[name], whole[name][: len(quarter[name])])
-    assert same(heard[3, 3][0].model, whole)
+    assert same(heard[2, 3][0].model, whole)
 
 
 # architectures
@@ -223,12 +218,12 @@ def test_three_architectures_train_from_end_to_end(switches: list[str], tmp_path
 
 
 def test_a_network_of_torchvisions_takes_part(tmp_path: Path) -> None:
-    run = fit(tmp_path / "run", of_models("global", NARROW, SHUFFLE), *ONE_ROUND)
+    run = fit(tmp_path / "run", of_models("global", NARROW, SHUFFLE))
     assert {"expert: client 2", "gated teacher", "student"} <= stages(run).keys()
 
 
 def test_clients_with_their_own_model_are_sent_none_and_upload_it_to_be_an_expert(tmp_path: Path) -> None:
-    heard = overhear(tmp_path / "run", THREE)
+    heard = overhear(tmp_path / "run", THREE, *FOUR_ROUNDS)
     assert heard.keys() == {(round, client) for round in range(1, 5) for client in range(4)}
     for (round, client), (request, reply) in heard.items():
         own, distils = client in (1, 2), round in (1, 3)
@@ -239,29 +234,24 @@ def test_clients_with_their_own_model_are_sent_none_and_upload_it_to_be_an_exper
     assert heard[1, 2][1].model["head.weight"].shape == (10, 16)
 
 
-def test_the_books_say_so(tmp_path: Path) -> None:
-    """Four rounds of two clients with the global network, and 300 bytes at most for each request to the others."""
-    run = fit(tmp_path / "run", THREE)
-    plain = fit(tmp_path / "plain", "--algorithm.gate.kind=prior")
+def test_the_books_say_so(shared_run: SharedRuns) -> None:
+    """Two clients with the global network, and 300 bytes at most for the request to each of the others."""
+    run, plain = shared_run("Mosaic", THREE), shared_run("Mosaic")
     half = traffic(plain, "down") // 2  # what two of four equal clients are sent
-    assert 0 < traffic(run, "down") - half < 4 * 2 * 300
+    assert 0 < traffic(run, "down") - half < 2 * 300
 
 
 def test_a_client_goes_on_with_its_own_model(tmp_path: Path) -> None:
     """At a rate of next to nothing it uploads in round 3 what it has uploaded in round 1."""
     rates = [f"--federation.schedule.{rate}=1e-12" for rate in ("learning_rate", "fine_tune_learning_rate")]
-    heard = overhear(tmp_path / "run", THREE, *rates)
+    heard = overhear(tmp_path / "run", THREE, *FOUR_ROUNDS, *rates)
     for client in (1, 2):
         first, third = (heard[round, client][1].model["head.weight"] for round in (1, 3))
         torch.testing.assert_close(first, third)
 
 
-UNSEEN = "--data.validation_share=0"
-"""No client can say anything against a student, so every one is accepted."""
-
-
 def test_what_was_taught_goes_back_once(tmp_path: Path) -> None:
-    heard = overhear(tmp_path / "run", THREE, "--algorithm.teach_back=true", UNSEEN)
+    heard = overhear(tmp_path / "run", THREE, *FOUR_ROUNDS, "--algorithm.teach_back=true", *UNSEEN)
     sent = {place for place, (request, _) in heard.items() if request.model and place[1] in (1, 2)}
     assert sent == {(2, 1), (2, 2), (4, 1), (4, 2)}
     for round, client in sent:
@@ -273,7 +263,8 @@ def test_what_was_taught_goes_back_once(tmp_path: Path) -> None:
 def test_what_was_taught_changes_what_the_client_does_next(tmp_path: Path) -> None:
     """The expert of round 3 has gone on from what came back after round 1."""
     taught, alone = (
-        overhear(tmp_path / flag, THREE, UNSEEN, f"--algorithm.teach_back={flag}") for flag in ("true", "false")
+        overhear(tmp_path / flag, THREE, *FOUR_ROUNDS, *UNSEEN, f"--algorithm.teach_back={flag}")
+        for flag in ("true", "false")
     )
     assert same(taught[1, 1][1].model, alone[1, 1][1].model)
     assert not same(taught[3, 1][1].model, alone[3, 1][1].model)
@@ -281,7 +272,7 @@ def test_what_was_taught_changes_what_the_client_does_next(tmp_path: Path) -> No
 
 def test_teaching_back_alone_leaves_the_first_student_as_it_is(tmp_path: Path) -> None:
     taught, alone = (
-        fit(tmp_path / flag, THREE, UNSEEN, *ONE_ROUND, f"--algorithm.teach_back={flag}") for flag in ("true", "false")
+        fit(tmp_path / flag, THREE, *UNSEEN, f"--algorithm.teach_back={flag}") for flag in ("true", "false")
     )
     assert_same_run(taught, alone)
 
@@ -289,7 +280,7 @@ def test_teaching_back_alone_leaves_the_first_student_as_it_is(tmp_path: Path) -
 def test_a_student_that_was_refused_teaches_nobody(tmp_path: Path) -> None:
     """At such a rate it forgets everything."""
     ruined = ["--algorithm.distillation.learning_rate=1000", "--federation.schedule.local_steps=30"]
-    heard = overhear(tmp_path / "run", THREE, "--algorithm.teach_back=true", *ruined)
+    heard = overhear(tmp_path / "run", THREE, *TWO_ROUNDS, "--algorithm.teach_back=true", *ruined)
     assert not json.loads((tmp_path / "run" / "summary.json").read_text())["distilled"]
     assert not any(request.model for (_, client), (request, _) in heard.items() if client in (1, 2))
 
@@ -300,7 +291,7 @@ def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None
     present = {round: schedule.plan(round, 4, 0, False).clients for round in range(1, 7)}
     more = [
         *("--federation.schedule.participation=0.5", "--federation.schedule.collaborative_rounds=6"),
-        *("--federation.schedule.fine_tune_rounds=0", "--algorithm.teach_back=true", UNSEEN),
+        *("--federation.schedule.distill_rounds=[1,3]", "--algorithm.teach_back=true", *UNSEEN),
     ]
     heard = overhear(tmp_path / "run", of_models(NARROW), *more)
     assert {round: tuple(c for r, c in heard if r == round) for round in present} == present
@@ -317,7 +308,7 @@ def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None
 
 
 def test_where_all_have_their_own_architecture_the_student_is_the_first_global_model(tmp_path: Path) -> None:
-    run = fit(tmp_path / "run", of_models(NARROW, OWN), UNSEEN, *ONE_ROUND)
+    run = fit(tmp_path / "run", of_models(NARROW, OWN), *UNSEEN)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["test_accuracy"] == summary["stages"]["student"]
 

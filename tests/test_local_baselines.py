@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mosaic.algorithms import FedAvg, FedProx, FedRS, FedVLS
-from tests.runs import assert_same_run, final_model, fit_other
+from tests.runs import TWO_ROUNDS, SharedRuns, assert_same_run, final_model, fit_other
 
 WIDTHS = "--clients.levels=[1,0.5,0.5,0.25]"
 FEW_CLASSES = "--data.partition.alpha=0.05"
@@ -14,12 +14,12 @@ FEW_CLASSES = "--data.partition.alpha=0.05"
 
 
 def run(path: Path, algorithm: str, *more: str) -> Path:
-    return fit_other(path, algorithm, FEW_CLASSES, *more)
+    return fit_other(path, algorithm, FEW_CLASSES, *TWO_ROUNDS, *more)
 
 
-@pytest.fixture(scope="module")
-def averaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("fedavg") / "run", "FedAvg")
+@pytest.fixture
+def averaged(shared_run: SharedRuns) -> Path:
+    return shared_run("FedAvg", FEW_CLASSES, *TWO_ROUNDS)
 
 
 @pytest.mark.parametrize(
@@ -74,21 +74,19 @@ def test_a_baseline_makes_a_difference(algorithm: str, settings: list[str], aver
     ids=["FedProx", "FedRS", "FedVLS"],
 )
 def test_mosaic_takes_the_same_objective(algorithm: str, objective: str, settings: list[str], tmp_path: Path) -> None:
-    never = ["--federation.schedule.distill_rounds=[]", "--federation.schedule.fine_tune_learning_rate=0.01"]
     own = [f"--algorithm.{setting}" for setting in settings]
-    baseline = final_model(run(tmp_path / "baseline", algorithm, *own, *never))
+    baseline = final_model(run(tmp_path / "baseline", algorithm, *own))
     chosen = f"--algorithm.objective=mosaic.client.objectives.{objective}"
     under = [f"--algorithm.objective.{setting}" for setting in settings]
-    ours = final_model(run(tmp_path / "mosaic", "Mosaic", chosen, *under, *never))
+    ours = final_model(run(tmp_path / "mosaic", "Mosaic", chosen, *under, "--federation.schedule.distill_rounds=[]"))
     assert all(torch.equal(ours[name], baseline[name]) for name in baseline)
 
 
 def test_a_strong_proximal_term_keeps_clients_near(tmp_path: Path) -> None:
     """At rate 0.01 and mu 80, a step takes back 0.8 of what the steps before it have moved."""
-    steps = ["--federation.schedule.local_steps=10", "--federation.schedule.collaborative_rounds=1"]
-    once = [*steps, "--federation.schedule.distill_rounds=[]", "--federation.schedule.fine_tune_rounds=0"]
+    steps = "--federation.schedule.local_steps=10"
     start, free, held = (
-        final_model(run(tmp_path / name, "FedProx", *once, *more))["net.head.weight"]
+        final_model(fit_other(tmp_path / name, "FedProx", FEW_CLASSES, steps, *more))["net.head.weight"]
         for name, *more in (
             ("start", "--federation.schedule.learning_rate=1e-30"),
             ("free", "--algorithm.mu=0"),
@@ -98,14 +96,10 @@ def test_a_strong_proximal_term_keeps_clients_near(tmp_path: Path) -> None:
     assert 0 < (held - start).norm() < 0.5 * (free - start).norm()
 
 
-@pytest.fixture(scope="module")
-def averaged_widths(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return run(tmp_path_factory.mktemp("heterofl") / "run", "FedAvg", WIDTHS)
-
-
 @pytest.mark.parametrize("algorithm", ["FedProx", "FedRS", "FedVLS"])
-def test_sub_models_are_trained_with_it_too(algorithm: str, averaged_widths: Path, tmp_path: Path) -> None:
-    ours, theirs = final_model(run(tmp_path / "run", algorithm, WIDTHS)), final_model(averaged_widths)
+def test_sub_models_are_trained_with_it_too(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
+    ours = final_model(run(tmp_path / "run", algorithm, WIDTHS))
+    theirs = final_model(shared_run("FedAvg", FEW_CLASSES, *TWO_ROUNDS, WIDTHS))
     assert all(tensor.isfinite().all() for tensor in ours.values())
     assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
 

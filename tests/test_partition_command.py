@@ -1,5 +1,6 @@
 """``mosaic partition`` and the overlays in configs/partitions, in this process."""
 
+import itertools
 import json
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from mosaic.cli import main
 from mosaic.data import SklearnDigits
 from mosaic.partition_command import print_partition
-from tests.runs import DIGITS, REPOSITORY, tiny_fit
+from tests.runs import DIGITS, REPOSITORY, SharedRuns, fit_other, parsed
 from tests.test_cli import refusal
 
 OVERLAYS = sorted((REPOSITORY / "configs" / "partitions").glob("*.yaml"))
@@ -23,12 +24,6 @@ CIFAR = REPOSITORY / "configs" / "cifar10.yaml"
 def show(output: Path, *more: str) -> list[dict[str, list[int]]]:
     main(["partition", "--config", str(DIGITS), *more, "--output", str(output)])
     return json.loads((output / "partition.json").read_text())["clients"]
-
-
-def printed(capsys: pytest.CaptureFixture[str], command: str, *configs: Path) -> dict[str, dict[str, object]]:
-    with pytest.raises(SystemExit):
-        main([command, *(flag for config in configs for flag in ("--config", str(config))), "--print_config"])
-    return yaml.safe_load(capsys.readouterr().out)
 
 
 def test_table_indices_and_picture_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -45,17 +40,16 @@ def test_table_indices_and_picture_agree(tmp_path: Path, capsys: pytest.CaptureF
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["partition.json", "partition.png"]
 
 
+@pytest.mark.usefixtures("drawn")
 def test_it_shows_what_fit_deals(tmp_path: Path) -> None:
-    main(tiny_fit(tmp_path / "run", "--trainer.enable_progress_bar=false"))
-    again = ["partition", "--config", str(tmp_path / "run" / "config.yaml"), "--output", str(tmp_path / "out")]
-    main(again)
+    run = fit_other(tmp_path / "run", "FedAvg")
+    main(["partition", "--config", str(run / "config.yaml"), "--output", str(tmp_path / "out")])
     for name in ("partition.json", "partition.png"):
-        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+        assert (tmp_path / "out" / name).read_bytes() == (run / name).read_bytes()
 
 
-def test_a_run_shows_the_heat_map_in_tensorboard(tmp_path: Path) -> None:
-    main(tiny_fit(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0"))
-    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"), size_guidance={"images": 0})
+def test_a_run_shows_the_heat_map_in_tensorboard(shared_run: SharedRuns) -> None:
+    events = EventAccumulator(str(shared_run("Mosaic") / "tensorboard"), size_guidance={"images": 0})
     events.Reload()
     assert len(events.Images("data/partition")) == 1
 
@@ -104,24 +98,31 @@ def test_a_run_can_replay_what_was_shown(tmp_path: Path) -> None:
     assert show(tmp_path / "again", *replay, str(tmp_path / "out" / "partition.json"), "--data.seed=7") == clients
 
 
-@pytest.mark.parametrize("config", [DIGITS, CIFAR], ids=lambda path: path.stem)
+@pytest.mark.parametrize("config", [DIGITS, pytest.param(CIFAR, marks=pytest.mark.slow)], ids=lambda path: path.stem)
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
-def test_an_overlay_changes_the_partition_alone(
-    overlay: Path, config: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    before, after = printed(capsys, "fit", config), printed(capsys, "fit", config, overlay)
+def test_an_overlay_changes_the_partition_alone(overlay: Path, config: Path) -> None:
+    before, after = parsed(config), parsed(config, overlay)
     asked = yaml.safe_load(overlay.read_text())["data"]["partition"]
     old, new = before["data"].pop("partition"), after["data"].pop("partition")
     assert before == after
-    assert new["class_path"] == asked["class_path"]  # type: ignore[index]
-    assert asked["init_args"].items() <= new["init_args"].items()  # type: ignore[index]
-    assert new["init_args"]["num_clients"] == old["init_args"]["num_clients"]  # type: ignore[index]
+    assert new["class_path"] == asked["class_path"]
+    assert asked["init_args"].items() <= new["init_args"].items()
+    assert new["init_args"]["num_clients"] == old["init_args"]["num_clients"]
 
 
-@pytest.mark.parametrize("first", OVERLAYS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("second", OVERLAYS, ids=lambda path: path.stem)
-def test_the_last_overlay_wins_whole(first: Path, second: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    twice, once = printed(capsys, "partition", DIGITS, first, second), printed(capsys, "partition", DIGITS, second)
+NEIGHBOURS = set(itertools.pairwise(OVERLAYS))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        pytest.param(*pair, marks=() if pair in NEIGHBOURS else pytest.mark.slow)
+        for pair in itertools.product(OVERLAYS, OVERLAYS)
+    ],
+    ids=lambda path: path.stem,
+)
+def test_the_last_overlay_wins_whole(first: Path, second: Path) -> None:
+    twice, once = parsed(DIGITS, first, second, command="partition"), parsed(DIGITS, second, command="partition")
     assert twice["data"]["partition"] == once["data"]["partition"]
 
 

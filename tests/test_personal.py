@@ -2,9 +2,6 @@
 
 import csv
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -34,21 +31,22 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.phases import PhaseRunner
 from mosaic.seeding import SERVER, seed_for
 from tests.runs import (
-    REPOSITORY,
+    TWO_ROUNDS,
     LinearNet,
+    SharedRuns,
     assert_same_run,
     digits,
     final_model,
+    fit_arguments,
     fit_other,
     rows_without_time,
+    run_and_die,
     same_models,
     take_steps,
-    tiny_fit,
+    with_killer,
 )
 
-ROUND = "--federation.schedule.collaborative_rounds={}"
-ONE_ROUND = [ROUND.format(1), "--federation.schedule.distill_rounds=[]", "--federation.schedule.fine_tune_rounds=0"]
-TWO_ROUNDS = [ROUND.format(2), *ONE_ROUND[1:]]
+THREE_ROUNDS = "--federation.schedule.collaborative_rounds=3"
 NORM = tuple(f"body.{place}." for place in (1, 4, 7))
 """Beginnings of the names of SmallCNN's BatchNorm tensors."""
 NORM_BYTES = (16 + 32 + 32) * 4 * 4 + 3 * 8
@@ -177,10 +175,9 @@ def test_before_a_client_remembers_its_part_is_the_common_start(blueprint: Bluep
 # FedAvg, where there is nothing personal
 
 
-def test_fedbn_without_batch_norm_is_fedavg(tmp_path: Path) -> None:
-    ours, theirs = (
-        fit_other(tmp_path / name, name, "--model.net=tests.runs.LinearNet") for name in ("FedBN", "FedAvg")
-    )
+def test_fedbn_without_batch_norm_is_fedavg(shared_run: SharedRuns, tmp_path: Path) -> None:
+    flags = ("--model.net=tests.runs.LinearNet", *TWO_ROUNDS)
+    ours, theirs = fit_other(tmp_path / "run", "FedBN", *flags), shared_run("FedAvg", *flags)
     assert_same_run(ours, theirs)
     assert summary(ours)["test_accuracy"] == summary(theirs)["test_accuracy"] > 0
     assert summary(ours)["own_test_accuracy"] is None
@@ -188,9 +185,9 @@ def test_fedbn_without_batch_norm_is_fedavg(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", ["FedBN", "LocalOnly"])
-def test_a_single_clients_own_model_is_fedavgs(algorithm: str, tmp_path: Path) -> None:
-    one = "--data.partition.num_clients=1"
-    ours, theirs = fit_other(tmp_path / "ours", algorithm, one), fit_other(tmp_path / "theirs", "FedAvg", one)
+def test_a_single_clients_own_model_is_fedavgs(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
+    one = ("--data.partition.num_clients=1", *TWO_ROUNDS)
+    ours, theirs = fit_other(tmp_path / "ours", algorithm, *one), shared_run("FedAvg", *one)
     expected = {name.removeprefix("net."): tensor for name, tensor in final_model(theirs).items()}
     assert own_models(ours).keys() == {0}
     assert same(own_models(ours)[0], expected)
@@ -204,7 +201,7 @@ def test_a_single_clients_own_model_is_fedavgs(algorithm: str, tmp_path: Path) -
 def said(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, list[tuple[Any, Any]]]]:
     """A run and everything said in it, of one round of FedAvg and two of the others."""
     folder = tmp_path_factory.mktemp("said")
-    rounds = {"FedAvg": ONE_ROUND, "FedBN": TWO_ROUNDS, "LocalOnly": TWO_ROUNDS}
+    rounds = {"FedAvg": [], "FedBN": TWO_ROUNDS, "LocalOnly": TWO_ROUNDS}
     return {name: (folder / name, record(folder / name, name, *more)) for name, more in rounds.items()}
 
 
@@ -226,7 +223,9 @@ def test_local_only_exchanges_no_model(said: dict[str, Any]) -> None:
         assert not isinstance(reply, TrainReply) or reply.model == {}
 
 
-@pytest.mark.parametrize(("algorithm", "left"), [("FedBN", rest), ("LocalOnly", lambda model: {})], ids=str)
+@pytest.mark.parametrize(
+    ("algorithm", "left"), [("FedBN", rest), ("LocalOnly", lambda model: {})], ids=["FedBN", "LocalOnly"]
+)
 def test_traffic_shrinks_by_what_stays(algorithm: str, left: Any, said: dict[str, Any]) -> None:
     """In round 1 all methods say the same, but for the tensors; a reply of an evaluation never holds any."""
     down = up = 0
@@ -253,9 +252,9 @@ def test_clients_share_all_but_their_own_batch_norm(said: dict[str, Any]) -> Non
 
 
 def test_after_one_round_it_is_fedavgs_average_with_the_clients_own_upload(
-    said: dict[str, Any], tmp_path: Path
+    said: dict[str, Any], shared_run: SharedRuns
 ) -> None:
-    models = own_models(fit_other(tmp_path / "run", "FedBN", *ONE_ROUND))
+    models = own_models(shared_run("FedBN"))
     average = {name.removeprefix("net."): tensor for name, tensor in final_model(said["FedAvg"][0]).items()}
     uploads = {reply.client: reply.model for _, reply in said["FedAvg"][1] if isinstance(reply, TrainReply)}
     for client, model in models.items():
@@ -284,7 +283,7 @@ def test_two_rounds_are_two_rounds_of_bare_loops(algorithm: str, said: dict[str,
 
 
 def test_a_client_that_never_took_part_has_no_model(tmp_path: Path) -> None:
-    run = fit_other(tmp_path / "run", "LocalOnly", *ONE_ROUND, "--federation.schedule.participation=0.5")
+    run = fit_other(tmp_path / "run", "LocalOnly", "--federation.schedule.participation=0.5")
     assert len(own_models(run)) == 2
     assert summary(run)["own_test_accuracy"] == pytest.approx(mean_by_hand(run))
 
@@ -377,17 +376,16 @@ def test_clients_weigh_by_their_images() -> None:
     assert evaluator.measure_own([]) == Measurement()
 
 
-def test_own_models_are_measured_as_often_as_clients_validate(tmp_path: Path) -> None:
-    flags = [ROUND.format(3), *ONE_ROUND[1:], "--federation.validate_every=2"]
-    sparse = rows(fit_other(tmp_path / "sparse", "FedBN", *flags))
-    dense = rows(fit_other(tmp_path / "dense", "FedBN", *flags[:-1]))
+def test_own_models_are_measured_as_often_as_clients_validate(shared_run: SharedRuns, tmp_path: Path) -> None:
+    sparse = rows(fit_other(tmp_path / "sparse", "FedBN", THREE_ROUNDS, "--federation.validate_every=2"))
+    dense = rows(shared_run("FedBN", THREE_ROUNDS))
     assert [row["own_test_accuracy"] != "" for row in sparse] == [False, True, True]
     assert [row["own_test_accuracy"] for row in sparse[1:]] == [row["own_test_accuracy"] for row in dense[1:]]
     assert dense[0]["own_test_accuracy"] != ""
 
 
 def test_the_table_and_the_log_speak_of_own_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit_other(tmp_path / "run", "FedBN", *ONE_ROUND)
+    run = fit_other(tmp_path / "run", "FedBN")
     said, logged = capsys.readouterr()
     accuracy = f"{100 * summary(run)['own_test_accuracy']:.2f} %"
     (line,) = [line for line in said.splitlines() if accuracy in line]
@@ -408,31 +406,25 @@ def test_lightnings_own_commands_take_a_clients_model(said: dict[str, Any], caps
 
 
 @pytest.mark.parametrize("algorithm", ["FedBN", "LocalOnly"])
-def test_a_run_that_stops_after_a_round_goes_on_bit_for_bit(algorithm: str, tmp_path: Path) -> None:
-    three = [ROUND.format(3), *ONE_ROUND[1:]]
-    straight = fit_other(tmp_path / "straight", algorithm, *three)
-    stopped = fit_other(tmp_path / "stopped", algorithm, *TWO_ROUNDS)
-    fit_other(stopped, algorithm, *three, "--ckpt_path=auto")
+def test_a_run_that_stops_after_a_round_goes_on_bit_for_bit(
+    algorithm: str, shared_run: SharedRuns, tmp_path: Path
+) -> None:
+    straight, stopped = shared_run(algorithm, THREE_ROUNDS), fit_other(tmp_path / "stopped", algorithm, *TWO_ROUNDS)
+    fit_other(stopped, algorithm, THREE_ROUNDS, "--ckpt_path=auto")
     assert len(rows(stopped)) == 3
     assert_same_own_run(stopped, straight)
-    fit_other(stopped, algorithm, *three, "--ckpt_path=auto")  # all rounds are done: it only measures again
+    fit_other(stopped, algorithm, THREE_ROUNDS, "--ckpt_path=auto")  # all rounds are done: it only measures again
     assert_same_own_run(stopped, straight)
 
 
-def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("processes")
+def test_a_killed_run_goes_on_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
     """It dies at the second of four clients in round 3, which has then replied with other BatchNorm tensors."""
-    straight, killed = fit_other(tmp_path / "straight", "FedBN"), tmp_path / "killed"
-    callback = '{"class_path": "tests.runs.KillAt", "init_args": {"task": "ClassificationTask", "number": 10}}'
-    flags = [flag for flag in tiny_fit(killed) if not flag.startswith("--algorithm")]
-    flags += ["--algorithm=mosaic.algorithms.FedBN", f"--trainer.callbacks=[{callback}]"]
-    environment = {**os.environ, "KILL": "yes", "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.run(
-        [sys.executable, "-m", "mosaic", *flags], env=environment, capture_output=True, check=False
-    )
-    assert process.returncode == -9
-    assert not (killed / "clients").exists()
-    main([*flags, "--ckpt_path=auto"])
-    assert_same_own_run(killed, straight)
+    killed = fit_arguments(tmp_path / "run", "FedBN", THREE_ROUNDS, with_killer("ClassificationTask", 10))
+    run_and_die(killed)
+    assert not (tmp_path / "run" / "clients").exists()
+    main([*killed, "--ckpt_path=auto"])
+    assert_same_own_run(tmp_path / "run", shared_run("FedBN", THREE_ROUNDS))
 
 
 # clients with other models
@@ -447,7 +439,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     ids=["widths", "architectures"],
 )
 def test_local_only_trains_every_clients_own_network(clients: str, width: int, tmp_path: Path) -> None:
-    exchanged = record(tmp_path / "run", "LocalOnly", clients, *ONE_ROUND)
+    exchanged = record(tmp_path / "run", "LocalOnly", clients)
     assert all(request.model == {} and getattr(reply, "model", {}) == {} for request, reply in exchanged)
     assert [request.client for request, _ in exchanged if isinstance(request, EvaluateRequest)] == [0, 1, 2, 3]
     models = own_models(tmp_path / "run")

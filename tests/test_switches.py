@@ -9,18 +9,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mosaic.cli import main
 from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Discriminator, Generator
 from mosaic.nets.teacher import ImageExperts
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.base import Task
-from tests.runs import final_model, fit_other, tiny_fit
+from tests.runs import TWO_ROUNDS, final_model, fit_other
 
 Seen = dict[str, set[tuple[torch.dtype, bool]]]
 """By phase: types of what convolutions give, and whether their weights have the channels last."""
 TEACHER, MEASURING = "teacher", "measuring"
-ONE_ROUND = ("--federation.schedule.collaborative_rounds=1", "--federation.schedule.distill_rounds=[1]")
 TRAINED = {
     "Mosaic": {"ClassificationTask", "GenerationTask", "DistillationTask"},
     "CoBoosting": {"ClassificationTask", "PoolSynthesisTask"},
@@ -92,30 +90,19 @@ def assert_reached(algorithm: str, seen: Seen) -> None:
 
 
 def fit(run: Path, algorithm: str, *switches: str) -> Path:
-    if algorithm == "Mosaic":
-        main(tiny_fit(run, *ONE_ROUND, *switches))
-        return run
-    return fit_other(run, algorithm, *ONE_ROUND, *BUDGET[algorithm], *switches)
+    return fit_other(run, algorithm, *TWO_ROUNDS, *BUDGET.get(algorithm, []), *switches)
 
 
 @pytest.mark.parametrize("algorithm", TRAINED)
-def test_precision_reaches_every_phase_that_trains_and_the_teacher(algorithm: str, seen: Seen, tmp_path: Path) -> None:
-    """What counts as a figure, or decides, is float32 all the same."""
-    run = fit(tmp_path / "run", algorithm, "--trainer.precision=bf16-mixed")
-    assert seen.pop(MEASURING) == {(torch.float32, False)}
-    assert_reached(algorithm, seen)
-    assert all(kind == torch.bfloat16 for kinds in seen.values() for kind, _ in kinds)
-    assert all(tensor.dtype != torch.bfloat16 for tensor in final_model(run).values())
-
-
-@pytest.mark.parametrize("algorithm", TRAINED)
-def test_channels_lie_last_in_every_phase_that_trains_and_in_the_teacher(
+def test_precision_and_layout_reach_every_phase_that_trains_and_the_teacher(
     algorithm: str, seen: Seen, tmp_path: Path
 ) -> None:
-    fit(tmp_path / "run", algorithm, "--model.channels_last=true")
+    """What counts as a figure, or decides, is float32 and lies as ever all the same."""
+    run = fit(tmp_path / "run", algorithm, "--trainer.precision=bf16-mixed", "--model.channels_last=true")
     assert seen.pop(MEASURING) == {(torch.float32, False)}
     assert_reached(algorithm, seen)
-    assert all(last for layouts in seen.values() for _, last in layouts)
+    assert all(found == {(torch.bfloat16, True)} for found in seen.values())
+    assert all(tensor.dtype != torch.bfloat16 for tensor in final_model(run).values())
 
 
 @pytest.mark.parametrize("algorithm", TRAINED)

@@ -48,8 +48,17 @@ def compared(tmp_path_factory: pytest.TempPathFactory, tiny: Path) -> Path:
 def test_it_leaves_tables_plots_and_outcomes(compared: Path) -> None:
     files = {path.name for path in compared.iterdir()}
     tables = {"comparison.md", "comparison.csv", "comparison.tex"}
-    assert files == {*tables, "rounds.png", "traffic.png", "outcomes", "runs"}
-    assert len(list((compared / "outcomes").iterdir())) == 4
+    assert files == {*tables, "rounds.png", "traffic.png", "outcomes.jsonl", ".outcomes.jsonl.lock", "runs"}
+    assert asked_for(compared) == [(name, seed) for name in ("fedavg", "fedprox") for seed in (0, 1)]
+
+
+FEDAVG_0 = '{"algorithm": "fedavg", "seed": 0,'
+"""How its line begins."""
+
+
+def asked_for(output: Path) -> list[tuple[str, int]]:
+    """Whose outcomes are there."""
+    return [(outcome.algorithm, outcome.seed) for outcome in Outcome.read_all(output / "outcomes.jsonl")]
 
 
 def test_its_figures_are_those_of_the_runs(compared: Path) -> None:
@@ -81,7 +90,8 @@ def test_what_is_there_is_not_run_again(
     compared: Path, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Outcomes are enough: the runs themselves may be gone."""
-    shutil.copytree(compared / "outcomes", tmp_path / "again" / "outcomes")
+    (tmp_path / "again").mkdir()
+    shutil.copy(compared / "outcomes.jsonl", tmp_path / "again")
     monkeypatch.setattr(runner, "run_one", lambda *_: pytest.fail("a finished run was run again"))
     rows = compare(tmp_path / "again", tiny)
     assert [row["algorithm"] for row in rows] == ["fedavg", "fedprox"]
@@ -94,7 +104,7 @@ def test_an_interrupted_comparison_goes_on(
     finished, asked = runner.run_one, []
 
     def stop_at_the_third(request: RunRequest, runs: Path) -> Outcome | runner.Failure:
-        asked.append(request.name)
+        asked.append((request.algorithm, request.seed))
         if len(asked) == 3:
             raise KeyboardInterrupt
         return finished(request, runs)
@@ -103,7 +113,7 @@ def test_an_interrupted_comparison_goes_on(
     with pytest.raises(KeyboardInterrupt):
         compare(tmp_path / "output", tiny)
     rows = compare(tmp_path / "output", tiny)
-    assert asked == [*(f"fedavg-seed{seed}" for seed in (0, 1)), *["fedprox-seed0"] * 2, "fedprox-seed1"]
+    assert asked == [("fedavg", 0), ("fedavg", 1), ("fedprox", 0), ("fedprox", 0), ("fedprox", 1)]
     with (compared / "comparison.csv").open(newline="") as file:
         expected = list(csv.DictReader(file))
     without_time = [{key: value for key, value in row.items() if key != "seconds"} for row in rows]
@@ -123,6 +133,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(compared: Path, tiny: Path,
     assert ours["updates"] == theirs["updates"]
 
 
+@pytest.mark.usefixtures("processes")
 def test_processes_side_by_side_give_the_same_figures(compared: Path, tiny: Path, tmp_path: Path) -> None:
     compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg")
     for seed in (0, 1):
@@ -134,13 +145,14 @@ def end_the_process(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_killed_process_is_a_row_with_a_reason(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "run_one", end_the_process)
     compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg")
     assert "a process was killed, perhaps for want of memory: start again" in " ".join(capsys.readouterr().out.split())
-    assert not list((tmp_path / "output" / "outcomes").glob("*"))
+    assert asked_for(tmp_path / "output") == []
 
 
 def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
@@ -153,7 +165,7 @@ def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
     assert "PrototypeHead cannot work with sub-models of different widths" in rows[0]["note"]
     assert float(rows[1]["test accuracy"]) > 0
     assert "failed on seed 0" in capsys.readouterr().out
-    assert [path.name for path in (tmp_path / "output" / "outcomes").iterdir()] == ["fedavg-seed0.json"]
+    assert asked_for(tmp_path / "output") == [("fedavg", 0)]
 
 
 @pytest.mark.parametrize(
@@ -180,14 +192,14 @@ def test_a_bad_request_is_one_line_and_nothing_is_run(
 def test_an_outcome_of_another_request_is_refused(
     compared: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    shutil.copytree(compared / "outcomes", tmp_path / "outcomes")
-    before = (tmp_path / "outcomes" / "fedavg-seed0.json").read_text()
+    shutil.copy(compared / "outcomes.jsonl", tmp_path)
+    before = (tmp_path / "outcomes.jsonl").read_text()
     other = tmp_path / "other.yaml"
     other.write_text(yaml.safe_dump({"data": {"batch_size": 16}}))
     with pytest.raises(SystemExit):
         compare(tmp_path, tiny, "--overlay", f"{tiny},{other}")
-    assert "is the outcome of another request" in capsys.readouterr().err
-    assert (tmp_path / "outcomes" / "fedavg-seed0.json").read_text() == before
+    assert "the outcome of another request for fedavg, seed 0" in capsys.readouterr().err
+    assert (tmp_path / "outcomes.jsonl").read_text() == before
 
 
 def test_what_a_refused_outcome_advises_helps(
@@ -201,9 +213,11 @@ def test_what_a_refused_outcome_advises_helps(
     more = ("--overlay", f"{tiny},{other}", "--algorithms", "fedavg", "--seeds", "0")
     with pytest.raises(SystemExit):
         compare(output, tiny, *more)
-    file, folder = output / "outcomes" / "fedavg-seed0.json", output / "runs" / "fedavg" / "seed0"
-    assert f"move this file and {folder} away" in capsys.readouterr().err
-    file.unlink()
+    file, folder = output / "outcomes.jsonl", output / "runs" / "fedavg" / "seed0"
+    assert f"remove its line and move {folder} away" in capsys.readouterr().err
+    others = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(FEDAVG_0)]
+    assert len(others) == 3
+    file.write_text("".join(others))
     assert "changed: data.batch_size: take these back, move the folder away" in compare(output, tiny, *more)[0]["note"]
     shutil.rmtree(folder)
     assert float(compare(output, tiny, *more)[0]["test accuracy"]) > 0
@@ -254,7 +268,7 @@ def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
     rows = compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", presets, "--seeds", "0")
     assert [(row["student updates"], row["generator updates"]) for row in rows] == [("10", "9")] * 5
     assert not any("budget" in row.get("note", "") for row in rows)
-    outcomes = [Outcome.read(file) for file in (tmp_path / "output" / "outcomes").iterdir()]
+    outcomes = Outcome.read_all(tmp_path / "output" / "outcomes.jsonl")
     offered = {outcome.algorithm: outcome.summary["students"]["offered"] for outcome in outcomes}
     assert offered == {**dict.fromkeys(presets.split(","), 2), "FedFTG.yaml": 3, "DFRD.yaml": 3}
     page = (tmp_path / "output" / "comparison.md").read_text()

@@ -7,8 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from mosaic.cli import main
-from tests.runs import DIGITS, REPOSITORY, assert_same_run, final_model, stages, tiny_fit
+from tests.runs import (
+    FOUR_ROUNDS,
+    REPOSITORY,
+    TWO_ROUNDS,
+    assert_same_run,
+    final_model,
+    fit_arguments,
+    fit_other,
+    stages,
+    tiny_fit,
+)
 
 
 def launch(arguments: list[str]) -> str:
@@ -20,10 +29,11 @@ def launch(arguments: list[str]) -> str:
     return process.stdout
 
 
+@pytest.mark.usefixtures("processes")
 def test_two_ranks_walk_the_same_run_and_one_writes(tmp_path: Path) -> None:
-    printed = launch(tiny_fit(tmp_path / "two"))
+    printed = launch(tiny_fit(tmp_path / "two", *TWO_ROUNDS))
     assert printed.count("Run directory:") == 1
-    assert len((tmp_path / "two" / "metrics.csv").read_text().splitlines()) == 5
+    assert len((tmp_path / "two" / "metrics.csv").read_text().splitlines()) == 3
     assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "two").values())
 
 
@@ -43,7 +53,7 @@ SWITCHES = [
 @pytest.mark.slow
 def test_two_ranks_agree_with_themselves_whatever_the_switches(tmp_path: Path) -> None:
     for name in ("once", "again"):
-        launch(tiny_fit(tmp_path / name, *SWITCHES))
+        launch(tiny_fit(tmp_path / name, *FOUR_ROUNDS, *SWITCHES))
     assert_same_run(tmp_path / "once", tmp_path / "again")
     assert "student" in stages(tmp_path / "once")
     assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "once").values())
@@ -60,30 +70,17 @@ def test_two_ranks_agree_with_themselves_whatever_the_switches(tmp_path: Path) -
 )
 def test_two_ranks_agree_with_themselves_whatever_the_clients_run(clients: list[str], tmp_path: Path) -> None:
     for name in ("once", "again"):
-        launch(tiny_fit(tmp_path / name, *clients, "--data.validation_share=0"))
+        launch(tiny_fit(tmp_path / name, *FOUR_ROUNDS, *clients, "--data.validation_share=0"))
     assert_same_run(tmp_path / "once", tmp_path / "again")
     assert "student" in stages(tmp_path / "once")
 
 
+@pytest.mark.usefixtures("processes")
 def test_a_federated_average_agrees_with_one_process(tmp_path: Path) -> None:
     """Without BatchNorm (which sees half of each batch on either rank) only the order of sums is left."""
-    main(_fedavg(tmp_path / "one"))
-    launch(_fedavg(tmp_path / "two"))
+    flags = ("--model.net=tests.runs.LinearNet", *TWO_ROUNDS)
+    fit_other(tmp_path / "one", "FedAvg", *flags)
+    launch(fit_arguments(tmp_path / "two", "FedAvg", *flags))
     ours, theirs = final_model(tmp_path / "one"), final_model(tmp_path / "two")
     largest = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
     assert largest < 1e-5
-
-
-def _fedavg(run_dir: Path) -> list[str]:
-    return [
-        "fit",
-        f"--config={DIGITS}",
-        "--algorithm=mosaic.algorithms.FedAvg",
-        "--model.net=tests.runs.LinearNet",
-        "--data.partition.num_clients=4",
-        "--data.partition.alpha=1",
-        "--federation.schedule.local_steps=4",
-        "--federation.schedule.collaborative_rounds=2",
-        "--federation.schedule.fine_tune_rounds=0",
-        f"--federation.run_dir={run_dir}",
-    ]

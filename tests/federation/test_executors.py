@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -23,7 +23,7 @@ from mosaic.federation.executors import ClientExecutor, RanksExecutor, RayExecut
 from mosaic.federation.executors.link import LinkBrokenError, open_port
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
 from mosaic.server.cohort import ClientFailedError
-from tests.runs import REPOSITORY, assert_same_run, tiny_fit
+from tests.runs import REPOSITORY, TWO_ROUNDS, assert_same_run, fit_arguments, fit_other, tiny_fit
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 HERE = "tests.federation.test_executors"
@@ -82,14 +82,13 @@ def on_ray(workers: int) -> list[str]:
 
 
 def fedavg(run_dir: Path, *more: str) -> list[str]:
-    arguments = [argument for argument in tiny_fit(run_dir) if not argument.startswith("--algorithm")]
-    return [*arguments, "--algorithm=mosaic.algorithms.FedAvg", *more]
+    return fit_arguments(run_dir, "FedAvg", *more)
 
 
 def record(run_dir: Path, *more: str) -> tuple[Path, list[bytes]]:
     """Run, and return all replies; keep all snapshots."""
     Recording.replies.clear()
-    main(tiny_fit(run_dir, "--federation.keep_snapshots=9", *more))
+    main(tiny_fit(run_dir, *TWO_ROUNDS, "--federation.keep_snapshots=9", *more))
     return run_dir, list(Recording.replies)
 
 
@@ -103,39 +102,43 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]
     return record(tmp_path_factory.mktemp("serial") / "run", *executor(f"{HERE}.RecordingSerial"))
 
 
-@pytest.mark.parametrize(
-    ("name", "workers"),
-    [
-        ("RecordingRanks", 1),
-        ("RecordingRanks", 2),
-        pytest.param("RecordingRanks", 3, marks=pytest.mark.slow),
-        pytest.param("RecordingRay", 1, marks=[pytest.mark.slow, needs_ray]),
-        pytest.param("RecordingRay", 2, marks=[pytest.mark.slow, needs_ray]),
-        pytest.param("RecordingRay", 3, marks=[pytest.mark.slow, needs_ray]),
-    ],
-)
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("workers", [1, 2, 3])
 def test_every_executor_gives_the_same_bits(
+    workers: int, serial: tuple[Path, list[bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert_same_bits("RecordingRanks", workers, serial, tmp_path, capfd)
+
+
+@pytest.mark.slow
+@needs_ray
+@pytest.mark.parametrize("workers", [1, 2, 3])
+def test_ray_gives_the_same_bits(
+    workers: int, serial: tuple[Path, list[bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert_same_bits("RecordingRay", workers, serial, tmp_path, capfd)
+
+
+def assert_same_bits(
     name: str, workers: int, serial: tuple[Path, list[bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run, replies = record(tmp_path / "run", *executor(f"{HERE}.{name}", f"--executor.workers={workers}"))
     assert replies == serial[1]
     assert len(replies) > 20
     assert snapshots(run) == snapshots(serial[0])
-    assert len(snapshots(run)) == 4
+    assert len(snapshots(run)) == 2
     assert_same_run(run, serial[0])
     assert children() == []
     assert capfd.readouterr().out.count("Run directory:") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
 def test_clients_memories_travel_and_survive_a_change_of_executor(tmp_path: Path) -> None:
     """Personal layers live in what clients remember; half the run is on two processes, half is serial."""
-    schedule = ["--federation.schedule.fine_tune_rounds=0", "--federation.schedule.distill_rounds=[]"]
-    personal = ["--algorithm=mosaic.algorithms.FedBN", *schedule]
     rounds = "--federation.schedule.collaborative_rounds={}"
-    main(fedavg(tmp_path / "straight", *personal, rounds.format(3), *ranks(1)))
-    main(fedavg(tmp_path / "mixed", *personal, rounds.format(2), *ranks(2)))
-    main(fedavg(tmp_path / "mixed", *personal, rounds.format(3), "--ckpt_path=auto"))
+    fit_other(tmp_path / "straight", "FedBN", rounds.format(3), *ranks(1))
+    fit_other(tmp_path / "mixed", "FedBN", rounds.format(2), *ranks(2))
+    fit_other(tmp_path / "mixed", "FedBN", rounds.format(3), "--ckpt_path=auto")
     ours = {file.name: file.read_bytes() for file in (tmp_path / "mixed/rounds/0003").glob("**/*.safetensors")}
     theirs = {file.name: file.read_bytes() for file in (tmp_path / "straight/rounds/0003").glob("**/*.safetensors")}
     assert ours == theirs
@@ -174,19 +177,20 @@ def as_srun_does() -> list[dict[str, str]]:
 LAUNCHED = executor("mosaic.federation.executors.RanksExecutor")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("launcher", [as_torchrun_does, as_srun_does])
 def test_a_launched_world_gives_the_same_run_and_one_process_writes(
-    launcher: object, serial: tuple[Path, list[bytes]], tmp_path: Path
+    launcher: Callable[[], list[dict[str, str]]], serial: tuple[Path, list[bytes]], tmp_path: Path
 ) -> None:
-    (first, said, _), (second, whispered, errors) = launch(launcher(), tiny_fit(tmp_path / "run", *LAUNCHED))  # type: ignore[operator]
+    arguments = tiny_fit(tmp_path / "run", *TWO_ROUNDS, *LAUNCHED)
+    (first, said, _), (second, whispered, errors) = launch(launcher(), arguments)
     assert (first, second) == (0, 0), errors[-2000:]
     assert "Run directory:" in said
     assert (whispered, errors) == ("", "")
     assert_same_run(tmp_path / "run", serial[0])
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
 def test_what_the_first_process_of_a_launched_world_refuses_ends_the_others(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "something").touch()
@@ -229,17 +233,19 @@ def failing(rank: str, how: str, once: Path | None = None) -> str:
 SERIAL = executor("mosaic.federation.executors.SerialExecutor")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "rank", "clients"),
-    [
-        pytest.param(SERIAL, "", "0", id="serial"),
-        pytest.param(ranks(2), "1", "1", id="ranks"),
-        pytest.param(on_ray(2), "", "[01]", id="ray", marks=[pytest.mark.slow, needs_ray]),
-    ],
-)
-def test_a_client_that_fails_names_itself_wherever_it_trains(
-    arguments: list[str], rank: str, clients: str, tmp_path: Path
-) -> None:
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize(("arguments", "rank"), [(SERIAL, ""), (ranks(2), "1")], ids=["serial", "ranks"])
+def test_a_client_that_fails_names_itself_wherever_it_trains(arguments: list[str], rank: str, tmp_path: Path) -> None:
+    assert_fails_by_name(arguments, rank, "1" if rank else "0", tmp_path)
+
+
+@pytest.mark.slow
+@needs_ray
+def test_a_client_that_fails_on_ray_names_itself_too(tmp_path: Path) -> None:
+    assert_fails_by_name(on_ray(2), "", "[01]", tmp_path)
+
+
+def assert_fails_by_name(arguments: list[str], rank: str, clients: str, tmp_path: Path) -> None:
     with pytest.raises(ClientFailedError, match=f"client {clients} failed in round 1") as caught:
         main(fedavg(tmp_path / "run", *arguments, failing(rank, "raise")))
     told = "".join(traceback.format_exception(caught.value))
@@ -249,14 +255,14 @@ def test_a_client_that_fails_names_itself_wherever_it_trains(
     assert children() == []
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
 def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(LinkBrokenError, match="process 1 of 2 ended while it worked for client 1"):
         main(fedavg(tmp_path / "run", *ranks(2), failing("1", "kill")))
     assert children() == []
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
 def test_other_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
     """Its pipes are theirs too, so that waiting for the end of its output is waiting for all of them."""
     ((code, _, errors),) = launch([{}], fedavg(tmp_path / "run", *ranks(2), failing("", "kill")))
@@ -310,7 +316,7 @@ class TestBadInput:
         assert "pip install 'mosaic[ray]'" in refusal(capsys, *fedavg(tmp_path / "run", *on_ray(2)))
         assert not (tmp_path / "run").exists()
 
-    @pytest.mark.slow
+    @pytest.mark.usefixtures("processes")
     def test_a_process_that_cannot_begin(
         self, only_here: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
@@ -330,7 +336,7 @@ class TestBadInput:
 @pytest.mark.slow
 def test_a_dead_ray_worker_is_replaced_and_the_run_goes_on(serial: tuple[Path, list[bytes]], tmp_path: Path) -> None:
     killed = tmp_path / "killed"
-    main(tiny_fit(tmp_path / "run", *on_ray(2), failing("", "kill", once=killed)))
+    main(tiny_fit(tmp_path / "run", *TWO_ROUNDS, *on_ray(2), failing("", "kill", once=killed)))
     assert killed.exists()
     assert_same_run(tmp_path / "run", serial[0])
     assert children() == []

@@ -1,14 +1,22 @@
 """A run that is killed and goes on equals a run that never stopped."""
 
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import pytest
 
 from mosaic.cli import main
-from tests.runs import REPOSITORY, assert_same_run, final_model, tiny_fit
+from tests.runs import (
+    FOUR_ROUNDS,
+    TWO_ROUNDS,
+    SharedRuns,
+    assert_same_run,
+    final_model,
+    fit_arguments,
+    run_and_die,
+    tiny_fit,
+    with_killer,
+)
 
 KILLS = {
     "local training": ("ClassificationTask", 10),  # four clients: in round 3
@@ -29,30 +37,20 @@ KILLS_OF_OWN_MODELS = {
 }
 
 
-def with_killer(task: str, number: int) -> str:
-    callback = f'{{"class_path": "tests.runs.KillAt", "init_args": {{"task": "{task}", "number": {number}}}}}'
-    return f"--trainer.callbacks=[{callback}]"
+@pytest.fixture(scope="session")
+def straight(shared_run: SharedRuns) -> Path:
+    return shared_run("Mosaic", *FOUR_ROUNDS)
 
 
-@pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("straight") / "run"
-    main(tiny_fit(run))
-    return run
+def four_rounds(run_dir: Path, *more: str) -> list[str]:
+    return tiny_fit(run_dir, *FOUR_ROUNDS, *more)
 
 
-def run_and_die(arguments: list[str]) -> None:
-    environment = {**os.environ, "KILL": "yes", "PYTHONPATH": str(REPOSITORY)}
-    process = subprocess.run(
-        [sys.executable, "-m", "mosaic", *arguments], env=environment, capture_output=True, text=True, check=False
-    )
-    assert process.returncode == -9, process.stderr[-2000:]
-
-
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("phase", ["local training", "distillation"])
 def test_a_killed_run_goes_on_bit_for_bit(phase: str, straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    arguments = tiny_fit(run, with_killer(*KILLS[phase]))
+    arguments = four_rounds(run, with_killer(*KILLS[phase]))
     run_and_die(arguments)
     assert not (run / "global.ckpt").exists()
     main([*arguments, "--ckpt_path=auto"])
@@ -65,80 +63,75 @@ def test_a_killed_run_goes_on_bit_for_bit_from_other_phases(phase: str, straight
     test_a_killed_run_goes_on_bit_for_bit(phase, straight, tmp_path)
 
 
-@pytest.fixture(scope="module")
-def straight_with_own_models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = tmp_path_factory.mktemp("own") / "run"
-    main(tiny_fit(run, *OWN_MODELS))
-    return run
-
-
+@pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize("phase", KILLS_OF_OWN_MODELS)
 def test_what_clients_keep_and_what_is_on_its_way_back_survives(
-    phase: str, straight_with_own_models: Path, tmp_path: Path
+    phase: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    arguments = tiny_fit(run, *OWN_MODELS, with_killer(*KILLS_OF_OWN_MODELS[phase]))
+    arguments = four_rounds(run, *OWN_MODELS, with_killer(*KILLS_OF_OWN_MODELS[phase]))
     run_and_die(arguments)
     assert not (run / "global.ckpt").exists()
     main([*arguments, "--ckpt_path=auto"])
-    assert_same_run(run, straight_with_own_models)
+    assert_same_run(run, shared_run("Mosaic", *FOUR_ROUNDS, *OWN_MODELS))
 
 
-def test_sub_models_go_on_with_the_channels_of_their_round(tmp_path: Path) -> None:
+def test_sub_models_go_on_with_the_channels_of_their_round(shared_run: SharedRuns, tmp_path: Path) -> None:
     """Slices depend on the round and on nothing that a run has seen before."""
     levels = ["--clients.levels=[1.0,0.5,0.25]", "--clients.slicing=mosaic.nets.RandomChannels"]
-    main(tiny_fit(tmp_path / "straight", *levels))
-    main(tiny_fit(tmp_path / "branch", *levels, f"--ckpt_path={tmp_path / 'straight' / 'rounds' / '0003'}"))
-    assert_same_run(tmp_path / "branch", tmp_path / "straight")
+    straight = shared_run("FedAvg", *FOUR_ROUNDS, *levels)
+    branch = fit_arguments(tmp_path / "branch", "FedAvg", *FOUR_ROUNDS, *levels)
+    main([*branch, f"--ckpt_path={straight / 'rounds' / '0003'}"])
+    assert_same_run(tmp_path / "branch", straight)
 
 
 def test_other_clients_models_are_another_run(straight: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(tiny_fit(straight, "--clients.levels=[1.0,0.5]", "--ckpt_path=auto"))
+        main(four_rounds(straight, "--clients.levels=[1.0,0.5]", "--ckpt_path=auto"))
     assert "clients.levels" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_run(straight: Path, tmp_path: Path) -> None:
-    main(tiny_fit(tmp_path / "again"))
+    main(four_rounds(tmp_path / "again"))
     assert_same_run(tmp_path / "again", straight)
 
 
-def test_another_seed_gives_another_run(straight: Path, tmp_path: Path) -> None:
-    main(tiny_fit(tmp_path / "other", "--seed_everything=1", "--federation.schedule.fine_tune_rounds=0"))
-    ours, theirs = final_model(tmp_path / "other"), final_model(straight)
+def test_another_seed_gives_another_run(shared_run: SharedRuns, tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "other", "--seed_everything=1"))
+    ours, theirs = final_model(tmp_path / "other"), final_model(shared_run("Mosaic"))
     assert any((ours[name] != theirs[name]).any() for name in ours if "weight" in name)
 
 
 def test_more_rounds_may_be_added_later(straight: Path, tmp_path: Path) -> None:
-    short = tiny_fit(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0")
+    short = four_rounds(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0")
     main(short)
     main([*short, "--federation.schedule.fine_tune_rounds=1", "--ckpt_path=last"])
     assert_same_run(tmp_path / "run", straight)
 
 
 def test_a_run_branches_into_a_new_folder_from_a_snapshot(straight: Path, tmp_path: Path) -> None:
-    main(tiny_fit(tmp_path / "branch", f"--ckpt_path={straight / 'rounds' / '0003'}"))
+    main(four_rounds(tmp_path / "branch", f"--ckpt_path={straight / 'rounds' / '0003'}"))
     assert_same_run(tmp_path / "branch", straight)
 
 
 def test_a_finished_run_says_so_and_stays_as_it_is(straight: Path, tmp_path: Path) -> None:
-    before = final_model(straight)
-    main(tiny_fit(straight, "--ckpt_path=auto"))
-    after = final_model(straight)
-    assert all((before[name] == after[name]).all() for name in before)
+    again = shutil.copytree(straight, tmp_path / "run")
+    main(four_rounds(again, "--ckpt_path=auto"))
+    assert_same_run(again, straight)
 
 
 def test_fedavg_takes_more_rounds_whatever_the_default_of_distilling(tmp_path: Path) -> None:
-    arguments = [flag for flag in tiny_fit(tmp_path / "run") if not flag.startswith("--algorithm")]
-    arguments = [flag for flag in arguments if "distill_rounds" not in flag]
-    arguments += ["--algorithm=mosaic.algorithms.FedAvg", "--federation.schedule.fine_tune_rounds=0"]
-    main([*arguments, "--federation.schedule.collaborative_rounds=1"])
-    main([*arguments, "--federation.schedule.collaborative_rounds=2", "--ckpt_path=auto"])
+    arguments = [flag for flag in fit_arguments(tmp_path / "run", "FedAvg") if "distill_rounds" not in flag]
+    main(arguments)
+    main([*arguments, *TWO_ROUNDS, "--ckpt_path=auto"])
     main([*arguments, "--federation.schedule.collaborative_rounds=3", "--ckpt_path=auto"])
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
     assert "collaborative_rounds: 3" in (tmp_path / "run" / "config.yaml").read_text()
 
 
-def test_a_snapshot_may_be_named_by_its_whole_path(straight: Path, tmp_path: Path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
-    monkeypatch.chdir(straight.parent)
-    main(tiny_fit(Path("run"), f"--ckpt_path={straight.resolve() / 'rounds' / '0004'}"))
+def test_a_snapshot_may_be_named_by_its_whole_path(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = shutil.copytree(straight, tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    main(four_rounds(Path("run"), f"--ckpt_path={run.resolve() / 'rounds' / '0004'}"))

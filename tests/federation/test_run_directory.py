@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and with which schedule a run goes on."""
 
+import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from mosaic.errors import MosaicError
 from mosaic.federation.run_directory import RunDirectory, cut_back
 from mosaic.federation.snapshots import Snapshot, list_snapshots
 from mosaic.server.state import ServerState
-from tests.runs import fit_other
+from tests.runs import TWO_ROUNDS, SharedRuns, fit_other
 
 
 def config(**schedule: int) -> dict[str, object]:
@@ -71,9 +72,10 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
     second.close()
 
 
-def test_a_run_that_another_process_is_at_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = tmp_path / "run"
-    fit_other(run, "FedAvg")
+def test_a_run_that_another_process_is_at_is_left_alone(
+    shared_run: SharedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(shared_run("FedAvg"), tmp_path / "run")
     before = contents(run)
     other = RunDirectory(run)
     other.claim()
@@ -113,11 +115,11 @@ def test_finished_rounds_outlast_a_failure(tmp_path: Path, monkeypatch: pytest.M
     def fail_later(*arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
-        if calls > 2:
+        if calls > 1:
             raise RuntimeError("out of memory")
         return average(*arguments, **options)
 
     monkeypatch.setattr("mosaic.algorithms.fedavg.average", fail_later)
     with pytest.raises(RuntimeError, match="out of memory"):
-        fit_other(tmp_path / "run", "FedAvg", "--federation.snapshot_every=100")
-    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0002"]
+        fit_other(tmp_path / "run", "FedAvg", *TWO_ROUNDS, "--federation.snapshot_every=100")
+    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]

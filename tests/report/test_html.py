@@ -17,7 +17,7 @@ from mosaic.report.chart import line_chart, nice_ticks
 from mosaic.report.html import report
 from mosaic.report.record import read_run
 from mosaic.report.summary import print_summary
-from tests.runs import REPOSITORY, fit_other, tiny_fit
+from tests.runs import FOUR_ROUNDS, REPOSITORY, TWO_ROUNDS, SharedRuns, tiny_fit
 
 
 class Outline(HTMLParser):
@@ -55,11 +55,9 @@ class Outline(HTMLParser):
             self.headings.append(data)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("report") / "run"
-    main(tiny_fit(path))
-    return path
+@pytest.fixture(scope="session")
+def run(shared_run: SharedRuns) -> Path:
+    return shared_run("Mosaic", *FOUR_ROUNDS)
 
 
 def outline_of(run: Path, output: Path) -> Outline:
@@ -103,8 +101,8 @@ def test_a_generator_that_was_trained_again_is_told(
     assert rows == (["1", "2", "1", "1"] if shown else [])
 
 
-def test_a_run_without_generators_leaves_their_parts_out(tmp_path: Path) -> None:
-    page = outline_of(fit_other(tmp_path / "run", "FedAvg"), tmp_path / "page.html")
+def test_a_run_without_generators_leaves_their_parts_out(shared_run: SharedRuns, tmp_path: Path) -> None:
+    page = outline_of(shared_run("FedAvg", *TWO_ROUNDS), tmp_path / "page.html")
     assert page.headings[0] == "FedAvg"
     assert not {"Generators", "What each stage reaches", "Who speaks for which class"} & set(page.headings)
     assert {"Accuracy over rounds", "Confusion", "What it took"} <= set(page.headings)
@@ -115,10 +113,8 @@ def test_images_that_a_server_has_made_are_shown_too(algorithm: str, tmp_path: P
     """The round in which it distilled is marked; a model that is not tuned afterwards is not called so."""
     preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / algorithm}.yaml"
     small = ["--algorithm.student_updates=2", "--algorithm.generator_updates=30"]
-    schedule = {"collaborative_rounds": 1, "fine_tune_rounds": 0, "distill_rounds": "[1]"}
-    rounds = [f"--federation.schedule.{key}={value}" for key, value in schedule.items()]
     arguments = [argument for argument in tiny_fit(tmp_path / "run") if not argument.startswith("--algorithm")]
-    main([*arguments, preset, *small, *rounds])
+    main([*arguments, preset, *small])
     page = outline_of(tmp_path / "run", tmp_path / "page.html")
     assert "Generators" in page.headings
     assert "made on the server" in page.pictures
@@ -166,13 +162,14 @@ def test_names_from_the_run_are_text_and_not_markup(run: Path, tmp_path: Path) -
 def test_the_command_replaces_its_own_report_and_nothing_else(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    own = shutil.copytree(run, tmp_path / "run")
     for _ in range(2):
-        main(["report", str(run)])
-        assert capsys.readouterr().out == f"Report: {run / 'report.html'}\n"
+        main(["report", str(own)])
+        assert capsys.readouterr().out == f"Report: {own / 'report.html'}\n"
     mine = tmp_path / "mine.html"
     mine.write_text("<p>mine</p>")
     with pytest.raises(SystemExit) as stop:
-        main(["report", str(run), "--output", str(mine)])
+        main(["report", str(own), "--output", str(mine)])
     assert stop.value.code == 2
     assert "exists and is no report of mosaic: choose another --output" in capsys.readouterr().err
     assert mine.read_text() == "<p>mine</p>"

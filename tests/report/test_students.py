@@ -12,10 +12,11 @@ from mosaic.report.record import read_run
 from mosaic.report.rounds import read_rounds
 from mosaic.report.students import Students, count_students, judged_students
 from mosaic.report.summary import print_summary
-from tests.runs import fit_other
+from tests.runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 
 STAGES = {"stages": {"student": 0.5}}
 SMALL = [
+    *FOUR_ROUNDS,
     "--algorithm.student_updates=8",
     "--algorithm.generator_updates=4",
     "--algorithm.tuning.iterations=2",
@@ -47,9 +48,9 @@ def test_rounds_know_best_and_the_end_where_they_are_silent(
     assert judged_students(summary, counts) == expected
 
 
-@pytest.fixture(scope="module")
-def ruined(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return fit_other(tmp_path_factory.mktemp("ruined") / "run", "FedFTG", *SMALL)
+@pytest.fixture(scope="session")
+def ruined(shared_run: SharedRuns) -> Path:
+    return shared_run("FedFTG", *SMALL)
 
 
 def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
@@ -58,9 +59,9 @@ def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
     assert count_students(rounds) == {"offered": 4, "accepted": 0}
 
 
-def test_rounds_without_a_student_have_an_empty_cell(tmp_path: Path) -> None:
-    rounds = read_rounds(fit_other(tmp_path / "run", "FedAvg") / "metrics.csv")
-    assert [row["student_accepted"] for row in rounds] == [None] * 4
+def test_rounds_without_a_student_have_an_empty_cell(shared_run: SharedRuns) -> None:
+    rounds = read_rounds(shared_run("FedAvg", *TWO_ROUNDS) / "metrics.csv")
+    assert [row["student_accepted"] for row in rounds] == [None] * 2
 
 
 def test_the_closing_table_and_the_page_tell_of_refused_students(ruined: Path) -> None:

@@ -66,7 +66,7 @@ def compare(
     spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
     for name, amount in spent.items():
         console.print(f"{name}: {amount}", soft_wrap=True)
-    results = finish_all(requests, output / "outcomes", runs or output / "runs", processes, console)
+    results = finish_all(requests, output / "outcomes.jsonl", runs or output / "runs", processes, console)
     facts = {
         "configuration": ", ".join(str(each.path) for each in common),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",

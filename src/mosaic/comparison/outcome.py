@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mosaic import __version__
+from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import Round, read_rounds
 from mosaic.report.students import Students, count_students, judged_students
 
 _PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
+_KEY = ("algorithm", "seed")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
 
 
@@ -61,23 +63,25 @@ class Outcome:
         )
 
     @classmethod
-    def read(cls, file: Path) -> "Outcome":
+    def read_all(cls, file: Path) -> list["Outcome"]:
         """Read what :meth:`write` has written.
 
         Raises:
             MosaicError: the file holds something else.
         """
+        return [cls._of_record(record, file) for record in JsonLines(file, _KEY).read()]
+
+    @classmethod
+    def _of_record(cls, record: Mapping[str, Any], file: Path) -> "Outcome":
         try:
-            return cls(**json.loads(file.read_text()))
-        except (ValueError, TypeError) as error:
-            raise MosaicError(f"{file} holds no outcome of a run: move it away; its run is then done again") from error
+            return cls(**record)
+        except TypeError as error:
+            line = f"the line of {record['algorithm']}, seed {record['seed']}"
+            raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
 
     def write(self, file: Path) -> None:
-        """Write the outcome, aside and renamed."""
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".tmp")
-        aside.write_text(json.dumps(asdict(self), indent=1) + "\n")
-        aside.replace(file)
+        """Write the outcome among those of the same comparison."""
+        JsonLines(file, _KEY).put(asdict(self))
 
     @property
     def last(self) -> float | None:
@@ -133,8 +137,8 @@ def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder
     if outcome.request != asked:
         changed = ", ".join(sorted(_differences(outcome.request, asked)))
         raise MosaicError(
-            f"{file} is the outcome of another request; different: {changed}: choose another --output, or move "
-            f"this file and {folder} away, and the run is done again"
+            f"{file} holds the outcome of another request for {outcome.algorithm}, seed {outcome.seed}; different: "
+            f"{changed}: choose another --output, or remove its line and move {folder} away, and the run is done again"
         )
 
 

@@ -31,11 +31,6 @@ class RunRequest:
     configs: tuple[Configuration, ...]
     flags: tuple[str, ...]
 
-    @property
-    def name(self) -> str:
-        """Say which run of the comparison this is; also the stem of its files."""
-        return f"{self.algorithm}-seed{self.seed}"
-
     def arguments(self, folder: Path) -> list[str]:
         """Write what ``mosaic`` is to read into a folder; return what it is given.
 

@@ -46,20 +46,20 @@ def finish_all(
 
     Args:
         requests: what to run.
-        outcomes: folder of the outcomes; what lies there already is not run again.
+        outcomes: file of the outcomes; what it holds already is not run again.
         runs: folder of the run directories; an interrupted run goes on.
         processes: runs side by side.
         console: is told what happens.
 
     Raises:
-        MosaicError: an outcome lies there that belongs to another request; nothing was run.
+        MosaicError: it holds an outcome that belongs to another request; nothing was run.
     """
-    files = {request: outcomes / f"{request.name.replace('/', '-')}.json" for request in requests}
+    there = {(outcome.algorithm, outcome.seed): outcome for outcome in Outcome.read_all(outcomes)}
     done: dict[RunRequest, Outcome | Failure] = {}
-    for request, file in files.items():
-        if file.is_file():
-            outcome = Outcome.read(file)
-            check_same_request(outcome, request, file, folder_of(request, runs))
+    for request in requests:
+        outcome = there.get((request.algorithm, request.seed))
+        if outcome is not None:
+            check_same_request(outcome, request, outcomes, folder_of(request, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
@@ -67,7 +67,7 @@ def finish_all(
     started = time.perf_counter()
     for request, result in _run_each(missing, runs, processes):
         if isinstance(result, Outcome):
-            result.write(files[request])
+            result.write(outcomes)
         done[request] = result
         _tell(request, result, f"[{len(done)}/{len(requests)}]", time.perf_counter() - started, console)
     return [done[request] for request in requests]
