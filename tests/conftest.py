@@ -10,6 +10,7 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 
+from mosaic.figures import bands, confusion_matrix, heat_map, partition_heat_map
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.phases import PhaseRunner
 from tests.forks import ForkedMosaic
@@ -49,20 +50,50 @@ def shared_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRuns]
 
 
 class BlankFigure(Figure):
-    """A figure that is put together as ever, and comes out blank: drawing takes half of a tiny run."""
+    """A figure that comes out blank: drawing takes half of a tiny run."""
 
     def draw(self, renderer: object) -> None:
         """Draw nothing."""
 
-    def tight_layout(self, **options: object) -> None:
-        """Leave everything where it is, since to find a place for it is to draw it."""
+
+def blank(*_: object, **__: object) -> Figure:
+    """Make a blank figure in place of any other."""
+    return BlankFigure(figsize=(1, 1), dpi=10)
+
+
+FIGURES = {
+    **{
+        f"mosaic.{place}.partition_heat_map": partition_heat_map
+        for place in ("federation.federation", "federation.record", "partition_command")
+    },
+    "mosaic.federation.record.confusion_matrix": confusion_matrix,
+    "mosaic.federation.tracking.figures.heat_map": heat_map,
+    "mosaic.comparison.writing.bands": bands,
+}
+"""Where figures are asked for, and what makes them."""
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _blank_figures() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mosaic.figures.Figure", BlankFigure)
+        for place in FIGURES:
+            patch.setattr(place, blank)
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _frozen() -> Iterator[None]:
+    """Leave what runs freeze out of the garbage collector's way: it goes through all that pytest holds each time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gc.unfreeze", lambda: None)
+        yield
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw figures, for tests that look at them."""
+    for place, draw in FIGURES.items():
+        monkeypatch.setattr(place, draw)
 
 
 @pytest.fixture(params=["forked", pytest.param("started", marks=pytest.mark.slow)])
@@ -72,9 +103,3 @@ def processes(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
         context = multiprocessing.get_context("fork")
         monkeypatch.setattr(subprocess, "Popen", ForkedMosaic)
         monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
-
-
-@pytest.fixture
-def drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Draw figures, for tests that look at them."""
-    monkeypatch.setattr("mosaic.figures.Figure", Figure)

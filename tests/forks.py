@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
+
 from mosaic.cli import main
 
 
@@ -50,11 +52,13 @@ def _be_mosaic(arguments: Sequence[str], environment: Mapping[str, str] | None, 
         for number, pipe in enumerate(outputs, start=1):
             if pipe != -1:
                 os.dup2(pipe, number)
+        os.closerange(3, 1024)
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         sys.argv, sys.modules["__main__"].__spec__ = ["mosaic", *arguments], None
         if environment is not None:
             os.environ.clear()
             os.environ.update(environment)
+        rank_zero_only.rank = _get_rank() or 0  # Lightning finds out when it is imported
         main()
         code = 0
     except SystemExit as leaving:

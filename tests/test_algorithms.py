@@ -86,6 +86,7 @@ def fit_with(switches: list[str], run: Path, *more: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_stacked_experts_make_nearly_the_same_teacher(shared_run: SharedRuns, tmp_path: Path) -> None:
     one_by_one = stages(shared_run("Mosaic", *UNSEEN))
     stacked = stages(fit_with([], tmp_path / "stacked", "--model.stack_experts=true", *UNSEEN))
@@ -212,7 +213,7 @@ def messages(run: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("switches", "teacher", "asks_for_prototypes"),
     [
-        (["gate.kind=mean"], True, False),
+        pytest.param(["gate.kind=mean"], True, False, marks=pytest.mark.slow),
         (["gate.kind=mean", "gate.space=features"], True, False),
         (["gate.kind=prototypes", "distillation.average_decay=0.5"], True, True),
         (
@@ -222,7 +223,7 @@ def messages(run: Path) -> set[str]:
             ],
             *(False, False),
         ),
-        (["gate.kind=owner", "gate.space=features"], False, False),
+        pytest.param(["gate.kind=owner", "gate.space=features"], False, False, marks=pytest.mark.slow),
         (["gate.kind=labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"], False, False),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -244,7 +245,10 @@ def test_the_mean_control_is_the_plain_ensemble(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "switches",
-    [["gate.kind=owner"], ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"]],
+    [
+        pytest.param(["gate.kind=owner"], marks=pytest.mark.slow),
+        ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"],
+    ],
     ids=["control", "gate"],
 )
 def test_owners_that_are_away_are_not_asked(switches: list[str], tmp_path: Path) -> None:
@@ -352,7 +356,9 @@ def test_a_gate_without_prototypes_names_the_setting(
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("switches", [["gate.kind=prior"], ["gate.kind=residual"]], ids=str)
+@pytest.mark.parametrize(
+    "switches", [["gate.kind=prior"], pytest.param(["gate.kind=residual"], marks=pytest.mark.slow)], ids=str
+)
 def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_path: Path) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
     main(tiny_fit(tmp_path / "run", *more))

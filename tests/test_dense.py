@@ -136,17 +136,20 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path
     assert not torch.equal(final_model(path)["net.head.weight"], final_model(other)["net.head.weight"])
 
 
+SINGLE = (
+    *("synthesis.label_weight=0", "synthesis.initialization=dcgan", "learning.momentum=0"),
+    *("learning.view.padding=1", "learning.pixel_step=0.03"),
+)
+"""Of which the formulas' own tests tell as much."""
+
+
 @pytest.mark.parametrize(
     "switch",
     [
         "synthesis.statistics_weight=0",
-        "synthesis.label_weight=0",
         "synthesis.divergence_weight=1000",
-        "synthesis.initialization=dcgan",
         "learning.temperature=1",
-        "learning.momentum=0",
-        "learning.view.padding=1",
-        "learning.pixel_step=0.03",
+        *(pytest.param(switch, marks=pytest.mark.slow) for switch in SINGLE),
         "learning={pixel_step: 0.03, pixel_direction: random}",
     ],
 )

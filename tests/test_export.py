@@ -26,7 +26,7 @@ def run(shared_run: SharedRuns) -> Path:
     return shared_run("FedAvg", *TWO_ROUNDS)
 
 
-@pytest.fixture(scope="module", params=[1, 7])
+@pytest.fixture(scope="module", params=[pytest.param(1, marks=pytest.mark.slow), 7])
 def images(request: pytest.FixtureRequest) -> Tensor:
     return torch.rand(request.param, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 

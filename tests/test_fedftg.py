@@ -29,6 +29,8 @@ from tests.runs import (
 )
 
 METHODS = ["FedFTG", "DFRD"]
+DFRD_ALONE = [pytest.param("FedFTG", marks=pytest.mark.slow), "DFRD"]
+"""In the fast suite, of what both inherit."""
 BUDGET = ["--algorithm.student_updates=10", "--algorithm.generator_updates=13"]
 SMALL = [
     *FOUR_ROUNDS,
@@ -126,7 +128,7 @@ def test_the_generator_goes_on_from_round_to_round(straight: tuple[str, Path]) -
         assert all(0 < step < 0.05 for step in moved)
 
 
-@pytest.mark.parametrize("algorithm", METHODS)
+@pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_a_generator_that_does_not_learn_stays_the_same_for_all_rounds(algorithm: str, tmp_path: Path) -> None:
     path = run(tmp_path / "run", algorithm, "--algorithm.generator_updates=0")
     assert same(kept(path, 1, "generator.latest."), kept(path, 4, "generator.latest."))
@@ -154,6 +156,7 @@ def test_a_run_that_is_killed_while_distilling_goes_on_bit_for_bit(shared_run: S
     assert same(kept(tmp_path / "killed", 4), kept(straight, 4))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(straight: tuple[str, Path], tmp_path: Path) -> None:
     algorithm, path = straight
     assert_same_run(run(tmp_path / "again", algorithm, "--algorithm.guarded=false"), path)
@@ -180,7 +183,7 @@ def test_dfrds_average_feeds_the_student_from_the_second_round_on(tmp_path: Path
     assert not same(models[0][1], models[1][1])
 
 
-@pytest.mark.parametrize("algorithm", METHODS)
+@pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_the_clients_validation_images_refuse_a_ruined_model(
     algorithm: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
@@ -192,7 +195,7 @@ def test_the_clients_validation_images_refuse_a_ruined_model(
     assert stages(ours)["distilled model"] != summary(ours)["test_accuracy"]
 
 
-@pytest.mark.parametrize("algorithm", METHODS)
+@pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_sub_models_of_different_widths_judge_too(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
     widths = ["--clients.levels=[1,0.5,0.5,0.25]", "--algorithm.guarded=false"]
     ours = final_model(run(tmp_path / "ours", algorithm, *widths))
@@ -245,7 +248,7 @@ def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients() -> No
     assert settings["tuning"]["iterations"] == iterations
 
 
-@pytest.mark.parametrize("preset", ["fedftg", "fedftg_released", "dfrd"])
+@pytest.mark.parametrize("preset", [pytest.param("fedftg", marks=pytest.mark.slow), "fedftg_released", "dfrd"])
 def test_every_preset_walks_every_phase(preset: str, tmp_path: Path) -> None:
     flags = ["--config", str(PRESETS / f"{preset}.yaml"), "--trainer.fast_dev_run=true"]
     main(["fit", "--config", str(DIGITS), *flags, f"--federation.run_dir={tmp_path / 'run'}"])

@@ -8,6 +8,8 @@ from matplotlib.figure import Figure
 
 from mosaic.figures import Band, bands, confusion_matrix, heat_map, partition_heat_map
 
+pytestmark = pytest.mark.usefixtures("drawn")
+
 
 def counts(rows: int, columns: int) -> np.ndarray:
     return np.random.default_rng(0).integers(1, 90, (rows, columns))

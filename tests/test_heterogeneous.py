@@ -107,8 +107,10 @@ def same(one: StateDict, other: StateDict) -> bool:
 # all alike
 
 
-@pytest.mark.parametrize("algorithm", ["FedAvg", "Mosaic"])
-@pytest.mark.parametrize("levels", ["[1]", "[1.0,1.0]"])
+@pytest.mark.parametrize(
+    ("levels", "algorithm"),
+    [("[1]", "Mosaic"), ("[1.0,1.0]", "FedAvg"), pytest.param("[1.0,1.0]", "Mosaic", marks=pytest.mark.slow)],
+)
 def test_clients_at_level_one_are_as_if_nothing_had_been_said(
     levels: str, algorithm: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
@@ -146,7 +148,12 @@ def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "switches", [["gate.kind=transformer"], ["gate.kind=residual", "expert_statistics=recalibrated"]]
+    "switches",
+    [
+        pytest.param(["gate.kind=transformer"], marks=pytest.mark.slow),
+        ["gate.kind=residual", "expert_statistics=recalibrated"],
+    ],
+    ids=" ".join,
 )
 def test_other_gates_take_sub_models_in_image_space(switches: list[str], tmp_path: Path) -> None:
     run = fit(tmp_path / "run", LEVELS, *(f"--algorithm.{switch}" for switch in switches))
@@ -205,7 +212,12 @@ def test_every_client_starts_from_its_part_of_the_new_average(tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     "switches",
-    [[], ["gate.kind=prior"], ["gate.kind=transformer"], ["gate.kind=residual", "generation.conditional=false"]],
+    [
+        [],
+        pytest.param(["gate.kind=prior"], marks=pytest.mark.slow),
+        pytest.param(["gate.kind=transformer"], marks=pytest.mark.slow),
+        ["gate.kind=residual", "generation.conditional=false"],
+    ],
     ids=lambda switches: " ".join(switches) or "default",
 )
 def test_three_architectures_train_from_end_to_end(switches: list[str], tmp_path: Path) -> None:
@@ -241,6 +253,7 @@ def test_the_books_say_so(shared_run: SharedRuns) -> None:
     assert 0 < traffic(run, "down") - half < 2 * 300
 
 
+@pytest.mark.slow
 def test_a_client_goes_on_with_its_own_model(tmp_path: Path) -> None:
     """At a rate of next to nothing it uploads in round 3 what it has uploaded in round 1."""
     rates = [f"--federation.schedule.{rate}=1e-12" for rate in ("learning_rate", "fine_tune_learning_rate")]
@@ -260,6 +273,7 @@ def test_what_was_taught_goes_back_once(tmp_path: Path) -> None:
         assert not same(request.model, before.model)
 
 
+@pytest.mark.slow
 def test_what_was_taught_changes_what_the_client_does_next(tmp_path: Path) -> None:
     """The expert of round 3 has gone on from what came back after round 1."""
     taught, alone = (
@@ -270,6 +284,7 @@ def test_what_was_taught_changes_what_the_client_does_next(tmp_path: Path) -> No
     assert not same(taught[3, 1][1].model, alone[3, 1][1].model)
 
 
+@pytest.mark.slow
 def test_teaching_back_alone_leaves_the_first_student_as_it_is(tmp_path: Path) -> None:
     taught, alone = (
         fit(tmp_path / flag, THREE, *UNSEEN, f"--algorithm.teach_back={flag}") for flag in ("true", "false")

@@ -640,6 +640,7 @@ def share_in(images: Tensor, classes: set[int]) -> float:
     return float(np.isin(judge.predict(images.flatten(1).double().numpy()), list(classes)).mean())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("held", "learnt"), [({3: 5, 7: 5}, {3, 7}), ({2: 9, 6: 1}, {2})], ids=["two", "one"])
 def test_ten_images_are_enough_to_make_digits_and_not_noise(
     held: dict[int, int], learnt: set[int], phases: PhaseRunner, random: torch.Generator

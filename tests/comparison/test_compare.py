@@ -260,6 +260,7 @@ def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
     two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -255,14 +255,14 @@ def assert_fails_by_name(arguments: list[str], rank: str, clients: str, tmp_path
     assert children() == []
 
 
-@pytest.mark.usefixtures("processes")
+@pytest.mark.slow
 def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
     with pytest.raises(LinkBrokenError, match="process 1 of 2 ended while it worked for client 1"):
         main(fedavg(tmp_path / "run", *ranks(2), failing("1", "kill")))
     assert children() == []
 
 
-@pytest.mark.usefixtures("processes")
+@pytest.mark.slow
 def test_other_processes_end_when_the_first_is_killed(tmp_path: Path) -> None:
     """Its pipes are theirs too, so that waiting for the end of its output is waiting for all of them."""
     ((code, _, errors),) = launch([{}], fedavg(tmp_path / "run", *ranks(2), failing("", "kill")))
@@ -316,7 +316,7 @@ class TestBadInput:
         assert "pip install 'mosaic[ray]'" in refusal(capsys, *fedavg(tmp_path / "run", *on_ray(2)))
         assert not (tmp_path / "run").exists()
 
-    @pytest.mark.usefixtures("processes")
+    @pytest.mark.slow
     def test_a_process_that_cannot_begin(
         self, only_here: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:

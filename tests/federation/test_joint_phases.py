@@ -19,6 +19,7 @@ from tests.federation.test_executors import (
 )
 from tests.runs import assert_same_run, final_model, fit_other, stages, tiny_fit
 
+pytestmark = pytest.mark.slow
 ALL = "--executor.server_phases=all"
 
 
@@ -40,7 +41,6 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-@pytest.mark.usefixtures("processes")
 def test_all_processes_agree_with_the_first_alone(groups: list[int], tmp_path: Path) -> None:
     """Without BatchNorm, which sees half of a batch, and shifts, which each draws, only the order of sums is left."""
     gate = ("--model.net=tests.runs.LinearNet", "--algorithm.gate.kind=prior", "--data.validation_share=0")
@@ -64,7 +64,6 @@ def test_images_that_the_first_process_makes_on_the_way_cannot_be_shared(
     assert children() == []
 
 
-@pytest.mark.usefixtures("processes")
 def test_clients_train_alone(groups: list[int], tmp_path: Path) -> None:
     """Until the server has distilled for the first time every reply is that of a serial run."""
     _, serial = record(tmp_path / "serial", *executor(f"{HERE}.RecordingSerial"))
@@ -75,7 +74,6 @@ def test_clients_train_alone(groups: list[int], tmp_path: Path) -> None:
     assert groups
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", ["DENSE", "FedFTG", "DFRD"])
 def test_twice_the_same_bits(algorithm: str, groups: list[int], tmp_path: Path) -> None:
     budget = ("--algorithm.student_updates=4", "--algorithm.generator_updates=60", "--data.validation_share=0")
@@ -84,7 +82,6 @@ def test_twice_the_same_bits(algorithm: str, groups: list[int], tmp_path: Path) 
     assert groups
 
 
-@pytest.mark.slow
 def test_a_launched_world_gives_the_run_of_one_that_was_started(tmp_path: Path) -> None:
     main(tiny_fit(tmp_path / "started", *on_two(), ALL))
     (first, said, _), (second, _, errors) = launch(as_torchrun_does(), tiny_fit(tmp_path / "run", *LAUNCHED, ALL))

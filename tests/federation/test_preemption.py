@@ -17,7 +17,7 @@ from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.snapshots import list_snapshots
 from mosaic.preemption import EXIT_CODE, Heeded, Preempted, heeding_signals, keeping_handlers, leave_if_asked
 from mosaic.server.image_source import GeneratorMixture
-from tests.runs import FOUR_ROUNDS, REPOSITORY, SharedRuns, assert_same_run, tiny_fit
+from tests.runs import FOUR_ROUNDS, REPOSITORY, SharedRuns, assert_same_run, fit_arguments, tiny_fit
 
 SIGNALS = ["SIGTERM", "SIGUSR1"]
 
@@ -63,20 +63,28 @@ def leave(arguments: list[str]) -> None:
     assert caught.value.code == EXIT_CODE == 75
 
 
-@pytest.fixture(scope="session")
-def straight(shared_run: SharedRuns) -> Path:
-    return shared_run("Mosaic", *FOUR_ROUNDS)
+def four_rounds(run: Path, algorithm: str, *more: str) -> list[str]:
+    return fit_arguments(run, algorithm, *FOUR_ROUNDS, *more)
 
 
 @pytest.mark.parametrize(
-    ("name", "task", "number", "lost"),
-    [("SIGTERM", "ClassificationTask", 6, 2), ("SIGUSR1", "DistillationTask", 2, 3)],
+    ("algorithm", "name", "task", "number", "lost"),
+    [("FedAvg", "SIGTERM", "ClassificationTask", 6, 2), ("Mosaic", "SIGUSR1", "DistillationTask", 2, 3)],
+    ids=["local training", "distillation"],
 )
 def test_a_run_leaves_after_the_step_in_hand_and_goes_on(
-    name: str, task: str, number: int, lost: int, straight: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    algorithm: str,
+    name: str,
+    task: str,
+    number: int,
+    lost: int,
+    shared_run: SharedRuns,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     """The sixth of four clients' phases is in round 2, the second distillation in round 3."""
-    arguments = tiny_fit(tmp_path / "run", *FOUR_ROUNDS, asking(tmp_path, task, number, name))
+    straight = shared_run(algorithm, *FOUR_ROUNDS)
+    arguments = four_rounds(tmp_path / "run", algorithm, asking(tmp_path, task, number, name))
     leave(arguments)
     assert AskToLeave.steps_after == 0
     assert f"asked to leave in round {lost}" in capsys.readouterr().err
@@ -85,17 +93,19 @@ def test_a_run_leaves_after_the_step_in_hand_and_goes_on(
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_the_last_finished_round_is_kept_even_if_no_snapshot_was_due(straight: Path, tmp_path: Path) -> None:
+def test_the_last_finished_round_is_kept_even_if_no_snapshot_was_due(shared_run: SharedRuns, tmp_path: Path) -> None:
+    straight = shared_run("FedAvg", *FOUR_ROUNDS)
     seldom = ("--federation.snapshot_every=4", asking(tmp_path, "ClassificationTask", 10, "SIGTERM"))
-    arguments = tiny_fit(tmp_path / "run", *FOUR_ROUNDS, *seldom)
+    arguments = four_rounds(tmp_path / "run", "FedAvg", *seldom)
     leave(arguments)
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0002"]
     main([*arguments, "--ckpt_path=auto"])
     assert_same_run(tmp_path / "run", straight)
 
 
-def test_a_run_that_leaves_in_its_first_round_begins_again(straight: Path, tmp_path: Path) -> None:
-    arguments = tiny_fit(tmp_path / "run", *FOUR_ROUNDS, asking(tmp_path, "ClassificationTask", 1))
+def test_a_run_that_leaves_in_its_first_round_begins_again(shared_run: SharedRuns, tmp_path: Path) -> None:
+    straight = shared_run("FedAvg", *FOUR_ROUNDS)
+    arguments = four_rounds(tmp_path / "run", "FedAvg", asking(tmp_path, "ClassificationTask", 1))
     leave(arguments)
     assert list_snapshots(tmp_path / "run" / "rounds") == []
     main([*arguments, "--ckpt_path=auto"])
@@ -151,7 +161,7 @@ def test_all_processes_leave_with_the_first(phase: int, more: list[str], tmp_pat
 
     Of four clients rank 0 trains two, or all with the other rank, so that these phases are in round 2.
     """
-    arguments = tiny_fit(tmp_path / "run", *FOUR_ROUNDS, *more, asking(tmp_path, "ClassificationTask", phase))
+    arguments = four_rounds(tmp_path / "run", "FedAvg", *more, asking(tmp_path, "ClassificationTask", phase))
     command = [sys.executable, "-m", "mosaic", *arguments]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)

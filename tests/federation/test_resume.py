@@ -64,7 +64,11 @@ def test_a_killed_run_goes_on_bit_for_bit_from_other_phases(phase: str, straight
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("phase", KILLS_OF_OWN_MODELS)
+@pytest.mark.parametrize(
+    "phase",
+    [pytest.param(phase, marks=pytest.mark.slow) for phase in KILLS_OF_OWN_MODELS if phase != "teaching back"]
+    + ["teaching back"],
+)
 def test_what_clients_keep_and_what_is_on_its_way_back_survives(
     phase: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
@@ -91,9 +95,9 @@ def test_other_clients_models_are_another_run(straight: Path, capsys: pytest.Cap
     assert "clients.levels" in capsys.readouterr().err
 
 
-def test_the_same_seed_gives_the_same_run(straight: Path, tmp_path: Path) -> None:
-    main(four_rounds(tmp_path / "again"))
-    assert_same_run(tmp_path / "again", straight)
+def test_the_same_seed_gives_the_same_run(shared_run: SharedRuns, tmp_path: Path) -> None:
+    main(tiny_fit(tmp_path / "again"))
+    assert_same_run(tmp_path / "again", shared_run("Mosaic"))
 
 
 def test_another_seed_gives_another_run(shared_run: SharedRuns, tmp_path: Path) -> None:

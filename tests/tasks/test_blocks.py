@@ -93,8 +93,8 @@ WATCHED = {"callbacks": [{"class_path": "tests.tasks.test_blocks.Watches"}]}
     "trainer",
     [
         {},
-        {"gradient_clip_val": 0.01},
-        {"precision": "bf16-mixed"},
+        pytest.param({"gradient_clip_val": 0.01}, marks=pytest.mark.slow),
+        pytest.param({"precision": "bf16-mixed"}, marks=pytest.mark.slow),
         {"precision": "bf16-mixed", "gradient_clip_val": 0.01},
     ],
 )

@@ -1,6 +1,7 @@
 """Cluster centres of a client's features: the only trace of single images that it ever sends (METHOD section 4)."""
 
 import warnings
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,24 +68,31 @@ def class_prototypes(
     centres: list[Tensor] = [features[:0]]
     names: list[int] = []
     sizes: list[int] = []
-    for label in labels.unique().tolist():
-        own = features[labels == label]
-        clusters = min(settings.clusters_per_class, len(own) // settings.min_count)
-        if clusters == 0:
-            continue
-        for members in _merge_small(own, _k_means(own, clusters, seed), settings.min_count):
-            centres.append(own[members].mean(0, keepdim=True))
-            names.append(label)
-            sizes.append(int(members.sum()))
+    with _one_thread():
+        for label in labels.unique().tolist():
+            own = features[labels == label]
+            clusters = min(settings.clusters_per_class, len(own) // settings.min_count)
+            if clusters == 0:
+                continue
+            for members in _merge_small(own, _k_means(own, clusters, seed), settings.min_count):
+                centres.append(own[members].mean(0, keepdim=True))
+                names.append(label)
+                sizes.append(int(members.sum()))
     return torch.cat(centres), torch.tensor(names, dtype=torch.long), torch.tensor(sizes, dtype=torch.long)
+
+
+def _one_thread() -> AbstractContextManager[object]:
+    """Let k-means compute in one thread: several add up in the order in which they finish."""
+    from threadpoolctl import threadpool_limits
+
+    return threadpool_limits(1)
 
 
 def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
-    from threadpoolctl import threadpool_limits
 
-    with warnings.catch_warnings(), threadpool_limits(1):  # several threads add up in the order they finish
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct points than clusters: merged below
         model = KMeans(clusters, n_init=1, random_state=seed % 2**32).fit(points.numpy().astype(np.float64))
     return torch.from_numpy(model.labels_.astype(np.int64))
