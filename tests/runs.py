@@ -125,8 +125,8 @@ class SharedRuns:
 
 
 def written(run: Path) -> dict[str, int]:
-    """When each file of a folder was written last."""
-    return {str(file): file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file()}
+    """When each file of a folder was written last; whoever looks whether a run is at work there touches its lock."""
+    return {str(file): file.stat().st_mtime_ns for file in run.rglob("*") if file.is_file() and file.name != ".lock"}
 
 
 def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:

@@ -23,6 +23,7 @@ from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from tests.cases import for_each
 from tests.runs import (
     DIGITS,
     FOUR_ROUNDS,
@@ -292,7 +293,7 @@ def test_labels_alone_need_the_origin_to_count() -> None:
         Mosaic(gate=GateSettings(kind="labels"), distillation=DistillationSettings(origin_weight=0))
 
 
-@pytest.mark.parametrize(
+@for_each(
     "gate",
     [
         {"kind": "mean"},
@@ -311,7 +312,7 @@ def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
     Mosaic(gate=GateSettings(**gate))
 
 
-@pytest.mark.parametrize("gate", [{"kind": "fusion"}, {"kind": "prior"}, {"kind": "residual"}, {"kind": "transformer"}])
+@for_each("gate", [{"kind": "fusion"}, {"kind": "prior"}, {"kind": "residual"}, {"kind": "transformer"}])
 def test_origins_count_beside_a_teacher_that_has_taken_them_out(gate: dict[str, Any]) -> None:
     Mosaic(generation=GenerationSettings(conditional=False), gate=GateSettings(**gate))
 

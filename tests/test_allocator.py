@@ -49,6 +49,7 @@ def test_freed_memory_stays_with_the_process_until_it_is_given_back() -> None:
     assert given_back
 
 
+@pytest.mark.slow
 @needs_books
 def test_without_being_asked_nothing_is_kept() -> None:
     kept, given_back = freed_24_mib(keep=False)

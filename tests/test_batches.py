@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from mosaic.batches import ShuffledBatches, own_share, steps_for, world_size
+from tests.cases import for_each
 
 
 def draw(n: int, batch_size: int, steps: int, seed: int = 0) -> list[list[int]]:
@@ -12,7 +13,7 @@ def draw(n: int, batch_size: int, steps: int, seed: int = 0) -> list[list[int]]:
     return [batch.tolist() for (batch,) in batches]
 
 
-@pytest.mark.parametrize(("n", "batch_size", "steps"), [(10, 4, 7), (10, 10, 3), (7, 3, 1), (5, 2, 25), (100, 64, 3)])
+@for_each(("n", "batch_size", "steps"), [(10, 4, 7), (10, 10, 3), (7, 3, 1), (5, 2, 25), (100, 64, 3)])
 def test_every_example_is_seen_equally_often(n: int, batch_size: int, steps: int) -> None:
     seen = Counter(example for batch in draw(n, batch_size, steps) for example in batch)
     times = [seen[example] for example in range(n)]
@@ -20,8 +21,8 @@ def test_every_example_is_seen_equally_often(n: int, batch_size: int, steps: int
     assert max(times) - min(times) <= 1
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 5, 33])
-@pytest.mark.parametrize("batch_size", [1, 2, 4, 32])
+@for_each("n", [1, 2, 3, 5, 33])
+@for_each("batch_size", [1, 2, 4, 32])
 def test_a_batch_of_one_never_occurs(n: int, batch_size: int) -> None:
     batches = draw(n, batch_size, steps=2 * n)
     assert len(batches) == 2 * n
@@ -101,7 +102,7 @@ def test_alone_there_is_one_rank_and_it_takes_everything() -> None:
     assert own_share(torch.arange(3)).tolist() == [0, 1, 2]
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("epochs", "n", "batch_size", "expected"),
     [(0, 100, 10, 7), (-1, 100, 10, 7), (1, 100, 10, 10), (0.5, 100, 10, 5), (3, 4, 64, 3), (0.01, 10, 10, 1)],
 )

@@ -11,6 +11,7 @@ from torch import nn
 from mosaic.codec import decode, encode, size_in_bytes, wire
 from mosaic.messages import GeneratorReply
 from mosaic.server.state import ServerState
+from tests.cases import for_each
 
 
 @wire
@@ -38,7 +39,7 @@ def test_tensors_keep_type_and_every_bit(dtype: torch.dtype, random: torch.Gener
     assert torch.equal(got, sent)
 
 
-@pytest.mark.parametrize("shape", [(), (0,), (2, 0, 3), (1,), (2, 3, 4)])
+@for_each("shape", [(), (0,), (2, 0, 3), (1,), (2, 3, 4)])
 def test_tensors_of_any_shape_survive(shape: tuple[int, ...]) -> None:
     got = there_and_back(torch.ones(shape))
     assert got.shape == shape
@@ -102,7 +103,7 @@ def test_equal_messages_give_equal_bytes() -> None:
     assert first == second
 
 
-@pytest.mark.parametrize("kept", [0, 4, 8, 30, 100, -1])
+@for_each("kept", [0, 4, 8, 30, 100, -1])
 def test_truncated_bytes_are_refused(kept: int) -> None:
     with pytest.raises(ValueError, match="expected an encoded Parcel"):
         decode(encode(Parcel(torch.arange(64)))[:kept], Parcel)
@@ -112,7 +113,7 @@ def saved(message: object) -> bytes:
     return safetensors.torch.save({"t": torch.ones(1)}, metadata={"message": json.dumps(message)})
 
 
-@pytest.mark.parametrize(
+@for_each(
     "foreign",
     [
         b"not a message at all",
@@ -135,9 +136,7 @@ def test_another_class_is_refused_by_name() -> None:
         decode(encode(ServerState({})), Parcel)
 
 
-@pytest.mark.parametrize(
-    "content", [object(), {1, 2}, np.zeros(3), nn.Linear(1, 1), Unregistered(1), b"raw", torch.ones]
-)
+@for_each("content", [object(), {1, 2}, np.zeros(3), nn.Linear(1, 1), Unregistered(1), b"raw", torch.ones])
 def test_objects_are_not_sent(content: object) -> None:
     with pytest.raises(TypeError, match="a message holds tensors"):
         encode(Parcel({"deep": [content]}))

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from mosaic.cli import main
+from tests.cases import for_each
 from tests.runs import REPOSITORY, parsed
 
 CONFIGS = REPOSITORY / "configs"
@@ -24,7 +25,7 @@ def test_a_configuration_is_valid(config: Path) -> None:
     assert parsed(config)["data"]["source"]["class_path"]
 
 
-@pytest.mark.parametrize("folder", SECTIONS)
+@for_each("folder", SECTIONS)
 def test_an_overlay_says_something_about_its_own_section_alone(folder: str) -> None:
     overlays = sorted((CONFIGS / folder).glob("*.yaml"))
     assert overlays

@@ -41,6 +41,8 @@ from tests.runs import (
 )
 
 BOTH = pytest.mark.parametrize("algorithm", ["DENSE", "CoBoosting"])
+CO_BOOSTING_LATER = pytest.mark.parametrize("algorithm", ["DENSE", pytest.param("CoBoosting", marks=pytest.mark.slow)])
+"""Where both do the same: Co-Boosting in the slow suite."""
 SMALL = [
     "--algorithm.student_updates=3",
     "--algorithm.generator_updates=5",
@@ -163,7 +165,7 @@ def test_every_switch_makes_a_difference(switch: str, shared_run: SharedRuns, tm
     assert not torch.equal(ours["net.head.weight"], theirs["net.head.weight"])
 
 
-@BOTH
+@CO_BOOSTING_LATER
 @pytest.mark.parametrize(
     "clients",
     ["--clients.levels=[1,0.5]", '--clients.models=["global",{"class_path":"mosaic.nets.MLP"}]'],
@@ -289,7 +291,7 @@ def test_without_an_upload_nothing_changes(
 # settings
 
 
-@BOTH
+@CO_BOOSTING_LATER
 @pytest.mark.parametrize(
     ("setting", "says"),
     [

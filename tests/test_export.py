@@ -48,6 +48,7 @@ def test_safetensors_come_back_bit_for_bit(run: Path, images: Tensor, logits: Te
     assert json.loads(model.facts["class_names"]) == list("0123456789")
 
 
+@pytest.mark.slow
 def test_a_program_needs_no_mosaic(run: Path, images: Tensor, logits: Tensor, tmp_path: Path) -> None:
     file = export(run, "torch", tmp_path / "m.pt2")
     torch.save(images, tmp_path / "images.pt")
@@ -107,7 +108,7 @@ def test_a_checkpoint_in_a_folder_of_its_run_is_enough(run: Path, tmp_path: Path
     assert export(own) == own.with_suffix(".safetensors")
 
 
-@pytest.fixture(scope="module", params=["architectures", "levels"])
+@pytest.fixture(scope="module", params=[pytest.param("architectures", marks=pytest.mark.slow), "levels"])
 def own_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose four clients keep models of their own."""
     pools = {

@@ -7,6 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from mosaic.figures import Band, bands, confusion_matrix, heat_map, partition_heat_map
+from tests.cases import for_each
 
 pytestmark = pytest.mark.usefixtures("drawn")
 
@@ -33,7 +34,7 @@ def names(number: int, length: int = 1) -> list[str]:
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 10), (10, 10), (30, 30), (31, 31), (100, 10), (500, 100)])
-@pytest.mark.parametrize("length", [1, 25])
+@pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 25])
 def test_federations_of_any_size_can_be_drawn(rows: int, columns: int, length: int) -> None:
     figure = partition_heat_map(counts(rows, columns), names(columns, length))
     file = io.BytesIO()
@@ -141,7 +142,7 @@ def test_the_input_is_left_alone() -> None:
     assert np.array_equal(held, before)
 
 
-@pytest.mark.parametrize(("rounds", "distance"), [(1, 20.0), (1, 0.0), (2, 20.0), (13, 20.0)])
+@for_each(("rounds", "distance"), [(1, 20.0), (1, 0.0), (2, 20.0), (13, 20.0)])
 def test_every_curve_can_be_seen_however_few_its_rounds(rounds: int, distance: float) -> None:
     """A line of one point has no length, and neither has its band; equals would hide each other."""
     places = np.arange(1.0, rounds + 1)

@@ -139,7 +139,7 @@ def test_they_send_equally_much(sliced: list[Path]) -> None:
     assert len({traffic(run, "down") for run in sliced}) == 1
 
 
-@pytest.mark.parametrize("experts", ["clients", "class_average"])
+@pytest.mark.parametrize("experts", [pytest.param("clients", marks=pytest.mark.slow), "class_average"])
 def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
     run = fit(tmp_path / "run", LEVELS, f"--algorithm.experts={experts}")
     assert {"global before distillation", "plain ensemble", "gated teacher", "student"} <= stages(run).keys()
@@ -411,23 +411,47 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     ("flags", "says"),
     [
         (["--clients.levels=[0]"], "clients.levels: expected shares of the channels in (0, 1], got 0"),
-        (["--clients.levels=[1.0,1.5]"], "clients.levels: expected shares of the channels in (0, 1], got 1.5"),
-        (["--clients.levels=[]"], "clients.levels: expected at least one entry, got none"),
-        (["--clients.models=[]"], "clients.models: expected at least one entry, got none"),
+        pytest.param(
+            ["--clients.levels=[1.0,1.5]"],
+            "clients.levels: expected shares of the channels in (0, 1], got 1.5",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            ["--clients.levels=[]"], "clients.levels: expected at least one entry, got none", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            ["--clients.models=[]"], "clients.models: expected at least one entry, got none", marks=pytest.mark.slow
+        ),
         (["--clients.levels=[0.5]", "--clients.rho=2"], "clients: expected one of models, levels and rho"),
-        ([THREE, "--clients.levels=[0.5]"], "clients: expected one of models, levels and rho"),
-        ([THREE, "--clients.rho=2"], "clients: expected one of models, levels and rho"),
+        pytest.param(
+            [THREE, "--clients.levels=[0.5]"], "clients: expected one of models, levels and rho", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            [THREE, "--clients.rho=2"], "clients: expected one of models, levels and rho", marks=pytest.mark.slow
+        ),
         ([THREE, "--algorithm.gate.space=features"], "algorithm.gate: expected a gate in image space"),
-        ([THREE, "--algorithm.gate.kind=prototypes"], "algorithm.gate: expected a gate in image space"),
+        pytest.param(
+            [THREE, "--algorithm.gate.kind=prototypes"],
+            "algorithm.gate: expected a gate in image space",
+            marks=pytest.mark.slow,
+        ),
         ([THREE, "--algorithm.experts=class_average"], "algorithm.experts: different architectures have no class"),
-        ([LEVELS, "--algorithm.gate.space=features"], "algorithm.gate: expected a gate in image space"),
+        pytest.param(
+            [LEVELS, "--algorithm.gate.space=features"],
+            "algorithm.gate: expected a gate in image space",
+            marks=pytest.mark.slow,
+        ),
         ([LEVELS, "--algorithm.gate.kind=prototypes"], "algorithm.gate: expected a gate in image space"),
         (
             [LEVELS, "--algorithm.experts=class_average", "--algorithm.expert_statistics=pooled"],
             "algorithm.expert_statistics: pooled needs clients that all run the whole network, got sub-models: use",
         ),
         ([LEVELS, "--algorithm.teach_back=true"], "algorithm.teach_back: concerns clients with a model of their own"),
-        (["--algorithm.teach_back=true"], "algorithm.teach_back: concerns clients with a model of their own"),
+        pytest.param(
+            ["--algorithm.teach_back=true"],
+            "algorithm.teach_back: concerns clients with a model of their own",
+            marks=pytest.mark.slow,
+        ),
         (
             [of_models("global", {"class_path": "tests.test_heterogeneous.SevenLogits"})],
             "clients.models[1]: expected 10 logits for each image, one per class, got a tensor of shape (2, 7)",

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import mosaic
+from tests.cases import for_each
 
 Graph = Mapping[str, set[str]]
 """Each module's direct imports inside the package."""
@@ -212,7 +213,7 @@ def test_a_lawful_package_has_no_violations() -> None:
     assert violations(graph_of(FAKE)) == set()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("changes", "broken"),
     [
         ({"mosaic.server.cohort": "import mosaic.data"}, ("mosaic.server.cohort", "mosaic.data")),

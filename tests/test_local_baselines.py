@@ -96,7 +96,9 @@ def test_a_strong_proximal_term_keeps_clients_near(tmp_path: Path) -> None:
     assert 0 < (held - start).norm() < 0.5 * (free - start).norm()
 
 
-@pytest.mark.parametrize("algorithm", ["FedProx", "FedRS", "FedVLS"])
+@pytest.mark.parametrize(
+    "algorithm", [*(pytest.param(name, marks=pytest.mark.slow) for name in ("FedProx", "FedRS")), "FedVLS"]
+)
 def test_sub_models_are_trained_with_it_too(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
     ours = final_model(run(tmp_path / "run", algorithm, WIDTHS))
     theirs = final_model(shared_run("FedAvg", FEW_CLASSES, *TWO_ROUNDS, WIDTHS))

@@ -8,6 +8,7 @@ from torch import Tensor
 from mosaic import messages
 from mosaic.codec import decode, encode
 from mosaic.messages import ClientState, Declined, Failed, Reply, Request, TrainReply
+from tests.cases import for_each
 
 MESSAGES = [*get_args(Request), *get_args(Reply), ClientState]
 EXAMPLES: dict[Any, object] = {
@@ -35,28 +36,28 @@ def same(one: object, other: object) -> bool:
             return type(one) is type(other) and one == other
 
 
-@pytest.mark.parametrize("message", MESSAGES)
+@for_each("message", MESSAGES)
 def test_every_message_survives_the_wire(message: type) -> None:
     sent = example(message)
     got = decode(encode(sent), message)
     assert all(same(getattr(sent, f.name), getattr(got, f.name)) for f in dataclasses.fields(message))
 
 
-@pytest.mark.parametrize("message", MESSAGES)
+@for_each("message", MESSAGES)
 def test_messages_are_frozen(message: type) -> None:
     first = dataclasses.fields(message)[0].name
     with pytest.raises(dataclasses.FrozenInstanceError):
         setattr(example(message), first, None)
 
 
-@pytest.mark.parametrize("message", MESSAGES)
+@for_each("message", MESSAGES)
 def test_no_field_is_optional(message: type) -> None:
     with pytest.raises(TypeError, match="missing"):
         message()
     assert all(f.default is f.default_factory is dataclasses.MISSING for f in dataclasses.fields(message))
 
 
-@pytest.mark.parametrize("message", [*get_args(Request), *get_args(Reply)])
+@for_each("message", [*get_args(Request), *get_args(Reply)])
 def test_every_message_names_its_client(message: type) -> None:
     assert dataclasses.fields(message)[0].name == "client"
 

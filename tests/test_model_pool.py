@@ -12,6 +12,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18, RollingWindow, SmallCNN, TorchvisionNet
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.slicing import Slicing, grid
+from tests.cases import for_each
 from tests.runs import LinearNet, same_models
 
 RULES = pytest.mark.parametrize(
@@ -63,9 +64,9 @@ def test_models_are_dealt_out_in_turn(blueprint: Blueprint) -> None:
     assert [pool.keeps_own(client) for client in range(5)] == [False, True, True, False, True]
 
 
-@pytest.mark.parametrize("clients", [1, 6, 10, 13])
-@pytest.mark.parametrize("rho", [0, 1, 2.5, 3, 10])
-@pytest.mark.parametrize("sigma", [0, 1, 2, 4])
+@for_each("clients", [1, 6, 10, 13])
+@for_each("rho", [0, 1, 2.5, 3, 10])
+@for_each("sigma", [0, 1, 2, 4])
 def test_a_staircase_of_levels_is_the_methods_formula(
     blueprint: Blueprint, clients: int, rho: float, sigma: int
 ) -> None:
@@ -80,7 +81,7 @@ def test_staircases_by_hand(blueprint: Blueprint) -> None:
     assert pool_of(blueprint, 4, rho=2.0, sigma=0).kind == "same"
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "kind"),
     [
         ({"levels": [1.0]}, "same"),
@@ -166,7 +167,7 @@ def test_a_window_of_half_the_network_has_visited_all_of_it_after_a_round_for_ea
 # refusals
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "says"),
     [
         (

@@ -17,6 +17,7 @@ from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
 from mosaic.phases import OWNED_BY_PHASES, PhaseRunner, many_phases
 from mosaic.tasks.base import Task
+from tests.cases import for_each
 
 CPU: dict[str, Any] = {"accelerator": "cpu", "devices": 1}
 
@@ -156,7 +157,7 @@ def test_the_log_level_is_given_back_even_by_a_phase_that_raises(
     assert logging.getLogger("lightning.pytorch").level == logging.INFO
 
 
-@pytest.mark.parametrize("key", OWNED_BY_PHASES)
+@for_each("key", OWNED_BY_PHASES)
 def test_what_a_phase_owns_is_refused_by_name(key: str) -> None:
     with pytest.raises(MosaicError, match=rf"trainer\.{key} belongs to the phases"):
         PhaseRunner({**CPU, key: 7})
@@ -296,7 +297,7 @@ def test_among_many_phases_every_task_is_asked_for_its_own_arguments() -> None:
             assert bare.guess != 0
 
 
-@pytest.mark.parametrize("collects", [(), (1,), (2,), (1, 2, 1)])
+@for_each("collects", [(), (1,), (2,), (1, 2, 1)])
 def test_among_many_phases_a_trainer_is_gone_when_its_phase_is_over(
     phases: PhaseRunner, collects: tuple[int, ...]
 ) -> None:

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-import pytest
+from tests.cases import for_each
 
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "flwr_datasets", "datasets", "sklearn", "matplotlib"}
 PROGRAM = """
@@ -24,7 +24,7 @@ def imported(*arguments: str) -> tuple[str, set[str]]:
     return said, set(modules.split())
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("arguments", "said"),
     [
         (["--version"], "mosaic "),

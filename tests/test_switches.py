@@ -25,6 +25,8 @@ TRAINED = {
     "FedFTG": {"ClassificationTask", "GeneratorDistillationTask"},
     "DFRD": {"ClassificationTask", "GeneratorDistillationTask"},
 }
+SOME = ["Mosaic", "CoBoosting", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FedFTG", "DFRD"))]
+"""The rest in the slow suite."""
 BUDGET = {
     "CoBoosting": ["--algorithm.student_updates=2", "--algorithm.generator_updates=2", "--algorithm.synthesis_steps=1"],
     "FedFTG": ["--algorithm.student_updates=2", "--algorithm.generator_updates=8"],
@@ -93,7 +95,7 @@ def fit(run: Path, algorithm: str, *switches: str) -> Path:
     return fit_other(run, algorithm, *TWO_ROUNDS, *BUDGET.get(algorithm, []), *switches)
 
 
-@pytest.mark.parametrize("algorithm", TRAINED)
+@pytest.mark.parametrize("algorithm", SOME)
 def test_precision_and_layout_reach_every_phase_that_trains_and_the_teacher(
     algorithm: str, seen: Seen, tmp_path: Path
 ) -> None:
@@ -105,7 +107,7 @@ def test_precision_and_layout_reach_every_phase_that_trains_and_the_teacher(
     assert all(tensor.dtype != torch.bfloat16 for tensor in final_model(run).values())
 
 
-@pytest.mark.parametrize("algorithm", TRAINED)
+@pytest.mark.parametrize("algorithm", SOME)
 def test_every_network_that_is_trained_or_judges_in_training_is_compiled(
     algorithm: str, phase: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

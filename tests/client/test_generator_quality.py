@@ -12,6 +12,7 @@ from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.seeding import seeded
+from tests.cases import for_each
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
@@ -63,7 +64,7 @@ def from_scipy(generated: Tensor, training: Tensor, held_out: Tensor) -> float:
     return made / usual
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("predicted", "counts", "coverage"),
     [
         ([0, 1], [5, 5], 1.0),
@@ -78,7 +79,7 @@ def test_coverage_by_hand(predicted: list[int], counts: list[int], coverage: flo
     assert class_coverage(torch.tensor(predicted), torch.tensor(counts)) == coverage
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each("seed", range(20))
 def test_coverage_is_one_minus_total_variation_and_never_leaves_its_bounds(seed: int) -> None:
     random = np.random.default_rng(seed)
     predicted, counts = random.integers(0, 7, 1 + seed), random.integers(0, 1000, 7) + np.eye(7, dtype=int)[seed % 7]

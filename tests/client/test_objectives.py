@@ -19,6 +19,7 @@ from mosaic.errors import MosaicError
 from mosaic.losses.local import logit_suppression, vacant_class_distillation
 from mosaic.nets import Blueprint, Classifier
 from mosaic.priors import label_prior
+from tests.cases import for_each
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_epsilon_softens_the_adjustment(blueprint: Blueprint, net: Classifier) -
     assert hard > soft + 1
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("objective", "adjusts"),
     [
         (CrossEntropy(), False),
@@ -287,7 +288,7 @@ def test_suppression_of_weight_zero_is_left_out_and_not_multiplied(
     assert zero(net, *batch).isfinite()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("counts", "distillation", "asked"),
     [([9, 0, 0], 0.1, True), ([9, 0, 0], 0.0, False), ([9, 0, 5], 0.1, False), ([9, 1, 5], 0.1, False)],
     ids=["two absent", "weight 0", "one absent", "none absent"],
@@ -323,8 +324,8 @@ def test_the_received_model_neither_learns_nor_follows_the_batches(
     assert any(key.endswith("running_mean") for key in moved)  # the net in training, by contrast
 
 
-@pytest.mark.parametrize("counts", [[10_000, 0, 0], [6, 0, 0], [2, 2, 2]])
-@pytest.mark.parametrize("labels", [[0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 2, 2]])
+@for_each("counts", [[10_000, 0, 0], [6, 0, 0], [2, 2, 2]])
+@for_each("labels", [[0, 0, 0, 0, 0, 0], [0, 0, 1, 1, 2, 2]])
 def test_the_gradient_of_vacant_class_is_finite(
     blueprint: Blueprint, drifted: Classifier, batch: tuple[Tensor, Tensor], counts: list[int], labels: list[int]
 ) -> None:
@@ -337,7 +338,7 @@ def test_the_gradient_of_vacant_class_is_finite(
 # refusals
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("objective", "argument", "expected"),
     [
         (Proximal, {"mu": -1.0}, "0 or more"),

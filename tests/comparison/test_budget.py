@@ -10,6 +10,7 @@ from mosaic.algorithms import DENSE
 from mosaic.comparison.budget import Budget, matching_flags, reference_budget, spends
 from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
+from tests.cases import for_each
 from tests.runs import DIGITS
 
 BUDGET = Budget(600, 6000)
@@ -101,7 +102,7 @@ def test_a_budget_that_cannot_be_counted_is_asked_for(config: dict[str, object],
     assert reference_budget(config, {"config": config}, None, 9).generator_updates == 9
 
 
-@pytest.mark.parametrize(
+@for_each(
     "algorithm",
     [
         {"class_path": "mosaic.algorithms.DENSE"},
@@ -118,7 +119,7 @@ def test_who_can_be_told_a_budget_is_told_it(algorithm: object) -> None:
     assert matching_flags({"algorithm": algorithm}, BUDGET) == FLAGS
 
 
-@pytest.mark.parametrize("algorithm", [None, "nowhere.Y", "mosaic.algorithms.FedAvg", "mosaic.algorithms.Mosaic"])
+@for_each("algorithm", [None, "nowhere.Y", "mosaic.algorithms.FedAvg", "mosaic.algorithms.Mosaic"])
 def test_nobody_else_is(algorithm: str | None) -> None:
     assert spends({"algorithm": algorithm}) == []
 

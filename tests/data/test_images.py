@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from mosaic.data.images import Images, images_from_arrays, make_image_set, pixel_statistics
+from tests.cases import for_each
 from tests.data.refusals import refused
 
 
@@ -29,8 +30,8 @@ def test_grey_images_get_a_channel() -> None:
     assert np.array_equal(images.pixels[:, 0].numpy(), arrays)
 
 
-@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int32, np.uint16, np.int64])
-@pytest.mark.parametrize("shape", [(3,), (3, 1)])
+@for_each("dtype", [np.uint8, np.int8, np.int32, np.uint16, np.int64])
+@for_each("shape", [(3,), (3, 1)])
 def test_labels_become_a_vector_of_int64(dtype: type, shape: tuple[int, ...]) -> None:
     images = images_from_arrays(random_pixels(3, 4, 4), np.array([2, 0, 1], dtype).reshape(shape), "random")
     assert images.labels.dtype == torch.int64
@@ -56,7 +57,7 @@ def test_a_number_of_channels_that_no_camera_has_is_refused(channels: int) -> No
         images_from_arrays(np.zeros((2, 4, 4, channels), np.uint8), np.zeros(2, int), "here")
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("labels", "got"),
     [
         (np.zeros(1, int), "got 1 labels of type int64"),

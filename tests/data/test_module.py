@@ -11,6 +11,7 @@ from mosaic.data.holdings import Holding
 from mosaic.data.images import ImageSet, images_from_arrays, make_image_set
 from mosaic.data.module import OrderedBatches
 from mosaic.nets import SmallCNN
+from tests.cases import for_each
 from tests.data.refusals import refused
 
 
@@ -151,7 +152,7 @@ def test_the_test_split_is_untouched_by_partition_and_seed() -> None:
         assert torch.equal(labels, plain.labels)
 
 
-@pytest.mark.parametrize("share", [-0.1, 1.0, 1.5, float("nan")])
+@for_each("share", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_validation_share_beyond_zero_to_one_is_refused(share: float) -> None:
     with refused("data.validation_share", "expected a share in [0, 1)", f"got {share}"):
         coloured(validation_share=share)
@@ -179,8 +180,8 @@ def test_given_statistics_are_taken_over_and_the_other_is_measured() -> None:
     assert blueprint.std == coloured().blueprint(partial(SmallCNN, width=2)).std
 
 
-@pytest.mark.parametrize("key", ["mean", "std"])
-@pytest.mark.parametrize("given", [[0.5], [], [0.5] * 4])
+@for_each("key", ["mean", "std"])
+@for_each("given", [[0.5], [], [0.5] * 4])
 def test_statistics_of_another_number_of_channels_are_refused(key: str, given: list[float]) -> None:
     with refused(f"data.{key}", "expected 3 numbers, one per channel", f"got {len(given)}"):
         coloured(**{key: given}).blueprint(partial(SmallCNN, width=2))
@@ -205,7 +206,7 @@ def test_the_written_partition_says_who_holds_what(tmp_path: Path) -> None:
         assert client == {"train": data.client(i).train.tolist(), "validation": data.client(i).validation.tolist()}
 
 
-@pytest.mark.parametrize(("count", "batch_size"), [(10, 3), (10, 5), (9, 100), (1, 4), (0, 4)])
+@for_each(("count", "batch_size"), [(10, 3), (10, 5), (9, 100), (1, 4), (0, 4)])
 def test_ordered_batches_show_each_image_once_and_in_order(count: int, batch_size: int) -> None:
     images = Coloured().load().train
     order = np.random.default_rng(0).permutation(10)[:count]

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from mosaic.data import NaturalPartition
+from tests.cases import for_each
 from tests.data.refusals import refused
 
 SIZES = {"mnist": 60, "usps": 20, "svhn": 41}
@@ -16,8 +17,8 @@ def split(num_clients: int | None = None, domains: np.ndarray = DOMAINS, seed: i
     return parts
 
 
-@pytest.mark.parametrize("num_clients", [None, 3])
-@pytest.mark.parametrize("kind", [str, object])
+@for_each("num_clients", [None, 3])
+@for_each("kind", [str, object])
 def test_each_client_holds_one_domain_in_sorted_order(num_clients: int | None, kind: type) -> None:
     parts = split(num_clients, DOMAINS.astype(kind))
     assert [set(DOMAINS[part]) for part in parts] == [{"mnist"}, {"svhn"}, {"usps"}]

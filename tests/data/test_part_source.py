@@ -13,6 +13,7 @@ from mosaic.cli import main
 from mosaic.data import NpzSource, PartSource, Source
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.part import proportional_sizes
+from tests.cases import for_each
 from tests.data.refusals import refused
 from tests.runs import DIGITS
 from tests.test_cli import refusal
@@ -53,8 +54,8 @@ def counts_of(images: Images) -> np.ndarray:
     return images.labels.bincount(minlength=len(COUNTS)).numpy()
 
 
-@pytest.mark.parametrize("total", [26, 50, 99, 177, 178])
-@pytest.mark.parametrize("split", ["train", "test"])
+@for_each("total", [26, 50, 99, 177, 178])
+@for_each("split", ["train", "test"])
 def test_a_part_has_the_size_asked_for_and_every_class_its_share(split: str, total: int) -> None:
     counts = np.array(COUNTS)
     part = getattr(PartSource(Numbered(COUNTS, COUNTS), **{split: total}).load(), split)
@@ -62,7 +63,7 @@ def test_a_part_has_the_size_asked_for_and_every_class_its_share(split: str, tot
     assert (abs(counts_of(part) - total * counts / counts.sum()) < 1).all()
 
 
-@pytest.mark.parametrize("seed", range(20))
+@for_each("seed", range(20))
 def test_no_sizes_of_this_sum_are_nearer_to_the_shares(seed: int) -> None:
     counts = np.random.default_rng(seed).integers(0, 9, 4) + np.array([1, 0, 0, 0])
     for total in range(counts.sum() + 1):

@@ -10,6 +10,7 @@ from mosaic.data import DirichletPartition, FlowerPartition, NaturalPartition, P
 from mosaic.data.holdings import class_counts, hold_out
 from mosaic.data.partitions.dirichlet import dirichlet_split, fill_up
 from mosaic.data.partitions.flower import flower_split
+from tests.cases import for_each
 from tests.data.refusals import refused
 
 FLOWER = "flwr_datasets.partitioner."
@@ -48,14 +49,14 @@ def name_of(rule: Partition) -> str:
     return getattr(rule, "partitioner", type(rule).__name__).rpartition(".")[2]
 
 
-@pytest.mark.parametrize("rule", rules(), ids=name_of)
+@for_each("rule", rules(), ids=name_of)
 def test_every_image_goes_to_exactly_one_client(rule: Partition, digits: np.ndarray) -> None:
     parts = rule.split(digits, 0, {})
     assert len(parts) == rule.num_clients
     assert_dealt_once(parts, len(digits))
 
 
-@pytest.mark.parametrize("rule", [rule for rule in rules() if rule.num_clients > 1], ids=name_of)
+@for_each("rule", [rule for rule in rules() if rule.num_clients > 1], ids=name_of)
 def test_the_seed_decides_the_partition(rule: Partition, digits: np.ndarray) -> None:
     first = rule.split(digits, 3, {})
     np.random.seed(7)  # noqa: NPY002
@@ -63,8 +64,8 @@ def test_the_seed_decides_the_partition(rule: Partition, digits: np.ndarray) -> 
     assert not same(rule.split(digits, 4, {}), first)
 
 
-@pytest.mark.parametrize("num_clients", [10, 50, 100])
-@pytest.mark.parametrize("self_balancing", [False, True])
+@for_each("num_clients", [10, 50, 100])
+@for_each("self_balancing", [False, True])
 def test_strong_skew_leaves_nobody_empty(num_clients: int, self_balancing: bool, digits: np.ndarray) -> None:
     rule = DirichletPartition(num_clients, alpha=0.01, self_balancing=self_balancing)
     parts = rule.split(digits, 0, {})
@@ -101,7 +102,7 @@ def test_balancing_survives_a_draw_that_gives_everything_to_full_clients() -> No
         assert_dealt_once(dirichlet_split(labels, 3, 1e-4, seed, self_balancing=True), len(labels))
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("rule", "digest"),
     [
         (DirichletPartition(10, 0.05), "a91eea40a3377938"),
@@ -144,7 +145,7 @@ def test_fewer_images_than_none_are_refused() -> None:
         DirichletPartition(3, 1.0, min_images=-1)
 
 
-@pytest.mark.parametrize("alpha", [0.0, -1.0, float("nan"), float("inf")])
+@for_each("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_alpha_has_to_be_a_positive_number(alpha: float) -> None:
     with refused("data.partition.alpha", "expected a number above 0", f"got {alpha}", "0.05"):
         DirichletPartition(10, alpha)
@@ -188,13 +189,13 @@ def test_images_that_a_rule_leaves_out_are_logged(caplog: pytest.LogCaptureFixtu
     assert "dealt 23 of 103 images to nobody" in caplog.text
 
 
-@pytest.mark.parametrize("path", [FLOWER + "NoSuchPartitioner", "no_such_module.Partitioner", "Partitioner", ""])
+@for_each("path", [FLOWER + "NoSuchPartitioner", "no_such_module.Partitioner", "Partitioner", ""])
 def test_a_partitioner_that_does_not_exist_is_refused(path: str, digits: np.ndarray) -> None:
     with refused("data.partition.partitioner", repr(path), "cannot be imported", "expected a class path such as"):
         FlowerPartition(4, path).split(digits, 0, {})
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "arguments", "reason"),
     [
         ("IidPartitioner", {"sizes": 3}, "sizes"),
@@ -228,7 +229,7 @@ def test_counts_include_class_zero_and_absent_classes() -> None:
     assert class_counts(np.empty(0, dtype=np.int64), 3).tolist() == [0, 0, 0]
 
 
-@pytest.mark.parametrize("share", [0.0, 0.1, 0.25, 0.5, 0.9, 0.999])
+@for_each("share", [0.0, 0.1, 0.25, 0.5, 0.9, 0.999])
 def test_training_and_validation_are_the_clients_images_and_stratified(share: float, digits: np.ndarray) -> None:
     own = np.arange(100, 700, 2)
     train, validation = hold_out(digits, own, share, (0, 0))

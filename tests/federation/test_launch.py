@@ -9,6 +9,7 @@ from mosaic.errors import MosaicError
 from mosaic.federation.executors import RanksExecutor, RayExecutor
 from mosaic.federation.launch import World, launched_world, single_device
 from mosaic.phases import PhaseRunner
+from tests.cases import for_each
 
 TORCHRUN = {
     **{"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"},
@@ -55,7 +56,7 @@ class TestLaunchedWorld:
         assert world is not None
         assert (world.address, world.port) == ("10.0.0.3", 99)
 
-    @pytest.mark.parametrize(
+    @for_each(
         "variables",
         [
             {},
@@ -108,11 +109,11 @@ class TestOneDevicePerPhase:
         pretend_gpus(monkeypatch, 4)
         assert single_device({"accelerator": "cpu", "devices": 1}, 3, "RanksExecutor")["devices"] == 1
 
-    @pytest.mark.parametrize(
+    @for_each(
         ("key", "value"),
         [("devices", 2), ("devices", [0, 1]), ("devices", -1), ("num_nodes", 2), ("strategy", "ddp")],
     )
-    @pytest.mark.parametrize("executor", [RanksExecutor, RayExecutor])
+    @for_each("executor", [RanksExecutor, RayExecutor])
     def test_data_parallel_phases_belong_to_serial(self, executor: Any, key: str, value: object) -> None:
         with pytest.raises(
             MosaicError, match=rf"trainer\.{key}: expected one device .*{executor.__name__}.*"

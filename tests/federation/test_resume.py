@@ -47,7 +47,7 @@ def four_rounds(run_dir: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("phase", ["local training", "distillation"])
+@pytest.mark.parametrize("phase", [pytest.param("local training", marks=pytest.mark.slow), "distillation"])
 def test_a_killed_run_goes_on_bit_for_bit(phase: str, straight: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     arguments = four_rounds(run, with_killer(*KILLS[phase]))

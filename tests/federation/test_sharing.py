@@ -7,6 +7,7 @@ import pytest
 
 from mosaic.federation.executors.sharing import Answer, Sharing
 from mosaic.messages import ClientState, Declined, PrototypeRequest, Request
+from tests.cases import for_each
 
 
 def requests(count: int) -> list[Request]:
@@ -82,7 +83,7 @@ def test_requests_are_read_as_late_as_possible() -> None:
     assert len(read) == 4
 
 
-@pytest.mark.parametrize("workers", [1, 2, 3, 7])
+@for_each("workers", [1, 2, 3, 7])
 def test_answers_come_in_order_whoever_is_quicker(workers: int) -> None:
     random = python_random.Random(workers)
     sharing = Sharing(requests(100), workers, lambda request: (7 * request.client) % 13)

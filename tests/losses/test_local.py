@@ -14,6 +14,7 @@ from mosaic.losses.local import (
     vacant_class_distillation,
 )
 from mosaic.priors import label_prior
+from tests.cases import for_each
 
 
 def batch(random: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,7 +89,7 @@ def test_models_of_different_depth_have_no_distance(random: torch.Generator) -> 
         proximal_term(own, received[:-1])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("counts", "alpha", "scales"),
     [
         ([6, 3, 0], 0.5, [1.0, 0.75, 0.5]),

@@ -7,6 +7,7 @@ from torch import nn
 
 from mosaic.nets import MLP, Classifier, ResNet18, SmallCNN
 from mosaic.nets.classifier import Normalize
+from tests.cases import for_each
 from tests.runs import LinearNet
 
 BUILDERS = [partial(SmallCNN, width=4), partial(ResNet18, width=2), partial(MLP, width=8)]
@@ -28,8 +29,8 @@ def test_normalisation_travels_with_the_weights() -> None:
     assert got(torch.full((1, 1, 1, 1), 0.5)).item() == pytest.approx(1)
 
 
-@pytest.mark.parametrize("build", BUILDERS)
-@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 9, 13)])
+@for_each("build", BUILDERS)
+@for_each("shape", [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 9, 13)])
 def test_any_image_size_gives_logits_through_features_and_head(build, shape: tuple[int, int, int]) -> None:
     net: Classifier = build(shape, 7).eval()
     images = torch.rand(2, *shape)
@@ -63,8 +64,8 @@ def test_every_parameter_learns(build) -> None:
     assert all(parameter.grad is not None for parameter in net.parameters())
 
 
-@pytest.mark.parametrize("build", BUILDERS)
-@pytest.mark.parametrize("ratio", [0.5, 0.3, 0.01])
+@for_each("build", BUILDERS)
+@for_each("ratio", [0.5, 0.3, 0.01])
 def test_a_narrower_network_has_the_same_layers_with_the_ceiling_of_the_width(build, ratio: float) -> None:
     net: Classifier = build((1, 8, 8), 3)
     narrow, expected = net.scaled(ratio), type(net)((1, 8, 8), 3, width=math.ceil(ratio * net.width))

@@ -3,6 +3,7 @@ import torch
 from torch import nn
 
 from mosaic.nets import Discriminator, Generator
+from tests.cases import for_each
 
 SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 9, 14), (1, 3, 3)]
 
@@ -17,7 +18,7 @@ def shapes_of(net: nn.Module, inputs: torch.Tensor, kind: type[nn.Module]) -> li
     return seen
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@for_each("shape", SHAPES)
 def test_images_have_the_wanted_shape_and_are_judged_by_one_logit(shape: tuple[int, int, int]) -> None:
     images = Generator(shape, 3, latent_dim=5, width=2)(torch.randn(4, 5))
     assert images.shape == (4, *shape)

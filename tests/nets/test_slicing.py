@@ -12,6 +12,7 @@ from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18,
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.slicing import Places, Slicing, grid, narrower, places, take
+from tests.cases import for_each
 
 RULES = pytest.mark.parametrize(
     "rule", [FirstChannels(), RandomChannels(), RollingWindow()], ids=lambda r: type(r).__name__
@@ -35,7 +36,7 @@ def test_the_same_client_in_the_same_round_has_the_same_channels(rule: Slicing) 
     assert torch.equal(rule.channels(16, 8, round=3, seed=5), rule.channels(16, 8, round=3, seed=5))
 
 
-@pytest.mark.parametrize("level", [1.0, 0.5, 0.25, 0.3])
+@for_each("level", [1.0, 0.5, 0.25, 0.3])
 def test_heterofl_keeps_the_first_channels_in_every_round(level: float) -> None:
     for total in (8, 20, 64):
         kept = math.ceil(level * total)
@@ -69,14 +70,14 @@ def test_a_rolling_window_is_numpys_roll(total: int, kept: int) -> None:
         assert RollingWindow().channels(total, kept, round, seed=0).tolist() == expected.tolist()
 
 
-@pytest.mark.parametrize(("total", "kept"), [(5, 2), (16, 4), (7, 1)])
-@pytest.mark.parametrize("first", [1, 4])
+@for_each(("total", "kept"), [(5, 2), (16, 4), (7, 1)])
+@for_each("first", [1, 4])
 def test_a_rolling_window_visits_every_channel_equally_often(total: int, kept: int, first: int) -> None:
     visits = torch.cat([RollingWindow().channels(total, kept, round, 0) for round in range(first, first + total)])
     assert torch.bincount(visits, minlength=total).tolist() == [kept] * total
 
 
-@pytest.mark.parametrize("twentieths", range(1, 21))
+@for_each("twentieths", range(1, 21))
 def test_narrower_is_the_exact_ceiling_of_the_share(twentieths: int) -> None:
     for channels in range(1, 200):
         assert narrower(channels, twentieths / 20) == math.ceil(Fraction(twentieths, 20) * channels)

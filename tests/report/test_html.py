@@ -17,6 +17,7 @@ from mosaic.report.chart import line_chart, nice_ticks
 from mosaic.report.html import report
 from mosaic.report.record import read_run
 from mosaic.report.summary import print_summary
+from tests.cases import for_each
 from tests.runs import FOUR_ROUNDS, REPOSITORY, TWO_ROUNDS, SharedRuns, tiny_fit
 
 
@@ -180,7 +181,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
         report(tmp_path)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (12, 97), (-3, 1e6), (0.0012, 0.0019), (5, 5), (0, 0), (0.1, 0.3)])
+@for_each(("low", "high"), [(0, 1), (12, 97), (-3, 1e6), (0.0012, 0.0019), (5, 5), (0, 0), (0.1, 0.3)])
 def test_ticks_are_few_round_and_enclose_the_curve(low: float, high: float) -> None:
     ticks = nice_ticks(low, high)
     assert 2 <= len(ticks) <= 8

@@ -12,6 +12,7 @@ from mosaic.report.record import read_run
 from mosaic.report.rounds import read_rounds
 from mosaic.report.students import Students, count_students, judged_students
 from mosaic.report.summary import print_summary
+from tests.cases import for_each
 from tests.runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 
 STAGES = {"stages": {"student": 0.5}}
@@ -29,7 +30,7 @@ SMALL = [
 """Four rounds, each of which ruins its student."""
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("summary", "counts", "expected"),
     [
         ({"distilled": False}, {"offered": 13, "accepted": 10}, Students(13, 3)),

@@ -12,6 +12,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, RandomChannels, RollingWindow, SmallCNN
 from mosaic.nets.slicing import Places, Slicing
 from mosaic.server.aggregation import CoordinateMean, WeightedMean, average, pooled_variance, weighted_mean
+from tests.cases import for_each
 from tests.runs import LinearNet, same_models
 
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)
@@ -92,7 +93,7 @@ def test_batch_norm_statistics_are_averaged_like_weights() -> None:
     assert weighted_mean(models, [3, 1])["bn.running_mean"].item() == 2
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@for_each("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_types_are_kept(dtype: torch.dtype) -> None:
     models = [{"w": torch.tensor([1.0], dtype=dtype)}, {"w": torch.tensor([2.0], dtype=dtype)}]
     result = weighted_mean(models, [1, 1])["w"]

@@ -16,6 +16,7 @@ from mosaic.server import experts
 from mosaic.server.aggregation import average, weighted_mean
 from mosaic.server.experts import ExpertBuilder, ExpertPool, client_experts, first_of_equal_rows, holdings
 from mosaic.server.gathering import ClassMeans, should_fold
+from tests.cases import for_each
 from tests.runs import LinearNet, same_models
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
@@ -118,9 +119,9 @@ def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, bl
     torch.testing.assert_close(pool.prior, torch.stack([0.25 * first + 0.75 * second, first, second]))
 
 
-@pytest.mark.parametrize("form", [class_experts, client_experts])
-@pytest.mark.parametrize("counts", [[[7, 0, 2], [0, 0, 5]], [[1, 9, 0], [3, 0, 7]], [[4, 4, 4]]])
-@pytest.mark.parametrize("most", [None, 1, 2])
+@for_each("form", [class_experts, client_experts])
+@for_each("counts", [[[7, 0, 2], [0, 0, 5]], [[1, 9, 0], [3, 0, 7]], [[4, 4, 4]]])
+@for_each("most", [None, 1, 2])
 def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprint, counts, most) -> None:
     pool = form(upload(counts), builder(blueprint), 0.01, most)
     experts = len(pool.models)
@@ -268,8 +269,8 @@ def test_only_what_is_wanted_stays_of_an_upload(
     assert means.class_counts.tolist() == [[4, 0, 1], [1, 5, 0]]
 
 
-@pytest.mark.parametrize("counts", COUNTS)
-@pytest.mark.parametrize("kind", ["same", "widths"])
+@for_each("counts", COUNTS)
+@for_each("kind", ["same", "widths"])
 def test_averages_of_kept_models_are_those_of_folded_ones(counts: Tensor, kind: str, blueprint: Blueprint) -> None:
     clients = len(counts)
     levels = ClientModels(levels=[1.0, 0.5]) if kind == "widths" else ClientModels()
@@ -318,8 +319,8 @@ def test_pooling_leaves_the_uploads_alone(wandering: Upload, blueprint: Blueprin
 # the experts' heads
 
 
-@pytest.mark.parametrize("form", [class_experts, client_experts])
-@pytest.mark.parametrize("heads_only", [True, False])
+@for_each("form", [class_experts, client_experts])
+@for_each("heads_only", [True, False])
 def test_a_pool_knows_its_heads(form, heads_only: bool, upload: Upload, blueprint: Blueprint) -> None:
     pool = form(upload([[4, 0, 1], [1, 5, 0]]), builder(blueprint, heads_only), 0.01)
     assert len(pool.heads) == len(pool.models) > 1

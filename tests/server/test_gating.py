@@ -23,6 +23,7 @@ from mosaic.server.gating import (
     join_prototypes,
     train_gate,
 )
+from tests.cases import for_each
 
 SHORT = FitSettings(epochs=3, batch_size=4, learning_rate=1e-3)
 
@@ -40,7 +41,7 @@ class Witness(nn.Module):
         return self.scale * opinions.mean(1)
 
 
-@pytest.mark.parametrize(("examples", "batch_size"), [(10, 4), (8, 4), (3, 64), (1, 4)])
+@for_each(("examples", "batch_size"), [(10, 4), (8, 4), (3, 64), (1, 4)])
 def test_every_epoch_is_a_full_pass(phases: PhaseRunner, examples: int, batch_size: int) -> None:
     gate = Witness()
     inputs = torch.arange(float(examples))[:, None, None].expand(examples, 2, 3)
@@ -76,7 +77,7 @@ def pool() -> ExpertPool:
     return ExpertPool([], authority, prior, torch.tensor([[6.0, 5.0, 0.0], [2.0, 5.0, 4.0]]), ["a", "b"])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("kind", "expected"),
     [
         ("fusion", FusionGate),
@@ -106,13 +107,13 @@ def test_probabilities_are_averaged_where_asked_to(pool: ExpertPool, kind) -> No
     assert gate(opinions)[0].exp().tolist() == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", get_args(GateKind))
+@for_each("kind", get_args(GateKind))
 def test_only_gates_with_weights_of_their_own_are_trained(pool: ExpertPool, kind) -> None:
     settings = GateSettings(kind=kind, dim=8)
     assert settings.trained == bool(list(build_gate(settings, pool, pool.prior.log()).parameters()))
 
 
-@pytest.mark.parametrize("kind", get_args(GateKind))
+@for_each("kind", get_args(GateKind))
 def test_only_what_is_trained_can_be_trained_elsewhere(kind) -> None:
     if kind in ("transformer", "residual"):
         assert GateSettings(kind=kind, space="crossed").trained
@@ -121,7 +122,7 @@ def test_only_what_is_trained_can_be_trained_elsewhere(kind) -> None:
         GateSettings(kind=kind, space="crossed")
 
 
-@pytest.mark.parametrize("setting", ["epochs", "batch_size", "learning_rate", "dim"])
+@for_each("setting", ["epochs", "batch_size", "learning_rate", "dim"])
 def test_what_cannot_be_trained_is_refused(setting: str) -> None:
     with pytest.raises(MosaicError, match=rf"^algorithm\.gate\.{setting}: expected a number above 0, got 0$"):
         GateSettings(**{setting: 0})

@@ -20,6 +20,7 @@ from mosaic.server.image_source import (
     origin_log_prior,
 )
 from mosaic.tasks.generation import GenerationSettings
+from tests.cases import for_each
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
@@ -295,7 +296,7 @@ def test_without_later_pools_one_generator_draws_all_batches_from_the_first() ->
         assert torch.equal(batch.teacher_logits, first.teacher_logits[numbers])
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("steps", "later", "turns"), [(9, 2, [3, 3, 3]), (8, 2, [3, 3, 2]), (5, 1, [3, 2]), (4, 0, [4]), (2, 1, [1, 1])]
 )
 def test_pools_share_the_steps_equally_and_in_order(steps: int, later: int, turns: list[int]) -> None:

@@ -16,6 +16,7 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, TaughtImages
+from tests.cases import for_each
 
 
 class Lesson:
@@ -150,7 +151,7 @@ def test_a_shift_is_a_crop_of_that_share_of_the_image(
     assert not torch.equal(shifted[0], taught.images)
 
 
-@pytest.mark.parametrize(("height", "pixels"), [(3, 1), (8, 1), (12, 2), (28, 4), (32, 4), (224, 28)])
+@for_each(("height", "pixels"), [(3, 1), (8, 1), (12, 2), (28, 4), (32, 4), (224, 28)])
 def test_a_shift_moves_images_of_any_size_by_at_least_a_pixel(height: int, pixels: int) -> None:
     assert replace(PLAIN, shift=0.125).view_of(height).padding == pixels
     assert PLAIN.view_of(height).padding == 0
@@ -337,7 +338,7 @@ def test_without_averaging_the_student_is_the_one_that_was_given(
 # refusals
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("setting", "value", "expected"),
     [
         ("steps", 0, "above 0"),

@@ -6,6 +6,7 @@ from mosaic.batches import ShuffledBatches
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from tests.cases import for_each
 
 
 def half_right(random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ def test_classes_count_alike_however_many_prototypes_they_sent(phases: PhaseRunn
     assert task.trained_gate().logits.abs().max() < 0.1
 
 
-@pytest.mark.parametrize("labels", [[0, 0, 0, 2], [1], [0, 1, 2, 3], [3, 3, 3, 0, 1, 1]])
+@for_each("labels", [[0, 0, 0, 2], [1], [0, 1, 2, 3], [3, 3, 3, 0, 1, 1]])
 def test_weights_give_every_present_class_the_same_sum(labels: list[int]) -> None:
     weights = balanced_class_weights(torch.tensor(labels), 4)
     totals = [labels.count(c) * weights[c].item() for c in range(4)]

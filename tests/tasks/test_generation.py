@@ -10,6 +10,7 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.phases import PhaseRunner
 from mosaic.priors import label_prior
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from tests.cases import for_each
 
 TINY = GenerationSettings(latent_dim=4, width=2, batch_size=8)
 RELEASED = replace(
@@ -233,7 +234,7 @@ def ddp(**arguments: object) -> dict[str, object]:
     return {"class_path": "lightning.pytorch.strategies.DDPStrategy", "init_args": arguments}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("given", "amended"),
     [
         ({}, "ddp_find_unused_parameters_true"),
@@ -259,7 +260,7 @@ def test_the_template_itself_is_not_changed(guide: Classifier) -> None:
     assert template == {"gradient_clip_val": 1.0, "strategy": ddp()}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("setting", "value", "expected"),
     [
         ("steps", 0, "above 0"),

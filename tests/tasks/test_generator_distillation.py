@@ -20,6 +20,7 @@ from mosaic.tasks.generator_distillation import (
     Turns,
     draw_wishes,
 )
+from tests.cases import for_each
 
 TINY = GeneratorDistillationSettings(iterations=2, batch_size=8, latent_dim=4, width=2)
 COUNTS = torch.tensor([[20, 0, 5], [0, 0, 15]])
@@ -114,7 +115,7 @@ def test_student_updates_leave_the_generator_alone(make: Make, phases: PhaseRunn
     assert unchanged(task.generator, generator)
 
 
-@pytest.mark.parametrize("frozen", [True, False])
+@for_each("frozen", [True, False])
 def test_the_students_statistics_stay_where_asked_to(make: Make, phases: PhaseRunner, frozen: bool) -> None:
     task = make(replace(TINY, freeze_statistics=frozen))
     means = [layer.running_mean.clone() for layer in batch_norms(task.student).values()]
@@ -142,7 +143,7 @@ def asked_of(net: nn.Module) -> list[tuple[Tensor, Tensor]]:
     return asked
 
 
-@pytest.mark.parametrize(("redraw", "different"), [(True, 8), (False, 2)])
+@for_each(("redraw", "different"), [(True, 8), (False, 2)])
 def test_noise_is_drawn_for_every_update_or_once_for_each_block(
     make: Make, phases: PhaseRunner, redraw: bool, different: int
 ) -> None:
@@ -164,7 +165,7 @@ def test_the_memory_makes_its_share_of_the_students_images_alone(make: Make, pha
     assert unchanged(remembered, before)
 
 
-@pytest.mark.parametrize(("share", "asked"), [(0.0, (0, 3)), (1.0, (3, 0))])
+@for_each(("share", "asked"), [(0.0, (0, 3)), (1.0, (3, 0))])
 def test_a_share_of_nothing_or_everything_asks_one_generator(
     make: Make, phases: PhaseRunner, share: float, asked: tuple[int, int]
 ) -> None:
@@ -263,7 +264,7 @@ def test_only_held_classes_are_asked_for_in_training(make: Make, phases: PhaseRu
     assert set(torch.cat([labels for _, labels in asked]).tolist()) == {0, 2}
 
 
-@pytest.mark.parametrize(("generator", "student", "blocks"), [(461, 46, 10), (3, 0, 10), (0, 1, 7), (8, 9, 1)])
+@for_each(("generator", "student", "blocks"), [(461, 46, 10), (3, 0, 10), (0, 1, 7), (8, 9, 1)])
 def test_the_blocks_add_up_and_are_even(generator: int, student: int, blocks: int) -> None:
     turns = list(Turns(generator, student, blocks))
     assert len(turns) == blocks
@@ -281,7 +282,7 @@ def test_the_first_optimiser_is_the_generators_and_the_second_the_students(make:
         assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in net.parameters()}
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("setting", "value", "expected"),
     [
         ("iterations", 0, "above 0"),

@@ -20,6 +20,7 @@ from mosaic.phases import PhaseRunner
 from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
+from tests.cases import for_each
 
 EXPERTS = 3
 TINY = SynthesisSettings(batch_size=8, latent_dim=4, width=2)
@@ -461,7 +462,7 @@ def test_only_images_that_have_come_are_drawn_with_their_own_answers(random: tor
 # refusals
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("settings", "key", "value", "expected"),
     [
         (SynthesisSettings, "synthesis.batch_size", 1, "at least 2 images, since one has no variance"),

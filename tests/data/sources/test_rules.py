@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from mosaic.data.sources.rules import Rules, fitted, rules_of, scale_to_eight_bits
+from tests.cases import for_each
 from tests.data.refusals import refused
 from tests.data.sources.made import png, random_pixels
 
@@ -145,7 +146,7 @@ def test_a_size_is_one_number_or_two(resize: int | list[int] | None, size: tuple
     assert rules_of(None, resize).size == size
 
 
-@pytest.mark.parametrize("resize", [0, -1, [3], [3, 0], [1, 2, 3], []])
+@for_each("resize", [0, -1, [3], [3, 0], [1, 2, 3], []])
 def test_sizes_that_are_none_are_refused(resize: int | list[int]) -> None:
     with refused("data.source.init_args.resize", "[height, width]", f"got {resize}"):
         rules_of(None, resize)

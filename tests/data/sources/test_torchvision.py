@@ -12,6 +12,7 @@ from PIL import Image
 
 from mosaic.data import TorchvisionSource
 from mosaic.data.sources.torchvision_layout import accepted_arguments
+from tests.cases import for_each
 from tests.data.refusals import refused
 from tests.data.sources.made import random_pixels, save
 
@@ -99,7 +100,7 @@ def test_labels_that_are_no_whole_numbers_are_refused(label: Any, monkeypatch: p
         TorchvisionSource("Items", test_split="val").load()
 
 
-@pytest.mark.parametrize(
+@for_each(
     ("name", "argument"),
     [
         *[(name, "train") for name in ("CIFAR10", "CIFAR100", "MNIST", "FashionMNIST", "KMNIST", "QMNIST", "USPS")],
