@@ -110,13 +110,21 @@ def test_a_run_books_every_update(distilled: Path, shared_run: SharedRuns) -> No
 
 TOGETHER = [
     ["gate.kind=transformer", "gate.space=features", "experts=class_average", "generation.conditional=false"],
-    ["gate.kind=residual", "gate.space=crossed", "generation.conditional=false", "distillation.refreshes=1"],
+    ["gate.kind=residual", "gate.space=crossed", "distillation.refreshes=1", "distillation.min_confidence=0.9"],
     ["gate.kind=prior", "gate.probabilities=true", "experts=class_average", "expert_statistics=pooled"],
-    ["expert_statistics=recalibrated", "distillation.hard_sample_step=0.03", "distillation.freeze_statistics=true"],
-    ["objective=mosaic.client.objectives.VacantClass", "generation.min_count=20", "distillation.min_confidence=0.9"],
-    ["generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"],
-    ["generation.entropy_weight=0.1", "generation.diversity_target=uniform", "distillation.view.flip=true"],
-    ["gate.kind=transformer", "distillation.hard_sample_weighting=true", "distillation.view.padding=1"],
+    [
+        *(
+            "expert_statistics=recalibrated",
+            "distillation.hard_sample_step=0.03",
+            "distillation.freeze_statistics=true",
+        ),
+        *("generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"),
+    ],
+    [
+        *("objective=mosaic.client.objectives.VacantClass", "generation.min_count=20", "generation.entropy_weight=0.1"),
+        *("generation.diversity_target=uniform", "distillation.view.flip=true", "distillation.view.padding=1"),
+        "distillation.hard_sample_weighting=true",
+    ],
 ]
 """Every switch at a value that is not its default, beside others."""
 ALONE = [
@@ -162,6 +170,7 @@ def test_statistics_of_class_averages_make_a_difference_to_the_student(tmp_path:
     assert not torch.equal(pooled[name], recalibrated[name])
 
 
+@pytest.mark.slow
 def test_an_average_student_has_other_weights_and_the_same_statistics(distilled: Path, tmp_path: Path) -> None:
     ours = final_model(fit_with(["distillation.average_decay=0.9"], tmp_path / "run", *UNSEEN))
     theirs = final_model(distilled)
@@ -184,6 +193,7 @@ def test_an_interpolated_student_lies_between_average_and_student(
     assert not torch.equal(start["net.head.weight"], student["net.head.weight"])
 
 
+@pytest.mark.slow
 def test_every_generator_shows_samples_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each client's generator makes images of one brightness of its own."""
     shown: dict[str, set[float]] = {}
@@ -215,7 +225,7 @@ def messages(run: Path) -> set[str]:
     ("switches", "teacher", "asks_for_prototypes"),
     [
         pytest.param(["gate.kind=mean"], True, False, marks=pytest.mark.slow),
-        (["gate.kind=mean", "gate.space=features"], True, False),
+        pytest.param(["gate.kind=mean", "gate.space=features"], True, False, marks=pytest.mark.slow),
         (["gate.kind=prototypes", "distillation.average_decay=0.5"], True, True),
         (
             [
@@ -225,7 +235,11 @@ def messages(run: Path) -> set[str]:
             *(False, False),
         ),
         pytest.param(["gate.kind=owner", "gate.space=features"], False, False, marks=pytest.mark.slow),
-        (["gate.kind=labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"], False, False),
+        pytest.param(
+            ["gate.kind=labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"],
+            *(False, False),
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -239,11 +253,13 @@ def test_controls_run_and_ask_only_for_what_they_use(
     assert ("Prototype" in messages(run)) == asks_for_prototypes
 
 
+@pytest.mark.slow
 def test_the_mean_control_is_the_plain_ensemble(tmp_path: Path) -> None:
     measured = stages(fit_with(["gate.kind=mean"], tmp_path / "run"))
     assert measured["gated teacher"] == measured["plain ensemble"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -357,6 +373,7 @@ def test_a_gate_without_prototypes_names_the_setting(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches", [["gate.kind=prior"], pytest.param(["gate.kind=residual"], marks=pytest.mark.slow)], ids=str
 )
@@ -409,6 +426,7 @@ def fast_generators_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mosaic.client.worker.GenerationTask", Diverging)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("fast_generators_diverge")
 def test_a_second_try_is_a_warning_and_the_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit_with(["generation.learning_rate=1e-4"], tmp_path / "run")
@@ -430,6 +448,7 @@ def test_generators_that_never_come_right_leave_the_average(tmp_path: Path, caps
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
 
 
+@pytest.mark.slow
 def test_statistics_are_recalibrated_on_images_in_random_order(
     distilled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,7 +79,11 @@ def test_clients_without_images_would_not_have_trained() -> None:
 
 @pytest.mark.parametrize(
     "more",
-    [[], ["--federation.schedule.local_epochs=0.5"], ["--federation.schedule.participation=0.5"]],
+    [
+        [],
+        pytest.param(["--federation.schedule.local_epochs=0.5"], marks=pytest.mark.slow),
+        pytest.param(["--federation.schedule.participation=0.5"], marks=pytest.mark.slow),
+    ],
     ids=["steps", "passes", "some clients"],
 )
 def test_a_run_takes_as_many_steps_as_fedavg(more: list[str], shared_run: SharedRuns, tmp_path: Path) -> None:

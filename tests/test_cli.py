@@ -79,6 +79,7 @@ def test_the_summary_names_where_to_look(run: Path, tmp_path: Path, capsys: pyte
     assert f"Run directory: {copy}" in printed
 
 
+@pytest.mark.slow
 def test_the_summary_says_what_has_become_of_the_student(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without validation images nobody can refuse it; without a distilling round there is none."""
     main(again(tmp_path / "taken", *UNSEEN))
@@ -226,17 +227,25 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("flag", "says"),
         [
-            ("--federation.validate_every=0", "federation.validate_every: expected a number above 0"),
+            pytest.param(
+                "--federation.validate_every=0",
+                "federation.validate_every: expected a number above 0",
+                marks=pytest.mark.slow,
+            ),
             ("--federation.schedule.learning_rate=-1", "learning_rate: expected a number above 0"),
-            ("--federation.schedule.expert_steps=0", "expert_steps"),
+            pytest.param("--federation.schedule.expert_steps=0", "expert_steps", marks=pytest.mark.slow),
             ("--algorithm.generation.steps=0", "algorithm.generation.steps: expected a number above 0"),
-            ("--algorithm.prototypes.min_count=0", "algorithm.prototypes.min_count"),
-            ("--algorithm.distillation.temperature=0", "algorithm.distillation.temperature"),
+            pytest.param(
+                "--algorithm.prototypes.min_count=0", "algorithm.prototypes.min_count", marks=pytest.mark.slow
+            ),
+            pytest.param(
+                "--algorithm.distillation.temperature=0", "algorithm.distillation.temperature", marks=pytest.mark.slow
+            ),
             ("--algorithm.gate.dim=30", "algorithm.gate.dim: expected a multiple of 4"),
-            ("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon"),
+            pytest.param("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon", marks=pytest.mark.slow),
             ("--trainer.precision=64-true", "trainer.precision"),
             ("--trainer.strategy=ddp_spawn", "trainer.strategy"),
-            ("--executor.threads=0", "executor.threads: expected at least 1"),
+            pytest.param("--executor.threads=0", "executor.threads: expected at least 1", marks=pytest.mark.slow),
         ],
     )
     def test_a_value_out_of_range(

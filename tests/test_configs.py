@@ -82,7 +82,7 @@ def test_clients_with_different_widths_walk_every_phase(algorithm: str, tmp_path
 
 
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("config", ["digits", "heterogeneous_digits"])
+@pytest.mark.parametrize("config", ["digits", pytest.param("heterogeneous_digits", marks=pytest.mark.slow)])
 def test_clients_with_different_architectures_walk_every_phase(config: str, overlay: Path, tmp_path: Path) -> None:
     walk(tmp_path, CONFIGS / f"{config}.yaml", overlay)
 
@@ -92,12 +92,17 @@ WITH_FILES = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @WITH_FILES
 def test_the_heterogeneous_cifar_configuration_walks_every_phase(tmp_path: Path) -> None:
     walk(tmp_path, CONFIGS / "heterogeneous_cifar10.yaml", CONFIGS / "data" / "cifar10_part.yaml")
 
 
 @WITH_FILES
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overlay",
+    [path if path.stem == "mnist_part" else pytest.param(path, marks=pytest.mark.slow) for path in OVERLAYS],
+    ids=lambda path: path.stem,
+)
 def test_a_run_on_real_files_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
     walk(tmp_path, CONFIGS / f"{overlay.stem.rpartition('_')[0]}.yaml", overlay)

@@ -97,7 +97,7 @@ def test_updates_are_booked_as_they_are_spent(distilled: tuple[str, Path]) -> No
     assert updates(distilled[1]) == {"local": 4 * 2, "student": 3, "generator": 4}
 
 
-@BOTH
+@CO_BOOSTING_LATER
 def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> None:
     """Two syntheses of two steps and three student updates are not multiplied by the two rounds that distil."""
     path = run(
@@ -115,6 +115,7 @@ def test_more_distilling_rounds_than_it_was_told_of_find_nothing_left(
     assert "round 3: algorithm.distilling_rounds is 1" in " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.slow
 def test_a_distilling_round_for_which_nothing_is_left_is_fedavgs(shared_run: SharedRuns, tmp_path: Path) -> None:
     """One update in two distilling rounds falls into the last."""
     settings = (*FOUR_ROUNDS, "--algorithm.student_updates=1", "--algorithm.distilling_rounds=2")
@@ -128,6 +129,7 @@ def test_the_average_before_distillation_is_fedavgs(distilled: tuple[str, Path],
     assert stages(distilled[1])["global before distillation"] == theirs["test_accuracy"]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path], tmp_path: Path) -> None:
     algorithm, path = distilled
     again, other = (
@@ -139,7 +141,7 @@ def test_the_same_seed_gives_the_same_run_bit_for_bit(distilled: tuple[str, Path
 
 
 SINGLE = (
-    *("synthesis.label_weight=0", "synthesis.initialization=dcgan", "learning.momentum=0"),
+    *("learning.temperature=1", "synthesis.label_weight=0", "synthesis.initialization=dcgan", "learning.momentum=0"),
     *("learning.view.padding=1", "learning.pixel_step=0.03"),
 )
 """Of which the formulas' own tests tell as much."""
@@ -150,7 +152,6 @@ SINGLE = (
     [
         "synthesis.statistics_weight=0",
         "synthesis.divergence_weight=1000",
-        "learning.temperature=1",
         *(pytest.param(switch, marks=pytest.mark.slow) for switch in SINGLE),
         "learning={pixel_step: 0.03, pixel_direction: random}",
     ],
@@ -181,7 +182,7 @@ def test_they_work_with_every_pool() -> None:
     assert DENSE.supports == CoBoosting.supports == {"same", "widths", "architectures"}
 
 
-@BOTH
+@CO_BOOSTING_LATER
 def test_images_are_shown(algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: dict[str, tuple[int, ...]] = {}
     monkeypatch.setattr(Tracker, "images", lambda self, name, images: shown.update({name: tuple(images.shape)}))

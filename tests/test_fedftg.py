@@ -128,6 +128,7 @@ def test_the_generator_goes_on_from_round_to_round(straight: tuple[str, Path]) -
         assert all(0 < step < 0.05 for step in moved)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_a_generator_that_does_not_learn_stays_the_same_for_all_rounds(algorithm: str, tmp_path: Path) -> None:
     path = run(tmp_path / "run", algorithm, "--algorithm.generator_updates=0")
@@ -135,6 +136,7 @@ def test_a_generator_that_does_not_learn_stays_the_same_for_all_rounds(algorithm
     assert summary(path)["updates"]["generator"] == 0
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_after_round_2_is_the_uninterrupted_one(straight: tuple[str, Path], tmp_path: Path) -> None:
     algorithm, path = straight
     snapshot = path / "rounds" / "0002"
@@ -173,6 +175,7 @@ def test_dfrds_average_follows_the_generator_with_its_decay(tmp_path: Path) -> N
         assert int(kept(path, round)["rounds"]) == round
 
 
+@pytest.mark.slow
 def test_dfrds_average_feeds_the_student_from_the_second_round_on(tmp_path: Path) -> None:
     one, other = (
         run(tmp_path / share, "DFRD", f"--algorithm.average_share={share}", "--algorithm.guarded=false")
@@ -195,6 +198,7 @@ def test_the_clients_validation_images_refuse_a_ruined_model(
     assert stages(ours)["distilled model"] != summary(ours)["test_accuracy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_sub_models_of_different_widths_judge_too(algorithm: str, shared_run: SharedRuns, tmp_path: Path) -> None:
     widths = ["--clients.levels=[1,0.5,0.5,0.25]", "--algorithm.guarded=false"]

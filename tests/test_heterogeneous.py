@@ -147,6 +147,7 @@ def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
     assert final_model(run)["net.head.weight"].shape == (10, 64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switches",
     [
@@ -216,7 +217,7 @@ def test_every_client_starts_from_its_part_of_the_new_average(tmp_path: Path) ->
         [],
         pytest.param(["gate.kind=prior"], marks=pytest.mark.slow),
         pytest.param(["gate.kind=transformer"], marks=pytest.mark.slow),
-        ["gate.kind=residual", "generation.conditional=false"],
+        pytest.param(["gate.kind=residual", "generation.conditional=false"], marks=pytest.mark.slow),
     ],
     ids=lambda switches: " ".join(switches) or "default",
 )
@@ -229,6 +230,7 @@ def test_three_architectures_train_from_end_to_end(switches: list[str], tmp_path
     assert final_model(run)["net.head.weight"].shape == (10, 64)
 
 
+@pytest.mark.slow
 def test_a_network_of_torchvisions_takes_part(tmp_path: Path) -> None:
     run = fit(tmp_path / "run", of_models("global", NARROW, SHUFFLE))
     assert {"expert: client 2", "gated teacher", "student"} <= stages(run).keys()
@@ -246,6 +248,7 @@ def test_clients_with_their_own_model_are_sent_none_and_upload_it_to_be_an_exper
     assert heard[1, 2][1].model["head.weight"].shape == (10, 16)
 
 
+@pytest.mark.slow
 def test_the_books_say_so(shared_run: SharedRuns) -> None:
     """Two clients with the global network, and 300 bytes at most for the request to each of the others."""
     run, plain = shared_run("Mosaic", THREE), shared_run("Mosaic")
@@ -292,6 +295,7 @@ def test_teaching_back_alone_leaves_the_first_student_as_it_is(tmp_path: Path) -
     assert_same_run(taught, alone)
 
 
+@pytest.mark.slow
 def test_a_student_that_was_refused_teaches_nobody(tmp_path: Path) -> None:
     """At such a rate it forgets everything."""
     ruined = ["--algorithm.distillation.learning_rate=1000", "--federation.schedule.local_steps=30"]
@@ -322,6 +326,7 @@ def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None
     assert waits > 0
 
 
+@pytest.mark.slow
 def test_where_all_have_their_own_architecture_the_student_is_the_first_global_model(tmp_path: Path) -> None:
     run = fit(tmp_path / "run", of_models(NARROW, OWN), *UNSEEN)
     summary = json.loads((run / "summary.json").read_text())

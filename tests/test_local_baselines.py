@@ -67,8 +67,8 @@ def test_a_baseline_makes_a_difference(algorithm: str, settings: list[str], aver
 @pytest.mark.parametrize(
     ("algorithm", "objective", "settings"),
     [
-        ("FedProx", "Proximal", ["mu=0.5"]),
-        ("FedRS", "RestrictedSoftmax", ["alpha=0.3"]),
+        pytest.param("FedProx", "Proximal", ["mu=0.5"], marks=pytest.mark.slow),
+        pytest.param("FedRS", "RestrictedSoftmax", ["alpha=0.3"], marks=pytest.mark.slow),
         ("FedVLS", "VacantClass", ["suppression=0.1", "distillation=0.3", "epsilon=1"]),
     ],
     ids=["FedProx", "FedRS", "FedVLS"],
@@ -82,6 +82,7 @@ def test_mosaic_takes_the_same_objective(algorithm: str, objective: str, setting
     assert all(torch.equal(ours[name], baseline[name]) for name in baseline)
 
 
+@pytest.mark.slow
 def test_a_strong_proximal_term_keeps_clients_near(tmp_path: Path) -> None:
     """At rate 0.01 and mu 80, a step takes back 0.8 of what the steps before it have moved."""
     steps = "--federation.schedule.local_steps=10"
@@ -114,10 +115,16 @@ def test_they_work_with_the_pools_that_fedavg_works_with() -> None:
     ("algorithm", "setting", "says"),
     [
         ("FedProx", "mu=-0.1", "algorithm.mu: expected 0 or more, got -0.1"),
-        ("FedRS", "alpha=-0.1", "algorithm.alpha: expected a share in [0, 1], got -0.1"),
+        pytest.param(
+            "FedRS", "alpha=-0.1", "algorithm.alpha: expected a share in [0, 1], got -0.1", marks=pytest.mark.slow
+        ),
         ("FedRS", "alpha=1.1", "algorithm.alpha: expected a share in [0, 1], got 1.1"),
-        ("FedVLS", "suppression=-1", "algorithm.suppression: expected 0 or more, got -1.0"),
-        ("FedVLS", "distillation=-1", "algorithm.distillation: expected 0 or more, got -1.0"),
+        pytest.param(
+            "FedVLS", "suppression=-1", "algorithm.suppression: expected 0 or more, got -1.0", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "FedVLS", "distillation=-1", "algorithm.distillation: expected 0 or more, got -1.0", marks=pytest.mark.slow
+        ),
         ("FedVLS", "epsilon=0", "algorithm.epsilon: expected a number above 0, got 0.0"),
     ],
 )

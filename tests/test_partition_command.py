@@ -110,7 +110,7 @@ def test_an_overlay_changes_the_partition_alone(overlay: Path, config: Path) -> 
     assert new["init_args"]["num_clients"] == old["init_args"]["num_clients"]
 
 
-NEIGHBOURS = set(itertools.pairwise(OVERLAYS))
+NEIGHBOURS = set(list(itertools.pairwise(OVERLAYS))[:2])
 
 
 @pytest.mark.parametrize(

@@ -282,6 +282,7 @@ def test_two_rounds_are_two_rounds_of_bare_loops(algorithm: str, said: dict[str,
             torch.testing.assert_close(model[name], expected, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_a_client_that_never_took_part_has_no_model(tmp_path: Path) -> None:
     run = fit_other(tmp_path / "run", "LocalOnly", "--federation.schedule.participation=0.5")
     assert len(own_models(run)) == 2
@@ -376,6 +377,7 @@ def test_clients_weigh_by_their_images() -> None:
     assert evaluator.measure_own([]) == Measurement()
 
 
+@pytest.mark.slow
 def test_own_models_are_measured_as_often_as_clients_validate(shared_run: SharedRuns, tmp_path: Path) -> None:
     sparse = rows(fit_other(tmp_path / "sparse", "FedBN", THREE_ROUNDS, "--federation.validate_every=2"))
     dense = rows(shared_run("FedBN", THREE_ROUNDS))
@@ -405,7 +407,7 @@ def test_lightnings_own_commands_take_a_clients_model(said: dict[str, Any], caps
 # going on
 
 
-@pytest.mark.parametrize("algorithm", ["FedBN", "LocalOnly"])
+@pytest.mark.parametrize("algorithm", ["FedBN", pytest.param("LocalOnly", marks=pytest.mark.slow)])
 def test_a_run_that_stops_after_a_round_goes_on_bit_for_bit(
     algorithm: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:

@@ -25,7 +25,7 @@ TRAINED = {
     "FedFTG": {"ClassificationTask", "GeneratorDistillationTask"},
     "DFRD": {"ClassificationTask", "GeneratorDistillationTask"},
 }
-SOME = ["Mosaic", "CoBoosting", *(pytest.param(name, marks=pytest.mark.slow) for name in ("FedFTG", "DFRD"))]
+SOME = ["Mosaic", *(pytest.param(name, marks=pytest.mark.slow) for name in TRAINED if name != "Mosaic")]
 """The rest in the slow suite."""
 BUDGET = {
     "CoBoosting": ["--algorithm.student_updates=2", "--algorithm.generator_updates=2", "--algorithm.synthesis_steps=1"],

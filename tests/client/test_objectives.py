@@ -288,7 +288,7 @@ def test_suppression_of_weight_zero_is_left_out_and_not_multiplied(
     assert zero(net, *batch).isfinite()
 
 
-@for_each(
+@pytest.mark.parametrize(
     ("counts", "distillation", "asked"),
     [([9, 0, 0], 0.1, True), ([9, 0, 0], 0.0, False), ([9, 0, 5], 0.1, False), ([9, 1, 5], 0.1, False)],
     ids=["two absent", "weight 0", "one absent", "none absent"],

@@ -40,7 +40,6 @@ from mosaic.nets.dcgan import Generator
 from mosaic.phases import PhaseRunner
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture, UploadedGenerators
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
-from tests.cases import for_each
 
 DIGITS = SklearnDigits().load()
 NOTHING = ClientState({})
@@ -576,7 +575,7 @@ WITH_REST = [
 ]
 
 
-@for_each(("held", "learnt"), [*WITHOUT_REST, *WITH_REST])
+@pytest.mark.parametrize(("held", "learnt"), [*WITHOUT_REST, *WITH_REST])
 def test_a_generator_makes_no_class_of_which_there_is_next_to_nothing(
     held: dict[int, int], learnt: set[int], phases: PhaseRunner
 ) -> None:

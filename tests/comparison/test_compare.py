@@ -276,6 +276,7 @@ def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
     assert "server-side budget: 10 student and 9 generator updates, as Mosaic.yaml spends" in page
 
 
+@pytest.mark.slow
 def test_a_variant_that_spends_something_else_says_so_unless_it_may(
     two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -103,7 +103,7 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("workers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_every_executor_gives_the_same_bits(
     workers: int, serial: tuple[Path, list[bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,6 +132,7 @@ def assert_same_bits(
     assert capfd.readouterr().out.count("Run directory:") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_clients_memories_travel_and_survive_a_change_of_executor(tmp_path: Path) -> None:
     """Personal layers live in what clients remember; half the run is on two processes, half is serial."""
@@ -178,7 +179,7 @@ LAUNCHED = executor("mosaic.federation.executors.RanksExecutor")
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("launcher", [as_torchrun_does, as_srun_does])
+@pytest.mark.parametrize("launcher", [as_torchrun_does, pytest.param(as_srun_does, marks=pytest.mark.slow)])
 def test_a_launched_world_gives_the_same_run_and_one_process_writes(
     launcher: Callable[[], list[dict[str, str]]], serial: tuple[Path, list[bytes]], tmp_path: Path
 ) -> None:

@@ -69,7 +69,10 @@ def four_rounds(run: Path, algorithm: str, *more: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("algorithm", "name", "task", "number", "lost"),
-    [("FedAvg", "SIGTERM", "ClassificationTask", 6, 2), ("Mosaic", "SIGUSR1", "DistillationTask", 2, 3)],
+    [
+        ("FedAvg", "SIGTERM", "ClassificationTask", 6, 2),
+        pytest.param("Mosaic", "SIGUSR1", "DistillationTask", 2, 3, marks=pytest.mark.slow),
+    ],
     ids=["local training", "distillation"],
 )
 def test_a_run_leaves_after_the_step_in_hand_and_goes_on(
@@ -103,6 +106,7 @@ def test_the_last_finished_round_is_kept_even_if_no_snapshot_was_due(shared_run:
     assert_same_run(tmp_path / "run", straight)
 
 
+@pytest.mark.slow
 def test_a_run_that_leaves_in_its_first_round_begins_again(shared_run: SharedRuns, tmp_path: Path) -> None:
     straight = shared_run("FedAvg", *FOUR_ROUNDS)
     arguments = four_rounds(tmp_path / "run", "FedAvg", asking(tmp_path, "ClassificationTask", 1))
@@ -117,8 +121,8 @@ def test_a_run_that_leaves_in_its_first_round_begins_again(shared_run: SharedRun
     [
         ((Worker, "_summarise"), 1, (Worker, "_summarise")),
         ((Worker, "_evaluate"), 1, (Worker, "_evaluate")),
-        ((Evaluator, "observe"), 1, (Worker, "_summarise")),
-        ((Evaluator, "observe"), 2, (Evaluator, "observe")),
+        pytest.param((Evaluator, "observe"), 1, (Worker, "_summarise"), marks=pytest.mark.slow),
+        pytest.param((Evaluator, "observe"), 2, (Evaluator, "observe"), marks=pytest.mark.slow),
         ((Evaluator, "observe"), 4, (GeneratorMixture, "draw")),
     ],
     ids=["prototypes", "validation", "the average", "prototype head", "teacher"],

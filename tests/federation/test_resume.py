@@ -80,6 +80,7 @@ def test_what_clients_keep_and_what_is_on_its_way_back_survives(
     assert_same_run(run, shared_run("Mosaic", *FOUR_ROUNDS, *OWN_MODELS))
 
 
+@pytest.mark.slow
 def test_sub_models_go_on_with_the_channels_of_their_round(shared_run: SharedRuns, tmp_path: Path) -> None:
     """Slices depend on the round and on nothing that a run has seen before."""
     levels = ["--clients.levels=[1.0,0.5,0.25]", "--clients.slicing=mosaic.nets.RandomChannels"]
@@ -100,12 +101,14 @@ def test_the_same_seed_gives_the_same_run(shared_run: SharedRuns, tmp_path: Path
     assert_same_run(tmp_path / "again", shared_run("Mosaic"))
 
 
+@pytest.mark.slow
 def test_another_seed_gives_another_run(shared_run: SharedRuns, tmp_path: Path) -> None:
     main(tiny_fit(tmp_path / "other", "--seed_everything=1"))
     ours, theirs = final_model(tmp_path / "other"), final_model(shared_run("Mosaic"))
     assert any((ours[name] != theirs[name]).any() for name in ours if "weight" in name)
 
 
+@pytest.mark.slow
 def test_more_rounds_may_be_added_later(straight: Path, tmp_path: Path) -> None:
     short = four_rounds(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0")
     main(short)

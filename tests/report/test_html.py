@@ -109,7 +109,7 @@ def test_a_run_without_generators_leaves_their_parts_out(shared_run: SharedRuns,
     assert {"Accuracy over rounds", "Confusion", "What it took"} <= set(page.headings)
 
 
-@pytest.mark.parametrize("algorithm", ["dense", "fedftg"])
+@pytest.mark.parametrize("algorithm", [pytest.param("dense", marks=pytest.mark.slow), "fedftg"])
 def test_images_that_a_server_has_made_are_shown_too(algorithm: str, tmp_path: Path) -> None:
     """The round in which it distilled is marked; a model that is not tuned afterwards is not called so."""
     preset = f"--config={REPOSITORY / 'configs' / 'algorithms' / algorithm}.yaml"

@@ -92,7 +92,7 @@ WATCHED = {"callbacks": [{"class_path": "tests.tasks.test_blocks.Watches"}]}
 @pytest.mark.parametrize(
     "trainer",
     [
-        {},
+        pytest.param({}, marks=pytest.mark.slow),
         pytest.param({"gradient_clip_val": 0.01}, marks=pytest.mark.slow),
         pytest.param({"precision": "bf16-mixed"}, marks=pytest.mark.slow),
         {"precision": "bf16-mixed", "gradient_clip_val": 0.01},
