@@ -7,6 +7,7 @@ LOWEST := .venv-lowest
 FAST := -m 'not slow' --numprocesses 2 --dist worksteal
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export FLWR_TELEMETRY_ENABLED := 0
+export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-slow test-lowest check format bench ablation results clean

@@ -179,6 +179,7 @@ def test_an_average_student_has_other_weights_and_the_same_statistics(distilled:
     assert "net.head.weight" not in same
 
 
+@pytest.mark.slow
 def test_an_interpolated_student_lies_between_average_and_student(
     distilled: Path, shared_run: SharedRuns, tmp_path: Path
 ) -> None:

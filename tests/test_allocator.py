@@ -42,6 +42,7 @@ def freed_24_mib(keep: bool) -> tuple[int, bool]:
     return kept, bool(given_back)
 
 
+@pytest.mark.slow
 @needs_books
 def test_freed_memory_stays_with_the_process_until_it_is_given_back() -> None:
     kept, given_back = freed_24_mib(keep=True)

@@ -90,7 +90,7 @@ def test_the_summary_says_what_has_become_of_the_student(tmp_path: Path, capsys:
     assert "after fine-tuning" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("command", ["test", "validate"])
+@pytest.mark.parametrize("command", ["test", pytest.param("validate", marks=pytest.mark.slow)])
 def test_the_checkpoint_serves_lightnings_own_commands(command: str, run: Path) -> None:
     main([command, "--config", str(run / "config.yaml"), f"--ckpt_path={run / 'global.ckpt'}"])
 
@@ -198,7 +198,9 @@ class TestRefusals:
         (snapshot / "server.safetensors").write_bytes(b"cut")
         assert "not a whole snapshot" in refusal(capsys, *tiny_fit(tmp_path / "run", "--ckpt_path=last"))
 
-    @pytest.mark.parametrize("command", ["test", "validate", "predict"])
+    @pytest.mark.parametrize(
+        "command", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("validate", "predict"))]
+    )
     def test_a_corrupt_checkpoint(self, command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         (tmp_path / "global.ckpt").write_bytes(b"not a checkpoint")
         line = refusal(capsys, command, "--config", str(DIGITS), f"--ckpt_path={tmp_path / 'global.ckpt'}")
@@ -214,7 +216,9 @@ class TestRefusals:
         line = refusal(capsys, "test", "--config", str(DIGITS), checkpoint, "--model.net.init_args.width=8")
         assert "does not fit" in line
 
-    @pytest.mark.parametrize("command", ["test", "validate", "predict"])
+    @pytest.mark.parametrize(
+        "command", ["test", *(pytest.param(name, marks=pytest.mark.slow) for name in ("validate", "predict"))]
+    )
     def test_evaluating_without_a_checkpoint(self, command: str, capsys: pytest.CaptureFixture[str]) -> None:
         assert "expected --ckpt_path" in refusal(capsys, command, "--config", str(DIGITS))
 
@@ -264,7 +268,11 @@ class TestRefusals:
         assert not (tmp_path / "run").exists()
 
     @pytest.mark.parametrize(
-        "flag", ["--federation.schedule.participation=0.75", "--federation.schedule.fine_tune_learning_rate=0.5"]
+        "flag",
+        [
+            "--federation.schedule.participation=0.75",
+            pytest.param("--federation.schedule.fine_tune_learning_rate=0.5", marks=pytest.mark.slow),
+        ],
     )
     def test_a_changed_schedule(self, flag: str, capsys: pytest.CaptureFixture[str], run: Path) -> None:
         assert flag[2:].split("=")[0] in refusal(capsys, *again(run, "--ckpt_path=auto", flag))
@@ -283,7 +291,7 @@ class TestRefusals:
         assert "trainer: Lightning refuses these settings: " in line
         assert not (tmp_path / "run").exists()
 
-    @pytest.mark.parametrize("accelerator", ["tpu", "abacus"])
+    @pytest.mark.parametrize("accelerator", ["tpu", pytest.param("abacus", marks=pytest.mark.slow)])
     def test_an_accelerator_that_is_not_there(
         self, accelerator: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
     ) -> None:

@@ -296,8 +296,8 @@ def test_without_an_upload_nothing_changes(
 @pytest.mark.parametrize(
     ("setting", "says"),
     [
-        ("student_updates=-1", "student_updates: expected 0 or more, got -1"),
-        ("synthesis_steps=0", "synthesis_steps: expected a number above 0, got 0"),
+        pytest.param("student_updates=-1", "student_updates: expected 0 or more, got -1", marks=pytest.mark.slow),
+        pytest.param("synthesis_steps=0", "synthesis_steps: expected a number above 0, got 0", marks=pytest.mark.slow),
         (
             "generator_updates=29",
             "generator_updates: expected at least 30, the algorithm.synthesis_steps of one batch of images, got 29: "
@@ -307,7 +307,9 @@ def test_without_an_upload_nothing_changes(
             "synthesis.batch_size=1",
             "synthesis.batch_size: expected at least 2 images, since one has no variance, got 1",
         ),
-        ("learning.momentum=1", "learning.momentum: expected a value in [0, 1), got 1.0"),
+        pytest.param(
+            "learning.momentum=1", "learning.momentum: expected a value in [0, 1), got 1.0", marks=pytest.mark.slow
+        ),
     ],
 )
 def test_a_setting_out_of_range_is_one_clear_line(

@@ -108,7 +108,7 @@ def test_a_checkpoint_in_a_folder_of_its_run_is_enough(run: Path, tmp_path: Path
     assert export(own) == own.with_suffix(".safetensors")
 
 
-@pytest.fixture(scope="module", params=[pytest.param("architectures", marks=pytest.mark.slow), "levels"])
+@pytest.fixture(scope="module", params=["architectures", "levels"])
 def own_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run whose four clients keep models of their own."""
     pools = {
@@ -118,6 +118,7 @@ def own_models(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     return fit_other(tmp_path_factory.mktemp("own") / "run", "LocalOnly", pools[request.param])
 
 
+@pytest.mark.slow
 def test_every_clients_own_model_leaves_as_the_network_that_it_is(own_models: Path, images: Tensor) -> None:
     """The forms agree, and hold the client's weights: in a pool these differ in shape from client to client."""
     shapes = set()

@@ -186,6 +186,7 @@ def test_dfrds_average_feeds_the_student_from_the_second_round_on(tmp_path: Path
     assert not same(models[0][1], models[1][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("algorithm", DFRD_ALONE)
 def test_the_clients_validation_images_refuse_a_ruined_model(
     algorithm: str, shared_run: SharedRuns, tmp_path: Path

@@ -33,7 +33,18 @@ def names(number: int, length: int = 1) -> list[str]:
     return [f"{i:0{length}d}" for i in range(number)]
 
 
-@pytest.mark.parametrize(("rows", "columns"), [(1, 1), (2, 10), (10, 10), (30, 30), (31, 31), (100, 10), (500, 100)])
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (1, 1),
+        (2, 10),
+        pytest.param(10, 10, marks=pytest.mark.slow),
+        pytest.param(30, 30, marks=pytest.mark.slow),
+        (31, 31),
+        pytest.param(100, 10, marks=pytest.mark.slow),
+        (500, 100),
+    ],
+)
 @pytest.mark.parametrize("length", [pytest.param(1, marks=pytest.mark.slow), 25])
 def test_federations_of_any_size_can_be_drawn(rows: int, columns: int, length: int) -> None:
     figure = partition_heat_map(counts(rows, columns), names(columns, length))

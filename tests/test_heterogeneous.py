@@ -304,6 +304,7 @@ def test_a_student_that_was_refused_teaches_nobody(tmp_path: Path) -> None:
     assert not any(request.model for (_, client), (request, _) in heard.items() if client in (1, 2))
 
 
+@pytest.mark.slow
 def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None:
     """Half of the clients take part in each round: what comes back is sent with the next request, whenever that is."""
     schedule = Schedule(collaborative_rounds=6, distill_rounds=[1, 3], fine_tune_rounds=0, participation=0.5)

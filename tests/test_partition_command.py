@@ -126,7 +126,15 @@ def test_the_last_overlay_wins_whole(first: Path, second: Path) -> None:
     assert twice["data"]["partition"] == once["data"]["partition"]
 
 
-@pytest.mark.parametrize("overlay", [p for p in OVERLAYS if p.stem != "domains"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overlay",
+    [
+        path if path.stem in ("iid", "pathological") else pytest.param(path, marks=pytest.mark.slow)
+        for path in OVERLAYS
+        if path.stem != "domains"
+    ],
+    ids=lambda path: path.stem,
+)
 def test_an_overlay_deals_digits(overlay: Path, tmp_path: Path) -> None:
     assert len(show(tmp_path / "out", "--config", str(overlay))) == 10
 

@@ -96,6 +96,7 @@ def test_other_clients_models_are_another_run(straight: Path, capsys: pytest.Cap
     assert "clients.levels" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run(shared_run: SharedRuns, tmp_path: Path) -> None:
     main(tiny_fit(tmp_path / "again"))
     assert_same_run(tmp_path / "again", shared_run("Mosaic"))
