@@ -351,6 +351,7 @@ def test_a_preset_is_what_the_algorithm_does_anyway(preset: str, algorithm: str,
     assert parsed(DIGITS, *stack)["algorithm"] == plain["algorithm"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dense_released", "co_boosting_released"])
 def test_a_released_preset_spends_what_its_code_does_and_runs_dry(name: str, tmp_path: Path) -> None:
     settings = parsed(DIGITS, preset_of(name))["algorithm"]["init_args"]

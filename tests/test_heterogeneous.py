@@ -416,7 +416,11 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--clients.levels=[0]"], "clients.levels: expected shares of the channels in (0, 1], got 0"),
+        pytest.param(
+            ["--clients.levels=[0]"],
+            "clients.levels: expected shares of the channels in (0, 1], got 0",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             ["--clients.levels=[1.0,1.5]"],
             "clients.levels: expected shares of the channels in (0, 1], got 1.5",
@@ -441,13 +445,21 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "algorithm.gate: expected a gate in image space",
             marks=pytest.mark.slow,
         ),
-        ([THREE, "--algorithm.experts=class_average"], "algorithm.experts: different architectures have no class"),
+        pytest.param(
+            [THREE, "--algorithm.experts=class_average"],
+            "algorithm.experts: different architectures have no class",
+            marks=pytest.mark.slow,
+        ),
         pytest.param(
             [LEVELS, "--algorithm.gate.space=features"],
             "algorithm.gate: expected a gate in image space",
             marks=pytest.mark.slow,
         ),
-        ([LEVELS, "--algorithm.gate.kind=prototypes"], "algorithm.gate: expected a gate in image space"),
+        pytest.param(
+            [LEVELS, "--algorithm.gate.kind=prototypes"],
+            "algorithm.gate: expected a gate in image space",
+            marks=pytest.mark.slow,
+        ),
         (
             [LEVELS, "--algorithm.experts=class_average", "--algorithm.expert_statistics=pooled"],
             "algorithm.expert_statistics: pooled needs clients that all run the whole network, got sub-models: use",
@@ -482,7 +494,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             ["--model.net=mosaic.nets.TorchvisionNet", "--model.net.init_args.name=alexnet"],
             "model.net: the network cannot take images of 1x8x8: ",
         ),
-        (["--clients.slicing=mosaic.nets.Nothing", LEVELS], "mosaic.nets.Nothing"),
+        pytest.param(["--clients.slicing=mosaic.nets.Nothing", LEVELS], "mosaic.nets.Nothing", marks=pytest.mark.slow),
         (["--clients.classifier_rows=some", LEVELS], "classifier_rows"),
     ],
     ids=lambda value: " ".join(flag.removeprefix("--")[:60] for flag in value) if isinstance(value, list) else "",

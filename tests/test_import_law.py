@@ -139,10 +139,11 @@ def prints(source: str) -> bool:
 
 
 PACKAGE = read_package()
+GRAPH = graph_of(PACKAGE)
 
 
 def test_the_package_keeps_the_import_law() -> None:
-    assert violations(graph_of(PACKAGE)) == set()
+    assert violations(GRAPH) == set()
 
 
 def test_the_law_speaks_about_modules_that_exist() -> None:
@@ -153,24 +154,22 @@ def test_the_law_speaks_about_modules_that_exist() -> None:
 
 
 def test_the_graph_sees_what_is_plainly_there() -> None:
-    graph = graph_of(PACKAGE)
-    assert {"mosaic.codec"} == graph["mosaic.messages"]
-    assert "mosaic.data.module" in reachable(graph, "mosaic.cli")
-    assert "mosaic.data.module" in reachable(graph, "mosaic.client.worker")
-    assert {"mosaic.nets", "mosaic.nets.blueprint", "mosaic.messages"} <= graph["mosaic.model_pool"]
-    assert "mosaic.model_pool" in graph["mosaic.client.worker"] & graph["mosaic.server.cohort"]
+    assert {"mosaic.codec"} == GRAPH["mosaic.messages"]
+    assert "mosaic.data.module" in reachable(GRAPH, "mosaic.cli")
+    assert "mosaic.data.module" in reachable(GRAPH, "mosaic.client.worker")
+    assert {"mosaic.nets", "mosaic.nets.blueprint", "mosaic.messages"} <= GRAPH["mosaic.model_pool"]
+    assert "mosaic.model_pool" in GRAPH["mosaic.client.worker"] & GRAPH["mosaic.server.cohort"]
 
 
 def test_a_students_view_does_not_lead_to_data() -> None:
-    reached = reachable(graph_of(PACKAGE), "mosaic.tasks.distillation")
+    reached = reachable(GRAPH, "mosaic.tasks.distillation")
     assert "mosaic.augmentation" in reached
     assert not any(below(module, ("mosaic.data",)) for module in reached)
 
 
 def test_only_the_worker_inside_client_reaches_data() -> None:
-    graph = graph_of(PACKAGE)
-    readers = {module for module in graph if below(module, ("mosaic.client",))}
-    assert {m for m in readers if "mosaic.data" in reachable(graph, m)} == {"mosaic.client.worker"}
+    readers = {module for module in GRAPH if below(module, ("mosaic.client",))}
+    assert {m for m in readers if "mosaic.data" in reachable(GRAPH, m)} == {"mosaic.client.worker"}
 
 
 def offenders(offends: Callable[[str], bool], *but: str) -> list[str]:

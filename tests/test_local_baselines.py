@@ -51,8 +51,8 @@ def test_fedvls_without_its_terms_is_fedavg_with_prior_adjustment(averaged: Path
         ("FedProx", []),
         ("FedRS", []),
         ("FedVLS", []),
-        ("FedVLS", ["suppression=0", "adjust_prior=false"]),
-        ("FedVLS", ["distillation=0", "adjust_prior=false"]),
+        pytest.param("FedVLS", ["suppression=0", "adjust_prior=false"], marks=pytest.mark.slow),
+        pytest.param("FedVLS", ["distillation=0", "adjust_prior=false"], marks=pytest.mark.slow),
     ],
     ids=["FedProx", "FedRS", "FedVLS", "FedVLS' distillation", "FedVLS' suppression"],
 )

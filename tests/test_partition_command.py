@@ -99,7 +99,11 @@ def test_a_run_can_replay_what_was_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("config", [DIGITS, pytest.param(CIFAR, marks=pytest.mark.slow)], ids=lambda path: path.stem)
-@pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overlay",
+    [path if "dirichlet" not in path.stem else pytest.param(path, marks=pytest.mark.slow) for path in OVERLAYS],
+    ids=lambda path: path.stem,
+)
 def test_an_overlay_changes_the_partition_alone(overlay: Path, config: Path) -> None:
     before, after = parsed(config), parsed(config, overlay)
     asked = yaml.safe_load(overlay.read_text())["data"]["partition"]

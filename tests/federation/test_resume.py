@@ -63,12 +63,9 @@ def test_a_killed_run_goes_on_bit_for_bit_from_other_phases(phase: str, straight
     test_a_killed_run_goes_on_bit_for_bit(phase, straight, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize(
-    "phase",
-    [pytest.param(phase, marks=pytest.mark.slow) for phase in KILLS_OF_OWN_MODELS if phase != "teaching back"]
-    + ["teaching back"],
-)
+@pytest.mark.parametrize("phase", KILLS_OF_OWN_MODELS)
 def test_what_clients_keep_and_what_is_on_its_way_back_survives(
     phase: str, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
