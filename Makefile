@@ -4,7 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOWEST := .venv-lowest
-FAST := -m 'not slow' --numprocesses 2 --dist worksteal
+TWO := --numprocesses 2 --dist worksteal
+FAST := -m 'not slow' $(TWO)
 RUN ?= runs/demo-$(shell date +%Y%m%d-%H%M%S)
 export FLWR_TELEMETRY_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
@@ -32,7 +33,7 @@ test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
 test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, about SLOWTIME minutes
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/federation/test_executors.py
-	$(BIN)/python -m pytest -m slow --ignore tests/federation/test_executors.py
+	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/federation/test_executors.py
 
 test-lowest:  ## run the fast tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv $(LOWEST)

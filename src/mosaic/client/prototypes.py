@@ -85,7 +85,8 @@ def _one_thread() -> AbstractContextManager[object]:
     """Let k-means compute in one thread: several add up in the order in which they finish."""
     from threadpoolctl import threadpool_limits
 
-    return threadpool_limits(1)
+    one: AbstractContextManager[object] = threadpool_limits(1)
+    return one
 
 
 def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
