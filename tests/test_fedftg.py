@@ -273,6 +273,7 @@ def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients() -> No
     assert settings["tuning"]["iterations"] == iterations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", [pytest.param("fedftg", marks=pytest.mark.slow), "fedftg_released", "dfrd"])
 def test_every_preset_walks_every_phase(preset: str, tmp_path: Path) -> None:
     flags = ["--config", str(PRESETS / f"{preset}.yaml"), "--trainer.fast_dev_run=true"]

@@ -208,9 +208,10 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
     [
         (Deaf, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
-        (
+        pytest.param(
             partial(TorchvisionNet, name="alexnet"),
             "cannot take images of 1x8x8: .*choose another, or resize the images",
+            marks=pytest.mark.slow,  # 60 million parameters are drawn
         ),
         (partial(TorchvisionNet, name="resnet19"), "cannot be built: .*image classifier, got resnet19: .*list_models"),
         (partial(TorchvisionNet, name="fcn_resnet50"), "cannot be built: .*image classifier, got fcn_resnet50: "),

@@ -43,7 +43,7 @@ def rules() -> list[Partition]:
 
 
 @pytest.mark.parametrize("rule", rules(), ids=["dirichlet 10", "dirichlet 50", "dirichlet 100", "iid"])
-@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize("file", [FILES[0], *(pytest.param(file, marks=pytest.mark.slow) for file in FILES[1:])])
 def test_clients_hold_the_file_exactly_once_and_its_counts(file: str, rule: Partition) -> None:
     data = federation(file, rule)
     with np.load(path_of(file), allow_pickle=False) as arrays:
