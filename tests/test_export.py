@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from mosaic.cli import main
@@ -186,3 +188,50 @@ def test_a_foreign_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.ckpt").write_bytes(b"no checkpoint")
     with pytest.raises(MosaicError, match="not a readable checkpoint"):
         export(tmp_path / "x.ckpt")
+
+
+def rewritten(run: Path, folder: Path, **facts: object) -> Path:
+    """Safetensors of a run whose file says something else about itself."""
+    file = export(run, "safetensors", folder / "model.safetensors")
+    with safe_open(file, "pt") as content:
+        told = {**content.metadata(), **{name: value for name, value in facts.items() if isinstance(value, str)}}
+        tensors = {name: content.get_tensor(name) for name in content.keys()}  # noqa: SIM118
+    save_file(tensors, file, {name: value for name, value in told.items() if facts.get(name, "") is not None})
+    return file
+
+
+@pytest.mark.parametrize("network", ["subprocess.Popen", "os.system", "mosaic.nets.Blueprint", "torch.nn.Linear"])
+def test_a_file_that_names_another_class_runs_nothing(network: str, run: Path, tmp_path: Path) -> None:
+    """Neither weights from a stranger nor the folder of a stranger's run."""
+    arguments = json.dumps({"args": f"touch {tmp_path / 'ran'}", "shell": True})
+    file = rewritten(run, tmp_path, network=network, init_args=arguments)
+    with pytest.raises(MosaicError, match=f"{network}: expected a subclass of mosaic.nets.Classifier"):
+        load_safetensors(file)
+    of_another_network(run, tmp_path, network)
+    with pytest.raises(MosaicError, match=f"{network}: expected a subclass of mosaic.nets.Classifier"):
+        load_model(tmp_path / "global.ckpt")
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [
+        {"image_shape": "[1, 8]"},
+        {"image_shape": "[1, 8, -8]"},
+        {"image_shape": '"188"'},
+        {"image_shape": "[1, 8, 1e9]"},
+        {"class_names": "3"},
+        {"init_args": "[1]"},
+        {"init_args": '{"width": 8}'},
+        {"level": "null"},
+        {"network": None},
+    ],
+    ids=str,
+)
+def test_weights_that_say_nonsense_of_themselves_are_refused(
+    facts: dict[str, str | None], run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        MosaicError, match=r"model\.safetensors: expected what mosaic export writes, got something else"
+    ):
+        load_safetensors(rewritten(run, tmp_path, **facts))

@@ -3,7 +3,6 @@
 import importlib
 import importlib.util
 import json
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -117,17 +116,36 @@ def load_model(checkpoint: Path) -> TrainedModel:
 
 
 def load_safetensors(file: Path) -> TrainedModel:
-    """Read back what :func:`export` has written as safetensors."""
+    """Read back what :func:`export` has written as safetensors.
+
+    Raises:
+        MosaicError: the file holds something else, or names a class that is no network.
+    """
     from safetensors import safe_open
     from safetensors.torch import load_file
 
     with safe_open(file, "pt") as content:
-        facts = dict(content.metadata())
-    shape, classes = tuple(json.loads(facts["image_shape"])), len(json.loads(facts["class_names"]))
-    level = json.loads(facts.get("level", "1.0"))
-    net = _build(facts["network"], json.loads(facts["init_args"]), level, shape, classes)
-    net.load_state_dict(load_file(file))
+        facts = dict(content.metadata() or {})
+    try:
+        shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
+        level = float(json.loads(facts.get("level", "1.0")))
+        net = _build(facts["network"], dict(json.loads(facts["init_args"])), level, shape, len(names))
+        net.load_state_dict(load_file(file))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net.eval(), facts)
+
+
+def _image_shape(value: object) -> tuple[int, int, int]:
+    """Check the shape of images that a file names.
+
+    Raises:
+        ValueError: it is no list of channels, height and width.
+    """
+    match value:
+        case [int(channels), int(height), int(width)] if min(channels, height, width) > 0:
+            return channels, height, width
+    raise ValueError(f"image_shape: expected three positive whole numbers, got {value}")
 
 
 def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]:
@@ -158,14 +176,21 @@ def _build(
     return blueprint.scaled(level).factory(shape, classes)
 
 
-def _class(path: str) -> Callable[..., "Classifier"]:
+def _class(path: str) -> type["Classifier"]:
+    """Import a network's class; files come from strangers, and another class might do anything when it is called."""
+    from mosaic.nets.classifier import Classifier
+
     module, _, name = path.rpartition(".")
     try:
-        found: Callable[..., Classifier] = getattr(importlib.import_module(module), name)
+        found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise MosaicError(
             f"the network of this model, {path}, cannot be imported ({error}): start where Python finds its file"
         ) from error
+    if not (isinstance(found, type) and issubclass(found, Classifier)):
+        raise MosaicError(
+            f"the network of this model, {path}: expected a subclass of mosaic.nets.Classifier: not loaded"
+        )
     return found
 
 

@@ -1,12 +1,18 @@
 """Two ranks on two CPU processes, as Lightning launches them."""
 
+import itertools
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
+from mosaic.client.objectives import CrossEntropy, LocalContext
+from mosaic.tasks.classification import LocalLoss
 from tests.runs import (
     FOUR_ROUNDS,
     REPOSITORY,
@@ -20,11 +26,16 @@ from tests.runs import (
 )
 
 
-def launch(arguments: list[str]) -> str:
-    """Run the command in a process of its own, which launches the second rank; return what it prints."""
+def start(arguments: list[str]) -> "subprocess.CompletedProcess[str]":
+    """Run the command in a process of its own, which launches the second rank."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     command = [sys.executable, "-m", "mosaic", *arguments, "--trainer.devices=2", "--trainer.strategy=ddp"]
-    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+
+def launch(arguments: list[str]) -> str:
+    """Run the command on two ranks, and return what it prints."""
+    process = start(arguments)
     assert process.returncode == 0, process.stderr[-3000:]
     return process.stdout
 
@@ -84,3 +95,38 @@ def test_a_federated_average_agrees_with_one_process(tmp_path: Path) -> None:
     ours, theirs = final_model(tmp_path / "one"), final_model(tmp_path / "two")
     largest = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
     assert largest < 1e-5
+
+
+class FailsOnRank(CrossEntropy):
+    """Raises in the second step of one rank, while the others wait for its gradients.
+
+    Args:
+        rank: which.
+    """
+
+    def __init__(self, rank: int) -> None:
+        self._rank = rank
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        plain, steps = super().bind(context), itertools.count()
+
+        def loss(*batch: Any) -> Tensor:
+            if next(steps) == 1 and torch.distributed.get_rank() == self._rank:
+                raise ZeroDivisionError("on one rank")
+            return plain(*batch)
+
+        return loss
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_says_so_and_ends_all(rank: int, tmp_path: Path) -> None:
+    """Waiting for the end of the output is waiting for all ranks, since their pipes are the same."""
+    failing = [
+        "--algorithm.objective=tests.federation.test_data_parallel.FailsOnRank",
+        f"--algorithm.objective.rank={rank}",
+    ]
+    done = start(fit_arguments(tmp_path / "run", "FedAvg", *failing))
+    assert done.returncode not in (0, 2)
+    assert "client 0 failed on one of several ranks" in done.stderr
+    assert "ZeroDivisionError: on one rank" in done.stderr

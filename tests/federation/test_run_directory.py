@@ -9,7 +9,7 @@ import pytest
 from mosaic.algorithms import DENSE, DFRD, Algorithm, CoBoosting, FedAvg, FedFTG, FedProx, Mosaic, PrototypeHead
 from mosaic.algorithms.fedavg import average
 from mosaic.errors import MosaicError
-from mosaic.federation.run_directory import RunDirectory, cut_back
+from mosaic.federation.run_directory import RunDirectory, cut_back, describe_environment
 from mosaic.federation.snapshots import Snapshot, list_snapshots
 from mosaic.server.state import ServerState
 from tests.runs import TWO_ROUNDS, SharedRuns, fit_other
@@ -123,3 +123,8 @@ def test_finished_rounds_outlast_a_failure(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RuntimeError, match="out of memory"):
         fit_other(tmp_path / "run", "FedAvg", *TWO_ROUNDS, "--federation.snapshot_every=100")
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
+
+
+def test_where_there_is_no_git_the_commit_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert describe_environment()["git_commit"] is None

@@ -189,3 +189,8 @@ def test_a_feature_that_never_varies_does_no_harm(
     features[:, 0] = 7.0
     meta, _ = fit_prototype_classifier(trunk, features, labels, SHORT, phases, seed=0)
     assert meta(torch.rand(4, 1, 8, 8)).isfinite().all()
+    assert meta.linear_part().head.weight[:, 0].tolist() == [0.0] * 3
+    other = features.clone()
+    other[:, 0] = -100.0
+    meta.trunk.features = lambda images: images  # type: ignore[method-assign]
+    assert torch.equal(meta(features), meta(other)), "whatever other images make of it"

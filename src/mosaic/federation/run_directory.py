@@ -200,7 +200,7 @@ def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> No
 
 
 def describe_environment() -> dict[str, Any]:
-    """Return versions, hardware and the commit of the working directory."""
+    """Return versions, hardware and the commit of the working directory, nothing for what cannot be found out."""
     packages = {}
     for name in (
         "mosaic",
@@ -217,7 +217,6 @@ def describe_environment() -> dict[str, Any]:
         except PackageNotFoundError:
             packages[name] = "not installed"
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -225,8 +224,17 @@ def describe_environment() -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "gpus": gpus,
         "packages": packages,
-        "git_commit": commit or None,
+        "git_commit": _git_commit(),
     }
+
+
+def _git_commit() -> str | None:
+    """Return the commit of the working directory; none outside a repository, or where there is no git."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
+    return done.stdout.strip() or None
 
 
 def _differences(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any]]:

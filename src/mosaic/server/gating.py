@@ -20,6 +20,8 @@ from mosaic.tasks.gating import GatingTask, balanced_class_weights
 
 GateKind = Literal["fusion", "transformer", "residual", "prior", "mean", "prototypes", "owner", "labels"]
 GateSpace = Literal["features", "images", "crossed"]
+_CONSTANT = 1e-6
+"""Standard deviation below which a feature counts as constant."""
 CONTROLS = ("mean", "prototypes", "owner", "labels")
 """Teachers without a gate, which every gate must beat."""
 
@@ -238,9 +240,11 @@ def fit_linear_head(
         seed: of the initial weights and of shuffling.
 
     Returns:
-        Mean ``(F,)`` and standard deviation ``(F,)`` that features are standardised with, the head, and its curves.
+        Mean ``(F,)`` and standard deviation ``(F,)`` that features are standardised with, the head, and its curves. The
+        deviation of a feature that is the same for all prototypes is infinite: it becomes 0 and moves no logit.
     """
-    mean, std = prototypes.mean(0), prototypes.std(0, correction=0).clamp(min=1e-6)
+    mean, std = prototypes.mean(0), prototypes.std(0, correction=0)
+    std = std.masked_fill(std < _CONSTANT, torch.inf)  # what never changes tells nothing, here and of other images
     with seeded(seed):
         head = nn.Linear(prototypes.shape[1], num_classes)
     trained, curves = train_gate(head, (prototypes - mean) / std, labels, num_classes, settings, phases, seed)

@@ -1,16 +1,20 @@
 """What every executor has: a worker, the clients' memories, and replies in the order of the requests."""
 
+import logging
 import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
 from mosaic.federation.client_states import ClientStates
 from mosaic.messages import ClientState, Failed, Reply, Request
 from mosaic.phases import PhaseRunner
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -97,10 +101,17 @@ class ClientExecutor(ABC):
 
 
 def answer(worker: Worker, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
-    """Let a worker answer, and turn an exception into a reply; the client then remembers what it did before."""
+    """Let a worker answer, and turn an exception into a reply; the client then remembers what it did before.
+
+    Where several ranks train together the exception goes on and ends this one: the others wait for it in the middle of
+    a step, and would do so for half an hour.
+    """
     try:
         return worker.handle(request, state)
     except Exception:  # the cohort shows the traceback under the client's number
+        if world_size() > 1:
+            log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
+            raise
         return Failed(request.client, traceback.format_exc()), state
 
 
