@@ -25,6 +25,12 @@ def test_a_configuration_is_valid(config: Path) -> None:
     assert parsed(config)["data"]["source"]["class_path"]
 
 
+def test_nobody_gets_more_than_one_device_unasked() -> None:
+    """Lightning's own default is all GPUs, data-parallel: other numbers than on one."""
+    configured = {path.stem: parsed(path)["trainer"]["devices"] for path in RUNS}
+    assert configured == dict.fromkeys(configured, 1)
+
+
 @for_each("folder", SECTIONS)
 def test_an_overlay_says_something_about_its_own_section_alone(folder: str) -> None:
     overlays = sorted((CONFIGS / folder).glob("*.yaml"))

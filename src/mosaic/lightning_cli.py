@@ -180,7 +180,7 @@ def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
             args=None if args is None else list(args),
             parser_class=MosaicParser,
             seed_everything_default=0,
-            trainer_defaults={"logger": False},
+            trainer_defaults={"logger": False, "devices": 1},
             save_config_callback=None,
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,

@@ -189,6 +189,21 @@ def test_a_bad_request_is_one_line_and_nothing_is_run(
     assert not (tmp_path / "output").exists()
 
 
+@pytest.mark.parametrize(
+    "trainer", [{"devices": 2}, {"devices": "auto"}, {"devices": [0, 1]}, {"num_nodes": 2}], ids=str
+)
+def test_runs_on_several_devices_are_refused_before_a_second_comparison_begins(
+    trainer: dict[str, object], tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    several = tmp_path / "several.yaml"
+    several.write_text(yaml.safe_dump({"trainer": trainer}))
+    with pytest.raises(SystemExit) as stop:
+        compare(tmp_path / "output", tiny, "--overlay", f"{tiny},{several}")
+    assert stop.value.code == 2
+    assert f"trainer.{next(iter(trainer))}: expected one device for each run" in capsys.readouterr().err
+    assert not (tmp_path / "output").exists()
+
+
 def test_an_outcome_of_another_request_is_refused(
     compared: Path, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
-from mosaic.comparison.request import plan_runs, read_rows
+from mosaic.comparison.request import plan_runs, read_rows, require_one_device
 from mosaic.errors import MosaicError
 
 
@@ -51,6 +51,7 @@ def compare(
             raise MosaicError(f"--{option}: expected {least} or more, got {value}")
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
     rows = read_rows(common, _parts(algorithms))
+    require_one_device(merged(common))
     sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
     budget = _budget(merged(common), sharing, student_updates, generator_updates)
     requests = plan_runs(rows, _numbers(seeds), partition_seed, budget, own)

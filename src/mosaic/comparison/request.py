@@ -67,6 +67,26 @@ def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Row
     return {name: (*common, *find_presets(name)) for name in algorithms}
 
 
+def require_one_device(config: Mapping[str, Any]) -> None:
+    """Refuse phases on several devices: Lightning starts this very command anew for each, and all would write.
+
+    Args:
+        config: of all runs alike.
+
+    Raises:
+        MosaicError: the ``trainer`` section asks for more than one device or machine, or for as many as there are.
+    """
+    trainer = config.get("trainer") or {}
+    devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
+    one = len(devices) == 1 if isinstance(devices, list) else devices in (None, 1, "1")
+    if not one or nodes not in (None, 1):
+        key, got = ("devices", devices) if not one else ("num_nodes", nodes)
+        raise MosaicError(
+            f"trainer.{key}: expected one device for each run of mosaic compare, got {got}: set it to 1 in a file for "
+            "--overlay, and run several side by side with --processes"
+        )
+
+
 def plan_runs(
     rows: Rows,
     seeds: Sequence[int],
