@@ -3,6 +3,7 @@
 Nothing heavy is imported here at once: the process that only deals tests out to two others need not wait for it.
 """
 
+import logging
 import multiprocessing
 import os
 import subprocess
@@ -40,6 +41,15 @@ def _session() -> Iterator[None]:
         for place in FIGURES:
             patch.setattr(place, blank)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _fresh_log() -> None:
+    """Let the package's log go to pytest again, wherever a command of an earlier test has sent it."""
+    log = logging.getLogger("mosaic")
+    log.handlers.clear()
+    log.setLevel(logging.NOTSET)
+    log.propagate = True
 
 
 @pytest.fixture
