@@ -142,7 +142,6 @@ def make_store(world: World, listener: socket.socket | None = None) -> Any:
             timeout=patience,
             wait_for_workers=False,
             master_listen_fd=None if listener is None else listener.detach(),
-            use_libuv=False,  # with which older releases take no port that is open already
         )
     except RuntimeError as error:
         raise LinkBrokenError(
