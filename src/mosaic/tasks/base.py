@@ -1,6 +1,7 @@
 """What every piece of training has in common: a record of its losses and a say in its Trainer."""
 
 from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -8,6 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mosaic.tasks.blocks import SizedBatches
+
+_CPU = torch.device("cpu")
 
 
 class Task(LightningModule):
@@ -23,11 +26,16 @@ class Task(LightningModule):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move every tensor, unless all are there already; a Trainer asks for it in every phase."""
-        return self if args == (self.device,) and not kwargs else super().to(*args, **kwargs)
+        return self if not kwargs and len(args) == 1 and self._lies_on(args[0]) else super().to(*args, **kwargs)
 
     def cpu(self) -> Self:
         """Move every tensor to the CPU, unless all are there already."""
-        return self if self.device.type == "cpu" else super().cpu()
+        return self if self._lies_on(_CPU) else super().cpu()
+
+    def _lies_on(self, device: Any) -> bool:
+        """Whether every tensor is there; ``self.device`` cannot be asked, since a Trainer sets it before it moves us."""
+        there = all(tensor.device == device for tensor in chain(self.parameters(), self.buffers()))
+        return there and self.device == device
 
     def record(self, name: str, value: Tensor) -> None:
         """Keep one scalar of the current step."""
