@@ -14,7 +14,7 @@ Graph = Mapping[str, set[str]]
 
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.priors", "mosaic.seeding", "mosaic.batches"),
-    *("mosaic.instantiation", "mosaic.quiet", "mosaic.trainer_memory"),
+    *("mosaic.instantiation", "mosaic.quiet", "mosaic.trainer_memory", "mosaic.transfer"),
 )
 UPPER = (
     *("mosaic.cli", "mosaic.lightning_cli", "mosaic.comparison", "mosaic.federation", "mosaic.report", "mosaic.export"),
@@ -34,15 +34,16 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
 }
 REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.losses": ("mosaic.losses",),
-    "mosaic.nets": ("mosaic.nets",),
+    "mosaic.nets": ("mosaic.nets", "mosaic.transfer"),
     "mosaic.figures": ("mosaic.figures",),
-    "mosaic.augmentation": ("mosaic.augmentation", "mosaic.errors"),
+    "mosaic.augmentation": ("mosaic.augmentation", "mosaic.errors", "mosaic.transfer"),
     "mosaic.messages": ("mosaic.messages", "mosaic.codec"),
     "mosaic.model_pool": (
-        *("mosaic.model_pool", "mosaic.nets"),
+        *("mosaic.model_pool", "mosaic.nets", "mosaic.transfer"),
         *("mosaic.messages", "mosaic.codec", "mosaic.errors", "mosaic.seeding"),
     ),
-    **{module: (module,) for module in LOWER if module != "mosaic.messages"},
+    "mosaic.batches": ("mosaic.batches", "mosaic.transfer"),
+    **{module: (module,) for module in LOWER if module not in ("mosaic.messages", "mosaic.batches")},
 }
 
 IMPORTED_ONLY_BY: dict[str, tuple[str, ...]] = {

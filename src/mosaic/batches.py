@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from mosaic.transfer import send
+
 
 class ShuffledBatches:
     """Batches of aligned tensors, reshuffled for each pass, endless passes cut after a number of steps.
@@ -47,6 +49,7 @@ class ShuffledBatches:
                 waiting = torch.cat([waiting, self._indices[permutation]])
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
             mine = own_share(batch)
+            mine = send(mine, self._tensors[0].device)
             yield tuple(tensor[mine] for tensor in self._tensors)
 
 

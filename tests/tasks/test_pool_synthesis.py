@@ -267,9 +267,9 @@ def test_momentum_lasts_from_turn_to_turn(make: Make, phases: PhaseRunner, monke
     task, momenta = make(), list[int]()
     start = task._start_afresh
 
-    def noting(optimizer: Any) -> Tensor:
+    def noting(optimizer: Any, seed: int) -> Tensor:
         momenta.append(len(task.optimizers()[0].state))
-        return start(optimizer)
+        return start(optimizer, seed)
 
     monkeypatch.setattr(task, "_start_afresh", noting)
     train(task, phases)

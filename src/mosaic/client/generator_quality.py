@@ -9,6 +9,7 @@ from torch import Tensor
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.nets.inference import to_pixels
+from mosaic.transfer import send
 
 MOST_TRAINING_IMAGES = 2000
 """Training images that are compared at most, so that a client with 50,000 is measured in seconds."""
@@ -113,11 +114,11 @@ def measure_generator(
     """
     random = torch.Generator().manual_seed(seed)
     class_counts = class_counts.cpu()
-    images = _draw(copy.deepcopy(generator).to(device).eval(), class_counts, device, random, count)
-    judge = copy.deepcopy(guide).to(device).eval()
+    images = _draw(send(copy.deepcopy(generator), device).eval(), class_counts, device, random, count)
+    judge = send(copy.deepcopy(guide), device).eval()
     predicted = torch.cat([judge(batch).argmax(-1) for batch in images.split(_CHUNK)]).cpu()
     training, held_out = (
-        to_pixels(_choose(pixels, most, random).to(device))
+        to_pixels(send(_choose(pixels, most, random), device))
         for pixels, most in ((train_pixels, MOST_TRAINING_IMAGES), (validation_pixels, MOST_HELD_OUT_IMAGES))
     )
     quality = {"coverage": class_coverage(predicted, class_counts)}
@@ -147,7 +148,7 @@ def _draw(
     """Return generated pixels; labels and noise come from the CPU, so that the device does not matter."""
     labels = torch.multinomial(class_counts.double(), count, replacement=True, generator=random)
     noise = torch.randn(count, generator.latent_dim, generator=random)
-    batches = zip(noise.to(device).split(_CHUNK), labels.to(device).split(_CHUNK), strict=True)
+    batches = zip(send(noise, device).split(_CHUNK), send(labels, device).split(_CHUNK), strict=True)
     return torch.cat([generator(*batch) for batch in batches])
 
 

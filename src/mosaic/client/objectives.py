@@ -21,6 +21,7 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.priors import label_prior
 from mosaic.tasks.classification import LocalLoss
+from mosaic.transfer import lies_on, send
 
 SECTION = "algorithm.objective.init_args"
 """Where an objective's settings stand in the configuration."""
@@ -85,7 +86,7 @@ class PriorAdjusted(LocalObjective):
         prior = label_prior(context.class_counts, self.epsilon)
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            return prior_adjusted_cross_entropy(net(images), labels, prior.to(labels.device))
+            return prior_adjusted_cross_entropy(net(images), labels, send(prior, labels.device))
 
         return loss
 
@@ -115,7 +116,7 @@ class Proximal(LocalObjective):
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             total = F.cross_entropy(net(images), labels)
             if received is not None:  # buffers are no parameters, and frozen parameters have not moved
-                start = received.to(images.device).parameters()
+                start = _beside(images, received).parameters()
                 total = total + self.mu * proximal_term(net.parameters(), start)
             return total
 
@@ -144,7 +145,7 @@ class RestrictedSoftmax(LocalObjective):
         scales = restriction_scales(context.class_counts, self.alpha)
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            return restricted_cross_entropy(net(images), labels, scales.to(labels.device))
+            return restricted_cross_entropy(net(images), labels, send(scales, labels.device))
 
         return loss
 
@@ -183,21 +184,28 @@ class VacantClass(LocalObjective):
     def bind(self, context: LocalContext) -> LocalLoss:
         """Return the loss of this client against the model that it has received."""
         prior = label_prior(context.class_counts, self.epsilon)
-        absent = context.class_counts == 0
+        absent = (context.class_counts == 0).nonzero().squeeze(1)
         received = None
-        if self.distillation > 0 and absent.sum() > 1:  # the softmax over a single class says nothing
+        if self.distillation > 0 and len(absent) > 1:  # the softmax over a single class says nothing
             received = context.blueprint.build(context.received).eval()
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            logits, pi = net(images), prior.to(labels.device)
+            logits, pi = net(images), send(prior, labels.device)
             adjusted = self.adjusts_prior
             total = prior_adjusted_cross_entropy(logits, labels, pi) if adjusted else F.cross_entropy(logits, labels)
             if self.suppression > 0:
                 total = total + self.suppression * logit_suppression(logits, labels, pi)
             if received is not None:
                 with torch.no_grad():
-                    global_logits = received.to(images.device)(images)
-                total = total + self.distillation * vacant_class_distillation(logits, global_logits, absent)
+                    global_logits = _beside(images, received)(images)
+                total = total + self.distillation * vacant_class_distillation(
+                    logits, global_logits, send(absent, images.device)
+                )
             return total
 
         return loss
+
+
+def _beside(images: Tensor, net: Classifier) -> Classifier:
+    """Return a network on the device of the images."""
+    return net if lies_on(net, images.device) else send(net, images.device)

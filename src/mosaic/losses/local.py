@@ -117,7 +117,7 @@ def vacant_class_distillation(logits: Tensor, global_logits: Tensor, absent: Ten
     Args:
         logits: of the model in training, shape ``(B, C)``.
         global_logits: of the model that the client has received, shape ``(B, C)``.
-        absent: which classes the client has no image of, shape ``(C,)``, bool, on the CPU or beside the logits.
+        absent: which classes the client has no image of: bool, shape ``(C,)``, or their numbers; beside the logits.
 
     Returns:
         Scalar, at least 0 nats; 0 when the two agree on the absent classes, or fewer than two are absent.

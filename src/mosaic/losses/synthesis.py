@@ -80,7 +80,7 @@ def output_diversification(logits: Tensor, temperature: float, random: torch.Gen
     True
     """
     weights = 2 * torch.rand(logits.shape, generator=random) - 1
-    return (weights.to(logits.device) * (logits / temperature).softmax(-1)).sum()
+    return (weights.to(logits.device, non_blocking=True) * (logits / temperature).softmax(-1)).sum()
 
 
 def signed_step(values: Tensor, gradient: Tensor, size: float) -> Tensor:

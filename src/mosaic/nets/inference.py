@@ -5,6 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mosaic.transfer import send
+
 
 def to_pixels(images: Tensor) -> Tensor:
     """Turn uint8 images into float pixels in ``[0, 1]``, on the device where they are."""
@@ -33,7 +35,7 @@ def predict(
     """
     ask = ask or net
     training = net.training
-    net.to(device).eval()
-    answers = [ask(to_pixels(batch.to(device))).cpu() for batch in images.split(batch_size)]
+    send(net, device).eval()
+    answers = [ask(to_pixels(send(batch, device))).cpu() for batch in images.split(batch_size)]
     net.train(training)
     return torch.cat(answers)

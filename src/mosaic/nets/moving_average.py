@@ -33,8 +33,9 @@ class MovingAverage(nn.Module):
         self.steps += 1
         averages = [parameter.detach() for parameter in self.average.parameters()]
         torch._foreach_lerp_(averages, [parameter.detach() for parameter in net.parameters()], 1 - self.decay)
-        for ours, theirs in zip(self.average.buffers(), net.buffers(), strict=True):
-            ours.copy_(theirs)
+        copies = list(self.average.buffers())
+        if copies:
+            torch._foreach_copy_(copies, list(net.buffers()))
 
     @torch.no_grad()
     def corrected(self) -> nn.Module:

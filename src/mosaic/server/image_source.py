@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +12,7 @@ from mosaic.messages import GeneratorReply
 from mosaic.nets.dcgan import Generator
 from mosaic.tasks.distillation import TaughtImages
 from mosaic.tasks.generation import GenerationSettings
+from mosaic.transfer import lies_on, send
 
 ABSENT = -30.0
 """Logit of a class that is ruled out: far below any other, yet finite, so that no divergence becomes infinite."""
@@ -98,11 +98,11 @@ class GeneratorMixture:
 
     def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
         """Return an image for every label, of one generator."""
-        generator = self._generators[row].to(self._device).eval()
+        generator = send(self._generators[row], self._device).eval()
         images: list[Tensor] = []
         for wanted in labels.split(chunk):
             noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
-            images.append(generator(noise.to(self._device), wanted.to(self._device)))
+            images.append(generator(send(noise, self._device), send(wanted, self._device)))
         return torch.cat(images)
 
 
@@ -217,14 +217,14 @@ class TaughtBatches:
                 pool = make() if len(turn) else self._pool
             for _ in turn:
                 batch = torch.multinomial(pool.weights, self._batch_size, replacement=True, generator=random)
-                mine = own_share(batch).to(pool.images.device)
+                mine = send(own_share(batch), pool.images.device)
                 yield TaughtImages(pool.images[mine], pool.teacher_logits[mine])
 
 
 def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
     """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
-    if any(tensor.device != images.device for tensor in chain(teacher.parameters(), teacher.buffers())):
-        teacher.to(images.device)  # which goes through every tensor of a hundred experts, even where all stay
+    if not lies_on(teacher, images.device):
+        send(teacher, images.device)
     teacher.eval()
     with torch.inference_mode():
         answers = [teacher(batch) for batch in images.split(chunk)]

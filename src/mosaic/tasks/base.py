@@ -1,7 +1,6 @@
 """What every piece of training has in common: a record of its losses and a say in its Trainer."""
 
 from collections.abc import Iterable, Mapping
-from itertools import chain
 from typing import Any, Self
 
 import torch
@@ -9,6 +8,7 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
 from mosaic.tasks.blocks import SizedBatches
+from mosaic.transfer import lies_on
 
 _CPU = torch.device("cpu")
 
@@ -26,16 +26,17 @@ class Task(LightningModule):
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move every tensor, unless all are there already; a Trainer asks for it in every phase."""
-        return self if not kwargs and len(args) == 1 and self._lies_on(args[0]) else super().to(*args, **kwargs)
+        if kwargs or len(args) != 1 or not isinstance(args[0], torch.device):
+            return super().to(*args, **kwargs)
+        return self if self._lies_on(args[0]) else super().to(*args, non_blocking=args[0].type != "cpu")
 
     def cpu(self) -> Self:
         """Move every tensor to the CPU, unless all are there already."""
         return self if self._lies_on(_CPU) else super().cpu()
 
-    def _lies_on(self, device: Any) -> bool:
-        """Whether every tensor is there; ``self.device`` cannot be asked, since a Trainer sets it before it moves us."""
-        there = all(tensor.device == device for tensor in chain(self.parameters(), self.buffers()))
-        return there and self.device == device
+    def _lies_on(self, device: torch.device) -> bool:
+        """Whether every tensor is there; ``self.device`` alone is not enough: a Trainer sets it before it moves us."""
+        return self.device == device and lies_on(self, device)
 
     def record(self, name: str, value: Tensor) -> None:
         """Keep one scalar of the current step."""

@@ -17,6 +17,7 @@ from mosaic.nets.inference import to_pixels
 from mosaic.nets.moving_average import MovingAverage
 from mosaic.tasks.manual import ManualTask, let_learn
 from mosaic.tasks.optimizers import adam
+from mosaic.transfer import send
 
 Loss = Literal["bce", "hinge"]
 DiversityTarget = Literal["prior", "uniform"]
@@ -162,7 +163,7 @@ class GenerationTask(ManualTask):
 
     def _step(self, real: Tensor, labels: Tensor) -> None:
         """Update the discriminator, then the generator."""
-        noise = torch.randn(len(real), self.settings.latent_dim, generator=self._noise).to(real.device)
+        noise = send(torch.randn(len(real), self.settings.latent_dim, generator=self._noise), real.device)
         fake = self.generator(noise, labels)
         optimize_discriminator, optimize_generator = cast(list[Any], self.optimizers())
         self.descend(optimize_discriminator, self._discriminator_loss(real, fake.detach(), labels))

@@ -16,6 +16,7 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
 from mosaic.tasks.manual import ManualTask, let_learn
 from mosaic.tasks.optimizers import adam
+from mosaic.transfer import send
 
 
 @dataclass(frozen=True)
@@ -258,4 +259,4 @@ class GeneratorDistillationTask(ManualTask):
     def _wish(self) -> Wishes:
         count = max(2, self.settings.batch_size // world_size())  # BatchNorm never sees a batch of one
         wishes = draw_wishes(self._class_counts, self.settings.latent_dim, count, self._random)
-        return Wishes(*(part.to(self.device) for part in wishes))
+        return Wishes(*(send(part, self.device) for part in wishes))

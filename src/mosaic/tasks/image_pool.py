@@ -5,6 +5,7 @@ from torch import Tensor
 
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.inference import to_pixels
+from mosaic.transfer import send
 
 
 class ImagePool:
@@ -48,10 +49,10 @@ class ImagePool:
         Returns:
             Pixels ``(count, channels, H, W)`` and logits ``(count, C)``, which mean nothing for images without them.
         """
-        chosen = torch.randint(self._filled, (count,), generator=random).to(self._images.device)
+        chosen = send(torch.randint(self._filled, (count,), generator=random), self._images.device)
         return to_pixels(self._images[chosen]), self._logits[chosen]
 
     def samples(self, most: int) -> Tensor:
         """Return up to so many images, spread evenly from the first to the last."""
         chosen = torch.linspace(0, self._filled - 1, min(most, self._filled)).round().long()
-        return to_pixels(self._images[chosen.to(self._images.device)])
+        return to_pixels(self._images[send(chosen, self._images.device)])

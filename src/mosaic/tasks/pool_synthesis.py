@@ -23,6 +23,7 @@ from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.manual import ManualTask, let_learn
 from mosaic.tasks.optimizers import adam
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
+from mosaic.transfer import send
 
 CURVES = ("generator", "statistics", "labels", "divergence")
 """What is recorded of every synthesis: the loss of the images that were kept, and its terms before their weights."""
@@ -85,12 +86,12 @@ class PoolSynthesisTask(ManualTask):
         self._student_parameters = list(student.parameters())
         self.generator = self._fresh_generator(seed)
         self._noise: tuple[nn.Parameter, ...] = ()  # not the module's own: DDP would make it the same on every rank
-        self._of_all_ranks, self._random = torch.Generator(), torch.Generator()
+        self._seeds = torch.randint(2**62, (syntheses,), generator=torch.Generator().manual_seed(seed)).tolist()
+        self._random = torch.Generator()
 
     def on_fit_start(self) -> None:
         """Keep the ensemble in eval mode, whatever the Trainer did, and make an empty pool."""
         self.ensemble.eval()
-        self._of_all_ranks.manual_seed(self._seed)
         self._random.manual_seed(self._seed + 1 + self.global_rank)
         capacity = self._syntheses * _own_size(self.synthesis.batch_size)
         self.pool = ImagePool(capacity, self.student.image_shape, self.student.num_classes, self.device)
@@ -110,7 +111,7 @@ class PoolSynthesisTask(ManualTask):
 
     def training_step(self, student_updates: int, batch_idx: int) -> None:
         """Make images, move the ensemble's weights, let the student learn."""
-        images, labels = self._synthesise()
+        images, labels = self._synthesise(self._seeds[batch_idx])
         if self.reweighing.step:
             self._reweigh(self._hardened(images), labels, self.reweighing.step * self.reweighing.decay**batch_idx)
         kept = self.pool.append(images)
@@ -124,10 +125,10 @@ class PoolSynthesisTask(ManualTask):
         """Whether the ensemble says the same of an image whenever it is drawn."""
         return not (self.learning.view or self.learning.pixel_step or self.reweighing.step)
 
-    def _synthesise(self) -> tuple[Tensor, Tensor]:
+    def _synthesise(self, seed: int) -> tuple[Tensor, Tensor]:
         """Train a fresh generator and its noise for some steps; return the images of the best one and their labels."""
         optimizer = cast(list[Any], self.optimizers())[1]
-        labels = self._start_afresh(optimizer)
+        labels = self._start_afresh(optimizer, seed)
         self.student.eval()
         let_learn(self._student_parameters, False)
         best: tuple[Tensor, Tensor] | None = None
@@ -144,14 +145,15 @@ class PoolSynthesisTask(ManualTask):
         return best[0], labels
 
     @torch.no_grad()
-    def _start_afresh(self, optimizer: Any) -> Tensor:
+    def _start_afresh(self, optimizer: Any, seed: int) -> Tensor:
         """Give the generator new weights, its noise new values and its optimiser a blank memory; draw labels."""
-        seed = int(torch.randint(2**62, (), generator=self._of_all_ranks))
-        self.generator.load_state_dict(self._fresh_generator(seed).state_dict())
+        fresh = self._fresh_generator(seed).state_dict()
+        for name, tensor in self.generator.state_dict().items():
+            tensor.copy_(fresh[name], non_blocking=True)
         optimizer.state.clear()
         (noise,) = self._noise
-        noise.copy_(torch.randn(noise.shape, generator=self._random))
-        return torch.randint(self.student.num_classes, (len(noise),), generator=self._random).to(self.device)
+        noise.copy_(torch.randn(noise.shape, generator=self._random), non_blocking=True)
+        return send(torch.randint(self.student.num_classes, (len(noise),), generator=self._random), self.device)
 
     def _fresh_generator(self, seed: int) -> Generator:
         settings, student = self.synthesis, self.student
@@ -169,9 +171,9 @@ class PoolSynthesisTask(ManualTask):
         settings = self.synthesis
         with batch_norm_inputs(self.ensemble.experts) as layers:
             logits = self.ensemble(images)
-        statistics = divergence = torch.zeros((), device=images.device)
+        statistics = divergence = images.new_zeros(())
         if settings.statistics_weight:
-            statistics = inversion(layers).to(images.device) / (len(self.weights) if settings.mean_statistics else 1)
+            statistics = statistics + inversion(layers) / (len(self.weights) if settings.mean_statistics else 1)
         if settings.divergence_weight:
             divergence = boundary_support(
                 self.student(images), logits, settings.divergence_temperature, settings.only_disagreeing

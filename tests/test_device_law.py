@@ -1,0 +1,109 @@
+"""No step mixes devices, asks the GPU for a value or waits for a copy: rehearsed where there is no GPU."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
+
+from mosaic.cli import main
+from mosaic.tasks.manual import LossTask
+from tests.pretend_gpu import rehearse, rehearsed
+from tests.runs import fit_arguments
+
+AUGMENTED = ("--data.augmentation.padding=1", "--data.augmentation.flip=true")
+SMALL = {
+    "Mosaic": (),
+    "FedFTG": ("--algorithm.generator_updates=2", "--algorithm.student_updates=2"),
+    "DFRD": ("--algorithm.generator_updates=2", "--algorithm.student_updates=2"),
+}
+DRY = ("--trainer.fast_dev_run=true",)
+ALLOWED = {
+    # which images a client looks at is chosen by their labels, and most clients look at few
+    ("FedFTG", "GeneratorDistillationTask"): DynamicOutputShapeException,
+    ("DFRD", "GeneratorDistillationTask"): DynamicOutputShapeException,
+}
+"""Where a step may ask for a value, and why."""
+
+
+def found_in(run_dir: Path, algorithm: str, *more: str) -> dict[str, Any]:
+    """What the rehearsal of every phase's last step has found, by task."""
+    found: dict[str, Any] = {}
+    with rehearsed(found):
+        main(fit_arguments(run_dir, algorithm, *AUGMENTED, *SMALL.get(algorithm, DRY), *more))
+    return found
+
+
+def assert_lawful(algorithm: str, found: dict[str, Any]) -> None:
+    assert found
+    for task, outcome in found.items():
+        if allowed := ALLOWED.get((algorithm, task)):
+            assert isinstance(outcome, allowed)
+        elif isinstance(outcome, Exception):
+            raise AssertionError(f"{task} breaks the device law") from outcome
+        else:
+            assert not outcome, f"{task} waits for copies in a step: {dict(outcome)}"
+
+
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        *("Mosaic", "FedVLS", "DENSE"),
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("FedAvg", "FedBN", "FedProx", "FedRS", "CoBoosting", "FedFTG", "DFRD", "PrototypeHead")
+        ),
+    ],
+)
+def test_every_step_keeps_the_law(algorithm: str, tmp_path: Path) -> None:
+    assert_lawful(algorithm, found_in(tmp_path / "run", algorithm))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model.channels_last=true"],
+        ["--algorithm.generation.inversion_weight=0.01", "--algorithm.generation.entropy_weight=1"],
+        ["--algorithm.generation.discriminator_normalization=batch", "--algorithm.generation.loss=bce"],
+        ["--algorithm.gate.kind=transformer"],
+        ["--algorithm.gate.kind=residual", "--algorithm.gate.space=crossed"],
+        ["--algorithm.distillation.hard_sample_weighting=true", "--algorithm.distillation.beta=1"],
+        ["--trainer.precision=bf16-mixed"],
+    ],
+    ids=" ".join,
+)
+def test_so_do_the_steps_of_every_switch(flags: list[str], tmp_path: Path) -> None:
+    assert_lawful("Mosaic", found_in(tmp_path / "run", "Mosaic", *flags))
+
+
+class Step(LossTask):
+    """One step that does what the test says."""
+
+    def __init__(self, act: Any) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(3))
+        self.act = act
+
+    def loss(self, batch: Tensor) -> Tensor:
+        loss: Tensor = self.act(self.weight * batch)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def test_each_breach_is_seen_and_the_task_comes_back_as_it_was() -> None:
+    batch = torch.ones(3)
+    lawful = Step(lambda values: values.sum())
+    assert not rehearse(lawful, batch)
+    assert lawful.weight.tolist() == [1, 1, 1]
+    with pytest.raises(DataDependentOutputException):
+        rehearse(Step(lambda values: values.sum() / float(values.max())), batch)
+    with pytest.raises(RuntimeError, match="same device"):
+        rehearse(Step(lambda values: (values + torch.ones(3)).sum()), batch)
+    waits = rehearse(Step(lambda values: (values + torch.ones(3).to(values.device)).sum()), batch)
+    assert waits == {"cpu to cuda": 1}
+    assert rehearse(Step(lambda values: values.sum() + values.detach().cpu().sum()), batch) == {"cuda to cpu": 1}
