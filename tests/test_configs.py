@@ -25,6 +25,15 @@ def test_a_configuration_is_valid(config: Path) -> None:
     assert parsed(config)["data"]["source"]["class_path"]
 
 
+def test_a_class_keeps_its_own_defaults_in_the_place_of_a_default_class() -> None:
+    """The default network has 16 channels, and the default optimiser decays no weights."""
+    model = parsed("--model.net=mosaic.nets.ResNet18", "--model.optimizer=torch.optim.AdamW")["model"]
+    assert model["net"]["init_args"] == {"width": 64}
+    assert model["optimizer"]["init_args"]["weight_decay"] == 0.01
+    assert parsed(CONFIGS / "cifar10.yaml")["model"]["net"]["init_args"] == {"width": 64}
+    assert parsed("--model.net.init_args.width=24")["model"]["net"]["init_args"] == {"width": 24}
+
+
 def test_nobody_gets_more_than_one_device_unasked() -> None:
     """Lightning's own default is all GPUs, data-parallel: other numbers than on one."""
     configured = {path.stem: parsed(path)["trainer"]["devices"] for path in RUNS}

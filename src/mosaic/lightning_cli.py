@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import torch
 import yaml
+from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
@@ -34,6 +35,18 @@ class MosaicParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"exit_on_error": False, **kwargs})
+
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Leave out the arguments of default classes: they are filled in once it is known which classes are asked for.
+
+        jsonargparse lets a class that is named in another's place take over what both know. So ``ResNet18`` would be as
+        narrow as the default ``SmallCNN``, and ``AdamW`` would decay weights as little as the default ``SGD``.
+        """
+        defaults = super().get_defaults(*args, **kwargs)
+        for key in ("algorithm", "executor", "model.net", "model.optimizer"):
+            if isinstance(named := defaults.get(key), Namespace):
+                named.pop("init_args", None)
+        return defaults
 
 
 class MosaicCLI(LightningCLI):

@@ -38,6 +38,11 @@ class Task(LightningModule):
         """Whether every tensor is there; ``self.device`` alone is not enough: a Trainer sets it before it moves us."""
         return self.device == device and lies_on(self, device)
 
+    def on_fit_end(self) -> None:
+        """Let the optimisers forget: a Trainer would first fetch from the device what they remember."""
+        for optimizer in self.trainer.optimizers:
+            optimizer.state.clear()
+
     def record(self, name: str, value: Tensor) -> None:
         """Keep one scalar of the current step."""
         self._curves.setdefault(name, []).append(value.detach())

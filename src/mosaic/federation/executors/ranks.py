@@ -61,6 +61,11 @@ class RanksExecutor(ParallelExecutor):
                 f"executor.workers: expected at most {available}, one for each GPU of this machine, got "
                 f"{self.workers}: lower it, or let them share a GPU with --trainer.devices [0]"
             )
+        if self._joint and self.workers > 1 and shared and uses_gpus(trainer):
+            raise MosaicError(
+                f"executor.server_phases: expected first where {self.workers} processes share a GPU, got all: "
+                "processes that train one phase together need a GPU each, so leave out --trainer.devices, or set first"
+            )
         return adapted
 
     def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
