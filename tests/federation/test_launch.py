@@ -1,5 +1,7 @@
 """Which process this is, by the variables of every launcher, and what phases of one process among several get."""
 
+from threading import Event, Thread
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -163,3 +165,14 @@ class TestNumberOfProcesses:
     def test_no_workers_are_refused(self, executor: Any) -> None:
         with pytest.raises(MosaicError, match=r"executor\.workers: expected at least 1, got 0"):
             executor(workers=0)
+
+
+def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends while a thread comes out of C++ is aborted: the thread would be ended in mid-air."""
+    gone, executor = Event(), RanksExecutor(workers=2)
+    waiting = Thread(target=gone.wait, daemon=True)
+    waiting.start()
+    monkeypatch.setattr(executor, "_attending", [waiting])
+    monkeypatch.setattr(executor, "_companions", SimpleNamespace(end=lambda told: gone.set()))
+    executor.close()
+    assert not waiting.is_alive()

@@ -142,6 +142,7 @@ def make_store(world: World, listener: socket.socket | None = None) -> Any:
             timeout=patience,
             wait_for_workers=False,
             master_listen_fd=None if listener is None else listener.detach(),
+            use_libuv=listener is None,  # which takes no socket that listens already (PyTorch 2.7)
         )
     except RuntimeError as error:
         raise LinkBrokenError(

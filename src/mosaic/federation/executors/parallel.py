@@ -36,6 +36,7 @@ class ParallelExecutor(ClientExecutor):
         self.workers, self.threads = workers, threads
         self._worker: Worker | None = None
         self._busy = [Lock() for _ in range(workers)]
+        self._attending: list[Thread] = []
 
     def start(self, worker: Worker) -> None:
         """Take the worker of this process, and check that every other one will have something to do."""
@@ -55,9 +56,11 @@ class ParallelExecutor(ClientExecutor):
         """
         assert self._worker is not None, "start() comes before map()"
         sharing = Sharing(requests, self.workers, self._cost)
+        self._attending = [thread for thread in self._attending if thread.is_alive()]
         for worker in range(self.workers):
             if worker != self.own_worker:
-                Thread(target=self._attend, args=(sharing, worker), daemon=True).start()
+                self._attending.append(Thread(target=self._attend, args=(sharing, worker), daemon=True))
+                self._attending[-1].start()
         try:
             while sharing.plan():
                 reply, state = self._next(sharing)

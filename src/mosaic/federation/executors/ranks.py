@@ -111,6 +111,8 @@ class RanksExecutor(ParallelExecutor):
         told = self._link is not None and self._tell_all(self._link)
         if self._companions is not None:
             self._companions.end(told)
+            for thread in self._attending:  # each learns at once that its process is gone; a process that ends while
+                thread.join()  # one of its threads comes out of C++ is aborted
         self._link = self._companions = self._worker = self._callers = None
         torch.set_num_threads(self._threads_before)
 
