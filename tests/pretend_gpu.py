@@ -75,6 +75,15 @@ def pretend_gpu() -> Iterator[Copies]:
                 module._buffers.update(buffers)
 
 
+def can_pretend() -> bool:
+    """Whether this PyTorch moves fake tensors to a GPU without one; 2.7 looks for a driver."""
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            return torch.ones(1).to(GPU).device == GPU
+    except RuntimeError:
+        return False
+
+
 def sent(batch: Any) -> Any:
     """A batch on the GPU, of whatever it is made."""
     if isinstance(batch, Tensor):

@@ -10,9 +10,10 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicO
 
 from mosaic.cli import main
 from mosaic.tasks.manual import LossTask
-from tests.pretend_gpu import rehearse, rehearsed
+from tests.pretend_gpu import can_pretend, rehearse, rehearsed
 from tests.runs import fit_arguments
 
+pytestmark = pytest.mark.skipif(not can_pretend(), reason="fake CUDA tensors of this PyTorch ask for a driver")
 AUGMENTED = ("--data.augmentation.padding=1", "--data.augmentation.flip=true")
 SMALL = {
     "Mosaic": (),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mosaic.data import DirichletPartition, FlowerPartition, NaturalPartition, Partition, SklearnDigits
-from mosaic.data.holdings import class_counts, hold_out
+from mosaic.data.holdings import class_counts, gather, hold_out
 from mosaic.data.partitions.dirichlet import dirichlet_split, fill_up
 from mosaic.data.partitions.flower import flower_split
 from tests.cases import for_each
@@ -183,9 +183,9 @@ def test_images_that_a_rule_leaves_out_are_logged(caplog: pytest.LogCaptureFixtu
     labels = np.arange(103) % 5
     rule = FlowerPartition(4, FLOWER + "ShardPartitioner", {"shard_size": 10, "num_shards_per_partition": 2})
     with caplog.at_level(logging.WARNING, logger="mosaic"):
-        parts = rule.split(labels, 0, {})
-    assert [len(part) for part in parts] == [20] * 4
-    assert len(np.unique(np.concatenate(parts))) == 80
+        holdings = rule.deal(labels, 0, {}, validation_share=0.0)
+    assert [len(holding.train) for holding in holdings] == [20] * 4
+    assert len(np.unique(gather(holdings).train)) == 80
     assert "dealt 23 of 103 images to nobody" in caplog.text
 
 

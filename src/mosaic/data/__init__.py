@@ -1,6 +1,7 @@
 """Images, who holds which of them, and how they are seen. Only clients and the evaluation of a run come in here."""
 
 from mosaic.augmentation import Augmentation
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions import (
     DirichletPartition,
@@ -29,6 +30,8 @@ __all__ = [
     "FlowerPartition",
     "FolderSource",
     "HubSource",
+    "ImageSet",
+    "Images",
     "NaturalPartition",
     "NpzSource",
     "ParquetSource",

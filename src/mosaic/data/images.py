@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -153,6 +153,85 @@ def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str
         if rare:
             shown = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
             log.warning("%s: %d of %d classes have %s: %s", origin, len(rare), len(class_names), text, shown)
+
+
+def checked(loaded: object, origin: str) -> ImageSet:
+    """Check what a user's source has loaded, and round floating-point pixels in ``[0, 1]`` to 8 bits.
+
+    Args:
+        loaded: what ``load`` has returned.
+        origin: the source, for log and error.
+
+    Raises:
+        MosaicError: it is no :class:`ImageSet`, or its parts are not what they should be.
+    """
+    if not isinstance(loaded, ImageSet):
+        raise MosaicError(
+            f"{origin}: expected a mosaic.data.ImageSet from load(), got {type(loaded).__name__}: return "
+            "ImageSet(train=Images(pixels, labels), test=Images(pixels, labels), class_names=(...))"
+        )
+    if isinstance(loaded.class_names, str) or not all(isinstance(name, str) for name in loaded.class_names):
+        raise MosaicError(f"{origin}: expected class names as a tuple of text, got {loaded.class_names!r}")
+    parts = (_checked(loaded.train, "training", origin), _checked(loaded.test, "test", origin))
+    check_shapes(parts[0].shape, parts[1].shape, origin)
+    for split, images in zip(("training", "test"), parts, strict=True):
+        check_label_range(images.labels.numpy(), loaded.num_classes, split, origin)
+    return replace(loaded, train=parts[0], test=parts[1])
+
+
+def _checked(images: object, split: str, origin: str) -> Images:
+    if not isinstance(images, Images):
+        raise MosaicError(f"{origin}: expected mosaic.data.Images as {split} images, got {type(images).__name__}")
+    pixels, labels = (
+        torch.from_numpy(part) if isinstance(part, np.ndarray) and part.dtype.kind in "buif" else part
+        for part in (images.pixels, images.labels)
+    )
+    for name, part, dimensions in (("pixels", pixels, 4), ("labels", labels, 1)):
+        if not isinstance(part, Tensor) or part.ndim != dimensions:
+            got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
+            raise MosaicError(
+                f"{origin}: expected {split} {name} as a tensor of shape "
+                f"{'(N, channels, H, W)' if dimensions == 4 else '(N,)'}, got {got}"
+            )
+    if pixels.shape[1] not in (1, 3):
+        raise MosaicError(
+            f"{origin}: expected {split} pixels of shape (N, channels, H, W) with 1 or 3 channels, got "
+            f"{tuple(pixels.shape)}: put the channels second"
+        )
+    whole = torch.from_numpy(check_labels(labels.numpy(), len(pixels), f"{origin}, {split} images"))
+    groups = _checked_groups(images.groups, len(pixels), split, origin)
+    if (images.pixels.dtype, images.labels.dtype) == (torch.uint8, torch.int64):
+        return images
+    return Images(_eight_bits(pixels, split, origin), whole, groups)
+
+
+def _eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
+    if pixels.dtype == torch.uint8:
+        return pixels
+    whole = not pixels.is_floating_point() and pixels.dtype != torch.bool
+    low, high = (float(value) for value in (pixels.long() if whole else pixels.double()).aminmax())
+    if pixels.is_floating_point() and 0 <= low <= high <= 1:
+        log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, pixels.dtype)
+        return (pixels * 255).round().to(torch.uint8)
+    if whole and 0 <= low <= high <= 255:
+        return pixels.to(torch.uint8)
+    raise MosaicError(
+        f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} in "
+        f"[{low:g}, {high:g}]: leave normalisation to the network (data.mean, data.std), and convert the pixels"
+    )
+
+
+def _checked_groups(groups: object, count: int, split: str, origin: str) -> Mapping[str, np.ndarray]:
+    if not isinstance(groups, Mapping):
+        raise MosaicError(f"{origin}: expected groups of {split} images by name, got {type(groups).__name__}")
+    arrays = {str(key): np.asarray(values) for key, values in groups.items()}
+    for key, values in arrays.items():
+        if values.shape != (count,):
+            raise MosaicError(
+                f"{origin}: expected one value of group {key!r} for each of {count} {split} images, got shape "
+                f"{values.shape}"
+            )
+    return arrays
 
 
 def pixel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -14,7 +14,7 @@ from mosaic.augmentation import Augmentation
 from mosaic.batches import own_share
 from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, class_counts
-from mosaic.data.images import Images, ImageSet, pixel_statistics
+from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
 from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.gathered import GatheredPartition
 from mosaic.data.partitions.replay import write_holdings
@@ -88,7 +88,7 @@ class FederatedDataModule(LightningDataModule):
     @cached_property
     def images(self) -> ImageSet:
         """The data set, loaded on first use and kept."""
-        return self.source.load()
+        return checked(self.source.load(), f"data.source ({type(self.source).__name__})")
 
     @cached_property
     def splits(self) -> list[Holding]:

@@ -24,7 +24,7 @@ def test_svhn_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torchvision.datasets.SVHN, "_check_integrity", lambda self: True)
     loaded = TorchvisionSource("SVHN", str(tmp_path)).load()
     assert loaded.train.shape == (3, 32, 32)
-    assert loaded.train.labels.tolist() == [0, 1, 2, 9, 0]
+    assert [loaded.class_names[label] for label in loaded.train.labels] == ["0", "1", "2", "9", "0"]
     assert np.array_equal(loaded.test.pixels.permute(2, 3, 1, 0).numpy(), pixels)
 
 

@@ -1,12 +1,15 @@
 """What every partition is."""
 
+import logging
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from mosaic.data.holdings import Holding, hold_out
 from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
 
 Groups = Mapping[str, np.ndarray]
 """What a source knows of each image beside its class, such as its domain or writer, by name, each of shape ``(n,)``."""
@@ -41,8 +44,8 @@ class Partition(ABC):
             groups: what the source knows of each image beside its class; most rules do not look.
 
         Returns:
-            N sorted index arrays that together hold every index exactly once; rules of flwr-datasets may leave images
-            out, which the log then says.
+            N index arrays, none of which shares an index with another; a rule may leave images out, which the log
+            then says.
 
         Raises:
             MosaicError: the request is impossible for these labels.
@@ -63,8 +66,47 @@ class Partition(ABC):
         Raises:
             MosaicError: the request is impossible for these labels.
         """
-        parts = self.split(labels, seed, groups)
+        parts = self._checked(self.split(labels, seed, groups), len(labels))
         return [hold_out(labels, part, validation_share, (seed, client)) for client, part in enumerate(parts)]
+
+    def _checked(self, parts: object, count: int) -> list[np.ndarray]:
+        """Return parts as sorted arrays, and say how many images nobody holds.
+
+        Raises:
+            MosaicError: they are no lists of indices, or not one for each client.
+        """
+        if not isinstance(parts, Sequence) or isinstance(parts, str):
+            raise MosaicError(
+                f"{self.origin}: expected a list of index arrays from split(), one for each client, got "
+                f"{type(parts).__name__}"
+            )
+        if self.num_clients is not None and len(parts) != self.num_clients:
+            raise MosaicError(
+                f"{self.origin}: expected {self.num_clients} parts from split(), one for each client, got {len(parts)}"
+            )
+        arrays = [self._indices(part, client, count) for client, part in enumerate(parts)]
+        if left_out := count - len(np.unique(np.concatenate(arrays))):
+            log.warning("%s dealt %d of %d images to nobody", self.origin, left_out, count)
+        return arrays
+
+    def _indices(self, part: object, client: int, count: int) -> np.ndarray:
+        try:
+            indices = np.asarray(part)
+        except ValueError:  # rows of different lengths
+            indices = np.asarray(None)
+        if indices.ndim == 1 and indices.size == 0:
+            return np.empty(0, dtype=np.int64)
+        if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+            raise MosaicError(
+                f"{self.origin}: expected the indices of client {client} as whole numbers of shape (n,), got "
+                f"{indices.dtype} of shape {indices.shape}"
+            )
+        if not 0 <= indices.min() <= indices.max() < count:
+            raise MosaicError(
+                f"{self.origin}: expected indices in 0..{count - 1}, one for each of {count} training images, got "
+                f"{indices.min()}..{indices.max()} at client {client}"
+            )
+        return np.sort(indices).astype(np.int64)
 
 
 def check_enough_images(num_clients: int, num_images: int) -> None:

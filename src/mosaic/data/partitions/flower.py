@@ -2,7 +2,6 @@
 
 import importlib
 import inspect
-import logging
 import os
 import warnings
 from collections.abc import Callable
@@ -12,8 +11,6 @@ import numpy as np
 
 from mosaic.data.partitions.base import Groups, Partition, check_enough_images
 from mosaic.errors import MosaicError
-
-log = logging.getLogger(__name__)
 
 
 class FlowerPartition(Partition):
@@ -39,10 +36,7 @@ class FlowerPartition(Partition):
 
     def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
         """Ask the partitioner."""
-        parts = flower_split(self.partitioner, self.arguments, self.num_clients, labels, seed)
-        if left_out := len(labels) - sum(map(len, parts)):
-            log.warning("partition: %s dealt %d of %d images to nobody", self.partitioner, left_out, len(labels))
-        return parts
+        return flower_split(self.partitioner, self.arguments, self.num_clients, labels, seed)
 
 
 def flower_split(

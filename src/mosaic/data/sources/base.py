@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes, make_image_set
+from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
 from mosaic.data.sources.pictures import Pictures
 from mosaic.data.sources.rules import Rules, rules_of
@@ -40,12 +41,27 @@ class Found:
     Attributes:
         train: pictures to train on.
         test: pictures to test on.
-        class_names: in order of the labels; ``None`` numbers the classes of the training pictures.
+        class_names: in order of the training labels; ``None`` numbers the classes of the training pictures.
+        test_names: in order of the test labels, where the test has a list of its own.
     """
 
     train: Pictures
     test: Pictures
     class_names: tuple[str, ...] | None = None
+    test_names: tuple[str, ...] | None = None
+
+    def classified(self) -> "Found":
+        """Give both splits the same classes, each with a name.
+
+        Raises:
+            MosaicError: labels are no classes, or the splits cannot agree.
+        """
+        train, test, names = self.train, self.test, self.class_names
+        labels = agreed(test.labels, self.test_names, names, test.origin)
+        if names is None and self.test_names is None:
+            first, labels, names = numbered(train.labels, labels, train.origin)
+            train = replace(train, labels=first)
+        return replace(self, train=train, test=replace(test, labels=labels), class_names=names or self.test_names)
 
 
 class PictureSource(Source):
@@ -82,10 +98,8 @@ class PictureSource(Source):
 
     def load(self) -> ImageSet:
         """Decode all pictures."""
-        found = self.find()
-        names = found.class_names
-        if names is None:
-            names = tuple(str(label) for label in range(int(found.train.labels.max()) + 1))
+        found = self.find().classified()
+        names = found.class_names or ()
         for split, part in (("training", found.train), ("test", found.test)):
             check_label_range(part.labels, len(names), split, part.origin)
         train, test = self._decode(found)

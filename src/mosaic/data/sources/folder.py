@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mosaic.data.sources.base import Found, PictureSource
-from mosaic.data.sources.files import file_identity, find_folder, missing, origin_of
+from mosaic.data.sources.files import file_identity, find_folder, missing, origin_of, readable
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
 from mosaic.errors import MosaicError
 
@@ -24,8 +24,8 @@ BLOCK_ROWS = 64
 class FolderSource(PictureSource):
     """Images in folders: ``root/train/CLASS/...`` and ``root/test/CLASS/...``, or ``root/CLASS/...`` with a test share.
 
-    Classes are the folders to train on, in order of their names; images may lie in folders below. Files whose suffix is
-    that of no image are counted in the log.
+    Classes are the folders to train on, in order of their names; images may lie in folders below, also in linked ones.
+    Files whose suffix is that of no image, and links that lead nowhere, are counted in the log.
 
     Args:
         root: the folder.
@@ -80,7 +80,7 @@ def class_folders(folder: Path, origin: str) -> tuple[str, ...]:
     Raises:
         MosaicError: there are none.
     """
-    names = tuple(sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not _hidden(entry)))
+    names = tuple(sorted(entry.name for entry in _entries(folder, origin) if entry.is_dir()))
     if not names:
         raise MosaicError(f"{origin}: expected one folder per class in {folder}, got none: put each class in its own")
     return names
@@ -103,13 +103,18 @@ def list_images(folder: Path, names: Sequence[str], origin: str) -> tuple[list[P
         )
     files: list[Path] = []
     labels: list[int] = []
-    others = [entry for entry in folder.iterdir() if entry.is_file() and not _hidden(entry)]
+    others = [entry for entry in _entries(folder, origin) if not entry.is_dir()]
     for label, name in enumerate(names):
-        entries = sorted((f for f in (folder / name).rglob("*") if f.is_file() and not _hidden(f)), key=Path.as_posix)
-        images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES]
-        others += [entry for entry in entries if entry.suffix.lower() not in SUFFIXES]
+        entries = sorted(_below(folder / name, origin) if (folder / name).is_dir() else (), key=Path.as_posix)
+        images = [entry for entry in entries if entry.suffix.lower() in SUFFIXES and entry.is_file()]
+        others += [entry for entry in entries if entry.suffix.lower() not in SUFFIXES or not entry.is_file()]
         files += images
         labels += [label] * len(images)
+    lost = [entry for entry in others if entry.is_symlink() and not entry.exists()]
+    others = [entry for entry in others if entry not in set(lost)]
+    if lost:
+        log.warning("%s: %d links lead nowhere and are left out, for example %s: fetch what they point to, as with "
+                    "`git annex get` or `dvc pull`", origin, len(lost), lost[0])  # fmt: skip
     if others:
         log.warning("%s: %d files lie in no class or are no images by their suffix and are left out, for example %s",
                     origin, len(others), others[0])  # fmt: skip
@@ -137,5 +142,22 @@ def _blocks(files: list[Path]) -> Iterator[Block]:
         yield [(str(file), file) for file in files[start : start + BLOCK_ROWS]]
 
 
-def _hidden(path: Path) -> bool:
-    return path.name.startswith(".")
+def _below(folder: Path, origin: str, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield all files below a folder, links to folders followed, and links that lead nowhere.
+
+    Raises:
+        MosaicError: a folder cannot be read, or a link leads to a folder that it lies in.
+    """
+    here = folder.resolve()
+    if here in above:
+        raise MosaicError(f"{origin}: expected links that end somewhere, got {folder}, which leads back: remove it")
+    for entry in _entries(folder, origin):
+        if entry.is_dir():
+            yield from _below(entry, origin, (*above, here))
+        else:
+            yield entry
+
+
+def _entries(folder: Path, origin: str) -> list[Path]:
+    """List a folder, but for hidden entries."""
+    return [entry for entry in readable(lambda: list(folder.iterdir()), origin) if not entry.name.startswith(".")]

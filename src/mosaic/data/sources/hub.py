@@ -56,14 +56,18 @@ class HubSource(PictureSource):
     def find(self) -> Found:
         """Open both splits and read their labels."""
         table = self._open(self.train_split, "train_split")
-        names = getattr(table.features[self.label_column], "names", None)
         if self.test_share is None:
             test = self._open(self.test_split, "test_split")
         else:
             labels = self._pictures(table, self.train_split).labels
             table, test = (table.select(part) for part in hold_out_test(labels, self.test_share, self.seed))
         split = self.test_split if self.test_share is None else self.train_split
-        return Found(self._pictures(table, self.train_split), self._pictures(test, split), names and tuple(names))
+        parts = self._pictures(table, self.train_split), self._pictures(test, split)
+        return Found(*parts, *(self._class_names(part) for part in (table, test)))
+
+    def _class_names(self, table: Any) -> tuple[str, ...] | None:
+        names = getattr(table.features[self.label_column], "names", None)
+        return None if names is None else tuple(names)
 
     def _open(self, split: str, key: str) -> Any:
         """Load a split, its images still encoded.

@@ -6,7 +6,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mosaic.data.images import check_labels
 from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.classes import Names, agreed
 from mosaic.data.sources.files import file_identity, find_files, origin_of, readable
 from mosaic.data.sources.pictures import Block, Pictures, make_pictures
 from mosaic.errors import MosaicError
@@ -50,13 +52,14 @@ class ParquetSource(PictureSource):
     def find(self) -> Found:
         """Read the labels of both splits."""
         train, names = self._split(self.train, "train", self.train_md5)
-        test, _ = self._split(self.test, "test", self.test_md5)
-        return Found(train, test, names)
+        test, test_names = self._split(self.test, "test", self.test_md5)
+        return Found(train, test, names, test_names)
 
     def _split(self, pattern: str, key: str, md5: str | None) -> tuple[Pictures, tuple[str, ...] | None]:
         files = find_files(pattern, key, md5)
         origin = origin_of(files[0] if len(files) == 1 else Path(pattern), key)
-        table, names = readable(partial(self._read_columns, files), origin)
+        tables, lists = readable(partial(self._read_columns, files), origin)
+        table, names = self._joined(files, tables, lists, key)
         pictures = make_pictures(
             table[self.label_column].to_numpy(),
             len(table),
@@ -69,21 +72,34 @@ class ParquetSource(PictureSource):
         )
         return pictures, names
 
-    def _read_columns(self, files: list[Path]) -> tuple[Any, tuple[str, ...] | None]:
-        """Read everything but the images."""
+    def _joined(self, files: list[Path], tables: list[Any], lists: list[Names], key: str) -> tuple[Any, Names]:
+        """Put the files of a split together; labels of files that list the classes in another order are renumbered."""
         import pyarrow
+
+        names = next((given for given in lists if given is not None), None)
+        for place, (file, given) in enumerate(zip(files, lists, strict=True)):
+            if given not in (None, names):
+                table, origin = tables[place], origin_of(file, key)
+                labels = check_labels(table[self.label_column].to_numpy(), len(table), origin)
+                column = table.schema.get_field_index(self.label_column)
+                renumbered = pyarrow.array(agreed(labels, given, names, origin), table.schema.field(column).type)
+                tables[place] = table.set_column(column, table.schema.field(column), renumbered)
+        return pyarrow.concat_tables(tables, promote_options="default"), names
+
+    def _read_columns(self, files: list[Path]) -> tuple[list[Any], list[Names]]:
+        """Read everything but the images, file by file."""
         import pyarrow.parquet
 
-        schema = pyarrow.parquet.read_schema(files[0])
+        schemas = [pyarrow.parquet.read_schema(file) for file in files]
         wanted = [self.label_column, *self.group_columns]
-        missing = {self.image_column, *wanted} - set(schema.names)
-        if missing:
-            raise MosaicError(
-                f"{files[0]}: expected columns {self.image_column!r} and {', '.join(map(repr, wanted))}, got "
-                f"{schema.names}: set data.source.init_args.image_column and label_column"
-            )
+        for file, schema in zip(files, schemas, strict=True):
+            if {self.image_column, *wanted} - set(schema.names):
+                raise MosaicError(
+                    f"{file}: expected columns {self.image_column!r} and {', '.join(map(repr, wanted))}, got "
+                    f"{schema.names}: set data.source.init_args.image_column and label_column"
+                )
         tables = [pyarrow.parquet.read_table(file, columns=wanted) for file in files]
-        return pyarrow.concat_tables(tables), _class_names(schema, self.label_column)
+        return tables, [_class_names(schema, self.label_column) for schema in schemas]
 
 
 def _cells(files: list[Path], column: str) -> Iterator[Block]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mosaic.data.images import Images, ImageSet, warn_of_rare_classes
+from mosaic.data.images import Images, ImageSet, checked, warn_of_rare_classes
 from mosaic.data.sources.base import Source
 from mosaic.errors import MosaicError, require_at_least_zero
 
@@ -47,7 +47,7 @@ class PartSource(Source):
 
     def _load_whole(self) -> ImageSet:
         try:
-            return self.source.load()
+            return checked(self.source.load(), f"{KEY}.source ({type(self.source).__name__})")
         except MosaicError as error:  # a source names its arguments as if it stood at data.source
             raise MosaicError(str(error).replace(KEY, f"{KEY}.source.init_args")) from error
 

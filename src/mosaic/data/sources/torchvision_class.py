@@ -61,8 +61,7 @@ class TorchvisionSource(PictureSource):
             labels = self._labels(train)
             chosen = hold_out_test(labels, self.test_share, self.seed)
             parts = self._pictures(train, "only", chosen[0]), self._pictures(train, "only", chosen[1])
-        names = getattr(train, "classes", None)  # USPS has none
-        return Found(parts[0], parts[1], None if names is None else tuple(map(_class_name, names)))
+        return Found(*parts, _class_names(train), None if self.test_share is not None else _class_names(test))
 
     def _factory(self) -> Callable[..., Any]:
         import torchvision.datasets
@@ -148,6 +147,11 @@ def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
     """Yield a few pictures: torchvision does not say which files an item comes from."""
     for i in {0: None, len(indices) // 2: None, len(indices) - 1: None}:
         yield np.asarray(dataset[int(indices[i])][0]).tobytes()
+
+
+def _class_names(dataset: Any) -> tuple[str, ...] | None:
+    names = getattr(dataset, "classes", None)  # USPS has none
+    return None if names is None else tuple(map(_class_name, names))
 
 
 def _class_name(name: Any) -> str:
