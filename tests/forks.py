@@ -4,6 +4,7 @@ What a fork cannot show, that the command starts from nothing, is what the slow 
 programs of their own (see the fixture ``processes``).
 """
 
+import gc
 import os
 import signal
 import subprocess
@@ -28,6 +29,7 @@ class ForkedMosaic(subprocess.Popen[Any]):
             super()._execute_child(args, *options)  # type: ignore[misc]
             return
         environment, pipes = options[5], options[9:15]
+        gc.collect()  # a store that an earlier test has left would wait in the fork for its thread, which no fork has
         self.pid = os.fork()
         if self.pid == 0:
             _be_mosaic(command, environment, outputs=(pipes[3], pipes[5]))

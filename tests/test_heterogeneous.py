@@ -348,7 +348,7 @@ class Scripted:
         self.returned = dict(returned or {})
         for client in self.clients:
             moved = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in model.items()}
-            yield TrainReply(client, moved, torch.ones(3, dtype=torch.long), {})
+            yield TrainReply(client, moved, torch.ones(3, dtype=torch.long), {"loss": 0.0, "steps": 1})
 
     def evaluate(self, model: StateDict) -> Judgement:
         correct = self.verdicts[float(model["normalize.mean"][0])]

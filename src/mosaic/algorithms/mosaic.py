@@ -169,7 +169,10 @@ class Mosaic(Algorithm):
         self, state: ServerState, clients: list[int], cohort: Cohort, context: RoundContext
     ) -> ServerState:
         """Ask these clients for their generators and show how good each is."""
-        fresh = cohort.generators(clients)
+        blueprint = context.blueprint
+        with torch.device("meta"):
+            agreed = self.program.generation.build_generator(blueprint.image_shape, blueprint.num_classes)
+        fresh = cohort.generators(clients, agreed.state_dict())
         for upload in fresh:
             context.recorder.curves(f"generator/{upload.client:02d}", upload.curves)
             if upload.metrics["attempts"] > 1:

@@ -45,10 +45,15 @@ class Ledger:
         match reply:
             case Declined(client, reason):
                 self.declined.append({"client": client, "asked": kind, "reason": reason})
-            case TrainReply(metrics=metrics):
-                self.book_updates("local", int(metrics["steps"]))
-            case GeneratorReply(metrics=metrics):
-                self.book_updates("generator", int(metrics["steps"]))
+            case TrainReply(metrics={"steps": int(steps)}):
+                self.book_updates("local", steps)
+            case GeneratorReply(metrics={"steps": int(steps)}):
+                self.book_updates("generator", steps)
+
+    def book_refusal(self, request: Request, reason: str) -> None:
+        """Book a reply that was refused: to the round it is a client that has declined."""
+        kind = type(request).__name__.removesuffix("Request")
+        self.declined.append({"client": request.client, "asked": kind, "reason": f"its reply was refused: {reason}"})
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""

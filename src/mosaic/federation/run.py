@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
+from math import isfinite, nan
 from time import perf_counter
 
 from torch import nn
@@ -98,7 +99,7 @@ class Run:
             self._phase,
             self._ledger.book_updates,
         )
-        cohort = Cohort(self._executor, plan, self._job.pool)
+        cohort = Cohort(self._executor, plan, self._job.pool, self._announced(), self._ledger.book_refusal)
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
         measurement = self._judge.measure_in(round, self._state.model)
@@ -117,6 +118,11 @@ class Run:
         if self._job.algorithm.gathers_data:
             return gathered(plan, self._job.images, self._job.data.batch_size)
         return plan
+
+    def _announced(self) -> dict[int, int]:
+        """Return how many training images each client has, where controls have one client that holds them all."""
+        images = self._job.images
+        return {0: sum(images)} if self._job.algorithm.gathers_data else dict(enumerate(images))
 
     def _announce(self, plan: RoundPlan, measurement: Measurement, validation: Validation, seconds: float) -> None:
         log.info(
@@ -175,5 +181,5 @@ class Run:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
 
     def _note(self, reply: Reply) -> None:
-        if isinstance(reply, TrainReply):
-            self._losses.append(reply.metrics["loss"])
+        if isinstance(reply, TrainReply) and isfinite(loss := reply.metrics.get("loss", nan)):
+            self._losses.append(loss)

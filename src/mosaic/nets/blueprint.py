@@ -79,6 +79,11 @@ class Blueprint:
         return {name: tensor.shape for name, tensor in self._blank.state_dict().items()}
 
     @cached_property
+    def skeleton(self) -> dict[str, Tensor]:
+        """Every parameter and buffer by name, with its shape and type and without memory."""
+        return {name: tensor.to("meta") for name, tensor in self._blank.state_dict().items()}
+
+    @cached_property
     def batch_norms(self) -> list[str]:
         """Where the network's BatchNorm layers with running statistics are."""
         return list(batch_norms(self._blank))

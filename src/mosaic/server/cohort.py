@@ -1,7 +1,9 @@
 """The clients of one round, as functions."""
 
 import logging
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
@@ -25,6 +27,7 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ModelPool
 from mosaic.server.context import RoundPlan
+from mosaic.server.inspection import Inspector, UnfitReplyError
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
@@ -60,14 +63,26 @@ class Judgement(NamedTuple):
 class Cohort:
     """Asks the clients of one round. Replies come in client order, whoever was quicker.
 
+    A reply that is not what was asked for is refused, and the round goes on as if the client had declined.
+
     Args:
         executor: carries requests.
         plan: who takes part and how.
         pool: which client runs which model.
+        images: training images that each client has announced, by client; absent where nobody knows.
+        on_refusal: is told the request, and why its reply was refused.
     """
 
-    def __init__(self, executor: Executor, plan: RoundPlan, pool: ModelPool) -> None:
+    def __init__(
+        self,
+        executor: Executor,
+        plan: RoundPlan,
+        pool: ModelPool,
+        images: Mapping[int, int] = MappingProxyType({}),
+        on_refusal: Callable[[Request, str], None] = lambda *_: None,
+    ) -> None:
         self._executor, self._plan, self._pool = executor, plan, pool
+        self._inspector, self._on_refusal = Inspector(pool, images), on_refusal
 
     def train(
         self, model: StateDict, keep: Collection[int] = (), returned: Mapping[str, StateDict] = MappingProxyType({})
@@ -95,9 +110,15 @@ class Cohort:
         )
         return self._ask(requests, TrainReply)
 
-    def generators(self, clients: Iterable[int]) -> list[GeneratorReply]:
-        """Let these clients train a generator each and upload it."""
-        return list(self._ask((GeneratorRequest(client, self._plan.round) for client in clients), GeneratorReply))
+    def generators(self, clients: Iterable[int], agreed: StateDict | None = None) -> list[GeneratorReply]:
+        """Let these clients train a generator each and upload it.
+
+        Args:
+            clients: who is asked.
+            agreed: a generator with the names, shapes and types that all have agreed on.
+        """
+        requests = (GeneratorRequest(client, self._plan.round) for client in clients)
+        return list(self._ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))
 
     def prototypes(self, model: StateDict) -> list[PrototypeReply]:
         """Let every client of the round summarise its images in the features of this model."""
@@ -120,13 +141,27 @@ class Cohort:
         columns = zip(*((reply.correct, reply.total, reply.loss) for reply in replies), strict=True)
         return Judgement(*(torch.stack(column) for column in columns))
 
-    def _ask(self, requests: Iterable[Request], expected: type[R]) -> Iterator[R]:
-        for reply in self._executor.map(requests):
+    def _ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector | None = None) -> Iterator[R]:
+        asked: deque[Request] = deque()
+
+        def remembered() -> Iterator[Request]:
+            for request in requests:
+                asked.append(request)
+                yield request
+
+        for reply in self._executor.map(remembered()):
+            request = asked.popleft()
             match reply:
                 case Declined(client, reason):
                     log.warning("round %d: client %d declined: %s", self._plan.round, client, reason)
                 case Failed(client, traceback):
                     raise ClientFailedError(f"client {client} failed in round {self._plan.round}:\n{traceback}")
                 case _:
-                    assert isinstance(reply, expected), f"expected {expected.__name__}, got {type(reply).__name__}"
-                    yield reply
+                    try:
+                        (inspector or self._inspector).check(request, reply)
+                    except UnfitReplyError as error:
+                        log.warning("round %d: client %d's reply is refused: %s", request.round, request.client, error)
+                        self._on_refusal(request, str(error))
+                    else:
+                        assert isinstance(reply, expected)
+                        yield reply

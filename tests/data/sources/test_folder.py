@@ -50,6 +50,29 @@ def test_files_that_are_no_images_are_said(tmp_path: Path, caplog: pytest.LogCap
     assert "2 files lie in no class" in caplog.text
 
 
+def test_links_are_followed_and_those_that_lead_nowhere_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole(tmp_path / "data")
+    train = tmp_path / "data" / "train"
+    save(tmp_path / "store" / "a.png", random_pixels(5, 6, 3))
+    (train / "ant" / "more").symlink_to(tmp_path / "store")
+    (train / "bee" / "lost.png").symlink_to(tmp_path / "annex" / "lost.png")
+    (train / "cow").symlink_to(tmp_path / "annex" / "cow")
+    with caplog.at_level(logging.WARNING):
+        loaded = FolderSource(str(tmp_path / "data")).load()
+    assert loaded.train.labels.tolist() == [0] * 5 + [1] * 4
+    assert "2 links lead nowhere and are left out, for example" in caplog.text
+    assert str(train / "cow") in caplog.text
+
+
+def test_a_link_that_leads_back_is_refused(tmp_path: Path) -> None:
+    whole(tmp_path)
+    (tmp_path / "train" / "ant" / "again").symlink_to(tmp_path / "train")
+    with refused("data.source.init_args.root", "links that end somewhere", "ant/again"):
+        FolderSource(str(tmp_path)).load()
+
+
 def test_mixed_pictures_end_as_colour_of_one_size(tmp_path: Path) -> None:
     whole(tmp_path)
     save(tmp_path / "train" / "ant" / "a.png", random_pixels(9, 20))

@@ -1,0 +1,144 @@
+"""Believe no reply before it is checked: whose it is, what it holds, and whether its numbers can be meant."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mosaic.messages import (
+    EvaluateReply,
+    EvaluateRequest,
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    Reply,
+    Request,
+    StateDict,
+    TrainReply,
+    TrainRequest,
+)
+from mosaic.model_pool import ModelPool
+
+MOST_IMAGES = 2**31
+"""No client holds more, where nobody has said how many it holds."""
+_KINDS: dict[type, type] = {
+    TrainRequest: TrainReply,
+    GeneratorRequest: GeneratorReply,
+    PrototypeRequest: PrototypeReply,
+    EvaluateRequest: EvaluateReply,
+}
+
+
+class UnfitReplyError(ValueError):
+    """A reply is not what its request has asked for."""
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Compares replies with what was asked.
+
+    Attributes:
+        pool: which client runs which model.
+        images: training images that each client has announced, by client; absent where nobody knows.
+        generator: a generator with the agreed names, shapes and types; ``None`` where none is asked for.
+    """
+
+    pool: ModelPool
+    images: Mapping[int, int]
+    generator: StateDict | None = None
+
+    def check(self, request: Request, reply: Reply) -> None:
+        """Compare one reply with its request.
+
+        Raises:
+            UnfitReplyError: sender, kind, names, shapes, types, finiteness or counts are not what they should be.
+        """
+        expected = _KINDS[type(request)]
+        _require(type(reply) is expected, f"expected a {expected.__name__}, got a {type(reply).__name__}")
+        _require(reply.client == request.client, f"expected its own, got that of client {reply.client}")
+        match request, reply:
+            case TrainRequest(), TrainReply():
+                _check_tensors("model", reply.model, self._trained(request))
+                self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
+                _check_metrics(reply.metrics, "loss", "steps")
+            case GeneratorRequest(), GeneratorReply():
+                if self.generator is not None:
+                    _check_tensors("generator", reply.generator, self.generator)
+                self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
+                _check_metrics(reply.metrics, "attempts", "steps")
+                for name, curve in reply.curves.items():
+                    _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)
+            case PrototypeRequest(), PrototypeReply():
+                self._check_prototypes(request, reply)
+            case EvaluateRequest(), EvaluateReply():
+                self._check_judgement(reply)
+
+    def _trained(self, request: TrainRequest) -> StateDict:
+        """What a trained model should look like: like the one that was sent, or like that which the client keeps."""
+        if not request.upload:
+            return {}
+        keeps = self.pool.keeps_own(request.client)
+        return self.pool.of(request.client).skeleton if keeps else request.model
+
+    def _check_counts(self, name: str, counts: Tensor, client: int, at_least: int = 0) -> None:
+        _check_tensor(name, counts, torch.Size([self.pool.blueprint.num_classes]), torch.int64)
+        most = self.images.get(client, MOST_IMAGES)
+        low, high, total = int(counts.min()), int(counts.max()), sum(counts.tolist())
+        _require(low >= 0 and high <= most, f"{name}: expected counts in 0..{most}, got {low}..{high}")
+        _require(at_least <= total <= most, f"{name}: expected {at_least}..{most} images in all, got {total}")
+
+    def _check_prototypes(self, request: PrototypeRequest, reply: PrototypeReply) -> None:
+        found = reply.prototypes
+        _require(found.dim() == 2, f"prototypes: expected shape (P, F), got {tuple(found.shape)}")
+        head = request.model.get("head.weight")
+        features = found.shape[1] if head is None else head.shape[1]
+        _check_tensor("prototypes", found, torch.Size([len(found), features]), torch.float32)
+        for name, values, low, high in (
+            ("labels", reply.labels, 0, self.pool.blueprint.num_classes - 1),
+            ("sizes", reply.sizes, 1, self.images.get(request.client, MOST_IMAGES)),
+        ):
+            _check_tensor(name, values, torch.Size([len(found)]), torch.int64)
+            within = len(values) == 0 or (low <= int(values.min()) and int(values.max()) <= high)
+            _require(within, f"{name}: expected whole numbers in {low}..{high}")
+
+    def _check_judgement(self, reply: EvaluateReply) -> None:
+        shape = torch.Size([self.pool.blueprint.num_classes])
+        for name, counts in (("correct", reply.correct), ("total", reply.total)):
+            _check_tensor(name, counts, shape, torch.int64)
+        _check_tensor("loss", reply.loss, shape, torch.float64, finite=False)  # a model may be infinitely wrong
+        fits = bool(((reply.correct >= 0) & (reply.correct <= reply.total) & (reply.total <= MOST_IMAGES)).all())
+        _require(fits, "correct, total: expected 0 <= correct <= total for every class")
+        _require(not bool((reply.loss < 0).any()), "loss: expected at least 0 for every class")
+
+
+def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
+    strange, missing = sorted(given.keys() - expected.keys()), sorted(expected.keys() - given.keys())
+    _require(not strange, f"{name}: expected the agreed tensors, got {len(strange)} others, first {strange[:1]}")
+    _require(not missing, f"{name}: expected the agreed tensors, {len(missing)} are missing, first {missing[:1]}")
+    for tensor, like in expected.items():
+        _check_tensor(f"{name}.{tensor}", given[tensor], like.shape, like.dtype)
+
+
+def _check_tensor(name: str, given: Tensor, shape: torch.Size, dtype: torch.dtype, finite: bool = True) -> None:
+    _require(
+        given.shape == shape and given.dtype == dtype,
+        f"{name}: expected {dtype} of shape {tuple(shape)}, got {given.dtype} of shape {tuple(given.shape)}",
+    )
+    if finite and given.is_floating_point() and given.numel():
+        extremes = torch.stack(given.aminmax())  # NaN comes out of it; no mask as large as the tensor is made
+        _require(bool(extremes.isfinite().all()), f"{name}: expected finite numbers, got infinite ones or NaN")
+
+
+def _check_metrics(metrics: Mapping[str, float], *needed: str) -> None:
+    for name in (*needed, *metrics):
+        value = metrics.get(name)
+        finite = isinstance(value, int | float) and math.isfinite(value)
+        _require(finite, f"metrics.{name}: expected a finite number, got {value}")
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise UnfitReplyError(otherwise)

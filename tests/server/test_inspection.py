@@ -1,0 +1,180 @@
+"""What a server believes of a client: nothing that it has not checked."""
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from mosaic.messages import (
+    EvaluateReply,
+    GeneratorReply,
+    PrototypeReply,
+    Reply,
+    Request,
+    StateDict,
+    TrainReply,
+)
+from mosaic.model_pool import ClientModels, ModelPool
+from mosaic.nets import Blueprint, SmallCNN
+from mosaic.server.aggregation import average
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundPlan
+from tests.runs import same_models
+
+COUNTS = torch.tensor([2, 0, 3])
+METRICS = {"loss": 0.5, "steps": 3}
+PLAN = RoundPlan(4, 9, (1, 5), 3, 0.0, 0.1, distils=True)
+
+
+class Scripted:
+    """Client 1 answers as the test says, client 5 as it should."""
+
+    def __init__(self, *replies: Reply) -> None:
+        self.replies = replies
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        return iter(self.replies[: len(list(requests))])
+
+
+@pytest.fixture
+def pool(blueprint: Blueprint) -> ModelPool:
+    return same_models(blueprint, 6)
+
+
+@pytest.fixture
+def model(blueprint: Blueprint) -> StateDict:
+    return blueprint.initial(0)
+
+
+def with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
+    other = tensor.clone()
+    other.view(-1)[0] = value
+    return other
+
+
+def trained(pool: ModelPool, model: StateDict, reply: Reply, images: dict[int, int]) -> list[int]:
+    """Which clients' uploads are believed."""
+    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS)), PLAN, pool, images)
+    return [upload.client for upload in cohort.train(model)]
+
+
+def spoilt(name: str, value: float) -> Any:
+    """A way to spoil one number of an uploaded tensor."""
+    return lambda good: with_tensor(good, name, with_one(good.model[name], value))
+
+
+def with_tensor(good: TrainReply, name: str, tensor: torch.Tensor) -> TrainReply:
+    return replace(good, model={**good.model, name: tensor})
+
+
+def counting(counts: torch.Tensor) -> Any:
+    return lambda good: replace(good, class_counts=counts)
+
+
+BAD_UPLOADS = [
+    (lambda good: replace(good, client=2), "expected its own, got that of client 2"),
+    (lambda good: PrototypeReply(1, *torch.zeros(3, 1)), "expected a TrainReply, got a PrototypeReply"),
+    (spoilt("head.weight", torch.nan), "model.head.weight: expected finite numbers"),
+    (spoilt("head.bias", torch.inf), "model.head.bias: expected finite numbers"),
+    (lambda good: with_tensor(good, "head.bias", torch.zeros(1)), "got torch.float32 of shape (1,)"),
+    (lambda good: with_tensor(good, "head.bias", torch.zeros(3).double()), "got torch.float64"),
+    (lambda good: with_tensor(good, "strange", torch.zeros(2)), "got 1 others, first ['strange']"),
+    (lambda good: replace(good, model={}), "are missing"),
+    (counting(COUNTS * 2**40), "class_counts: expected counts in 0..5"),
+    (counting(torch.tensor([4, -2, 3])), "class_counts: expected counts in 0..5"),
+    (counting(torch.tensor([2, 2, 2])), "expected 1..5 images in all, got 6"),
+    (counting(COUNTS * 0), "expected 1..5 images in all, got 0"),
+    (counting(COUNTS.float()), "class_counts: expected torch.int64"),
+    (counting(COUNTS[:2]), "of shape (2,)"),
+    (lambda good: replace(good, metrics={"loss": torch.nan, "steps": 3}), "metrics.loss: expected a finite number"),
+    (lambda good: replace(good, metrics={"loss": 1.0}), "metrics.steps: expected a finite number, got None"),
+]
+
+
+@pytest.mark.parametrize(("spoil", "said"), BAD_UPLOADS, ids=[said for _, said in BAD_UPLOADS])
+def test_an_upload_that_cannot_be_meant_is_refused_under_its_client_and_the_round_goes_on(
+    spoil: Any, said: str, pool: ModelPool, model: StateDict, caplog: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger("mosaic"), "propagate", True)
+    good = TrainReply(1, model, COUNTS, METRICS)
+    with caplog.at_level(logging.WARNING, "mosaic"):
+        assert trained(pool, model, spoil(good), {1: 5}) == [5]
+    assert "round 4: client 1's reply is refused" in caplog.text
+    assert said in caplog.text
+    assert trained(pool, model, good, {1: 5}) == [1, 5]
+
+
+def test_a_round_goes_on_without_the_refused_upload(pool: ModelPool, model: StateDict) -> None:
+    bad = spoilt("head.bias", torch.nan)(TrainReply(1, model, COUNTS, METRICS))
+    refused: list[tuple[int, str]] = []
+    cohort = Cohort(
+        Scripted(bad, TrainReply(5, model, COUNTS, METRICS)), PLAN, pool,
+        on_refusal=lambda request, reason: refused.append((request.client, reason)),
+    )  # fmt: skip
+    mean = average(cohort.train(model), model, pool, 4)
+    assert all(torch.equal(mean[name], tensor) for name, tensor in model.items())
+    assert refused == [(1, "model.head.bias: expected finite numbers, got infinite ones or NaN")]
+
+
+def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Blueprint) -> None:
+    model = blueprint.initial(0)
+    for models in (ClientModels(models=["global", partial(SmallCNN, width=2)]), ClientModels(levels=[1.0, 0.5])):
+        pool = models.pool(blueprint, 6, seed=0)
+        own = pool.of(1).initial(0)
+        assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS), {}) == []
+        replies = TrainReply(1, own, COUNTS, METRICS), TrainReply(5, own, COUNTS, METRICS)
+        assert [upload.client for upload in Cohort(Scripted(*replies), PLAN, pool).train(model)] == [1, 5]
+
+
+def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
+    agreed = {"w": torch.zeros(2, device="meta")}
+    good = GeneratorReply(1, {"w": torch.zeros(2)}, COUNTS, {"attempts": 1, "steps": 3}, {"adversarial": torch.ones(3)})
+    bad = [
+        replace(good, generator={"w": torch.zeros(3)}),
+        replace(good, generator={"w": torch.tensor([0.0, torch.nan])}),
+        replace(good, generator={}),
+        replace(good, class_counts=-COUNTS),
+        replace(good, metrics={"steps": 3}),
+        replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
+    ]
+    for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
+        assert len(Cohort(Scripted(reply), PLAN, pool).generators([1], agreed)) == believed
+
+
+def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool: ModelPool, model: StateDict) -> None:
+    features = model["head.weight"].shape[1]
+    good = PrototypeReply(1, torch.zeros(2, features), torch.tensor([0, 2]), torch.tensor([3, 2]))
+    none = PrototypeReply(5, torch.zeros(0, features), torch.zeros(0).long(), torch.zeros(0).long())
+    bad = [
+        replace(good, prototypes=torch.zeros(2, features + 1)),
+        replace(good, prototypes=torch.full((2, features), torch.nan)),
+        replace(good, prototypes=torch.zeros(features)),
+        replace(good, labels=torch.tensor([0, 3])),
+        replace(good, labels=torch.tensor([-1, 0])),
+        replace(good, sizes=torch.tensor([0, 1])),
+        replace(good, sizes=torch.tensor([6, 1])),
+        replace(good, sizes=torch.tensor([1])),
+    ]
+    for reply, believed in ((good, [1, 5]), *((reply, [5]) for reply in bad)):
+        cohort = Cohort(Scripted(reply, none), PLAN, pool, {1: 5, 5: 5})
+        assert [found.client for found in cohort.prototypes(model)] == believed
+
+
+def test_nobody_judges_more_images_right_than_there_are(pool: ModelPool, model: StateDict) -> None:
+    good = EvaluateReply(
+        1, torch.tensor([1, 0, 2]), torch.tensor([1, 0, 3]), torch.tensor([1.0, 0.0, torch.inf]).double()
+    )
+    bad = [
+        replace(good, correct=torch.tensor([2, 0, 0])),
+        replace(good, correct=torch.tensor([-1, 0, 0])),
+        replace(good, total=torch.tensor([1.0, 0.0, 3.0])),
+        replace(good, loss=-torch.ones(3).double()),
+        replace(good, loss=torch.ones(3)),
+    ]
+    other = replace(good, client=5)
+    for reply, believed in ((good, 2), *((reply, 1) for reply in bad)):
+        assert len(Cohort(Scripted(reply, other), PLAN, pool).evaluate(model).total) == believed
