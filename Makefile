@@ -30,7 +30,7 @@ demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes
 test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them; takes much longer
+test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 25 minutes on two CPU cores
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/federation/test_executors.py
 	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/federation/test_executors.py

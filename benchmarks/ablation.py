@@ -162,8 +162,10 @@ def results_of(setting: str, results: Path) -> JsonLines:
 
 def find_result(setting: str, row: str, seed: int, results: Path, arguments: list[str]) -> dict[str, Any] | None:
     """Return what this very run has left; a row whose flags have changed is run again."""
-    left = (each for each in results_of(setting, results).read() if (each["row"], each["seed"]) == (row, seed))
-    return next((each for each in left if is_of(each, arguments)), None)
+    for each in results_of(setting, results).read():
+        if (each["row"], each["seed"]) == (row, seed) and is_of(each, arguments):
+            return each
+    return None
 
 
 def is_of(result: Mapping[str, Any], arguments: list[str]) -> bool:

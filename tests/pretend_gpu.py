@@ -53,8 +53,18 @@ def pretend_gpu() -> Iterator[Copies]:
     seen: dict[nn.Module, tuple[dict[str, Any], dict[str, Any]]] = {}
     apply = nn.Module._apply
 
-    def remember(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
-        seen.setdefault(module, (dict(module._parameters), dict(module._buffers)))
+    def put_back(module: nn.Module) -> None:
+        parameters, buffers = seen.pop(module)
+        module._parameters.update(parameters)
+        module._buffers.update(buffers)
+
+    def move(module: nn.Module, *args: Any, **kwargs: Any) -> nn.Module:
+        """Move a network there once; fake parameters cannot be moved again, so that from there it can only go back."""
+        if module in seen:
+            for part in module.modules():
+                put_back(part)
+            return module
+        seen[module] = dict(module._parameters), dict(module._buffers)
         return apply(module, *args, **kwargs)
 
     def no_gradient(outputs: Any, inputs: Any, **_: Any) -> tuple[Tensor, ...]:
@@ -63,7 +73,7 @@ def pretend_gpu() -> Iterator[Copies]:
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nn.Module, "_apply", remember)
+        patch.setattr(nn.Module, "_apply", move)
         patch.setattr(torch.autograd, "grad", no_gradient)
         patch.setattr(ManualTask, "descend", lambda *_: None)
         try:
@@ -71,9 +81,8 @@ def pretend_gpu() -> Iterator[Copies]:
                 yield copies
         finally:
             torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
-            for module, (parameters, buffers) in seen.items():
-                module._parameters.update(parameters)
-                module._buffers.update(buffers)
+            for module in list(seen):
+                put_back(module)
 
 
 def can_pretend() -> bool:

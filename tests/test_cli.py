@@ -47,6 +47,17 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return lines[0]
 
 
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW"])
+def test_a_rate_of_the_optimiser_is_refused_since_rounds_have_their_own(
+    optimizer: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rate = ("--model.optimizer.init_args.lr=0.05",)
+    line = refusal(capsys, *tiny_fit(tmp_path / "run", f"--model.optimizer=torch.optim.{optimizer}", *rate))
+    assert "model.optimizer.init_args.lr: 0.05 would have no effect" in line
+    assert "federation.schedule.learning_rate" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
     left = {path.name for path in run.iterdir()}
     assert left == {

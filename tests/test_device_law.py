@@ -9,9 +9,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
 from mosaic.cli import main
+from mosaic.nets.batchnorm import recalibrate
+from mosaic.nets.teacher import FeatureExperts
 from mosaic.tasks.manual import LossTask
-from tests.pretend_gpu import can_pretend, rehearse, rehearsed
-from tests.runs import fit_arguments
+from tests.pretend_gpu import GPU, can_pretend, pretend_gpu, rehearse, rehearsed
+from tests.runs import LinearNet, fit_arguments
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="fake CUDA tensors of this PyTorch ask for a driver")
 AUGMENTED = ("--data.augmentation.padding=1", "--data.augmentation.flip=true")
@@ -108,3 +110,12 @@ def test_each_breach_is_seen_and_the_task_comes_back_as_it_was() -> None:
     waits = rehearse(Step(lambda values: (values + torch.ones(3).to(values.device)).sum()), batch)
     assert waits == {"cpu to cuda": 1}
     assert rehearse(Step(lambda values: values.sum() + values.detach().cpu().sum()), batch) == {"cuda to cpu": 1}
+
+
+def test_recalibrated_experts_and_prototypes_meet_on_one_device() -> None:
+    """A gate that is trained on features takes the experts' heads to the prototypes, which lie on the CPU."""
+    expert = LinearNet((1, 8, 8), 3)  # without BatchNorm, whose plain means ask the device for a count
+    with pretend_gpu():
+        recalibrate(expert, torch.rand(4, 1, 8, 8).to(GPU))
+        heads = FeatureExperts(expert, [expert.head])
+        assert heads.from_features(torch.rand(2, expert.head.in_features)).shape == (2, 1, 3)

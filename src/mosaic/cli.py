@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from mosaic import __version__
@@ -20,6 +21,10 @@ _COMMANDS = {
 }
 
 
+_INTERRUPTED = 130
+"""What shells make of SIGINT: 128 and its number."""
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -27,7 +32,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: arguments, for use from tests and notebooks; those of the process when not given.
 
     Raises:
-        SystemExit: with code 2 and one line on standard error, where the request cannot be carried out.
+        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, or 130, where
+            somebody has pressed Ctrl-C.
     """
     given = list(sys.argv[1:] if args is None else args)
     match given[:1]:
@@ -50,9 +56,17 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "start here: mosaic fit --config configs/digits.yaml",
+            f"start here: mosaic fit --config {_first_configuration()}",
         ]
     )
+
+
+def _first_configuration() -> Path:
+    """Return the demo's configuration, in the installed package or in the checkout, as it is reached from here."""
+    package = Path(__file__).parent
+    places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
+    found = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
 
 
 def _lightning(given: list[str], from_process: bool) -> None:
@@ -111,14 +125,16 @@ def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> o
 
 
 def _carry_out(request: Callable[[], None]) -> None:
-    """Do what is asked; the user's mistakes end in one line and exit code 2."""
+    """Do what is asked; the user's mistakes and Ctrl-C end in one line."""
     try:
         request()
+    except KeyboardInterrupt as interrupt:
+        _leave(f"interrupted {interrupt}", code=_INTERRUPTED)
     except Exception as error:
         mistake = users_mistake(error)
         if mistake is None:
             raise
-        _leave(str(mistake))
+        _leave(f"error: {mistake}")
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:
@@ -131,6 +147,6 @@ def users_mistake(error: BaseException | None) -> BaseException | None:
     return parsing
 
 
-def _leave(message: str) -> NoReturn:
-    print("mosaic: error: " + " ".join(message.split()), file=sys.stderr)
-    raise SystemExit(2)
+def _leave(message: str, code: int = 2) -> NoReturn:
+    print("mosaic: " + " ".join(message.split()), file=sys.stderr)
+    raise SystemExit(code)

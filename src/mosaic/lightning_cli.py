@@ -1,6 +1,8 @@
 """``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
 
 import csv
+import importlib
+import inspect
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -104,6 +106,7 @@ class MosaicCLI(LightningCLI):
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Put together what a federation works on."""
         config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
+        _check_rate(config["model"]["optimizer"])
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
@@ -140,6 +143,22 @@ class MosaicCLI(LightningCLI):
             for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
                 writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
         print(f"Predictions of the test images: {path}")
+
+
+def _check_rate(optimizer: Mapping[str, Any]) -> None:
+    """Refuse a learning rate that would have no effect.
+
+    Raises:
+        MosaicError: somebody has set it.
+    """
+    given, path = (optimizer.get("init_args") or {}).get("lr"), str(optimizer["class_path"])
+    module, _, name = path.rpartition(".")
+    usual = inspect.signature(getattr(importlib.import_module(module), name)).parameters.get("lr")
+    if usual is not None and given != usual.default:
+        raise MosaicError(
+            f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "
+            "federation.schedule.learning_rate and federation.schedule.fine_tune_learning_rate"
+        )
 
 
 class WorkerCLI(MosaicCLI):

@@ -55,6 +55,20 @@ def heeding_signals() -> Iterator[None]:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C be a KeyboardInterrupt inside a Trainer too, which else leaves with code 1 and is deaf to others."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as leaving:
+        if not isinstance(leaving.__context__, KeyboardInterrupt):
+            raise
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGINT, handler)
+        raise leaving.__context__ from None
+
+
+@contextmanager
 def keeping_handlers() -> Iterator[None]:
     """Put back our handlers after a library that installs its own."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}

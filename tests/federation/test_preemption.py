@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import ClassVar
 
@@ -172,6 +173,28 @@ def test_all_processes_leave_with_the_first(phase: int, more: list[str], tmp_pat
     assert process.returncode == EXIT_CODE, process.stderr[-3000:]
     assert process.stderr.count("asked to leave in round 2") == 1
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
+
+
+@pytest.mark.parametrize("phase", ["training", "judging"])
+def test_ctrl_c_is_one_line_and_leaves_the_last_finished_round(
+    phase: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning would leave with code 1, and deaf to the next one; elsewhere there would be a traceback."""
+    interrupt = "--federation.snapshot_every=1"
+    if phase == "training":
+        interrupt = asking(tmp_path, "ClassificationTask", 6, name="SIGINT")
+    else:
+        measure, calls = Evaluator.measure, count(1)
+        monkeypatch.setattr(Evaluator, "measure", lambda *a: send("SIGINT") if next(calls) == 2 else measure(*a))
+    handler = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        main(four_rounds(tmp_path / "run", "FedAvg", interrupt))
+    assert stop.value.code == 130
+    said = capsys.readouterr().err
+    assert said.splitlines()[-1].startswith("mosaic: interrupted in round 2, whose work is lost: --ckpt_path auto")
+    assert "Traceback" not in said
+    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def heeding(work: Callable[[], object]) -> Preempted:

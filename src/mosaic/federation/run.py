@@ -26,6 +26,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 
 log = logging.getLogger(__name__)
+_WAY_ON = "--ckpt_path auto goes on with it"
 
 
 class Run:
@@ -158,8 +159,10 @@ class Run:
             yield
         except BaseException as error:
             self._write_snapshot()
+            if isinstance(error, KeyboardInterrupt):
+                raise KeyboardInterrupt(f"in round {round}, whose work is lost: {_WAY_ON}") from None
             happened = "asked to leave" if isinstance(error, SystemExit) else "stopped"
-            log.warning("%s in round %d, whose work is lost: --ckpt_path auto goes on with it", happened, round)
+            log.warning("%s in round %d, whose work is lost: %s", happened, round, _WAY_ON)
             raise
 
     @contextmanager

@@ -1,6 +1,5 @@
 """The folder of one run: created once, never overwritten, continued only by the same configuration."""
 
-import fcntl
 import json
 import logging
 import os
@@ -10,10 +9,11 @@ import subprocess
 from collections.abc import Collection, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import torch
 import yaml
+from filelock import FileLock, Timeout
 
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
@@ -24,6 +24,7 @@ FREE_TO_CHANGE = (
     "ckpt_path",
     "weights_only",
     "executor",
+    "data.device_cache",
     "trainer.accelerator",
     "trainer.devices",
     "trainer.num_nodes",
@@ -49,7 +50,7 @@ class RunDirectory:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        self._claim: IO[str] | None = None
+        self._claim: FileLock | None = None
 
     @property
     def config(self) -> Path:
@@ -92,25 +93,27 @@ class RunDirectory:
             MosaicError: another process has, or the folder cannot be written to.
         """
         try:
-            self._claim = (self.path / ".lock").open("w")
+            (self.path / ".lock").touch()
         except OSError as error:
             raise MosaicError(
                 f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
             ) from error
+        claim = FileLock(self.path / ".lock")
         try:
-            fcntl.flock(self._claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            self.close()
+            claim.acquire(blocking=False)
+        except Timeout as error:
             raise MosaicError(
                 f"--federation.run_dir: another process is at work in {self.path}: wait for it, or choose another name"
             ) from error
-        except OSError:  # some network file systems have no locks
+        except (OSError, NotImplementedError):  # some network file systems have no locks
             log.debug("%s cannot be locked", self.path)
+        else:
+            self._claim = claim
 
     def close(self) -> None:
         """Let other processes write here again."""
         if self._claim is not None:
-            self._claim.close()
+            self._claim.release()
             self._claim = None
 
     def create(self, config: Mapping[str, Any]) -> None:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from mosaic.transfer import send
+
 
 def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
     """Find the BatchNorm layers that keep running statistics, by module type; keys are their places in the net."""
@@ -47,21 +49,21 @@ def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
     come in random order, or what differs between chunks is missing from the variances.
 
     Args:
-        net: changed in place, on the device of the images; its mode is left as it was.
+        net: changed in place; it works on the device of the images, and its mode and place are left as they were.
         images: pixels in ``[0, 1]``, shape ``(M, channels, H, W)``, at least two.
         chunk: images at a time; a last chunk of a single image is left out, since it has no variance.
     """
     layers = batch_norms(net).values()
     momenta = {layer: layer.momentum for layer in layers}
-    training = net.training
+    training, home = net.training, next(net.parameters()).device
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # PyTorch then keeps the plain mean
-    net.to(images.device).train()
+    send(net, images.device).train()
     for batch in images.split(chunk):
         if len(batch) > 1:
             net(batch)
-    net.train(training)
+    net.train(training).to(home)
     for layer, momentum in momenta.items():
         layer.momentum = momentum
 
