@@ -6,6 +6,7 @@ Nothing heavy is imported here at once: the process that only deals tests out to
 import logging
 import multiprocessing
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from functools import partial
@@ -36,6 +37,7 @@ def _session() -> Iterator[None]:
     from tests.blank import FIGURES, blank
 
     torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let what they start in the background ignore it
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gc.unfreeze", lambda: None)
         for place in FIGURES:

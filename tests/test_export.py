@@ -11,12 +11,13 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaic.cli import main
 from mosaic.errors import MosaicError
-from mosaic.export import export, load_model, load_safetensors
-from mosaic.nets import SmallCNN
+from mosaic.export import Format, export, load_model, load_safetensors
+from mosaic.nets import Classifier, SmallCNN
+from mosaic.nets.classifier import ImageShape
 from tests.runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -235,3 +236,26 @@ def test_weights_that_say_nonsense_of_themselves_are_refused(
         MosaicError, match=r"model\.safetensors: expected what mosaic export writes, got something else"
     ):
         load_safetensors(rewritten(run, tmp_path, **facts))
+
+
+class Tokens(Classifier):
+    """Works the size of a batch out in Python, which fixes it in a traced program."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.first, self.body = nn.Parameter(torch.zeros(1, 1, 64)), nn.Identity()
+        self.head = nn.Linear(64, num_classes)
+
+    def features(self, images: Tensor) -> Tensor:
+        rows = self.normalize(images).flatten(1)[:, None]
+        return torch.cat([self.first.expand(len(images), -1, -1), rows], 1).mean(1)
+
+
+@pytest.mark.parametrize("format", ["torch", pytest.param("onnx", marks=pytest.mark.slow)])
+def test_a_program_for_one_size_of_batch_is_refused_and_not_left(format: Format, tmp_path: Path) -> None:
+    run = fit_other(tmp_path / "run", "FedAvg", "--model.net=tests.test_export.Tokens")
+    with pytest.raises(MosaicError, match=f"--format {format}: .*batch.*take x") as caught:
+        export(run, format)
+    assert "\n" not in str(caught.value)
+    assert not [file for file in run.iterdir() if file.suffix in (".onnx", ".pt2", ".tmp")]
+    assert export(run, "safetensors").exists()

@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,14 @@ import yaml
 from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from mosaic.nets.classifier import Classifier
 
 Format = Literal["safetensors", "onnx", "torch"]
 _SUFFIX: dict[Format, str] = {"safetensors": ".safetensors", "onnx": ".onnx", "torch": ".pt2"}
+_BATCHES = (1, 2, 7)
+"""Sizes that every written file is asked about."""
 _INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
 
 
@@ -45,24 +50,70 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
         The written file.
 
     Raises:
-        MosaicError: there is no such model, the file exists, or a package is missing.
+        MosaicError: there is no such model, the file exists, a package is missing, or what was written does not answer
+            batches of every size as the network does; nothing is left then.
     """
     checkpoint = find_checkpoint(source)
     output = output or checkpoint.with_suffix(_SUFFIX[format])
     if output.exists():
         raise MosaicError(f"{output} exists and is never overwritten: choose another --output, or move it away")
     write = {"safetensors": _write_safetensors, "onnx": _write_onnx, "torch": _write_program}[format]
+    read = {"safetensors": _read_safetensors, "onnx": _read_onnx, "torch": _read_program}[format]
     if format == "onnx":
         _check_onnx()
     model = load_model(checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
     aside = output.with_name(f"{output.name}.tmp")
     try:
-        write(model, aside)
+        _write_checked(model, aside, format, write, read)
         aside.replace(output)
     finally:
         aside.unlink(missing_ok=True)
     return output
+
+
+def _write_checked(
+    model: TrainedModel,
+    file: Path,
+    format: Format,
+    write: Callable[[TrainedModel, Path], None],
+    read: Callable[[Path], Callable[["Tensor"], "Tensor"]],
+) -> None:
+    """Write a model, load it again and ask it about batches of several sizes.
+
+    Raises:
+        MosaicError: it cannot be written, or answers otherwise than the network.
+    """
+    import torch
+
+    advice = (
+        "a size that Python has worked out (len(x), int(x.shape[0])) is fixed in the file: take x.shape[0] or -1 in "
+        "the network's forward, or export safetensors"
+    )
+    try:
+        write(model, file)
+        answer = read(file)
+    except MosaicError:
+        raise
+    except Exception as error:  # each exporter has errors of its own, some of a hundred lines
+        raise MosaicError(
+            f"--format {format}: the network cannot be written ({_first_line(error)}): {advice}"
+        ) from error
+    for count in _BATCHES:
+        images = torch.rand(count, *json.loads(model.facts["image_shape"]))
+        with torch.no_grad():
+            expected = model.net(images)
+        try:
+            torch.testing.assert_close(answer(images), expected, rtol=1e-3, atol=1e-4)
+        except Exception as error:
+            raise MosaicError(
+                f"--format {format}: the file was written and does not answer a batch of {count} as the network does "
+                f"({_first_line(error)}): {advice}"
+            ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)[:200]
 
 
 def find_checkpoint(source: Path) -> Path:
@@ -93,6 +144,7 @@ def load_model(checkpoint: Path) -> TrainedModel:
     import torch
 
     from mosaic.federation.checkpoint import check_checkpoint
+    from mosaic.nets.classifier import versioned
 
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
@@ -101,7 +153,8 @@ def load_model(checkpoint: Path) -> TrainedModel:
     class_path, init_args = _network(checkpoint, known.get("client"))
     try:
         net = _build(class_path, init_args, level, shape, len(names))
-        net.load_state_dict({name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()})
+        tensors = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
+        net.load_state_dict(versioned(net, tensors))
     except (TypeError, RuntimeError) as error:
         raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
     facts = {
@@ -124,13 +177,15 @@ def load_safetensors(file: Path) -> TrainedModel:
     from safetensors import safe_open
     from safetensors.torch import load_file
 
+    from mosaic.nets.classifier import versioned
+
     with safe_open(file, "pt") as content:
         facts = dict(content.metadata() or {})
     try:
         shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
         level = float(json.loads(facts.get("level", "1.0")))
         net = _build(facts["network"], dict(json.loads(facts["init_args"])), level, shape, len(names))
-        net.load_state_dict(load_file(file))
+        net.load_state_dict(versioned(net, load_file(file)))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net.eval(), facts)
@@ -200,6 +255,10 @@ def _write_safetensors(model: TrainedModel, file: Path) -> None:
     file.write_bytes(save({name: t.contiguous() for name, t in model.net.state_dict().items()}, model.facts))
 
 
+def _read_safetensors(file: Path) -> Callable[["Tensor"], "Tensor"]:
+    return load_safetensors(file).net
+
+
 def _write_program(model: TrainedModel, file: Path) -> None:
     import torch
 
@@ -207,6 +266,14 @@ def _write_program(model: TrainedModel, file: Path) -> None:
     program = torch.export.export(model.net, (_example(model),), dynamic_shapes=(batch,))
     with file.open("wb") as stream:
         torch.export.save(program, stream, extra_files={"mosaic.json": json.dumps(model.facts)})
+
+
+def _read_program(file: Path) -> Callable[["Tensor"], "Tensor"]:
+    import torch
+
+    with file.open("rb") as stream:
+        program: Callable[[Tensor], Tensor] = torch.export.load(stream).module()
+    return program
 
 
 def _write_onnx(model: TrainedModel, file: Path) -> None:
@@ -229,6 +296,14 @@ def _write_onnx(model: TrainedModel, file: Path) -> None:
     onnx.save(proto, file)
 
 
+def _read_onnx(file: Path) -> Callable[["Tensor"], "Tensor"]:
+    import onnxruntime  # type: ignore[import-untyped]
+    import torch
+
+    session = onnxruntime.InferenceSession(file.read_bytes())
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
 def _example(model: TrainedModel) -> Any:
     import torch
 
@@ -236,6 +311,6 @@ def _example(model: TrainedModel) -> Any:
 
 
 def _check_onnx() -> None:
-    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise MosaicError(f"--format onnx needs {' and '.join(missing)}: pip install 'mosaic[onnx]'")

@@ -22,10 +22,11 @@ class Preempted(SystemExit):
 
     Args:
         cause: the signal.
+        code: 0 for ranks that leave after the first one, whose code counts: launchers end all as soon as one fails.
     """
 
-    def __init__(self, cause: signal.Signals) -> None:
-        super().__init__(EXIT_CODE)
+    def __init__(self, cause: signal.Signals, code: int = EXIT_CODE) -> None:
+        super().__init__(code)
         self.cause = cause
 
 
@@ -98,7 +99,7 @@ def leave_if_asked() -> None:
     on_gpu = torch.distributed.get_backend() == "nccl"
     number = torch.tensor(_received or 0, device="cuda" if on_gpu else "cpu")
     torch.distributed.broadcast(number, src=0)
-    _leave(signal.Signals(int(number)) if number else None)
+    _leave(signal.Signals(int(number)) if number else None, code=0 if torch.distributed.get_rank() else EXIT_CODE)
 
 
 def leave_if_alone_and_asked() -> None:
@@ -137,6 +138,12 @@ def _take_note(number: int, _: FrameType | None) -> None:
     _received = signal.Signals(number)
 
 
-def _leave(received: signal.Signals | None) -> None:
+def _leave(received: signal.Signals | None, code: int = EXIT_CODE) -> None:
     if received is not None:
-        raise Preempted(received)
+        raise Preempted(received, code)
+
+
+def wait_for_the_first(error: BaseException) -> None:
+    """Let ranks that leave together wait until the first one has written its snapshot, and come here too."""
+    if isinstance(error, Preempted) and world_size() > 1:
+        torch.distributed.barrier()

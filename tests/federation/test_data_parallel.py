@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mosaic.client.objectives import CrossEntropy, LocalContext
+from mosaic.federation import federation
 from mosaic.tasks.classification import LocalLoss
 from tests.runs import (
     FOUR_ROUNDS,
@@ -130,3 +131,22 @@ def test_a_rank_that_fails_says_so_and_ends_all(rank: int, tmp_path: Path) -> No
     assert done.returncode not in (0, 2)
     assert "client 0 failed on one of several ranks" in done.stderr
     assert "ZeroDivisionError: on one rank" in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["forked"], indirect=True)
+@pytest.mark.usefixtures("processes")
+def test_ranks_that_would_begin_elsewhere_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with folders of each machine's own: rank 1 finds no snapshot."""
+    arguments = fit_arguments(tmp_path / "run", "FedAvg", *TWO_ROUNDS)
+    launch(arguments)
+    find = federation.find_snapshot
+    monkeypatch.setattr(
+        federation, "find_snapshot", lambda *given: None if os.environ.get("LOCAL_RANK") == "1" else find(*given)
+    )
+    more = "--federation.schedule.collaborative_rounds=3"
+    done = start([*arguments, more, "--ckpt_path=auto"])
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "expected all ranks to begin at round 3 with state" in done.stderr
+    assert "got round 1 with state" in done.stderr
+    assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 3

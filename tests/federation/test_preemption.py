@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from itertools import count
 from pathlib import Path
@@ -15,7 +16,7 @@ from lightning.pytorch import Callback
 from mosaic.cli import main
 from mosaic.client.worker import Worker
 from mosaic.federation.evaluation import Evaluator
-from mosaic.federation.snapshots import list_snapshots
+from mosaic.federation.snapshots import Snapshot, list_snapshots
 from mosaic.preemption import EXIT_CODE, Heeded, Preempted, heeding_signals, keeping_handlers, leave_if_asked
 from mosaic.server.image_source import GeneratorMixture
 from tests.runs import FOUR_ROUNDS, REPOSITORY, SharedRuns, assert_same_run, fit_arguments, tiny_fit
@@ -195,6 +196,25 @@ def test_ctrl_c_is_one_line_and_leaves_the_last_finished_round(
     assert "Traceback" not in said
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
     assert signal.getsignal(signal.SIGINT) == handler
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("processes")
+def test_ranks_wait_until_the_first_has_written_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning ends rank 0 as soon as another rank is gone with a code that is not 0."""
+    write = Snapshot.write
+    monkeypatch.setattr(Snapshot, "write", lambda *given: time.sleep(3) or write(*given))
+    ask = [
+        "--trainer.devices=2",
+        "--trainer.strategy=ddp",
+        asking(tmp_path, "ClassificationTask", 6),
+        "--federation.snapshot_every=9",
+    ]
+    command = [sys.executable, "-m", "mosaic", *four_rounds(tmp_path / "run", "FedAvg", *ask)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert process.returncode == EXIT_CODE, process.stderr[-3000:]
+    assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
 
 
 def heeding(work: Callable[[], object]) -> Preempted:

@@ -59,3 +59,17 @@ def test_every_parameter_learns(images: Tensor) -> None:
 def test_what_is_no_classifier_with_a_head_is_refused(name: str, says: str) -> None:
     with pytest.raises(ValueError, match=says):
         TorchvisionNet((3, 32, 32), 7, name)
+
+
+def test_auxiliary_classifiers_are_left_out_and_other_arguments_passed_on() -> None:
+    images = torch.rand(2, 3, 32, 32)
+    assert TorchvisionNet((3, 32, 32), 7, "googlenet").train()(images).shape == (2, 7)
+    net = TorchvisionNet((3, 32, 32), 7, "mobilenet_v2", arguments={"width_mult": 0.25})
+    assert sum(p.numel() for p in net.parameters()) < 500_000
+    with pytest.raises(ValueError, match=r"mobilenet_v2 does not take these arguments: .*patches"):
+        TorchvisionNet((3, 32, 32), 7, "mobilenet_v2", arguments={"patches": 4})
+
+
+@pytest.mark.slow
+def test_a_vision_transformer_is_built_for_the_images() -> None:
+    assert TorchvisionNet((3, 32, 32), 7, "vit_b_16")(torch.rand(2, 3, 32, 32)).shape == (2, 7)

@@ -3,9 +3,13 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import torch
+from torch import Tensor, nn
+
 from mosaic.client.program import ClientProgram
 from mosaic.errors import MosaicError
 from mosaic.model_pool import PoolKind
+from mosaic.nets.classifier import Classifier
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
@@ -47,6 +51,13 @@ class Algorithm(ABC):
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
 
+    def check_network(self, net: Classifier) -> None:  # noqa: B027  # most algorithms work with any network
+        """Refuse a global network that some later step cannot work with; a plain average works with any.
+
+        Raises:
+            MosaicError: it does not fit.
+        """
+
     def asks_for_prototypes(self, kind: PoolKind) -> bool:
         """Whether some round needs the clients' prototypes, so that a run in which none can be sent is not begun."""
         return False
@@ -63,3 +74,36 @@ class Algorithm(ABC):
             cohort: the clients that take part.
             context: plan, seeds, training and observation.
         """
+
+
+def require_features(net: Classifier, wanted_by: str) -> None:
+    """Refuse networks whose ``features`` are no vectors.
+
+    Args:
+        net: of the run.
+        wanted_by: the key of the configuration that needs them.
+
+    Raises:
+        MosaicError: they are not.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        features = net.eval().features(torch.zeros(2, *net.image_shape))
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise MosaicError(
+            f"model.net: {wanted_by} needs a vector of features for each image, shape (B, F), got {got} for two images "
+            "from features(): flatten them there"
+        )
+
+
+def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
+    """Refuse networks whose head is not one linear layer with a bias, on its features.
+
+    Raises:
+        MosaicError: it is something else.
+    """
+    if not isinstance(net.head, nn.Linear) or net.head.bias is None:
+        got = "a linear layer without bias" if isinstance(net.head, nn.Linear) else type(net.head).__name__
+        raise MosaicError(
+            f"model.net: {wanted_by} needs a head that is one torch.nn.Linear with a bias, got {got}: {advice}"
+        )

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from mosaic.algorithms.base import Algorithm
+from mosaic.algorithms.base import Algorithm, require_features, require_linear_head
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
@@ -15,6 +15,7 @@ from mosaic.errors import MosaicError
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
+from mosaic.nets.classifier import Classifier
 from mosaic.server.acceptance import accepts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
@@ -124,6 +125,19 @@ class Mosaic(Algorithm):
         if kind == "architectures" and self.experts == "class_average":
             raise MosaicError(
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
+            )
+
+    def check_network(self, net: Classifier) -> None:
+        """Refuse networks without features, where prototypes are asked for, and heads that cannot be taken off.
+
+        Raises:
+            MosaicError: the gate needs what the network has not.
+        """
+        if self.gate.asks_for_prototypes(models_alike=True):
+            require_features(net, f"algorithm.gate.kind {self.gate.kind}")
+        if self.gate.space != "images":
+            require_linear_head(
+                net, f"algorithm.gate.space {self.gate.space}", "give it one, or set algorithm.gate.space images"
             )
 
     def asks_for_prototypes(self, kind: PoolKind) -> bool:

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 
+from mosaic.algorithms.base import require_features, require_linear_head
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import StateDict
 from mosaic.model_pool import PoolKind
+from mosaic.nets.classifier import Classifier
 from mosaic.nets.prototype_classifier import folded_head
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -39,6 +41,15 @@ class PrototypeHead(FedAvg):
         super().__init__(objective)
         self.program = ClientProgram(objective, prototypes=prototypes)
         self.fitting = fitting
+
+    def check_network(self, net: Classifier) -> None:
+        """Refuse networks whose head cannot be replaced.
+
+        Raises:
+            MosaicError: features are no vectors, or the head is not one linear layer with a bias.
+        """
+        require_features(net, "mosaic.algorithms.PrototypeHead")
+        require_linear_head(net, "mosaic.algorithms.PrototypeHead", "give it one, or choose another algorithm")
 
     def asks_for_prototypes(self, kind: PoolKind) -> bool:
         """Whether the new head needs them: always."""

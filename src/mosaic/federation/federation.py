@@ -7,6 +7,9 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
+import torch
+
+from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError, require_positive
 from mosaic.federation.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
@@ -18,9 +21,10 @@ from mosaic.federation.schedule import Schedule
 from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.figures import partition_heat_map
-from mosaic.phases import many_phases
+from mosaic.phases import PhaseRunner, many_phases
 from mosaic.preemption import heeding_signals
 from mosaic.server.state import ServerState
+from mosaic.tasks.meeting import MeetingTask
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +103,7 @@ class Federation:
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
             tracker = Tracker(directory.metrics, directory.tensorboard, start.round)
-        limit = 8 if job.phases.dry_run else None
+        limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
@@ -107,6 +111,7 @@ class Federation:
         del start  # or its models would stay as long as the run
         try:
             with many_phases():
+                _agree(job.phases, stamp)
                 run.complete()
         finally:
             if isinstance(tracker, Tracker):
@@ -151,3 +156,21 @@ class Federation:
         job.data.write_partition(directory.path / "partition.json")
         counts = job.data.class_counts.numpy()
         partition_heat_map(counts, job.data.images.class_names).savefig(directory.path / "partition.png")
+
+
+def _agree(phases: PhaseRunner, stamp: str) -> None:
+    """Refuse to train with ranks that begin elsewhere: each has read the snapshot by itself.
+
+    Raises:
+        MosaicError: they do.
+    """
+    if phases.processes == 1:
+        return
+    meeting = MeetingTask(stamp)
+    phases.run(meeting, ShuffledBatches(torch.zeros(2), batch_size=2, steps=1, seed=0), seed=0)
+    for rank, found in enumerate(meeting.found):
+        if found != meeting.found[0]:
+            raise MosaicError(
+                f"--ckpt_path: expected all ranks to begin at {meeting.found[0]}, as rank 0 does, got {found} at rank "
+                f"{rank}: let all of them see the same --federation.run_dir, on a file system that they share"
+            )

@@ -21,7 +21,7 @@ from mosaic.federation.schedule import Schedule, gathered
 from mosaic.federation.snapshots import Snapshot
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Reply, TrainReply
-from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked
+from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked, wait_for_the_first
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 
@@ -159,6 +159,7 @@ class Run:
             yield
         except BaseException as error:
             self._write_snapshot()
+            wait_for_the_first(error)
             if isinstance(error, KeyboardInterrupt):
                 raise KeyboardInterrupt(f"in round {round}, whose work is lost: {_WAY_ON}") from None
             happened = "asked to leave" if isinstance(error, SystemExit) else "stopped"

@@ -1,5 +1,6 @@
 """Snapshots between rounds: written aside, synced, renamed; a run goes on from one bit for bit."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,6 +35,13 @@ class Snapshot:
     ledger: Ledger = field(default_factory=Ledger)
     stages: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+    def stamp(self) -> str:
+        """Say in a few words where rounds go on from, and with what: equal for equal states alone."""
+        digest = hashlib.sha256(encode(self.server))
+        for client, state in self.clients.items():
+            digest.update(f"client {client}".encode() + encode(state))
+        return f"round {self.round + 1} with state {digest.hexdigest()[:12]}"
 
     def write(self, rounds: Path, keep: int) -> Path:
         """Write this snapshot as ``rounds/NNNN`` and delete all but the last ``keep``."""

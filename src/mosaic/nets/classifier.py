@@ -1,5 +1,9 @@
 """What every image classifier here has: normalisation inside, features, and a linear head."""
 
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any, cast
+
 import torch
 from torch import Tensor, nn
 
@@ -33,6 +37,13 @@ class Normalize(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalise pixels of shape ``(B, channels, H, W)``."""
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
+
+
+def versioned(net: nn.Module, tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
+    """Give tensors of this network back what ``state_dict`` tells of its version, which some of torchvision ask for."""
+    told: Any = OrderedDict(tensors)
+    told._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    return cast("OrderedDict[str, Tensor]", told)
 
 
 class Classifier(nn.Module):

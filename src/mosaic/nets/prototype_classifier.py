@@ -70,8 +70,10 @@ class PrototypeClassifier(nn.Module):
 
     def linear_part(self) -> Classifier:
         """Return the network with the linear head in the place of its own, without the kernel."""
-        net = copy.deepcopy(self.trunk)
-        net.load_state_dict({**net.state_dict(), **folded_head(self.head, self.mean, self.std)})
+        net, folded = copy.deepcopy(self.trunk), folded_head(self.head, self.mean, self.std)
+        weight, bias = folded["head.weight"], folded["head.bias"]
+        net.head = nn.Linear(weight.shape[1], weight.shape[0])  # whatever the network's own head is
+        net.head.weight, net.head.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         return net
 
 

@@ -1,6 +1,6 @@
 """Any classifier of torchvision's, as one of ours."""
 
-from typing import cast
+from typing import Any, cast
 
 import torchvision
 from torch import Tensor, nn
@@ -14,22 +14,39 @@ class TorchvisionNet(Classifier):
     Grey images are repeated to three channels. The last linear layer is the head, everything before it gives features.
 
     Args:
-        image_shape: channels, height, width; the architecture decides which sizes it takes.
+        image_shape: channels, height, width; the architecture decides which sizes it takes. Vision transformers are
+            built for this size.
         num_classes: C.
         name: as ``torchvision.models.list_models`` has it, for example ``mobilenet_v2``.
+        image_size: height and width that a vision transformer is built for, where it is not that of the images.
+        aux_logits: auxiliary classifiers of ``googlenet`` and ``inception_v3``, whose outputs nothing here learns from;
+            only ``False`` can be trained.
+        arguments: other arguments of the architecture.
 
     Raises:
-        ValueError: torchvision knows no such classifier, or it has no linear layer.
+        ValueError: torchvision knows no such classifier, it refuses the arguments, or it has no linear layer.
     """
 
-    def __init__(self, image_shape: ImageShape, num_classes: int, name: str = "mobilenet_v2") -> None:
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        name: str = "mobilenet_v2",
+        image_size: int | None = None,
+        aux_logits: bool | None = None,
+        arguments: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(image_shape, num_classes)
         if name not in torchvision.models.list_models(module=torchvision.models):
             raise ValueError(
                 f"TorchvisionNet: expected the name of an image classifier, got {name}: "
                 "torchvision.models.list_models(module=torchvision.models) lists them"
             )
-        net = torchvision.models.get_model(name, weights=None, num_classes=num_classes)
+        asked = {**_asked(name, image_shape, image_size, aux_logits), **(arguments or {})}
+        try:
+            net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **asked)
+        except TypeError as error:
+            raise ValueError(f"TorchvisionNet: {name} does not take these arguments: {error}") from error
         linear = [place for place, module in net.named_modules() if isinstance(module, nn.Linear)]
         if not linear:
             raise ValueError(f"TorchvisionNet: {name} has no linear layer to take for a head")
@@ -42,3 +59,17 @@ class TorchvisionNet(Classifier):
         normalized = self.normalize(images)
         features: Tensor = self.body(normalized.expand(-1, 3, -1, -1) if normalized.shape[1] == 1 else normalized)
         return features
+
+
+def _asked(name: str, image_shape: ImageShape, image_size: int | None, aux_logits: bool | None) -> dict[str, Any]:
+    """Return what an architecture has to be told about the images, and whether it has auxiliary classifiers."""
+    asked: dict[str, Any] = {}
+    if name.startswith("vit_") or image_size is not None:
+        asked["image_size"] = image_shape[1] if image_size is None else image_size
+    if name.startswith("maxvit_"):
+        asked["input_size"] = image_shape[1:]
+    if name in ("googlenet", "inception_v3"):
+        asked |= {"aux_logits": bool(aux_logits), "init_weights": True}
+    elif aux_logits is not None:
+        asked["aux_logits"] = aux_logits
+    return asked

@@ -10,6 +10,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
+from mosaic.nets.classifier import versioned
 from mosaic.nets.inference import to_pixels
 from mosaic.nets.small_cnn import SmallCNN
 from mosaic.tasks.classification import OptimizerFactory
@@ -79,6 +80,7 @@ class GlobalClassifier(LightningModule):
                 f"--ckpt_path: the checkpoint does not fit model.net and the data: {len(wrong)} tensors differ, first "
                 f"{wrong[0]}: use the config that the run was started with (config.yaml beside the checkpoint)"
             )
+        checkpoint["state_dict"] = versioned(self, given)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, to logits ``(B, C)``."""

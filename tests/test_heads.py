@@ -1,0 +1,96 @@
+"""Networks whose head is not one linear layer with a bias: everywhere where the method can do without it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mosaic.cli import main
+from mosaic.nets import Classifier
+from mosaic.nets.classifier import ImageShape
+from tests.cases import for_each
+from tests.runs import fit_arguments
+from tests.test_cli import refusal
+
+DRY = "--trainer.fast_dev_run=true"
+
+
+class NoBias(Classifier):
+    """A linear head without bias."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.head = nn.Linear(16, num_classes, bias=False)
+
+
+class TwoLayers(NoBias):
+    """A head of two layers, beside weights whose version the network asks for when it is loaded."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), Versioned(), nn.Linear(8, num_classes))  # type: ignore[assignment]
+
+
+class Versioned(nn.Identity):
+    """Refuses weights of which nobody says how old they are, as torchvision's mnasnet does."""
+
+    _version = 2
+
+    def _load_from_state_dict(self, state: object, prefix: str, metadata: dict[str, int], *rest: object) -> None:
+        assert metadata.get("version") == 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)  # type: ignore[arg-type]
+
+
+class Maps(NoBias):
+    """Features that are no vectors; the head flattens them."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body, self.head = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(72, num_classes))  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    ("net", "algorithm"),
+    [
+        ("TwoLayers", "Mosaic"),
+        pytest.param("NoBias", "Mosaic", marks=pytest.mark.slow),
+        pytest.param("Maps", "FedAvg", marks=pytest.mark.slow),
+        pytest.param("TwoLayers", "DENSE", marks=pytest.mark.slow),
+    ],
+)
+def test_every_phase_runs(net: str, algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(fit_arguments(tmp_path / "run", algorithm, f"--model.net=tests.test_heads.{net}", DRY))
+    assert "dry run: one batch of every phase has run" in capsys.readouterr().err
+
+
+@for_each(
+    ("net", "algorithm", "flags", "said"),
+    [
+        ("NoBias", "PrototypeHead", [], "a head that is one torch.nn.Linear with a bias, got a linear layer without"),
+        ("TwoLayers", "Mosaic", ["--algorithm.gate.space=features"], "gate.space features needs a head that is one"),
+        ("Maps", "Mosaic", [], "gate.kind fusion needs a vector of features for each image, shape (B, F), got (2, 2,"),
+        ("Maps", "PrototypeHead", [], "mosaic.algorithms.PrototypeHead needs a vector of features"),
+    ],
+)
+def test_the_rest_is_refused_before_anything_is_written(
+    net: str, algorithm: str, flags: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = f"--model.net=tests.test_heads.{net}"
+    line = refusal(capsys, *fit_arguments(tmp_path / "run", algorithm, network, *flags))
+    assert "model.net: " in line
+    assert said in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_lost_their_version_get_it_back(tmp_path: Path) -> None:
+    from mosaic.nets.classifier import versioned
+
+    net, images = TwoLayers((1, 8, 8), 3), torch.rand(2, 1, 8, 8)
+    plain: dict[str, Tensor] = dict(net.state_dict())
+    other = TwoLayers((1, 8, 8), 3)
+    other.load_state_dict(versioned(other, plain))
+    assert torch.equal(other(images), net(images))
+    with pytest.raises(AssertionError):
+        other.load_state_dict(plain)
