@@ -64,7 +64,10 @@ def updates(path: Path) -> dict[str, int]:
 @BOTH
 @pytest.mark.parametrize(
     "switch",
-    [["--federation.schedule.distill_rounds=[]"], ["--algorithm.student_updates=0"]],
+    [
+        ["--federation.schedule.distill_rounds=[]"],
+        pytest.param(["--algorithm.student_updates=0"], marks=pytest.mark.slow),
+    ],
     ids=["no distilling round", "no student updates"],
 )
 def test_without_distillation_it_is_fedavg(
@@ -108,6 +111,7 @@ def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> N
     assert first == {"local": 2 * 2 * 4, "student": 1, "generator": 2}
 
 
+@pytest.mark.slow
 def test_more_distilling_rounds_than_it_was_told_of_find_nothing_left(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

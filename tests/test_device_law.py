@@ -18,7 +18,6 @@ from tests.runs import LinearNet, fit_arguments
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="fake CUDA tensors of this PyTorch ask for a driver")
 AUGMENTED = ("--data.augmentation.padding=1", "--data.augmentation.flip=true")
 SMALL = {
-    "Mosaic": (),
     "FedFTG": ("--algorithm.generator_updates=2", "--algorithm.student_updates=2"),
     "DFRD": ("--algorithm.generator_updates=2", "--algorithm.student_updates=2"),
 }

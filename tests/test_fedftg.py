@@ -145,6 +145,7 @@ def test_a_run_that_goes_on_after_round_2_is_the_uninterrupted_one(straight: tup
     assert same(kept(again, 4), kept(path, 4))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("processes")
 def test_a_run_that_is_killed_while_distilling_goes_on_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
     """Of DFRD, which remembers all that FedFTG does and more."""

@@ -109,7 +109,11 @@ def same(one: StateDict, other: StateDict) -> bool:
 
 @pytest.mark.parametrize(
     ("levels", "algorithm"),
-    [("[1]", "Mosaic"), ("[1.0,1.0]", "FedAvg"), pytest.param("[1.0,1.0]", "Mosaic", marks=pytest.mark.slow)],
+    [
+        pytest.param("[1]", "Mosaic", marks=pytest.mark.slow),
+        ("[1.0,1.0]", "FedAvg"),
+        pytest.param("[1.0,1.0]", "Mosaic", marks=pytest.mark.slow),
+    ],
 )
 def test_clients_at_level_one_are_as_if_nothing_had_been_said(
     levels: str, algorithm: str, shared_run: SharedRuns, tmp_path: Path

@@ -530,7 +530,7 @@ def test_a_generator_comes_with_counts_and_a_curve_for_each_loss(phases: PhaseRu
     worker = make_worker(phases)
     reply = ask(worker, *requests(1)[1])
     assert torch.equal(reply.class_counts, ask(worker, train_request(1)).class_counts)
-    quality = {"coverage", "nearest_neighbour_ratio", "attempts", "steps"}
+    quality = {"coverage", "nearest_neighbour_ratio", "attempts", "steps", "discriminator_steps"}
     assert {"discriminator", "adversarial", "diversity"} <= reply.curves.keys() == reply.metrics.keys() - quality
     assert all(curve.shape == (2,) and curve[-1] == reply.metrics[name] for name, curve in reply.curves.items())
     assert quality <= reply.metrics.keys()
@@ -681,7 +681,8 @@ def test_a_generator_that_diverged_is_trained_once_more_at_a_lower_rate(
     diverges_above(rate / 2)
     reply = ask(make_worker(phases), *requests(0)[1])
     assert (expected.metrics.pop("attempts"), reply.metrics.pop("attempts")) == (1, 2)
-    assert reply.metrics.pop("steps") == 2 * expected.metrics.pop("steps")  # both attempts are in the books
+    for steps in ("steps", "discriminator_steps"):  # both attempts are in the books
+        assert reply.metrics.pop(steps) == 2 * expected.metrics.pop(steps)
     assert same(reply, expected)
 
 

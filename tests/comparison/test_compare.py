@@ -110,8 +110,9 @@ def test_an_interrupted_comparison_goes_on(
         return finished(request, runs)
 
     monkeypatch.setattr(runner, "run_one", stop_at_the_third)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(SystemExit) as stop:
         compare(tmp_path / "output", tiny)
+    assert stop.value.code == 130
     rows = compare(tmp_path / "output", tiny)
     assert asked == [("fedavg", 0), ("fedavg", 1), ("fedprox", 0), ("fedprox", 0), ("fedprox", 1)]
     with (compared / "comparison.csv").open(newline="") as file:

@@ -120,7 +120,7 @@ class FailsOnRank(CrossEntropy):
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize("rank", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_rank_that_fails_says_so_and_ends_all(rank: int, tmp_path: Path) -> None:
     """Waiting for the end of the output is waiting for all ranks, since their pipes are the same."""
     failing = [

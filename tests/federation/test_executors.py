@@ -103,7 +103,9 @@ def serial(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[bytes]]
 
 
 @pytest.mark.usefixtures("processes")
-@pytest.mark.parametrize("workers", [1, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "workers", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_every_executor_gives_the_same_bits(
     workers: int, serial: tuple[Path, list[bytes]], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -125,7 +125,7 @@ def test_a_run_that_leaves_in_its_first_round_begins_again(shared_run: SharedRun
         ((Worker, "_evaluate"), 1, (Worker, "_evaluate")),
         pytest.param((Evaluator, "observe"), 1, (Worker, "_summarise"), marks=pytest.mark.slow),
         pytest.param((Evaluator, "observe"), 2, (Evaluator, "observe"), marks=pytest.mark.slow),
-        ((Evaluator, "observe"), 4, (GeneratorMixture, "draw")),
+        pytest.param((Evaluator, "observe"), 4, (GeneratorMixture, "draw"), marks=pytest.mark.slow),
     ],
     ids=["prototypes", "validation", "the average", "prototype head", "teacher"],
 )

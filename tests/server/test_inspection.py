@@ -132,7 +132,8 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
 
 def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
     agreed = {"w": torch.zeros(2, device="meta")}
-    good = GeneratorReply(1, {"w": torch.zeros(2)}, COUNTS, {"attempts": 1, "steps": 3}, {"adversarial": torch.ones(3)})
+    metrics, curves = {"attempts": 1, "steps": 3, "discriminator_steps": 3}, {"adversarial": torch.ones(3)}
+    good = GeneratorReply(1, {"w": torch.zeros(2)}, COUNTS, metrics, curves)
     bad = [
         replace(good, generator={"w": torch.zeros(3)}),
         replace(good, generator={"w": torch.tensor([0.0, torch.nan])}),

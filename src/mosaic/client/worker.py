@@ -143,7 +143,11 @@ class Worker:
             if _is_finite(generator.state_dict()):
                 quality = self._measure(request, generator, guide, own)
                 losses = {name: float(curve[-1]) for name, curve in curves.items()}
-                metrics = {**losses, **quality, "attempts": attempt, "steps": attempt * len(curves["adversarial"])}
+                steps = {
+                    "steps": attempt * len(curves["adversarial"]),
+                    "discriminator_steps": attempt * len(curves["discriminator"]),
+                }
+                metrics = {**losses, **quality, "attempts": attempt, **steps}
                 return GeneratorReply(request.client, generator.state_dict(), counts, metrics, curves)
         return Declined(
             request.client, f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too"

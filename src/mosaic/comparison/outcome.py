@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic import __version__
+from mosaic.comparison.configurations import algorithm_of
 from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
@@ -117,8 +118,20 @@ class Outcome:
         return told or bool(self.updates("student") or self.updates("generator"))
 
     def updates(self, network: str) -> int:
-        """Return how often ``local`` models, the ``student`` or ``generator``s were updated."""
-        return int(self.summary["updates"].get(network, 0))
+        """Return how often ``local`` models, the ``student``, ``generator``s or ``discriminator``s were updated.
+
+        Runs of earlier versions tell nothing of discriminators; those of Mosaic had one update for each of a generator.
+        """
+        booked = self.summary["updates"]
+        if network == "discriminator" and network not in booked and self._class_path.endswith(".Mosaic"):
+            network = "generator"
+        return int(booked.get(network, 0))
+
+    @property
+    def _class_path(self) -> str:
+        """Of the algorithm, as the last configuration that names one has it."""
+        named = [algorithm_of(config) for config in self.request.get("configs", ()) if config.get("algorithm")]
+        return str(named[-1].get("class_path", "")) if named else ""
 
 
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:

@@ -108,6 +108,7 @@ def _columns(reference: Sequence[Outcome], some_own: bool) -> list[_Column]:
         _Column("local steps", lambda found: _mean([o.updates("local") for o in found], 0)),
         _Column("student updates", lambda found: _mean([o.updates("student") for o in found], 0)),
         _Column("generator updates", lambda found: _mean([o.updates("generator") for o in found], 0)),
+        _Column("discriminator updates", lambda found: _mean([o.updates("discriminator") for o in found], 0)),
     ]
 
 

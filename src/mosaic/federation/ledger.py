@@ -47,8 +47,9 @@ class Ledger:
                 self.declined.append({"client": client, "asked": kind, "reason": reason})
             case TrainReply(metrics={"steps": int(steps)}):
                 self.book_updates("local", steps)
-            case GeneratorReply(metrics={"steps": int(steps)}):
+            case GeneratorReply(metrics={"steps": int(steps), "discriminator_steps": int(discriminator_steps)}):
                 self.book_updates("generator", steps)
+                self.book_updates("discriminator", discriminator_steps)
 
     def book_refusal(self, request: Request, reason: str) -> None:
         """Book a reply that was refused: to the round it is a client that has declined."""

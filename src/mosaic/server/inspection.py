@@ -68,7 +68,7 @@ class Inspector:
                 if self.generator is not None:
                     _check_tensors("generator", reply.generator, self.generator)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
-                _check_metrics(reply.metrics, "attempts", "steps")
+                _check_metrics(reply.metrics, "attempts", "steps", "discriminator_steps")
                 for name, curve in reply.curves.items():
                     _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)
             case PrototypeRequest(), PrototypeReply():
