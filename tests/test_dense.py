@@ -61,7 +61,7 @@ def updates(path: Path) -> dict[str, int]:
     return json.loads((path / "summary.json").read_text())["updates"]
 
 
-@BOTH
+@CO_BOOSTING_LATER
 @pytest.mark.parametrize(
     "switch",
     [
@@ -173,7 +173,10 @@ def test_every_switch_makes_a_difference(switch: str, shared_run: SharedRuns, tm
 @CO_BOOSTING_LATER
 @pytest.mark.parametrize(
     "clients",
-    ["--clients.levels=[1,0.5]", '--clients.models=["global",{"class_path":"mosaic.nets.MLP"}]'],
+    [
+        pytest.param("--clients.levels=[1,0.5]", marks=pytest.mark.slow),
+        '--clients.models=["global",{"class_path":"mosaic.nets.MLP"}]',
+    ],
     ids=["widths", "architectures"],
 )
 def test_clients_with_different_models_teach_one_student(algorithm: str, clients: str, tmp_path: Path) -> None:

@@ -52,10 +52,20 @@ def assert_lawful(algorithm: str, found: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "algorithm",
     [
-        *("Mosaic", "FedVLS", "DENSE"),
+        *("Mosaic", "FedVLS"),
         *(
             pytest.param(name, marks=pytest.mark.slow)
-            for name in ("FedAvg", "FedBN", "FedProx", "FedRS", "CoBoosting", "FedFTG", "DFRD", "PrototypeHead")
+            for name in (
+                "DENSE",
+                "FedAvg",
+                "FedBN",
+                "FedProx",
+                "FedRS",
+                "CoBoosting",
+                "FedFTG",
+                "DFRD",
+                "PrototypeHead",
+            )
         ),
     ],
 )

@@ -143,7 +143,8 @@ def test_they_send_equally_much(sliced: list[Path]) -> None:
     assert len({traffic(run, "down") for run in sliced}) == 1
 
 
-@pytest.mark.parametrize("experts", [pytest.param("clients", marks=pytest.mark.slow), "class_average"])
+@pytest.mark.slow
+@pytest.mark.parametrize("experts", ["clients", "class_average"])
 def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
     run = fit(tmp_path / "run", LEVELS, f"--algorithm.experts={experts}")
     assert {"global before distillation", "plain ensemble", "gated teacher", "student"} <= stages(run).keys()

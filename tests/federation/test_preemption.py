@@ -121,7 +121,7 @@ def test_a_run_that_leaves_in_its_first_round_begins_again(shared_run: SharedRun
 @pytest.mark.parametrize(
     ("last", "number", "after"),
     [
-        ((Worker, "_summarise"), 1, (Worker, "_summarise")),
+        pytest.param((Worker, "_summarise"), 1, (Worker, "_summarise"), marks=pytest.mark.slow),
         ((Worker, "_evaluate"), 1, (Worker, "_evaluate")),
         pytest.param((Evaluator, "observe"), 1, (Worker, "_summarise"), marks=pytest.mark.slow),
         pytest.param((Evaluator, "observe"), 2, (Evaluator, "observe"), marks=pytest.mark.slow),
