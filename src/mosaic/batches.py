@@ -48,8 +48,7 @@ class ShuffledBatches:
                 permutation = torch.randperm(len(self._indices), generator=random)
                 waiting = torch.cat([waiting, self._indices[permutation]])
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
-            mine = own_share(batch)
-            mine = send(mine, self._tensors[0].device)
+            mine = send(own_share(batch), self._tensors[0].device)
             yield tuple(tensor[mine] for tensor in self._tensors)
 
 

@@ -4,10 +4,12 @@ There is one reply class for each request class; beside them stand the two ways 
 hold tensors and plain numbers, never objects, so the same bytes could cross a network.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from mosaic.codec import wire
@@ -152,6 +154,19 @@ class ClientState:
     """What a client remembers between requests: tensors by name. It goes between worker and executor only."""
 
     tensors: StateDict
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether there is neither infinity nor NaN in any of them; no mask as large as a tensor is made."""
+    floats = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    return not floats or bool(torch.cat([torch.stack(tensor.aminmax()) for tensor in floats]).isfinite().all())
+
+
+def noting(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Request]:
+    """Pass requests on and keep them, for their replies to come in the same order."""
+    for request in requests:
+        asked.append(request)
+        yield request
 
 
 class Executor(Protocol):

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 Sent = TypeVar("Sent", bound=Tensor | nn.Module)
+Net = TypeVar("Net", bound=nn.Module)
 
 
 def send(what: Sent, device: torch.device) -> Sent:
@@ -16,6 +17,11 @@ def send(what: Sent, device: torch.device) -> Sent:
     one has read its source when it returns. The way back to the CPU always waits, since the values are wanted.
     """
     return cast(Sent, what.to(device, non_blocking=device.type != "cpu"))
+
+
+def bring(net: Net, device: torch.device) -> Net:
+    """Return a network on a device, moved there unless it lies there already."""
+    return net if lies_on(net, device) else send(net, device)
 
 
 def lies_on(net: nn.Module, device: torch.device) -> bool:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from mosaic.client.program import ClientProgram
 from mosaic.errors import MosaicError
 from mosaic.model_pool import PoolKind
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -51,7 +52,7 @@ class Algorithm(ABC):
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
 
-    def check_network(self, net: Classifier) -> None:  # noqa: B027  # most algorithms work with any network
+    def check_network(self, blueprint: Blueprint) -> None:  # noqa: B027  # most algorithms work with any network
         """Refuse a global network that some later step cannot work with; a plain average works with any.
 
         Raises:

@@ -15,7 +15,7 @@ from mosaic.errors import MosaicError
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
-from mosaic.nets.classifier import Classifier
+from mosaic.nets.blueprint import Blueprint
 from mosaic.server.acceptance import accepts
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
@@ -127,15 +127,19 @@ class Mosaic(Algorithm):
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
             )
 
-    def check_network(self, net: Classifier) -> None:
+    def check_network(self, blueprint: Blueprint) -> None:
         """Refuse networks without features, where prototypes are asked for, and heads that cannot be taken off.
 
         Raises:
             MosaicError: the gate needs what the network has not.
         """
-        if self.gate.asks_for_prototypes(models_alike=True):
+        takes_features, takes_head = self.gate.asks_for_prototypes(models_alike=True), self.gate.space != "images"
+        if not (takes_features or takes_head):
+            return
+        net = blueprint.build(blueprint.initial(seed=0))
+        if takes_features:
             require_features(net, f"algorithm.gate.kind {self.gate.kind}")
-        if self.gate.space != "images":
+        if takes_head:
             require_linear_head(
                 net, f"algorithm.gate.space {self.gate.space}", "give it one, or set algorithm.gate.space images"
             )

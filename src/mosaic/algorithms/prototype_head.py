@@ -9,7 +9,7 @@ from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import StateDict
 from mosaic.model_pool import PoolKind
-from mosaic.nets.classifier import Classifier
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.prototype_classifier import folded_head
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -42,12 +42,13 @@ class PrototypeHead(FedAvg):
         self.program = ClientProgram(objective, prototypes=prototypes)
         self.fitting = fitting
 
-    def check_network(self, net: Classifier) -> None:
+    def check_network(self, blueprint: Blueprint) -> None:
         """Refuse networks whose head cannot be replaced.
 
         Raises:
             MosaicError: features are no vectors, or the head is not one linear layer with a bias.
         """
+        net = blueprint.build(blueprint.initial(seed=0))
         require_features(net, "mosaic.algorithms.PrototypeHead")
         require_linear_head(net, "mosaic.algorithms.PrototypeHead", "give it one, or choose another algorithm")
 

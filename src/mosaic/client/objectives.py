@@ -21,7 +21,7 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.priors import label_prior
 from mosaic.tasks.classification import LocalLoss
-from mosaic.transfer import lies_on, send
+from mosaic.transfer import bring, send
 
 SECTION = "algorithm.objective.init_args"
 """Where an objective's settings stand in the configuration."""
@@ -116,7 +116,7 @@ class Proximal(LocalObjective):
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             total = F.cross_entropy(net(images), labels)
             if received is not None:  # buffers are no parameters, and frozen parameters have not moved
-                start = _beside(images, received).parameters()
+                start = bring(received, images.device).parameters()
                 total = total + self.mu * proximal_term(net.parameters(), start)
             return total
 
@@ -197,15 +197,10 @@ class VacantClass(LocalObjective):
                 total = total + self.suppression * logit_suppression(logits, labels, pi)
             if received is not None:
                 with torch.no_grad():
-                    global_logits = _beside(images, received)(images)
+                    global_logits = bring(received, images.device)(images)
                 total = total + self.distillation * vacant_class_distillation(
                     logits, global_logits, send(absent, images.device)
                 )
             return total
 
         return loss
-
-
-def _beside(images: Tensor, net: Classifier) -> Classifier:
-    """Return a network on the device of the images."""
-    return net if lies_on(net, images.device) else send(net, images.device)

@@ -25,9 +25,9 @@ from mosaic.messages import (
     PrototypeRequest,
     Reply,
     Request,
-    StateDict,
     TrainReply,
     TrainRequest,
+    are_finite,
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
@@ -122,7 +122,7 @@ class Worker:
         curves = self._run(request, "train", task, data, self._data.batch_size, steps)
         metrics = {"loss": float(curves["loss"].mean()), "steps": len(curves["loss"])}
         model = net.state_dict()
-        if not _is_finite(model):
+        if not are_finite(model.values()):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
         shared, personal = self._own.split(request.client, model)
         kept = ClientState(model) if request.keep else personal
@@ -140,7 +140,7 @@ class Worker:
         guide = self._pool.of(request.client).build(state.tensors)
         for attempt, rate in enumerate((settings.learning_rate, RETRY * settings.learning_rate), start=1):
             generator, curves = self._train_generator(request, replace(settings, learning_rate=rate), guide, own)
-            if _is_finite(generator.state_dict()):
+            if are_finite(generator.state_dict().values()):
                 quality = self._measure(request, generator, guide, own)
                 losses = {name: float(curve[-1]) for name, curve in curves.items()}
                 steps = {
@@ -224,11 +224,6 @@ class Worker:
 def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:
     """Return those indices whose images are of a counted class."""
     return indices[class_counts[data.images.labels[indices]] > 0]
-
-
-def _is_finite(state: StateDict) -> bool:
-    extremes = [torch.stack(tensor.aminmax()) for tensor in state.values() if tensor.is_floating_point()]
-    return bool(torch.cat(extremes).isfinite().all())  # of 11 million numbers in 3 ms, and NaN is the smallest of any
 
 
 def _count(labels: Tensor, classes: int) -> Tensor:

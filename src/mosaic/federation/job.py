@@ -67,7 +67,7 @@ class Job:
         """
         kind = self.pool.kind
         self.algorithm.check_pool(kind)
-        self.algorithm.check_network(self.blueprint.build(self.blueprint.initial(seed=0)))
+        self.algorithm.check_network(self.blueprint)
         if self.algorithm.asks_for_prototypes(kind):
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
         log.debug("phases run on %s", self.phases.device)

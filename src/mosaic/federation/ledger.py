@@ -1,12 +1,13 @@
 """The books of a run: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mosaic.codec import size_in_bytes
-from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply
+from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, noting
 from mosaic.preemption import leave_if_alone_and_asked
 
 
@@ -83,15 +84,9 @@ class AccountedExecutor:
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply for each request, in order; only the executor's own time is booked."""
-        sent: list[Request] = []
-
-        def remember() -> Iterator[Request]:
-            for request in requests:
-                sent.append(request)
-                yield request
-
+        sent: deque[Request] = deque()
         phase, total = "", 0.0
-        replies = self._executor.map(remember())
+        replies = self._executor.map(noting(requests, sent))
         try:
             while True:
                 leave_if_alone_and_asked()
@@ -100,7 +95,7 @@ class AccountedExecutor:
                 elapsed = time.perf_counter() - start
                 if reply is None:
                     break
-                request = sent.pop(0)
+                request = sent.popleft()
                 phase, total = _PHASES[type(request).__name__], total + elapsed
                 self._ledger.book_seconds(phase, elapsed)
                 self._ledger.book_exchange(request, reply)

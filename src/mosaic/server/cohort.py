@@ -24,6 +24,7 @@ from mosaic.messages import (
     StateDict,
     TrainReply,
     TrainRequest,
+    noting,
 )
 from mosaic.model_pool import ModelPool
 from mosaic.server.context import RoundPlan
@@ -143,13 +144,7 @@ class Cohort:
 
     def _ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector | None = None) -> Iterator[R]:
         asked: deque[Request] = deque()
-
-        def remembered() -> Iterator[Request]:
-            for request in requests:
-                asked.append(request)
-                yield request
-
-        for reply in self._executor.map(remembered()):
+        for reply in self._executor.map(noting(requests, asked)):
             request = asked.popleft()
             match reply:
                 case Declined(client, reason):

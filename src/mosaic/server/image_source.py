@@ -12,7 +12,7 @@ from mosaic.messages import GeneratorReply
 from mosaic.nets.dcgan import Generator
 from mosaic.tasks.distillation import TaughtImages
 from mosaic.tasks.generation import GenerationSettings
-from mosaic.transfer import lies_on, send
+from mosaic.transfer import bring, send
 
 ABSENT = -30.0
 """Logit of a class that is ruled out: far below any other, yet finite, so that no divergence becomes infinite."""
@@ -223,9 +223,7 @@ class TaughtBatches:
 
 def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
     """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
-    if not lies_on(teacher, images.device):
-        send(teacher, images.device)
-    teacher.eval()
+    bring(teacher, images.device).eval()
     with torch.inference_mode():
         answers = [teacher(batch) for batch in images.split(chunk)]
     return torch.cat(answers)  # out here it gives tensors that a loss may use

@@ -110,8 +110,8 @@ def list_images(folder: Path, names: Sequence[str], origin: str) -> tuple[list[P
         others += [entry for entry in entries if entry.suffix.lower() not in SUFFIXES or not entry.is_file()]
         files += images
         labels += [label] * len(images)
-    lost = [entry for entry in others if entry.is_symlink() and not entry.exists()]
-    others = [entry for entry in others if entry not in set(lost)]
+    lost = [entry for entry in others if not entry.exists()]
+    others = [entry for entry in others if entry.exists()]
     if lost:
         log.warning("%s: %d links lead nowhere and are left out, for example %s: fetch what they point to, as with "
                     "`git annex get` or `dvc pull`", origin, len(lost), lost[0])  # fmt: skip
