@@ -15,7 +15,6 @@ rows around the base, and rows around the default.
 
 import argparse
 import contextlib
-import csv
 import io
 import json
 import logging
@@ -33,6 +32,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mosaic.comparison.json_lines import JsonLines
+from mosaic.report.rounds import read_rounds
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "ablation"
@@ -211,15 +211,13 @@ def run(setting: str, row: str, seed: int, results: Path, scratch: Path) -> dict
 def outcome_of(folder: Path) -> dict[str, Any]:
     """Return the figures of a finished run."""
     summary = json.loads((folder / "summary.json").read_text())
-    with (folder / "metrics.csv").open() as metrics:
-        last = list(csv.DictReader(metrics))[-1]
     stages = {name: value for name, value in summary["stages"].items() if not name.startswith("expert: ")}
     experts = [value for name, value in summary["stages"].items() if name.startswith("expert: ")]
     if experts:
         stages["best expert"] = max(experts)
     return {
         "test_accuracy": summary["test_accuracy"],
-        "validation_accuracy": float(last["validation_accuracy"]),
+        "validation_accuracy": read_rounds(folder)[-1]["validation_accuracy"],
         "rounds": summary["rounds"],
         "distilled": summary["distilled"],
         "stages": stages,

@@ -40,7 +40,7 @@ def main() -> None:
     fold = should_fold(sum(tensor.numel() for tensor in sent.values()), options.classes, options.clients)
     means = ClassMeans(pool, 1, sent, heads_only=False, fold=fold)
     for _ in means.watch(
-        TrainReply(client, blueprint.initial(client), counts[client], {}) for client in range(options.clients)
+        TrainReply(client, blueprint.initial(client), counts[client], {}, {}) for client in range(options.clients)
     ):
         pass
     experts = class_experts(means, ExpertBuilder(pool, sent, heads_only=False), epsilon=0.01)

@@ -71,6 +71,7 @@ def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
         "rounds",
         "summary.json",
         "tensorboard",
+        "validation.csv",
     }
     assert [path.name for path in sorted((run / "rounds").iterdir())] == ["0001", "0002"]
 

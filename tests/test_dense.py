@@ -212,8 +212,11 @@ class Uploading(Executor):
 
 
 def uploads(blueprint: Blueprint) -> list[TrainReply]:
-    counts, metrics = [torch.tensor([4, 1, 1 + 6 * client]) for client in (0, 1)], {"loss": 0.0, "steps": 1}
-    return [TrainReply(client, blueprint.initial(client), counts[client], metrics) for client in (0, 1)]
+    counts, metrics = (
+        [torch.tensor([4, 1, 1 + 6 * client]) for client in (0, 1)],
+        {"loss": 0.0, "steps": 1, "validation_images": 0},
+    )
+    return [TrainReply(client, blueprint.initial(client), counts[client], metrics, {}) for client in (0, 1)]
 
 
 def play(

@@ -169,7 +169,7 @@ def test_other_gates_take_sub_models_in_image_space(switches: list[str], tmp_pat
 def test_where_nobody_can_judge_the_student_is_taken_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(tmp_path / "run", "--clients.levels=[0.5]")
     assert "round 1: no client can judge the student, so it is taken unseen" in capsys.readouterr().err
-    assert rows_without_time(run)[0]["validation_accuracy"] == "nan"
+    assert rows_without_time(run)[0]["validation_accuracy"] is None
     summary = json.loads((run / "summary.json").read_text())
     assert summary["distilled"]
     assert summary["test_accuracy"] == summary["stages"]["student"]
@@ -184,11 +184,11 @@ def tensor_bytes(width: int) -> int:
 
 
 def test_messages_carry_only_what_a_clients_level_holds(shared_run: SharedRuns) -> None:
-    """Two rounds, two clients at each level: the rest of a message, names and settings, is the same."""
+    """Two rounds, two clients at each level; the last model is judged by those that can run it."""
     whole, half = (shared_run("FedAvg", *TWO_ROUNDS, *levels) for levels in ([], ["--clients.levels=[1.0,0.5]"]))
     less = 2 * 2 * (tensor_bytes(16) - tensor_bytes(8))
-    assert traffic(whole, "down") - traffic(half, "down") == less
-    assert traffic(whole, "up") - traffic(half, "up") == pytest.approx(less, abs=2 * 4 * 20)  # digits of the loss
+    assert traffic(whole, "down") - traffic(half, "down") == pytest.approx(less, abs=2 * 4)  # true or false
+    assert traffic(whole, "up") - traffic(half, "up") == pytest.approx(less, abs=1000)  # judgements, digits
     assert traffic(whole, "down") > 2 * 4 * tensor_bytes(16)
 
 
@@ -353,7 +353,7 @@ class Scripted:
         self.returned = dict(returned or {})
         for client in self.clients:
             moved = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in model.items()}
-            yield TrainReply(client, moved, torch.ones(3, dtype=torch.long), {"loss": 0.0, "steps": 1})
+            yield TrainReply(client, moved, torch.ones(3, dtype=torch.long), {"loss": 0.0, "steps": 1}, {})
 
     def evaluate(self, model: StateDict) -> Judgement:
         correct = self.verdicts[float(model["normalize.mean"][0])]
@@ -394,16 +394,16 @@ def test_without_a_student_or_sub_models_nobody_is_asked(
     assert result.model["normalize.mean"].item() == 1.5
 
 
-def test_what_has_arrived_is_not_sent_again_and_what_waits_still_waits(
+def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still_waits(
     blueprint: Blueprint, phases: PhaseRunner
 ) -> None:
-    on_the_way = {str(client): {"w": torch.full((1,), float(client))} for client in (1, 3)}
+    on_the_way = {str(client): {"w": torch.full((1,), float(client))} for client in (1, 3, 5)}
     state = ServerState(blueprint.initial(0), returned=on_the_way)
-    cohort: Any = Scripted([0, 2], {})
-    context = context_of(blueprint, phases, (0, 1), models=["global", LinearNet])
+    cohort: Any = Scripted([0, 1], {})  # 3 takes part and declines
+    context = context_of(blueprint, phases, (0, 1, 3), models=["global", LinearNet])
     result = Mosaic().round(state, cohort, context)
     assert cohort.returned == on_the_way
-    assert result.returned == {"3": on_the_way["3"]}
+    assert result.returned == {client: on_the_way[client] for client in ("3", "5")}
 
 
 # refusals

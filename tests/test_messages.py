@@ -70,4 +70,4 @@ def test_each_request_has_one_reply_class() -> None:
 
 @pytest.mark.parametrize(("counts", "images"), [([3, 0, 0], 3), ([0, 0, 4], 4), ([1, 2, 3], 6)])
 def test_class_zero_and_absent_classes_are_counted_as_they_are(counts: list[int], images: int) -> None:
-    assert TrainReply(0, {}, torch.tensor(counts), {}).num_examples == images
+    assert TrainReply(0, {}, torch.tensor(counts), {}, {}).num_examples == images

@@ -174,6 +174,14 @@ def test_the_users_trainer_settings_are_used() -> None:
     assert clipped.guess.item() == pytest.approx(0.1 * 0.5)
 
 
+@pytest.mark.parametrize("strategy", ["ddp_notebook", "ddp_spawn"])
+def test_processes_that_end_with_a_phase_are_refused(strategy: str) -> None:
+    """In notebooks Lightning takes such a strategy by itself for more than one device."""
+    runner = PhaseRunner({"accelerator": "cpu", "devices": 2, "strategy": strategy})
+    with pytest.raises(MosaicError, match=r"trainer\.devices, .*: 2 devices .* --executor\.workers 2"):
+        assert runner.device
+
+
 def test_callbacks_are_made_anew_for_every_phase(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Remembers, "born", [])
     spec = {"class_path": f"{__name__}.Remembers", "init_args": {"name": "mine"}}

@@ -32,6 +32,7 @@ class TrainRequest:
         learning_rate: rate of the client's optimiser.
         keep: whether the client keeps its trained model, because a later request of the same round needs it.
         upload: whether the reply carries the trained model.
+        judge: whether the client judges the received model on its validation images before it trains.
     """
 
     client: int
@@ -42,6 +43,7 @@ class TrainRequest:
     learning_rate: float
     keep: bool
     upload: bool
+    judge: bool
 
 
 @wire
@@ -49,13 +51,16 @@ class TrainRequest:
 class TrainReply:
     """A locally trained model with the label counts of the images that it was trained on, shape ``(C,)``.
 
-    The model lacks what the client keeps to itself; it is empty where its upload was not asked for.
+    The model lacks what the client keeps to itself; it is empty where its upload was not asked for. Its metrics tell
+    the mean ``loss``, the ``steps`` and how many ``validation_images`` the client has. The judgement of the received
+    model is that of an :class:`EvaluateReply`, by name; it is empty where none was asked for.
     """
 
     client: int
     model: StateDict
     class_counts: Tensor
     metrics: dict[str, float]
+    judgement: StateDict
 
     @property
     def num_examples(self) -> int:

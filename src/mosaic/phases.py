@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
+from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from mosaic.allocator import give_back_freed_memory, keep_freed_memory
@@ -90,11 +92,6 @@ class PhaseRunner:
                     f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
                     "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
                 )
-        if _spawns(given.get("strategy")):
-            raise MosaicError(
-                f"trainer.strategy: {given['strategy']} starts new processes for every phase, which cannot share "
-                "a run: use ddp"
-            )
         if str(given.get("precision")) in ("16-true", "bf16-true", "64-true", "64"):
             raise MosaicError(
                 f"trainer.precision: {given['precision']} would give models another type than messages have: "
@@ -138,6 +135,11 @@ class PhaseRunner:
         """How many processes train each phase together."""
         return int(self._probe.world_size)
 
+    @property
+    def by_slurm(self) -> bool:
+        """Whether Lightning expects SLURM to have started the processes that train together."""
+        return isinstance(getattr(self._probe.strategy, "cluster_environment", None), SLURMEnvironment)
+
     @cached_property
     def _data_parallel(self) -> bool:
         return isinstance(self._probe.strategy, DDPStrategy)
@@ -146,7 +148,15 @@ class PhaseRunner:
     def _probe(self) -> Trainer:
         """A Trainer that never trains, to ask what Lightning makes of the template."""
         with silence():
-            return self._trainer(self._template)
+            probe = self._trainer(self._template)
+        if isinstance(probe.strategy.launcher, _MultiProcessingLauncher):
+            raise MosaicError(
+                f"trainer.devices, trainer.strategy: {probe.world_size} devices would start new processes for every "
+                "phase, which cannot share a run, as Lightning always does in notebooks: give the command in a "
+                "terminal, with --trainer.strategy ddp, or share clients out over processes with --trainer.devices 1 "
+                f"--executor RanksExecutor --executor.workers {probe.world_size}"
+            )
+        return probe
 
     def precision(self) -> AbstractContextManager[Any]:
         """Return a block in which networks that are asked, and not trained, answer in the Trainer's precision."""
@@ -269,13 +279,6 @@ def _times_aged() -> int:
 def _is_environment(plugin: Any) -> bool:
     """Whether a plugin tells Lightning what other processes there are."""
     return isinstance(plugin, Mapping) and str(plugin.get("class_path")).endswith("Environment")
-
-
-def _spawns(strategy: Any) -> bool:
-    """Whether a strategy's processes end with the Trainer that started them."""
-    if isinstance(strategy, Mapping):
-        return bool((strategy.get("init_args") or {}).get("start_method", "popen") != "popen")
-    return str(strategy).startswith(("ddp_spawn", "ddp_fork", "ddp_notebook"))
 
 
 def synchronise(task: Task) -> None:

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Callback
 
 from mosaic.cli import main
@@ -380,6 +381,7 @@ def test_threads_are_given_back(tmp_path: Path) -> None:
     before = torch.get_num_threads()
     executor = SerialExecutor(threads=before + 1)
     executor.start(StillWorker())
+    _set_num_threads_if_needed(num_processes=2)  # as Lightning does when it launches ranks
     assert torch.get_num_threads() == before + 1
     executor.close()
     assert torch.get_num_threads() == before

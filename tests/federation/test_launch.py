@@ -1,5 +1,6 @@
 """Which process this is, by the variables of every launcher, and what phases of one process among several get."""
 
+import re
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from mosaic.errors import MosaicError
 from mosaic.federation.executors import RanksExecutor, RayExecutor
-from mosaic.federation.launch import World, launched_world, single_device
+from mosaic.federation.launch import World, check_launch, idle_gpus, launched_world, single_device
 from mosaic.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -165,6 +166,43 @@ class TestNumberOfProcesses:
     def test_no_workers_are_refused(self, executor: Any) -> None:
         with pytest.raises(MosaicError, match=r"executor\.workers: expected at least 1, got 0"):
             executor(workers=0)
+
+
+BY_HAND = (1, False, "RayExecutor", False)
+
+
+@pytest.mark.parametrize(
+    ("launch", "asked", "says"),
+    [
+        (TORCHRUN, BY_HAND, "executor: 8 processes were launched, and with RayExecutor"),
+        (SRUN, BY_HAND, "executor: 8 processes were launched, and with RayExecutor"),
+        (JOB, (4, True, "SerialExecutor", False), "got 1: put `srun --ntasks 4` before the command"),
+        (SRUN, (4, True, "SerialExecutor", False), "trainer.devices: expected 4 processes started by srun"),
+        ({**JOB, "SLURM_NTASKS": "1"}, (2, True, "SerialExecutor", False), "--executor.workers 2"),
+        (TORCHRUN, (8, False, "SerialExecutor", False), None),
+        (TORCHRUN, (1, False, "RanksExecutor", True), None),
+        (SRUN, (8, True, "SerialExecutor", False), None),
+        (JOB, BY_HAND, None),
+        (JOB, (4, False, "SerialExecutor", False), None),
+        ({}, (2, False, "SerialExecutor", False), None),
+    ],
+)
+def test_a_launch_that_would_work_twice_or_wait_for_ever_is_refused(
+    launch: dict[str, str], asked: tuple[Any, ...], says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    if says is None:
+        check_launch(*asked)
+    else:
+        with pytest.raises(MosaicError, match=re.escape(says)):
+            check_launch(*asked)
+
+
+def test_idle_gpus_are_told_of_with_what_uses_them() -> None:
+    assert "3 of the 4 GPUs" in idle_gpus(1, 4)
+    assert "--executor.workers 4" in idle_gpus(1, 4)
+    assert idle_gpus(4, 4) == idle_gpus(1, 1) == idle_gpus(1, 0) == ""
 
 
 def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,13 +55,13 @@ def ruined(shared_run: SharedRuns) -> Path:
 
 
 def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
-    rounds = read_rounds(ruined / "metrics.csv")
+    rounds = read_rounds(ruined)
     assert [row["student_accepted"] for row in rounds] == [0, 0, 0, 0]
     assert count_students(rounds) == {"offered": 4, "accepted": 0}
 
 
 def test_rounds_without_a_student_have_an_empty_cell(shared_run: SharedRuns) -> None:
-    rounds = read_rounds(shared_run("FedAvg", *TWO_ROUNDS) / "metrics.csv")
+    rounds = read_rounds(shared_run("FedAvg", *TWO_ROUNDS))
     assert [row["student_accepted"] for row in rounds] == [None] * 2
 
 
@@ -76,12 +76,12 @@ def test_the_closing_table_and_the_page_tell_of_refused_students(ruined: Path) -
 def test_a_table_of_rounds_that_was_begun_without_a_column_goes_on_without_it(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("round,loss\n1,0.5\n")
-    Tracker(metrics, tmp_path / "tensorboard", 1).row({"round": 2, "loss": None, "student_accepted": 1.0})
-    assert read_rounds(metrics) == [{"round": 1.0, "loss": 0.5}, {"round": 2.0, "loss": None}]
+    Tracker(tmp_path / "tensorboard", 1).row(metrics, {"round": 2, "loss": None, "student_accepted": 1.0})
+    assert read_rounds(tmp_path) == [{"round": 1.0, "loss": 0.5}, {"round": 2.0, "loss": None}]
 
 
 def test_numbers_are_told_of_the_round_that_wrote_them(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "metrics.csv", tmp_path / "tensorboard", 0)
+    tracker = Tracker(tmp_path / "tensorboard", 0)
     tracker.scalar("server/student_accepted", 1.0)
     assert (tracker.written("server/student_accepted"), tracker.written("server/other")) == (1.0, None)
     tracker.round = 2

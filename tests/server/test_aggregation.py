@@ -19,7 +19,7 @@ POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)
 
 
 def reply(client: int, model: StateDict, counts: list[int]) -> TrainReply:
-    return TrainReply(client, model, torch.tensor(counts), {})
+    return TrainReply(client, model, torch.tensor(counts), {}, {})
 
 
 def random_model(random: torch.Generator) -> StateDict:

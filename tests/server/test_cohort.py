@@ -70,6 +70,44 @@ def test_a_model_that_nobody_judges_stops_the_round() -> None:
         cohort(Scripted(Declined(1, "it is asleep")), 1).evaluate(MODEL)
 
 
+# judging what is received
+
+
+WEIGHTS = POOL.blueprint.initial(0)
+
+
+def trained(client: int, correct: list[int], total: list[int]) -> TrainReply:
+    said = {"correct": torch.tensor(correct), "total": torch.tensor(total), "loss": torch.ones(2, dtype=torch.double)}
+    metrics = {"loss": 0.5, "steps": 1, "validation_images": sum(total)}
+    return TrainReply(client, WEIGHTS, torch.tensor([1, 1]), metrics, said)
+
+
+def after_training(executor: Scripted, *clients: int) -> Cohort:
+    asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distils=True), POOL, judges=True)
+    list(asked.train(WEIGHTS))
+    return asked
+
+
+def test_the_received_model_is_judged_on_the_way_and_those_without_images_are_asked_nothing() -> None:
+    """Of three clients the second has no validation image: it trains, and is not sent a model to judge."""
+    executor = Scripted(trained(0, [1, 0], [2, 2]), trained(1, [0, 0], [0, 0]), trained(2, [3, 1], [3, 3]))
+    asked = after_training(executor, 0, 1, 2)
+    assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [True] * 3
+    assert asked.received is not None
+    assert asked.received.correct.tolist() == [[1, 0], [3, 1]]
+    assert asked.evaluate(WEIGHTS).figures() == asked.received.figures() == (5, pytest.approx(4 / 10))
+    assert len(executor.asked) == 3, "the received model is not sent once more"
+    executor.replies = (judged(0, [2, 2], [2, 2], [0.1, 0.1]), judged(2, [3, 3], [3, 3], [0.1, 0.1]))
+    assert asked.evaluate(MODEL).figures() == (10, pytest.approx(0.04))
+    assert executor.asked[3:] == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)]
+
+
+def test_clients_that_all_have_no_images_are_asked_nothing() -> None:
+    executor = Scripted(trained(1, [0, 0], [0, 0]))
+    assert after_training(executor, 1).evaluate(MODEL).total.sum() == 0
+    assert len(executor.asked) == 1
+
+
 # who is sent what
 
 
@@ -77,7 +115,7 @@ def trains(
     pool: ModelPool, model: StateDict, distils: bool = True, keep: tuple[int, ...] = (), **returned: StateDict
 ) -> list[TrainRequest]:
     """What clients 0, 1 and 2 are asked."""
-    executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}) for client in range(3)))
+    executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}, {}) for client in range(3)))
     plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=distils)
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
     list(Cohort(executor, plan, pool).train(model, keep, sent_back))

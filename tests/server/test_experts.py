@@ -27,7 +27,7 @@ def upload(blueprint: Blueprint) -> Upload:
     """Models of one client for each row of label counts."""
 
     def make(counts: list[list[int]]) -> list[TrainReply]:
-        return [TrainReply(i, blueprint.initial(i), torch.tensor(row), {}) for i, row in enumerate(counts)]
+        return [TrainReply(i, blueprint.initial(i), torch.tensor(row), {}, {}) for i, row in enumerate(counts)]
 
     return make
 
@@ -276,7 +276,7 @@ def test_averages_of_kept_models_are_those_of_folded_ones(counts: Tensor, kind: 
     levels = ClientModels(levels=[1.0, 0.5]) if kind == "widths" else ClientModels()
     pool = levels.pool(blueprint, clients, seed=0)
     models = [pool.of(client).initial(client) for client in range(clients)]
-    uploads = [TrainReply(client, models[client], row, {}) for client, row in enumerate(counts)]
+    uploads = [TrainReply(client, models[client], row, {}, {}) for client, row in enumerate(counts)]
     folded, kept = (ClassMeans(pool, 2, blueprint.initial(7), heads_only=False, fold=fold) for fold in (True, False))
     for means in (folded, kept):
         list(means.watch(uploads))
@@ -337,7 +337,8 @@ LEVELS = [1.0, 0.5, 0.25]
 
 def narrow_uploads(pool: ModelPool, counts: list[list[int]]) -> list[TrainReply]:
     return [
-        TrainReply(client, pool.of(client).initial(client), torch.tensor(row), {}) for client, row in enumerate(counts)
+        TrainReply(client, pool.of(client).initial(client), torch.tensor(row), {}, {})
+        for client, row in enumerate(counts)
     ]
 
 

@@ -26,7 +26,7 @@ from mosaic.server.context import RoundPlan
 from tests.runs import same_models
 
 COUNTS = torch.tensor([2, 0, 3])
-METRICS = {"loss": 0.5, "steps": 3}
+METRICS = {"loss": 0.5, "steps": 3, "validation_images": 0}
 PLAN = RoundPlan(4, 9, (1, 5), 3, 0.0, 0.1, distils=True)
 
 
@@ -58,7 +58,7 @@ def with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 def trained(pool: ModelPool, model: StateDict, reply: Reply, images: dict[int, int]) -> list[int]:
     """Which clients' uploads are believed."""
-    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS)), PLAN, pool, images)
+    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images)
     return [upload.client for upload in cohort.train(model)]
 
 
@@ -100,7 +100,7 @@ def test_an_upload_that_cannot_be_meant_is_refused_under_its_client_and_the_roun
     spoil: Any, said: str, pool: ModelPool, model: StateDict, caplog: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("mosaic"), "propagate", True)
-    good = TrainReply(1, model, COUNTS, METRICS)
+    good = TrainReply(1, model, COUNTS, METRICS, {})
     with caplog.at_level(logging.WARNING, "mosaic"):
         assert trained(pool, model, spoil(good), {1: 5}) == [5]
     assert "round 4: client 1's reply is refused" in caplog.text
@@ -109,10 +109,10 @@ def test_an_upload_that_cannot_be_meant_is_refused_under_its_client_and_the_roun
 
 
 def test_a_round_goes_on_without_the_refused_upload(pool: ModelPool, model: StateDict) -> None:
-    bad = spoilt("head.bias", torch.nan)(TrainReply(1, model, COUNTS, METRICS))
+    bad = spoilt("head.bias", torch.nan)(TrainReply(1, model, COUNTS, METRICS, {}))
     refused: list[tuple[int, str]] = []
     cohort = Cohort(
-        Scripted(bad, TrainReply(5, model, COUNTS, METRICS)), PLAN, pool,
+        Scripted(bad, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool,
         on_refusal=lambda request, reason: refused.append((request.client, reason)),
     )  # fmt: skip
     mean = average(cohort.train(model), model, pool, 4)
@@ -125,8 +125,8 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
     for models in (ClientModels(models=["global", partial(SmallCNN, width=2)]), ClientModels(levels=[1.0, 0.5])):
         pool = models.pool(blueprint, 6, seed=0)
         own = pool.of(1).initial(0)
-        assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS), {}) == []
-        replies = TrainReply(1, own, COUNTS, METRICS), TrainReply(5, own, COUNTS, METRICS)
+        assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS, {}), {}) == []
+        replies = TrainReply(1, own, COUNTS, METRICS, {}), TrainReply(5, own, COUNTS, METRICS, {})
         assert [upload.client for upload in Cohort(Scripted(*replies), PLAN, pool).train(model)] == [1, 5]
 
 

@@ -1,7 +1,7 @@
 """Mosaic (Liu et al., arXiv 2505.19699): data-free distillation of a mixture of experts into one global model."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Literal
 
@@ -172,9 +172,15 @@ class Mosaic(Algorithm):
 
     @staticmethod
     def _averaged(replies: Iterable[TrainReply], state: ServerState, context: RoundContext) -> ServerState:
-        """Average the uploads; what was on its way back to this round's clients has arrived."""
-        model = average(replies, state.model, context.pool, context.plan.round)
-        waiting = {client: own for client, own in state.returned.items() if int(client) not in context.plan.clients}
+        """Average the uploads; what was on its way back to their clients has arrived."""
+        waiting = dict(state.returned)
+
+        def arrived() -> Iterator[TrainReply]:
+            for reply in replies:
+                waiting.pop(str(reply.client), None)
+                yield reply
+
+        model = average(arrived(), state.model, context.pool, context.plan.round)
         return replace(state, model=model, returned=waiting)
 
     @staticmethod

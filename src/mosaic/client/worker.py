@@ -109,6 +109,7 @@ class Worker:
         blueprint = self._pool.of(request.client)
         start = self._own.join(request.client, request.model, state)
         net = blueprint.build(start)
+        judgement = self._judge(net, data) if request.judge else {}
         context = LocalContext(start, data.class_counts, blueprint)
         random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
         task = ClassificationTask(
@@ -120,13 +121,14 @@ class Worker:
         )
         steps = steps_for(request.steps, request.epochs, len(data.train), self._data.batch_size)
         curves = self._run(request, "train", task, data, self._data.batch_size, steps)
-        metrics = {"loss": float(curves["loss"].mean()), "steps": len(curves["loss"])}
+        told = {"steps": len(curves["loss"]), "validation_images": len(data.validation)}
+        metrics = {"loss": float(curves["loss"].mean()), **told}
         model = net.state_dict()
         if not are_finite(model.values()):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
         shared, personal = self._own.split(request.client, model)
         kept = ClientState(model) if request.keep else personal
-        reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics)
+        reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)
         return reply, kept if kept.tensors else state
 
     def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
@@ -186,19 +188,23 @@ class Worker:
         return PrototypeReply(request.client, *class_prototypes(features, data.images.labels[own], settings, seed))
 
     def _evaluate(self, request: EvaluateRequest, data: ClientData, state: ClientState) -> Reply:
+        blueprint = self._pool.blueprint if request.model else self._pool.of(request.client)
+        net = blueprint.build(self._own.join(request.client, request.model, state))
+        return EvaluateReply(request.client, **self._judge(net, data))
+
+    def _judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
+        """Return what a model is worth on the client's validation images, as :class:`EvaluateReply` tells it."""
         classes = self._pool.blueprint.num_classes
         own = self._phases.limit_images(data.validation)
         labels = data.images.labels[own]
         if len(labels) == 0:
             nothing = torch.zeros(classes, dtype=torch.long)
-            return EvaluateReply(request.client, nothing, nothing, nothing.double())
-        blueprint = self._pool.blueprint if request.model else self._pool.of(request.client)
-        net = blueprint.build(self._own.join(request.client, request.model, state))
+            return {"correct": nothing, "total": nothing, "loss": nothing.double()}
         logits = predict(net, data.images.pixels[own], self._phases.device)
         correct = labels[logits.argmax(-1) == labels]
         losses = cross_entropy(logits, labels, reduction="none").double()
         loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
-        return EvaluateReply(request.client, _count(correct, classes), _count(labels, classes), loss)
+        return {"correct": _count(correct, classes), "total": _count(labels, classes), "loss": loss}
 
     def _run(
         self,

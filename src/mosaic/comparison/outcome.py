@@ -50,7 +50,7 @@ class Outcome:
         file = run / "summary.json"
         summary = json.loads(file.read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
-        rounds = read_rounds(run / "metrics.csv")
+        rounds = read_rounds(run)
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
             algorithm=request.algorithm,

@@ -102,7 +102,7 @@ class Federation:
             raise
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
-            tracker = Tracker(directory.metrics, directory.tensorboard, start.round)
+            tracker = Tracker(directory.tensorboard, start.round)
         limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)

@@ -5,12 +5,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.own_models import OwnModels
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
 from mosaic.federation.executors.base import ClientExecutor
+from mosaic.federation.launch import check_launch, idle_gpus, launched_world
 from mosaic.messages import StateDict
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
@@ -63,14 +66,19 @@ class Job:
         """Refuse what can be known not to work before anything is trained.
 
         Raises:
-            MosaicError: the algorithm cannot work with these models or images, or the device does not exist.
+            MosaicError: the algorithm cannot work with these models or images, the device does not exist, or several
+                processes were launched in a way that does not fit.
         """
+        phases, executor = self.phases, self.executor
+        check_launch(phases.processes, phases.by_slurm, type(executor).__name__, executor.takes_part_in_launch)
+        visible = torch.cuda.device_count() if phases.device.type == "cuda" and launched_world() is None else 0
+        if advice := idle_gpus(max(executor.devices, phases.processes), visible):
+            log.warning(advice)
         kind = self.pool.kind
         self.algorithm.check_pool(kind)
         self.algorithm.check_network(self.blueprint)
         if self.algorithm.asks_for_prototypes(kind):
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
-        log.debug("phases run on %s", self.phases.device)
 
     @property
     def images(self) -> list[int]:

@@ -7,7 +7,7 @@ from torch import Tensor
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
 from mosaic.messages import StateDict
-from mosaic.server.cohort import Cohort
+from mosaic.server.cohort import Cohort, Judgement
 
 SMALLEST_JUDGED_CLIENT = 20
 """Validation images below which a client's accuracy is too coarse to be called the worst."""
@@ -39,7 +39,7 @@ class Judge:
         self._job, self.evaluator, self._every, self._rounds = job, evaluator, every, rounds
 
     def due(self, round: int) -> bool:
-        """Whether clients are asked in this round."""
+        """Whether the model of this round is judged."""
         return round % self._every == 0 or round == self._rounds
 
     def measure(self, model: StateDict) -> Measurement:
@@ -54,16 +54,25 @@ class Judge:
         """Measure the global model; the clients' own ones, which are many, only when they are due."""
         return self.measure(model) if self.due(round) or not self._job.own_models.exist else Measurement()
 
-    def validate(self, round: int, model: StateDict, cohort: Cohort) -> Validation:
-        """Ask the clients, if that is due."""
-        if not self.due(round):
-            return Validation()
-        judgement = cohort.evaluate(model)
-        correct, total = judgement.correct.sum(1), judgement.total.sum(1)
-        judged = total >= SMALLEST_JUDGED_CLIENT
-        several = len(total) > 1
-        worst = float((correct[judged] / total[judged]).min()) if several and judged.any() else float("nan")
-        return Validation(share(correct.sum(), total.sum()), worst)
+    def validate(self, round: int, model: StateDict, cohort: Cohort) -> dict[int, Validation]:
+        """Return what clients say of models, by the round that has made them.
+
+        They judge a model when they receive it, at the start of the next round; the last one they are asked about.
+        """
+        said: dict[int, Validation] = {}
+        if (received := cohort.received) is not None:
+            said[round - 1] = _validation(received)
+        if round == self._rounds:
+            said[round] = _validation(cohort.evaluate(model))
+        return said
+
+
+def _validation(judgement: Judgement) -> Validation:
+    correct, total = judgement.correct.sum(1), judgement.total.sum(1)
+    judged = total >= SMALLEST_JUDGED_CLIENT
+    several = len(total) > 1
+    worst = float((correct[judged] / total[judged]).min()) if several and judged.any() else float("nan")
+    return Validation(share(correct.sum(), total.sum()), worst)
 
 
 def share(part: Tensor, whole: Tensor) -> float:

@@ -119,6 +119,48 @@ def _from_slurm(environment: Mapping[str, str]) -> World | None:
     )
 
 
+def check_launch(processes: int, by_slurm: bool, executor: str, shares: bool) -> None:
+    """Refuse launches in which processes would do the same work twice, or wait for others that never come.
+
+    Args:
+        processes: that train each phase together, as Lightning counts them.
+        by_slurm: whether Lightning expects SLURM to have started them.
+        executor: name of the class that reaches the clients.
+        shares: whether it shares work out over launched processes.
+
+    Raises:
+        MosaicError: the launch does not fit.
+    """
+    world = launched_world()
+    if world is not None and processes == 1 and not shares:
+        raise MosaicError(
+            f"executor: {world.size} processes were launched, and with {executor} and one device each of them would "
+            "run the whole federation: share clients out with --executor RanksExecutor, or train every phase on all "
+            "of them with SerialExecutor, --trainer.devices and --trainer.strategy ddp"
+        )
+    if by_slurm and processes > 1 and (world is None or world.size != processes):
+        raise MosaicError(
+            f"trainer.devices: expected {processes} processes started by srun, one for each device, in this SLURM job, "
+            f"got {1 if world is None else world.size}: put `srun --ntasks {processes}` before the command, or set "
+            f"--trainer.devices 1 --executor RanksExecutor --executor.workers {processes}"
+        )
+
+
+def idle_gpus(devices: int, visible: int) -> str:
+    """Say how GPUs that nobody uses can be used; nothing where there is none.
+
+    Args:
+        devices: that are at work on this machine.
+        visible: GPUs that this process sees.
+    """
+    if devices >= visible:
+        return ""
+    return (
+        f"{visible - devices} of the {visible} GPUs that this process sees stay idle: --executor RanksExecutor "
+        f"--executor.workers {visible} shares clients out over all of them"
+    )
+
+
 def single_device(trainer: Mapping[str, Any], device: int, executor: str) -> dict[str, Any]:
     """Return Trainer settings for phases that use one device each and know nothing of other processes.
 

@@ -40,7 +40,6 @@ class Record:
         self,
         plan: RoundPlan,
         measurement: Measurement,
-        validation: Validation,
         losses: Sequence[float],
         before: Totals,
         after: Totals,
@@ -51,7 +50,6 @@ class Record:
         Args:
             plan: of the round.
             measurement: of the models on the test split.
-            validation: by the clients.
             losses: mean training loss of every client.
             before: totals of the books before the round.
             after: totals after it.
@@ -64,8 +62,6 @@ class Record:
             "server/test_accuracy": measurement.accuracy,
             "server/test_loss": measurement.loss,
             "clients/own_test_accuracy": measurement.own_accuracy,
-            "clients/validation_accuracy": validation.accuracy,
-            "clients/worst_validation_accuracy": validation.worst,
             "clients/train_loss": mean(losses),
             "comm/bytes_down": bytes_down,
             "comm/bytes_up": bytes_up,
@@ -78,7 +74,19 @@ class Record:
             self._tracker.scalar(f"time/{phase}", value - before["seconds"].get(phase, 0.0))
         columns = {name.split("/")[1]: value for name, value in row.items()}
         columns["student_accepted"] = self._tracker.written("server/student_accepted")
-        self._tracker.row({"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns})
+        self._tracker.row(
+            self._directory.metrics,
+            {"round": plan.round, "clients": len(plan.clients), "distils": plan.distils, **columns},
+        )
+
+    def write_validation(self, said: Mapping[int, Validation]) -> None:
+        """Write what clients say of models, by the round that has made them."""
+        for round, validation in said.items():
+            figures = {"validation_accuracy": validation.accuracy, "worst_validation_accuracy": validation.worst}
+            for name, value in figures.items():
+                if value == value:  # not nan
+                    self._tracker.scalar(f"clients/{name}", value, round)
+            self._tracker.row(self._directory.validation, {"round": round, **figures})
 
     def finish(
         self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, ledger: Ledger

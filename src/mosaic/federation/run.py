@@ -1,7 +1,7 @@
 """The only loop: rounds, and what happens around each of them."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -100,7 +100,8 @@ class Run:
             self._phase,
             self._ledger.book_updates,
         )
-        cohort = Cohort(self._executor, plan, self._job.pool, self._announced(), self._ledger.book_refusal)
+        judges = round > 1 and self._judge.due(round - 1)
+        cohort = Cohort(self._executor, plan, self._job.pool, self._announced(), judges, self._ledger.book_refusal)
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
         measurement = self._judge.measure_in(round, self._state.model)
@@ -110,7 +111,8 @@ class Run:
         self._announce(plan, measurement, validation, seconds)
         if self._record is not None:
             after = self._ledger.totals()
-            self._record.write_round(plan, measurement, validation, self._losses, before, after, seconds)
+            self._record.write_round(plan, measurement, self._losses, before, after, seconds)
+            self._record.write_validation(validation)
         return measurement
 
     def _plan(self, round: int) -> RoundPlan:
@@ -125,15 +127,17 @@ class Run:
         images = self._job.images
         return {0: sum(images)} if self._job.algorithm.gathers_data else dict(enumerate(images))
 
-    def _announce(self, plan: RoundPlan, measurement: Measurement, validation: Validation, seconds: float) -> None:
+    def _announce(
+        self, plan: RoundPlan, measurement: Measurement, said: Mapping[int, Validation], seconds: float
+    ) -> None:
         log.info(
-            "round %d/%d  done in %7.1f s  local loss %.3f  %s  validation %.2f %%",
+            "round %d/%d  done in %7.1f s  local loss %.3f  %s%s",
             plan.round,
             self._schedule.rounds,
             seconds,
             mean(self._losses),
             measurement,
-            100 * validation.accuracy,
+            "".join(f"  validation of round {round} {100 * each.accuracy:.2f} %" for round, each in said.items()),
         )
 
     def _snapshot(self, round: int) -> None:

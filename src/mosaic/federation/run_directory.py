@@ -68,6 +68,11 @@ class RunDirectory:
         return self.path / "metrics.csv"
 
     @property
+    def validation(self) -> Path:
+        """What clients say of the model of each round, which they are sent in the next one."""
+        return self.path / "validation.csv"
+
+    @property
     def tensorboard(self) -> Path:
         """Folder of the event files."""
         return self.path / "tensorboard"
@@ -191,13 +196,13 @@ def cut_back(root: Path, sizes: Mapping[str, int]) -> None:
 
 
 def append_only_sizes(root: Path) -> dict[str, int]:
-    """Return the present length in bytes of metrics and event files, by path relative to ``root``."""
-    files = [root / "metrics.csv", *sorted((root / "tensorboard").glob("events.*"))]
+    """Return the present length in bytes of tables and event files, by path relative to ``root``."""
+    files = [root / "metrics.csv", root / "validation.csv", *sorted((root / "tensorboard").glob("events.*"))]
     return {str(file.relative_to(root)): file.stat().st_size for file in files if file.exists()}
 
 
 def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> None:
-    """Copy metrics and event files of one run into another's folder."""
+    """Copy tables and event files of one run into another's folder."""
     for name in sizes:
         shutil.copyfile(source / name, target / name)
 

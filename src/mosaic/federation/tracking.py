@@ -1,4 +1,4 @@
-"""Where a run leaves its traces: one TensorBoard stream and one table of rounds."""
+"""Where a run leaves its traces: one TensorBoard stream, and tables of rounds."""
 
 import csv
 from collections.abc import Mapping
@@ -15,16 +15,14 @@ from mosaic import figures
 
 
 class Tracker:
-    """Writes metrics.csv and the event files of a run.
+    """Writes the tables and event files of a run.
 
     Args:
-        metrics: path of the table.
         tensorboard: folder of the event files.
         round: the last finished round; what comes belongs to the next one.
     """
 
-    def __init__(self, metrics: Path, tensorboard: Path, round: int) -> None:
-        self._metrics = metrics
+    def __init__(self, tensorboard: Path, round: int) -> None:
         self._writer = SummaryWriter(str(tensorboard))
         self._scalars: dict[str, tuple[int, float]] = {}
         self.round = round + 1
@@ -52,9 +50,9 @@ class Tracker:
         """Write a figure."""
         self._writer.add_figure(name, figure, self.round)
 
-    def scalar(self, name: str, value: float) -> None:
-        """Write one number of this round."""
-        self._writer.add_scalar(name, value, self.round)
+    def scalar(self, name: str, value: float, round: int | None = None) -> None:
+        """Write one number of this round, or of another."""
+        self._writer.add_scalar(name, value, self.round if round is None else round)
         self._scalars[name] = (self.round, value)
 
     def written(self, name: str) -> float | None:
@@ -62,23 +60,18 @@ class Tracker:
         round, value = self._scalars.get(name, (None, None))
         return value if round == self.round else None
 
-    def row(self, values: Mapping[str, float | int | str | None]) -> None:
-        """Append one row to the table of rounds; nothing leaves a cell empty.
+    @staticmethod
+    def row(table: Path, values: Mapping[str, float | int | str | None]) -> None:
+        """Append one row to a table of rounds; nothing leaves a cell empty.
 
         A table that another version has begun keeps its columns.
         """
-        columns = self._columns()
-        with self._metrics.open("a", newline="") as file:
+        columns = _columns(table)
+        with table.open("a", newline="") as file:
             writer = csv.DictWriter(file, columns or list(values), extrasaction="ignore")
             if not columns:
                 writer.writeheader()
             writer.writerow(values)
-
-    def _columns(self) -> list[str]:
-        if not self._metrics.exists():
-            return []
-        with self._metrics.open(newline="") as file:
-            return next(csv.reader(file), [])
 
     def hyper_parameters(self, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> None:
         """Write the run's settings beside its final figures."""
@@ -116,6 +109,13 @@ class SilentTracker:
 
     def flush(self) -> None:
         """Do nothing."""
+
+
+def _columns(table: Path) -> list[str]:
+    if not table.exists():
+        return []
+    with table.open(newline="") as file:
+        return next(csv.reader(file), [])
 
 
 def peak_memory_bytes() -> int:

@@ -50,7 +50,7 @@ def read_run(run: Path) -> RunRecord:
         config=config,
         settings=yaml.safe_load(config),
         environment=_read_facts(run / "environment.json"),
-        rounds=read_rounds(run / "metrics.csv"),
+        rounds=read_rounds(run),
         summary=_read_facts(run / "summary.json"),
         pictures=_read_pictures(run / "tensorboard"),
     )

@@ -1,4 +1,4 @@
-"""The table of rounds that a run leaves."""
+"""The tables of rounds that a run leaves."""
 
 import csv
 from pathlib import Path
@@ -7,15 +7,20 @@ Round = dict[str, float | None]
 """Figures of one round by column; nothing where none was measured."""
 
 
-def read_rounds(metrics: Path) -> list[Round]:
-    """Return one row for each finished round, in order; none where there is no such file.
+def read_rounds(run: Path) -> list[Round]:
+    """Return one row for each finished round, in order, with what clients say of its model; none where nothing is left.
 
     Args:
-        metrics: a run's metrics.csv.
+        run: a run's folder.
     """
-    if not metrics.is_file():
+    said = {row["round"]: row for row in _rows(run / "validation.csv")}
+    return [{**row, **said.get(row["round"], {})} for row in _rows(run / "metrics.csv")]
+
+
+def _rows(table: Path) -> list[Round]:
+    if not table.is_file():
         return []
-    with metrics.open(newline="") as content:
+    with table.open(newline="") as content:
         return [{key: _number(text) for key, text in row.items()} for row in csv.DictReader(content)]
 
 

@@ -43,7 +43,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     """
     console = console or Console()
     summary = json.loads((run / "summary.json").read_text())
-    rounds = read_rounds(run / "metrics.csv")
+    rounds = read_rounds(run)
     students = judged_students(summary, count_students(rounds))
     heading = (
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "

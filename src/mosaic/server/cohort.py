@@ -2,7 +2,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -71,6 +71,7 @@ class Cohort:
         plan: who takes part and how.
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
+        judges: whether clients judge the model that they receive before they train.
         on_refusal: is told the request, and why its reply was refused.
     """
 
@@ -80,10 +81,14 @@ class Cohort:
         plan: RoundPlan,
         pool: ModelPool,
         images: Mapping[int, int] = MappingProxyType({}),
+        judges: bool = False,
         on_refusal: Callable[[Request, str], None] = lambda *_: None,
     ) -> None:
         self._executor, self._plan, self._pool = executor, plan, pool
         self._inspector, self._on_refusal = Inspector(pool, images), on_refusal
+        self._judges, self._sent = judges, StateDict()
+        self._judgements: list[StateDict] = []
+        self._blind: set[int] = set()
 
     def train(
         self, model: StateDict, keep: Collection[int] = (), returned: Mapping[str, StateDict] = MappingProxyType({})
@@ -106,10 +111,17 @@ class Cohort:
                 plan.learning_rate,
                 keep=client in keep or pool.keeps_own(client),
                 upload=plan.distils or not pool.keeps_own(client),
+                judge=self._judges and self._can_judge(model, client),
             )
             for client in plan.clients
         )
-        return self._ask(requests, TrainReply)
+        self._sent = model
+        for reply in self._ask(requests, TrainReply):
+            if reply.metrics.get("validation_images") == 0:
+                self._blind.add(reply.client)
+            elif reply.judgement:
+                self._judgements.append(reply.judgement)
+            yield reply
 
     def generators(self, clients: Iterable[int], agreed: StateDict | None = None) -> list[GeneratorReply]:
         """Let these clients train a generator each and upload it.
@@ -127,20 +139,36 @@ class Cohort:
         requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
         return list(self._ask(requests, PrototypeReply))
 
+    @property
+    def received(self) -> Judgement | None:
+        """What the clients have said of the model that they received to train, where they were to judge it."""
+        return self._joined(self._judgements) if self._judges else None
+
     def evaluate(self, model: StateDict) -> Judgement:
         """Let every client of the round that can run the global model judge one on its validation images.
 
-        Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own.
+        Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Nobody
+        is asked who has said that it has no such images, or who has judged this very model when it received it.
         """
+        if model and model is self._sent and self._judgements:
+            return self._joined(self._judgements)
         plan = self._plan
-        judges = [client for client in plan.clients if not model or self._pool.can_judge(client)]
+        judges = [client for client in plan.clients if client not in self._blind and self._can_judge(model, client)]
         if not judges:
-            return Judgement(*torch.zeros(3, 1, self._pool.blueprint.num_classes))
+            return self._joined([])
         replies = list(self._ask((EvaluateRequest(client, plan.round, model) for client in judges), EvaluateReply))
         if not replies:
             raise ClientFailedError(f"round {plan.round}: no client judged the model")
-        columns = zip(*((reply.correct, reply.total, reply.loss) for reply in replies), strict=True)
-        return Judgement(*(torch.stack(column) for column in columns))
+        return self._joined([{name: getattr(reply, name) for name in Judgement._fields} for reply in replies])
+
+    def _can_judge(self, model: StateDict, client: int) -> bool:
+        return not model or self._pool.can_judge(client)
+
+    def _joined(self, judgements: Sequence[StateDict]) -> Judgement:
+        """Stack what clients have said, nothing at all being one client without an image."""
+        if not judgements:
+            return Judgement(*torch.zeros(3, 1, self._pool.blueprint.num_classes))
+        return Judgement(*(torch.stack([said[name] for said in judgements]) for name in Judgement._fields))
 
     def _ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector | None = None) -> Iterator[R]:
         asked: deque[Request] = deque()

@@ -25,6 +25,7 @@ from mosaic.model_pool import ModelPool
 
 MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
+_JUDGEMENT = ("correct", "total", "loss")
 _KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
     GeneratorRequest: GeneratorReply,
@@ -64,7 +65,9 @@ class Inspector:
             case TrainRequest(), TrainReply():
                 _check_tensors("model", reply.model, self._trained(request))
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
-                _check_metrics(reply.metrics, "loss", "steps")
+                _check_metrics(reply.metrics, "loss", "steps", "validation_images")
+                if request.judge or reply.judgement:
+                    self._check_judgement(reply.judgement)
             case GeneratorRequest(), GeneratorReply():
                 if self.generator is not None:
                     _check_tensors("generator", reply.generator, self.generator)
@@ -75,7 +78,7 @@ class Inspector:
             case PrototypeRequest(), PrototypeReply():
                 self._check_prototypes(request, reply)
             case EvaluateRequest(), EvaluateReply():
-                self._check_judgement(reply)
+                self._check_judgement({name: getattr(reply, name) for name in _JUDGEMENT})
 
     def _trained(self, request: TrainRequest) -> StateDict:
         """What a trained model should look like: like the one that was sent, or like that which the client keeps."""
@@ -105,22 +108,28 @@ class Inspector:
             within = len(values) == 0 or (low <= int(values.min()) and int(values.max()) <= high)
             _require(within, f"{name}: expected whole numbers in {low}..{high}")
 
-    def _check_judgement(self, reply: EvaluateReply) -> None:
+    def _check_judgement(self, given: StateDict) -> None:
+        _check_names("judgement", given, dict.fromkeys(_JUDGEMENT))
         shape = torch.Size([self.pool.blueprint.num_classes])
-        for name, counts in (("correct", reply.correct), ("total", reply.total)):
+        correct, total, loss = (given[name] for name in _JUDGEMENT)
+        for name, counts in (("correct", correct), ("total", total)):
             _check_tensor(name, counts, shape, torch.int64)
-        _check_tensor("loss", reply.loss, shape, torch.float64, finite=False)  # a model may be infinitely wrong
-        fits = bool(((reply.correct >= 0) & (reply.correct <= reply.total) & (reply.total <= MOST_IMAGES)).all())
+        _check_tensor("loss", loss, shape, torch.float64, finite=False)  # a model may be infinitely wrong
+        fits = bool(((correct >= 0) & (correct <= total) & (total <= MOST_IMAGES)).all())
         _require(fits, "correct, total: expected 0 <= correct <= total for every class")
-        _require(not bool((reply.loss < 0).any()), "loss: expected at least 0 for every class")
+        _require(not bool((loss < 0).any()), "loss: expected at least 0 for every class")
 
 
 def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
+    _check_names(name, given, expected)
+    for tensor, like in expected.items():
+        _check_tensor(f"{name}.{tensor}", given[tensor], like.shape, like.dtype)
+
+
+def _check_names(name: str, given: Mapping[str, object], expected: Mapping[str, object]) -> None:
     strange, missing = sorted(given.keys() - expected.keys()), sorted(expected.keys() - given.keys())
     _require(not strange, f"{name}: expected the agreed tensors, got {len(strange)} others, first {strange[:1]}")
     _require(not missing, f"{name}: expected the agreed tensors, {len(missing)} are missing, first {missing[:1]}")
-    for tensor, like in expected.items():
-        _check_tensor(f"{name}.{tensor}", given[tensor], like.shape, like.dtype)
 
 
 def _check_tensor(name: str, given: Tensor, shape: torch.Size, dtype: torch.dtype, finite: bool = True) -> None:

@@ -2,10 +2,11 @@
 
 from typing import Any, Protocol, cast
 
-import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 from torch.optim import SGD
+from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy
 
 from mosaic.errors import MosaicError
@@ -63,8 +64,13 @@ class GlobalClassifier(LightningModule):
             data = cast(DescribesImages, self.trainer.datamodule)  # type: ignore[attr-defined]
             blueprint = data.blueprint(self.factory)
             self.net = blueprint.build(blueprint.initial(seed=0))
-            self.accuracy = MulticlassAccuracy(blueprint.num_classes, average="micro")
-            self.balanced_accuracy = MulticlassAccuracy(blueprint.num_classes, average="macro")
+            self.make_metrics(blueprint.num_classes)
+
+    def make_metrics(self, num_classes: int) -> None:
+        """Make what :meth:`test_step` and :meth:`validation_step` measure."""
+        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
+        self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
+        self.loss = MeanMetric()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse checkpoints of other networks before their tensors are tried.
@@ -102,10 +108,10 @@ class GlobalClassifier(LightningModule):
 
     def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        logits = self(to_pixels(images))
-        self.accuracy(logits, labels)
-        self.balanced_accuracy(logits, labels)
-        loss = torch.nn.functional.cross_entropy(logits, labels)
-        self.log(f"{stage}/loss", loss, on_epoch=True, sync_dist=True, batch_size=len(labels))
-        self.log(f"{stage}/accuracy", self.accuracy, on_epoch=True)
-        self.log(f"{stage}/balanced_accuracy", self.balanced_accuracy, on_epoch=True)
+        if len(labels):  # the share of a rank in a small last batch may be empty
+            logits = self(to_pixels(images))
+            self.accuracy.update(logits, labels)
+            self.balanced_accuracy.update(logits, labels)
+            self.loss.update(cross_entropy(logits, labels, reduction="none"))
+        for name in ("loss", "accuracy", "balanced_accuracy"):
+            self.log(f"{stage}/{name}", getattr(self, name), on_step=False, on_epoch=True)

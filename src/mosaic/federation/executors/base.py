@@ -39,6 +39,13 @@ class ClientExecutor(ABC):
     """
 
     recipe: Recipe | None = None
+    takes_part_in_launch = False
+    """Whether several launched processes share the work, rather than each doing all of it."""
+
+    @property
+    def devices(self) -> int:
+        """How many devices are at work at once, where every phase has one."""
+        return 1
 
     def __init__(self) -> None:
         self.states = ClientStates()

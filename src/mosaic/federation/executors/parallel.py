@@ -38,6 +38,11 @@ class ParallelExecutor(ClientExecutor):
         self._busy = [Lock() for _ in range(workers)]
         self._attending: list[Thread] = []
 
+    @property
+    def devices(self) -> int:
+        """As many as there are workers."""
+        return self.workers
+
     def start(self, worker: Worker) -> None:
         """Take the worker of this process, and check that every other one will have something to do."""
         clients = len(worker.images)

@@ -40,6 +40,7 @@ class RanksExecutor(ParallelExecutor):
     """
 
     own_worker = 0
+    takes_part_in_launch = True
 
     def __init__(self, workers: int | None = None, threads: int | None = None, server_phases: str = "first") -> None:
         if server_phases not in ("first", "all"):

@@ -1,5 +1,6 @@
 """One client after another, in this process."""
 
+import os
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -7,9 +8,7 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.errors import MosaicError
 from mosaic.federation.executors.base import ClientExecutor, check_threads
-from mosaic.federation.launch import launched_world
 from mosaic.messages import GeneratorReply, Reply, Request, TrainReply
 
 
@@ -40,24 +39,15 @@ class SerialExecutor(ClientExecutor):
         check_threads(threads)
         self.threads = threads
         self._threads_before = torch.get_num_threads()
+        self._told_before = {key: value for key, value in os.environ.items() if key == "OMP_NUM_THREADS"}
         self._worker: Worker | None = None
 
     def start(self, worker: Worker) -> None:
-        """Take the worker and set the threads.
-
-        Raises:
-            MosaicError: several processes were launched, and none knows of the others.
-        """
-        world = launched_world()
-        if world is not None and worker.phases.processes == 1:
-            raise MosaicError(
-                f"executor: {world.size} processes were launched, and with SerialExecutor and one device each of them "
-                "would run the whole federation: share clients out with --executor RanksExecutor, or train every phase "
-                "on all of them with --trainer.devices and --trainer.strategy ddp"
-            )
+        """Take the worker and set the threads; Lightning sets them anew where this variable does not say them."""
         self._worker = worker
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Answer each request when its reply is asked for."""
@@ -69,3 +59,5 @@ class SerialExecutor(ClientExecutor):
         """Forget the worker, and leave the threads as they were."""
         self._worker = None
         torch.set_num_threads(self._threads_before)
+        os.environ.pop("OMP_NUM_THREADS", None)
+        os.environ.update(self._told_before)
