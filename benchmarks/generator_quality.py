@@ -73,8 +73,8 @@ class FinishedRun:
     def mixture(self, clients: slice = slice(None)) -> GeneratorMixture:
         """Return some or all uploaded generators as the source of images that the server makes of them."""
         uploads = self.state.generators[clients]
-        shape, classes = self.blueprint.image_shape, self.blueprint.num_classes
-        generators = UploadedGenerators(uploads, self.algorithm.program.generation, shape, classes)
+        shape = self.blueprint.image_shape
+        generators = UploadedGenerators(uploads, self.algorithm.program.generation, shape)
         return GeneratorMixture(uploads, generators, self.phases.device, self.algorithm.distillation.generator_balance)
 
     def random(self, phase: str) -> torch.Generator:

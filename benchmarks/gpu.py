@@ -34,11 +34,11 @@ from mosaic.federation.executors import SerialExecutor
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.schedule import Schedule
+from mosaic.generation import Adversarial
 from mosaic.model_pool import ClientModels
 from mosaic.nets import ResNet18
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.tasks.generation import GenerationSettings
 
 SHAPE, CLASSES = (3, 32, 32), 10
 
@@ -51,7 +51,7 @@ def ratios(phases: PhaseRunner, pairs: int, steps: int, experts: int, width: int
     found += teacher_forward.figures(
         pairs, [min(10, experts), experts], 512 if phases.device.type != "cpu" else 8, str(phases.device)
     )
-    settings, guide = GenerationSettings(width=width, batch_size=64), ResNet18(SHAPE, CLASSES, width=width)
+    settings, guide = Adversarial(width=width, batch_size=64), ResNet18(SHAPE, CLASSES, width=width)
     return found + generator_training.figures(pairs, generator_training.case_of(SHAPE, guide, settings, steps, phases))
 
 
@@ -81,7 +81,7 @@ def full_round(options: argparse.Namespace, phases: PhaseRunner) -> dict[str, fl
     data = FederatedDataModule(source, DirichletPartition(num_clients=options.clients, alpha=0.1), batch_size=64)
     data.setup("fit")
     blueprint = data.blueprint(partial(ResNet18, width=options.width))
-    generation = GenerationSettings(steps=options.steps, width=options.width, batch_size=64)
+    generation = Adversarial(steps=options.steps, width=options.width, batch_size=64)
     distillation = DistillationSettings(steps=options.steps, batch_size=320, pool_size=2048)
     with tempfile.TemporaryDirectory() as folder:
         job = Job(

@@ -16,13 +16,14 @@ from mosaic.data import SklearnDigits
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.tracking import Tracker
+from mosaic.generation import Adversarial
 from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Generator
 from mosaic.seeding import SERVER, seed_for
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
 from tests.cases import for_each
 from tests.runs import (
     DIGITS,
@@ -323,7 +324,7 @@ def test_labels_alone_need_the_origin_to_count() -> None:
 )
 def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
     """A teacher whose answers carry label priors leans to the origin already (METHOD, section 6)."""
-    unconditional, ignored = GenerationSettings(conditional=False), DistillationSettings(origin_weight=0)
+    unconditional, ignored = Adversarial(conditional=False), DistillationSettings(origin_weight=0)
     with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 1\.0: set it"):
         Mosaic(generation=unconditional, gate=GateSettings(**gate))
     Mosaic(generation=unconditional, gate=GateSettings(**gate), distillation=ignored)
@@ -332,7 +333,7 @@ def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
 
 @for_each("gate", [{"kind": "fusion"}, {"kind": "prior"}, {"kind": "residual"}, {"kind": "transformer"}])
 def test_origins_count_beside_a_teacher_that_has_taken_them_out(gate: dict[str, Any]) -> None:
-    Mosaic(generation=GenerationSettings(conditional=False), gate=GateSettings(**gate))
+    Mosaic(generation=Adversarial(conditional=False), gate=GateSettings(**gate))
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:

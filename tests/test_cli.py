@@ -263,7 +263,26 @@ class TestRefusals:
             ("--algorithm.gate.dim=30", "algorithm.gate.dim: expected a multiple of 4"),
             pytest.param("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon", marks=pytest.mark.slow),
             ("--trainer.precision=64-true", "trainer.precision"),
-            ("--trainer.strategy=ddp_spawn", "trainer.strategy"),
+            ("--trainer.callbacks=LearningRateMonitor", "trainer: a blank step of local training fails"),
+            ("--model.optimizer=torch.optim.LBFGS", "model.optimizer: a blank step of local training fails: TypeError"),
+            ("--seed_everything=-1", "seed_everything: expected a whole number"),
+            *(
+                pytest.param(flag, says, marks=pytest.mark.slow)
+                for flag, says in {
+                    "--trainer.callbacks=Timer": "cannot represent an object",
+                    "--trainer.callbacks=DeviceStatsMonitor": "trainer: a blank step",
+                    "--trainer.callbacks=BatchSizeFinder": "trainer: a blank step",
+                    "--trainer.callbacks=ModelCheckpoint": "trainer: Lightning refuses",
+                    "--trainer.logger=WandbLogger": "trainer.logger belongs to the phases",
+                    "--trainer.inference_mode=false": "trainer.inference_mode belongs to the phases",
+                    "--trainer.profiler=simple": "trainer.profiler: simple prints",
+                    "--trainer.devices=-1": "trainer: Lightning refuses",
+                    "--model.optimizer=torch.optim.Muon": "model.optimizer: a blank step",
+                    "--model.optimizer.weight_decay=-1": "Invalid weight_decay value",
+                    "--seed_everything=true": "seed_everything: expected a whole number",
+                    "--trainer.strategy=ddp_spawn": "trainer.strategy",
+                }.items()
+            ),
             pytest.param("--executor.threads=0", "executor.threads: expected at least 1", marks=pytest.mark.slow),
         ],
     )

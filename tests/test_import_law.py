@@ -28,6 +28,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
     "mosaic.client.program": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.worker": ("mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.tasks": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
+    "mosaic.generation": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
     "mosaic.phases": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
     "mosaic.data": ("mosaic.server", "mosaic.client", "mosaic.algorithms", "mosaic.tasks", "mosaic.phases", *UPPER),
     "mosaic.federation": ("mosaic.cli", "mosaic.lightning_cli", "mosaic.comparison", "mosaic.report"),

@@ -1,13 +1,12 @@
 """The ``mosaic`` command: what it is asked for is imported when it is asked for, and not before."""
 
-import argparse
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from mosaic import __version__
-from mosaic.errors import MosaicError
+from mosaic.errors import users_mistake
 
 _COMMANDS = {
     "fit": "run a federation: rounds on clients and server, one run directory",
@@ -135,16 +134,6 @@ def _carry_out(request: Callable[[], None]) -> None:
         if mistake is None:
             raise
         _leave(f"error: {mistake}")
-
-
-def users_mistake(error: BaseException | None) -> BaseException | None:
-    """Find the user's mistake behind an exception: jsonargparse wraps ours where a class may be one of several."""
-    parsing = error if isinstance(error, argparse.ArgumentError) else None
-    while error is not None:
-        if isinstance(error, MosaicError):
-            return error
-        error = error.__cause__ or error.__context__
-    return parsing
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

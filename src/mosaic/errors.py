@@ -1,5 +1,6 @@
-"""The one exception that stands for a mistake of the user's and not for one of ours."""
+"""The one exception that stands for a mistake of the user's and not for one of ours, and how to find it."""
 
+import argparse
 import math
 
 
@@ -44,3 +45,13 @@ def require_decay(section: str, **values: float) -> None:
     for key, value in values.items():
         if not 0 <= value < 1:
             raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")
+
+
+def users_mistake(error: BaseException | None) -> BaseException | None:
+    """Find the user's mistake behind an exception: jsonargparse wraps ours where a class may be one of several."""
+    parsing = error if isinstance(error, argparse.ArgumentError) else None
+    while error is not None:
+        if isinstance(error, MosaicError):
+            return error
+        error = error.__cause__ or error.__context__
+    return parsing

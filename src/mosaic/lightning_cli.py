@@ -18,7 +18,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mosaic.algorithms import Algorithm
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, users_mistake
 from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
 from mosaic.federation.executors.base import Recipe
@@ -26,7 +26,7 @@ from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
-from mosaic.phases import PhaseRunner
+from mosaic.phases import PhaseRunner, check_owned_by_phases
 from mosaic.quiet import expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -70,6 +70,15 @@ class MosaicCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
         self.config = parser.parse_args(args)
+        chosen = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            check_owned_by_phases(chosen.trainer)
+        seed = chosen.seed_everything
+        if isinstance(seed, bool) or (seed is not None and not 0 <= seed < 2**32):
+            raise MosaicError(
+                f"seed_everything: expected a whole number from 0 to {2**32 - 1}, from which all randomness comes, got "
+                f"{seed}"
+            )
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
@@ -80,6 +89,19 @@ class MosaicCLI(LightningCLI):
         if ckpt_path is None:
             raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
         check_checkpoint(ckpt_path)
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer.
+
+        Raises:
+            MosaicError: jsonargparse cannot make a value of the configuration.
+        """
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if "Does not validate against" not in str(error) or users_mistake(error):
+                raise
+            raise MosaicError(f"the configuration holds what cannot be made: {_first_cause(error)}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
@@ -105,7 +127,11 @@ class MosaicCLI(LightningCLI):
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Put together what a federation works on."""
-        config = yaml.safe_load(self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False))
+        try:
+            dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
+        except (ValueError, TypeError) as error:
+            raise MosaicError(f"a value cannot be written into config.yaml: {_first_cause(error)}") from error
+        config = _writable(yaml.safe_load(dumped))
         _check_rate(config["model"]["optimizer"])
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
@@ -143,6 +169,24 @@ class MosaicCLI(LightningCLI):
             for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
                 writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
         print(f"Predictions of the test images: {path}")
+
+
+def _writable(values: Any) -> Any:
+    """Leave out default arguments of classes that YAML cannot hold: they are the classes' own again when it is read."""
+    if isinstance(values, list):
+        return [_writable(value) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    kept = {key: _writable(value) for key, value in values.items()}
+    return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
+
+
+def _first_cause(error: Exception) -> str:
+    """Return what jsonargparse says of a value, without the dump of everything around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
+    given = next((line for line in lines if line.startswith("Given value: ")), "")
+    return f"{cause.removeprefix('- ')} {given[:120]}".strip()
 
 
 def _check_rate(optimizer: Mapping[str, Any]) -> None:

@@ -34,6 +34,18 @@ OWNED_BY_PHASES = {
     "max_steps": -1,
     "min_steps": None,
     "max_time": None,
+    "check_val_every_n_epoch": 1,
+    "val_check_interval": None,
+    "limit_val_batches": None,
+    "limit_test_batches": None,
+    "limit_predict_batches": None,
+    "log_every_n_steps": None,
+    "reload_dataloaders_every_n_epochs": 0,
+    "use_distributed_sampler": True,
+    "inference_mode": True,
+    "default_root_dir": None,
+    "enable_autolog_hparams": True,
+    "model_registry": None,
     "enable_checkpointing": None,
     "enable_progress_bar": None,
     "enable_model_summary": None,
@@ -43,7 +55,26 @@ OWNED_BY_PHASES = {
     "accumulate_grad_batches": 1,
     "barebones": False,
 }
-"""Keys of ``trainer:`` that each phase sets for itself, with the value that, like null and false, asks for nothing."""
+"""Keys of ``trainer:`` that each phase sets for itself, with the value that asks for nothing; null asks for nothing."""
+
+
+def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
+    """Refuse what would be overruled by every phase, or have no effect in it.
+
+    Args:
+        trainer: the ``trainer:`` section.
+
+    Raises:
+        MosaicError: a key is set that belongs to the phases.
+    """
+    for key, unset in OWNED_BY_PHASES.items():
+        value = trainer.get(key, unset)
+        if value != unset and value is not None and (unset is True or value is not False):
+            raise MosaicError(
+                f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
+                "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
+            )
+
 
 _QUIET: dict[str, Any] = {
     "logger": False,
@@ -84,14 +115,14 @@ class PhaseRunner:
         compile: bool = False,
         stacks_experts: bool = False,
     ) -> None:
-        given = dict(template or {})
-        for key, unset in OWNED_BY_PHASES.items():
-            value = given.pop(key, unset)
-            if value != unset and value is not None and value is not False:
-                raise MosaicError(
-                    f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
-                    "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
-                )
+        check_owned_by_phases(template or {})
+        given = {key: value for key, value in (template or {}).items() if key not in OWNED_BY_PHASES}
+        if isinstance(given.get("profiler"), str):
+            raise MosaicError(
+                f"trainer.profiler: {given['profiler']} prints its table at the end of every phase, where nobody sees "
+                "it: give a class with a folder, as class_path lightning.pytorch.profilers.SimpleProfiler with "
+                "init_args dirpath and filename"
+            )
         if str(given.get("precision")) in ("16-true", "bf16-true", "64-true", "64"):
             raise MosaicError(
                 f"trainer.precision: {given['precision']} would give models another type than messages have: "
@@ -230,13 +261,13 @@ class PhaseRunner:
             task.to(memory_format=torch.contiguous_format)
 
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
-        settings = {key: instantiate(value) for key, value in template.items()}
-        told = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
-        if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
-            settings["plugins"].append(LightningEnvironment())
         try:
+            settings = {key: instantiate(value) for key, value in template.items()}
+            told = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
+            if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
+                settings["plugins"].append(LightningEnvironment())
             return Trainer(**{**settings, **_QUIET})
-        except (MisconfigurationException, ValueError, RuntimeError, ImportError) as error:
+        except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
             said = " ".join(str(error).split())
             raise MosaicError(f"trainer: Lightning refuses these settings: {said}") from error
 

@@ -13,10 +13,12 @@ from torch.nn import functional as F
 
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.client.worker import RETRY, Worker
+from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.data import Augmentation, FederatedDataModule, Partition, SklearnDigits, Source
 from mosaic.data.images import Images, ImageSet
+from mosaic.generation import Adversarial
+from mosaic.generation.adversarial import RETRY
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -39,11 +41,11 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.phases import PhaseRunner
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture, UploadedGenerators
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
 
 DIGITS = SklearnDigits().load()
 NOTHING = ClientState({})
-TINY_GAN = GenerationSettings(steps=2, batch_size=8, latent_dim=4, width=4)
+TINY_GAN = Adversarial(steps=2, batch_size=8, latent_dim=4, width=4)
 
 
 class InMemory(Source):
@@ -552,7 +554,7 @@ def test_a_generator_listens_to_the_remembered_model(phases: PhaseRunner) -> Non
 
 
 def generator_of(
-    phases: PhaseRunner, data: FederatedDataModule, settings: GenerationSettings = TINY_GAN, trained_for: int = 0
+    phases: PhaseRunner, data: FederatedDataModule, settings: Adversarial = TINY_GAN, trained_for: int = 0
 ) -> Any:
     """What the first client replies when it is asked for a generator."""
     worker = make_worker(phases, data, ClientProgram(generation=settings))
@@ -560,9 +562,9 @@ def generator_of(
     return ask(worker, GeneratorRequest(0, 1), ClientState(model))
 
 
-def images_from(reply: GeneratorReply, settings: GenerationSettings, count: int = 300) -> GeneratedImages:
+def images_from(reply: GeneratorReply, settings: Adversarial, count: int = 300) -> GeneratedImages:
     """What the server draws."""
-    nets = UploadedGenerators([reply], settings, (1, 8, 8), 10)
+    nets = UploadedGenerators([reply], settings, (1, 8, 8))
     return GeneratorMixture([reply], nets, torch.device("cpu")).draw(count, torch.Generator().manual_seed(0))
 
 
@@ -606,7 +608,7 @@ def test_the_labels_of_training_are_those_of_the_classes_learnt(
             seen.extend(labels.tolist())
             super()._step(real, labels)
 
-    monkeypatch.setattr("mosaic.client.worker.GenerationTask", Witness)
+    monkeypatch.setattr("mosaic.generation.adversarial.GenerationTask", Witness)
     generator_of(phases, federation(partition=Holding({3: 9, 8: 1, 5: 4, 0: 6}), validation_share=0.0))
     assert len(seen) == 2 * 8
     assert set(seen) == {0, 3}
@@ -647,7 +649,7 @@ def share_in(images: Tensor, classes: set[int]) -> float:
 def test_ten_images_are_enough_to_make_digits_and_not_noise(
     held: dict[int, int], learnt: set[int], phases: PhaseRunner, random: torch.Generator
 ) -> None:
-    settings = GenerationSettings()
+    settings = Adversarial()
     data = federation(partition=Holding(held), validation_share=0.0)
     images = images_from(generator_of(phases, data, settings, trained_for=40), settings).images
     assert share_in(images, learnt) >= 0.8
@@ -669,7 +671,7 @@ def diverges_above(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
                     generator.layers[0].weight[0] = float("nan")
                 return generator
 
-        monkeypatch.setattr("mosaic.client.worker.GenerationTask", Diverging)
+        monkeypatch.setattr("mosaic.generation.adversarial.GenerationTask", Diverging)
 
     return install
 

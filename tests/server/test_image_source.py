@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mosaic.generation import Adversarial
 from mosaic.messages import GeneratorReply
 from mosaic.nets import Generator
 from mosaic.server.image_source import (
@@ -19,7 +20,6 @@ from mosaic.server.image_source import (
     ask_teacher,
     origin_log_prior,
 )
-from mosaic.tasks.generation import GenerationSettings
 from tests.cases import for_each
 
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def test_balance_decides_between_clients_and_images(random: torch.Generator, bal
     assert (owners == 0).float().mean().item() == pytest.approx(share, abs=0.05)
 
 
-def real_generators(settings: GenerationSettings) -> tuple[list[GeneratorReply], list[Generator]]:
+def real_generators(settings: Adversarial) -> tuple[list[GeneratorReply], list[Generator]]:
     torch.manual_seed(0)
     nets = [settings.build_generator(SHAPE, 3) for _ in COUNTS]
     sent = [
@@ -79,9 +79,9 @@ def real_generators(settings: GenerationSettings) -> tuple[list[GeneratorReply],
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_images_lie_in_the_range_of_pixels_and_carry_no_gradient(random: torch.Generator, conditional: bool) -> None:
-    settings = GenerationSettings(latent_dim=4, width=2, conditional=conditional)
+    settings = Adversarial(latent_dim=4, width=2, conditional=conditional)
     sent, _ = real_generators(settings)
-    nets = UploadedGenerators(sent, settings, SHAPE, 3)
+    nets = UploadedGenerators(sent, settings, SHAPE)
     source = GeneratorMixture(sent, nets, CPU).draw(20, random)
     assert source.images.shape == (20, *SHAPE)
     assert 0 <= source.images.min() < source.images.max() <= 1
@@ -89,18 +89,18 @@ def test_images_lie_in_the_range_of_pixels_and_carry_no_gradient(random: torch.G
 
 
 def test_drawing_leaves_the_uploads_as_they_were(random: torch.Generator) -> None:
-    settings = GenerationSettings(latent_dim=4, width=2)
+    settings = Adversarial(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
     before = [{name: tensor.clone() for name, tensor in reply.generator.items()} for reply in sent]
-    GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE, 3), CPU).draw(20, random)
+    GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU).draw(20, random)
     for reply, weights in zip(sent, before, strict=True):
         assert all(torch.equal(tensor, weights[name]) for name, tensor in reply.generator.items())
 
 
 def test_generators_are_built_one_at_a_time() -> None:
-    settings = GenerationSettings(latent_dim=4, width=2)
+    settings = Adversarial(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
-    nets = UploadedGenerators(sent, settings, SHAPE, 3)
+    nets = UploadedGenerators(sent, settings, SHAPE)
     assert len(nets) == len(sent) == len(list(nets)) == len(nets[:])
     assert nets[0] is not nets[0]
 
@@ -123,10 +123,10 @@ def test_a_mixture_knows_whether_labels_are_heeded(conditional: bool) -> None:
 
 
 def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
-    settings = GenerationSettings(latent_dim=4, width=2)
+    settings = Adversarial(latent_dim=4, width=2)
     sent, nets = real_generators(settings)
     before = torch.get_rng_state()
-    loaded = UploadedGenerators(sent, settings, SHAPE, 3)
+    loaded = UploadedGenerators(sent, settings, SHAPE)
     assert torch.equal(torch.get_rng_state(), before)
     noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
     for ours, theirs in zip(loaded, nets, strict=True):
@@ -134,9 +134,9 @@ def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
 
 
 def test_the_generator_of_random_numbers_decides_the_images() -> None:
-    settings = GenerationSettings(latent_dim=4, width=2)
+    settings = Adversarial(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
-    source = GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE, 3), CPU)
+    source = GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU)
     first, again, other = (source.draw(9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert not torch.equal(first.images, other.images)

@@ -143,7 +143,7 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
         replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
     ]
     for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
-        assert len(Cohort(Scripted(reply), PLAN, pool).generators([1], agreed)) == believed
+        assert len(Cohort(Scripted(reply), PLAN, pool).generators([1], lambda _: agreed)) == believed
 
 
 def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool: ModelPool, model: StateDict) -> None:

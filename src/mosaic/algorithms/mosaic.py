@@ -6,12 +6,14 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from mosaic.algorithms.base import Algorithm, require_features, require_linear_head
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import MosaicError
+from mosaic.generation import Adversarial, Generation
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
@@ -28,7 +30,6 @@ from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask
 from mosaic.server.state import ServerState
 from mosaic.server.teachers import TeacherMaker
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.tasks.generation import GenerationSettings
 
 log = logging.getLogger(__name__)
 DRY_RUN_EXPERTS = 4
@@ -45,7 +46,7 @@ class Mosaic(Algorithm):
 
     Args:
         objective: what local training minimises (released: cross-entropy).
-        generation: how clients train their generators.
+        generation: how clients learn to make images like their own.
         prototypes: how clients summarise their images for the gate.
         experts: ``clients`` takes their models as experts; ``class_average`` forms one expert per class (paper).
         expert_statistics: how the BatchNorm statistics of class averages come about: ``average`` like weights
@@ -65,7 +66,7 @@ class Mosaic(Algorithm):
     def __init__(
         self,
         objective: LocalObjective = CrossEntropy(),
-        generation: GenerationSettings = GenerationSettings(),
+        generation: Generation = Adversarial(),
         prototypes: PrototypeSettings = PrototypeSettings(),
         experts: ExpertKind = "clients",
         expert_statistics: ExpertStatistics = "average",
@@ -193,10 +194,13 @@ class Mosaic(Algorithm):
         self, state: ServerState, clients: list[int], cohort: Cohort, context: RoundContext
     ) -> ServerState:
         """Ask these clients for their generators and show how good each is."""
-        blueprint = context.blueprint
-        with torch.device("meta"):
-            agreed = self.program.generation.build_generator(blueprint.image_shape, blueprint.num_classes)
-        fresh = cohort.generators(clients, agreed.state_dict())
+
+        def agreed(class_counts: Tensor) -> StateDict:
+            with torch.device("meta"):
+                blank = self.program.generation.build(context.blueprint.image_shape, class_counts)
+            return blank.state_dict()
+
+        fresh = cohort.generators(clients, agreed)
         for upload in fresh:
             context.recorder.curves(f"generator/{upload.client:02d}", upload.curves)
             if upload.metrics["attempts"] > 1:
@@ -219,8 +223,7 @@ class Mosaic(Algorithm):
         usable = [upload for upload in state.generators if upload.client in present or not self._owners_judge]
         if not usable or not uploads:
             return None
-        settings, blueprint = self.program.generation, context.blueprint
-        nets = UploadedGenerators(usable, settings, blueprint.image_shape, blueprint.num_classes)
+        nets = UploadedGenerators(usable, self.program.generation, context.blueprint.image_shape)
         return GeneratorMixture(usable, nets, context.phases.device, self.distillation.generator_balance)
 
     @property

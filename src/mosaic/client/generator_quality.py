@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mosaic.nets.classifier import Classifier
-from mosaic.nets.dcgan import Generator
+from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import to_pixels
 from mosaic.transfer import send
 
@@ -84,7 +84,7 @@ def nearest_neighbour_ratio(generated: Tensor, training: Tensor, held_out: Tenso
 
 @torch.no_grad()
 def measure_generator(
-    generator: Generator,
+    generator: ImageGenerator,
     guide: Classifier,
     train_pixels: Tensor,
     class_counts: Tensor,
@@ -143,7 +143,7 @@ def _nearest(points: Tensor, blocks: tuple[Tensor, ...]) -> Tensor:
 
 
 def _draw(
-    generator: Generator, class_counts: Tensor, device: torch.device, random: torch.Generator, count: int
+    generator: ImageGenerator, class_counts: Tensor, device: torch.device, random: torch.Generator, count: int
 ) -> Tensor:
     """Return generated pixels; labels and noise come from the CPU, so that the device does not matter."""
     labels = torch.multinomial(class_counts.double(), count, replacement=True, generator=random)

@@ -6,7 +6,7 @@ from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.own_models import Personal
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import require_positive
-from mosaic.tasks.generation import GenerationSettings
+from mosaic.generation import Adversarial, Generation
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class ClientProgram:
 
     Attributes:
         objective: what local training minimises.
-        generation: how generators are trained.
+        generation: how generators are learnt.
         prototypes: how images are summarised.
         prior_epsilon: images of every class that a client is credited with when its label prior is computed.
         personal: what of a model stays on the client and never travels: nothing, the tensors of its BatchNorm layers,
@@ -23,7 +23,7 @@ class ClientProgram:
     """
 
     objective: LocalObjective = field(default_factory=CrossEntropy)
-    generation: GenerationSettings = field(default_factory=GenerationSettings)
+    generation: Generation = field(default_factory=Adversarial)
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
     prior_epsilon: float = 0.01
     personal: Personal = "nothing"

@@ -14,6 +14,7 @@ from mosaic.client.own_models import OwnModels
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import class_prototypes
 from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.generation.base import NoGeneratorError, OwnImages
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -31,16 +32,14 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
-from mosaic.nets.dcgan import Generator
+from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict, to_pixels
 from mosaic.phases import PhaseRunner
 from mosaic.priors import label_prior
-from mosaic.seeding import generator_for, seed_for, seeded
+from mosaic.seeding import generator_for, seed_for
+from mosaic.tasks.base import Task
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
 
-RETRY = 0.1
-"""Share of the learning rate at which a generator that diverged is trained once more."""
 QUALITY_IMAGES = 512
 """Generated images that are compared with a client's own."""
 
@@ -134,40 +133,42 @@ class Worker:
     def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
         if not state.tensors:
             return Declined(request.client, "it has kept no trained model to guide a generator")
-        settings = self._program.generation
-        counts = torch.where(data.class_counts >= settings.min_count, data.class_counts, 0)
+        generation = self._program.generation
+        counts = torch.where(data.class_counts >= generation.min_count, data.class_counts, 0)
         if counts.sum() == 0:
-            return Declined(request.client, f"it has no class with {settings.min_count} images to learn to make")
+            return Declined(request.client, f"it has no class with {generation.min_count} images to learn to make")
         own = replace(data, train=_of(counts, data, data.train), class_counts=counts)
         guide = self._pool.of(request.client).build(state.tensors)
-        for attempt, rate in enumerate((settings.learning_rate, RETRY * settings.learning_rate), start=1):
-            generator, curves = self._train_generator(request, replace(settings, learning_rate=rate), guide, own)
-            if are_finite(generator.state_dict().values()):
-                quality = self._measure(request, generator, guide, own)
-                losses = {name: float(curve[-1]) for name, curve in curves.items()}
-                steps = {
-                    "steps": attempt * len(curves["adversarial"]),
-                    "discriminator_steps": attempt * len(curves["discriminator"]),
-                }
-                metrics = {**losses, **quality, "attempts": attempt, **steps}
-                return GeneratorReply(request.client, generator.state_dict(), counts, metrics, curves)
-        return Declined(
-            request.client, f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too"
+        try:
+            fitted = generation.fit(self._own_images(request, guide, own))
+        except NoGeneratorError as error:
+            return Declined(request.client, str(error))
+        metrics = {
+            **{name: float(curve[-1]) for name, curve in fitted.curves.items()},
+            **self._measure(request, fitted.generator, guide, own),
+            **{"attempts": fitted.attempts, "steps": fitted.steps, "discriminator_steps": fitted.discriminator_steps},
+        }
+        return GeneratorReply(request.client, fitted.generator.state_dict(), counts, metrics, fitted.curves)
+
+    def _own_images(self, request: GeneratorRequest, guide: Classifier, own: ClientData) -> OwnImages:
+        """Show a client's images to what learns to make such, and let it train on them."""
+
+        def train(task: Task, batch_size: int, steps: int, epochs: float) -> dict[str, Tensor]:
+            taken = steps_for(steps, epochs, len(own.train), batch_size)
+            return self._run(request, "generator", task, own, batch_size, taken)
+
+        return OwnImages(
+            pixels=lambda: to_pixels(own.images.pixels[own.train]),
+            labels=own.images.labels[own.train],
+            class_counts=own.class_counts,
+            prior=label_prior(own.class_counts, self._program.prior_epsilon),
+            guide=guide,
+            train=train,
+            seed=partial(seed_for, self._seed, request.round, request.client),
         )
 
-    def _train_generator(
-        self, request: GeneratorRequest, settings: GenerationSettings, guide: Classifier, own: ClientData
-    ) -> tuple[Generator, dict[str, Tensor]]:
-        prior = label_prior(own.class_counts, self._program.prior_epsilon)
-        seed = partial(seed_for, self._seed, request.round, request.client)
-        with seeded(seed("generator/init")):
-            task = GenerationTask(settings, guide, prior, len(own.train), seed("generator/noise"))
-        steps = steps_for(settings.steps, settings.epochs, len(own.train), settings.batch_size)
-        curves = self._run(request, "generator", task, own, settings.batch_size, steps)
-        return task.trained_generator(), curves
-
     def _measure(
-        self, request: GeneratorRequest, generator: Generator, guide: Classifier, own: ClientData
+        self, request: GeneratorRequest, generator: ImageGenerator, guide: Classifier, own: ClientData
     ) -> dict[str, float]:
         pixels, held_out = own.images.pixels, _of(own.class_counts, own, own.validation)
         seed = seed_for(self._seed, request.round, request.client, "generator/quality")
@@ -210,7 +211,7 @@ class Worker:
         self,
         request: TrainRequest | GeneratorRequest,
         phase: str,
-        task: ClassificationTask | GenerationTask,
+        task: Task,
         data: ClientData,
         batch_size: int,
         steps: int,

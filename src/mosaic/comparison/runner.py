@@ -18,9 +18,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mosaic.cli import users_mistake
 from mosaic.comparison.outcome import Outcome, check_same_request
 from mosaic.comparison.request import RunRequest
+from mosaic.errors import users_mistake
 from mosaic.preemption import heeding_signals, leave_if_alone_and_asked
 
 

@@ -15,6 +15,7 @@ from mosaic.federation.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge
+from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
 from mosaic.federation.run_directory import RunDirectory, copy_append_only, cut_back
 from mosaic.federation.schedule import Schedule
@@ -80,6 +81,7 @@ class Federation:
                 type(job.algorithm).__name__,
                 job.data.num_clients,
             )
+        rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)

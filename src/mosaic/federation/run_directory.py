@@ -30,7 +30,6 @@ FREE_TO_CHANGE = (
     "trainer.num_nodes",
     "trainer.strategy",
     "trainer.logger",
-    "trainer.log_every_n_steps",
     "federation.run_dir",
     "federation.snapshot_every",
     "federation.keep_snapshots",

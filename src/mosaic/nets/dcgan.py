@@ -9,12 +9,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mosaic.nets.classifier import ImageShape
+from mosaic.nets.image_generator import ImageGenerator
 
 Normalization = Literal["batch", "none"]
 Initialization = Literal["dcgan", "default"]
 
 
-class Generator(nn.Module):
+class Generator(ImageGenerator):
     """Noise to images: a projection, then transposed convolutions that double the size, each with BatchNorm and ReLU.
 
     For 32x32 and width 64 this is 4x4x512, 8x8x256, 16x16x128, 32x32x64 and the image. Other sizes start at
@@ -61,15 +62,7 @@ class Generator(nn.Module):
             self.apply(initialise_dcgan)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Generate images.
-
-        Args:
-            noise: standard normal, shape ``(B, latent_dim)``.
-            labels: wanted classes, shape ``(B,)``; needed by a conditional generator, ignored by others.
-
-        Returns:
-            Pixels in ``[0, 1]``, shape ``(B, channels, H, W)``: tanh mapped affinely.
-        """
+        """Generate images, see :class:`ImageGenerator`: tanh mapped affinely to pixels."""
         if self.conditional:
             if labels is None:
                 raise ValueError("a conditional generator needs labels of shape (B,), got None")

@@ -123,12 +123,14 @@ class Cohort:
                 self._judgements.append(reply.judgement)
             yield reply
 
-    def generators(self, clients: Iterable[int], agreed: StateDict | None = None) -> list[GeneratorReply]:
+    def generators(
+        self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict] | None = None
+    ) -> list[GeneratorReply]:
         """Let these clients train a generator each and upload it.
 
         Args:
             clients: who is asked.
-            agreed: a generator with the names, shapes and types that all have agreed on.
+            agreed: gives a generator with the names, shapes and types that all have agreed on, by images per class.
         """
         requests = (GeneratorRequest(client, self._plan.round) for client in clients)
         return list(self._ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))

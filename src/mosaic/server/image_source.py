@@ -1,6 +1,5 @@
 """Images that no client ever had: a mixture of the clients' generators, and a pool that the teacher has judged."""
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -8,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import own_share
+from mosaic.generation.base import Generation
 from mosaic.messages import GeneratorReply
-from mosaic.nets.dcgan import Generator
+from mosaic.nets.image_generator import ImageGenerator
 from mosaic.tasks.distillation import TaughtImages
-from mosaic.tasks.generation import GenerationSettings
 from mosaic.transfer import bring, send
 
 ABSENT = -30.0
@@ -50,7 +49,7 @@ class GeneratorMixture:
     def __init__(
         self,
         uploads: Sequence[GeneratorReply],
-        generators: Sequence[Generator],
+        generators: Sequence[ImageGenerator],
         device: torch.device,
         balance: float = 0.5,
     ) -> None:
@@ -106,26 +105,22 @@ class GeneratorMixture:
         return torch.cat(images)
 
 
-class UploadedGenerators(Sequence[Generator]):
+class UploadedGenerators(Sequence[ImageGenerator]):
     """The networks of uploaded generators, each built when it is asked for: a thousand of them are never held at once.
 
     Args:
         uploads: the clients' generators.
-        settings: how they were made.
+        generation: how they were learnt.
         image_shape: channels, height, width.
-        num_classes: C.
     """
 
     def __init__(
         self,
         uploads: Sequence[GeneratorReply],
-        settings: GenerationSettings,
+        generation: Generation,
         image_shape: tuple[int, int, int],
-        num_classes: int,
     ) -> None:
-        self._uploads = uploads
-        with torch.random.fork_rng(devices=[]):
-            self._blank = settings.build_generator(image_shape, num_classes)
+        self._uploads, self._generation, self._image_shape = uploads, generation, image_shape
 
     def __len__(self) -> int:
         return len(self._uploads)
@@ -134,8 +129,10 @@ class UploadedGenerators(Sequence[Generator]):
         """Return a new network with the weights of the upload in this row, or a list of them for a slice."""
         if isinstance(row, slice):
             return [self[index] for index in range(*row.indices(len(self)))]
-        generator = copy.deepcopy(self._blank)
-        generator.load_state_dict(self._uploads[row].generator)
+        upload = self._uploads[row]
+        with torch.random.fork_rng(devices=[]):
+            generator = self._generation.build(self._image_shape, upload.class_counts)
+        generator.load_state_dict(upload.generator)
         return generator
 
 

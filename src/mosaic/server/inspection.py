@@ -1,7 +1,7 @@
 """Believe no reply before it is checked: whose it is, what it holds, and whether its numbers can be meant."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +45,13 @@ class Inspector:
     Attributes:
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
-        generator: a generator with the agreed names, shapes and types; ``None`` where none is asked for.
+        generator: gives, by images per class, a generator with the agreed names, shapes and types; ``None`` where none
+            is asked for.
     """
 
     pool: ModelPool
     images: Mapping[int, int]
-    generator: StateDict | None = None
+    generator: Callable[[Tensor], StateDict] | None = None
 
     def check(self, request: Request, reply: Reply) -> None:
         """Compare one reply with its request.
@@ -69,9 +70,9 @@ class Inspector:
                 if request.judge or reply.judgement:
                     self._check_judgement(reply.judgement)
             case GeneratorRequest(), GeneratorReply():
-                if self.generator is not None:
-                    _check_tensors("generator", reply.generator, self.generator)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
+                if self.generator is not None:
+                    _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
                 _check_metrics(reply.metrics, "attempts", "steps", "discriminator_steps")
                 for name, curve in reply.curves.items():
                     _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)

@@ -1,0 +1,59 @@
+"""One blank step before a run has a folder: an optimiser or callback that cannot work here is told of in one line."""
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mosaic.batches import ShuffledBatches
+from mosaic.errors import MosaicError
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.inference import to_pixels
+from mosaic.phases import PhaseRunner
+from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
+
+
+class Rehearsal(ClassificationTask):
+    """Local training on blank images, under a name of its own for callbacks that tell tasks apart."""
+
+
+def rehearse(phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float) -> None:
+    """Take a step by hand, and another in a Trainer with the user's callbacks.
+
+    Args:
+        phases: trains.
+        blueprint: builds the network.
+        optimizer: makes the optimiser of local training.
+        rate: of the first round.
+
+    Raises:
+        MosaicError: the optimiser or the Trainer refuses.
+    """
+    images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
+    labels = torch.zeros(len(images), dtype=torch.long)
+    task = Rehearsal(blueprint.build(blueprint.initial(seed=0)), _loss, optimizer, rate, to_pixels)
+    try:
+        by_hand = task.configure_optimizers()
+        _loss(task.net, to_pixels(images), labels).backward()
+        by_hand.step()
+        by_hand.zero_grad()
+    except Exception as error:
+        raise MosaicError(f"model.optimizer: a blank step of local training fails: {_told(error)}") from error
+    try:
+        phases.run(task, ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0), seed=0)
+    except MosaicError:
+        raise
+    except Exception as error:
+        raise MosaicError(
+            f"trainer: a blank step of local training fails with these callbacks and settings: {_told(error)} (phases "
+            "have no logger, no validation and one epoch; metrics are in the run directory)"
+        ) from error
+
+
+def _loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(net(images), labels)
+
+
+def _told(error: Exception) -> str:
+    """Return kind and first sentence of an error."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

@@ -1,0 +1,7 @@
+"""How clients learn to make images like their own."""
+
+from mosaic.generation.adversarial import Adversarial
+from mosaic.generation.base import Generation
+from mosaic.generation.class_gaussians import ClassGaussians
+
+__all__ = ["Adversarial", "ClassGaussians", "Generation"]

@@ -1,0 +1,37 @@
+"""A GAN per client, which listens to the client's classifier (METHOD section 2)."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages
+from mosaic.messages import are_finite
+from mosaic.nets.classifier import ImageShape
+from mosaic.nets.dcgan import Generator
+from mosaic.seeding import seeded
+from mosaic.tasks.generation import GenerationSettings, GenerationTask
+
+RETRY = 0.1
+"""Share of the learning rate at which a generator that diverged is trained once more."""
+
+
+@dataclass(frozen=True)
+class Adversarial(GenerationSettings, Generation):
+    """A small GAN, trained by a Lightning Trainer; its arguments are those of :class:`GenerationSettings`."""
+
+    def build(self, image_shape: ImageShape, class_counts: Tensor) -> Generator:
+        """Return a freshly initialised generator; it is the same for all clients."""
+        return self.build_generator(image_shape, len(class_counts))
+
+    def fit(self, own: OwnImages) -> Fitted:
+        """Train it, and once more at a lower rate if it diverges."""
+        for attempt, rate in enumerate((self.learning_rate, RETRY * self.learning_rate), start=1):
+            with seeded(own.seed("generator/init")):
+                settings, seed = replace(self, learning_rate=rate), own.seed("generator/noise")
+                task = GenerationTask(settings, own.guide, own.prior, len(own.labels), seed)
+            curves = own.train(task, self.batch_size, self.steps, self.epochs)
+            generator = task.trained_generator()
+            if are_finite(generator.state_dict().values()):
+                steps, discriminator_steps = (attempt * len(curves[name]) for name in ("adversarial", "discriminator"))
+                return Fitted(generator, steps, discriminator_steps, attempt, curves)
+        raise NoGeneratorError(f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too")

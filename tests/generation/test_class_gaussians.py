@@ -1,0 +1,158 @@
+"""What Gaussians learn from a client's images, and what they do not tell of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from mosaic.data import SklearnDigits
+from mosaic.errors import MosaicError
+from mosaic.generation import ClassGaussians
+from mosaic.generation.base import NoGeneratorError, OwnImages
+from mosaic.nets import SmallCNN
+
+DIGITS = SklearnDigits().load()
+
+
+def own_images(pixels: Tensor, labels: Tensor, classes: int = 10) -> OwnImages:
+    """Images as a client shows them; there is nothing to train on."""
+    counts = torch.bincount(labels, minlength=classes)
+
+    def train(*_: object) -> dict[str, Tensor]:
+        raise AssertionError("Gaussians are not trained")
+
+    guide = SmallCNN((pixels.shape[1], 8, 8), classes)
+    return OwnImages(lambda: pixels, labels, counts, counts / counts.sum(), guide, train, lambda name: 0)
+
+
+def blobs(random: torch.Generator, *sizes: int, shape: tuple[int, int, int] = (1, 8, 8)) -> tuple[Tensor, Tensor]:
+    """Noise around a grey of its own for each class."""
+    labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    level = (0.3 + 0.4 * labels / len(sizes))[:, None, None, None]
+    return (level + 0.05 * torch.randn(len(labels), *shape, generator=random)).clamp(0, 1), labels
+
+
+def test_moments_are_those_of_a_reference(random: torch.Generator) -> None:
+    """Of one class with all coefficients, all of its components and no shrinkage: NumPy's mean and covariance."""
+    pixels, labels = blobs(random, 400, shape=(1, 4, 4))
+    settings = ClassGaussians(coefficients=4, components=16, shrinkage=0.0)
+    net: Any = settings.fit(own_images(pixels, labels, 1)).generator
+    points = net.basis.analyse(pixels)
+    assert torch.allclose(net.mean[0].float(), points.mean(0), atol=2e-3)
+    factor = net.own[0].float()
+    assert torch.allclose(factor @ factor.T, points.T.cov(), atol=3e-5)
+    assert net.weight[0] == 0
+
+
+@pytest.mark.parametrize(("shrinkage", "weight"), [(0.0, 0.0), (0.25, (4 / 24) ** 0.5), (1.0, (16 / 36) ** 0.5)])
+def test_small_classes_lean_on_what_is_common(shrinkage: float, weight: float, random: torch.Generator) -> None:
+    """The share of the class is n / (n + shrinkage * D), here with 20 images and 16 coefficients."""
+    settings = ClassGaussians(coefficients=4, shrinkage=shrinkage)
+    net: Any = settings.fit(own_images(*blobs(random, 20, 60), 2)).generator
+    assert float(net.weight[0]) == pytest.approx(weight, abs=1e-3)
+
+
+@pytest.mark.parametrize(("images", "rank"), [(24, 0), (25, 1), (74, 2), (75, 3), (600, 20)])
+def test_components_are_bounded_by_the_images_behind_them(images: int, rank: int, random: torch.Generator) -> None:
+    settings = ClassGaussians(coefficients=8, components=20)
+    net: Any = settings.fit(own_images(*blobs(random, images), 1)).generator
+    for factor in (net.own[0], net.shared):
+        assert int((factor.float().norm(dim=0) > 0).sum()) == rank
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda random: (torch.full((9, 1, 8, 8), 0.5), torch.zeros(9, dtype=torch.long)),
+        lambda random: blobs(random, 6, 7, shape=(1, 1, 8)),
+        lambda random: blobs(random, 6, 7, shape=(3, 8, 2)),
+        lambda random: blobs(random, 8),
+    ],
+    ids=["constant", "one pixel high", "narrow and coloured", "fewest"],
+)
+def test_unusual_images(make: Callable[[torch.Generator], tuple[Tensor, Tensor]], random: torch.Generator) -> None:
+    pixels, labels = make(random)
+    settings = ClassGaussians()
+    net: Any = settings.fit(own_images(pixels, labels, 2)).generator
+    drawn = net(torch.randn(50, net.latent_dim, generator=random), labels[torch.arange(50) % len(labels)])
+    assert drawn.shape == (50, *pixels.shape[1:])
+    assert drawn.isfinite().all()
+    assert float((drawn.mean() - pixels.mean()).abs()) < 0.05
+
+
+def test_images_that_are_no_numbers_give_no_generator(random: torch.Generator) -> None:
+    pixels, labels = blobs(random, 8)
+    pixels[3, 0, 2, 2] = torch.nan
+    with pytest.raises(NoGeneratorError, match="not finite"):
+        ClassGaussians().fit(own_images(pixels, labels, 1))
+
+
+def test_what_crosses_has_the_agreed_names_shapes_and_types(random: torch.Generator) -> None:
+    settings, own = ClassGaussians(coefficients=4, components=3), own_images(*blobs(random, 8, 9), 5)
+    state = settings.fit(own).generator.state_dict()
+    with torch.device("meta"):
+        agreed = settings.build((1, 8, 8), own.class_counts).state_dict()
+    assert {name: (value.shape, value.dtype) for name, value in state.items()} == {
+        name: (value.shape, value.dtype) for name, value in agreed.items()
+    }
+    assert {value.dtype for value in state.values()} == {torch.float16}
+    assert len(state["mean"]) == 2, "nothing crosses for classes that the client lacks"
+
+
+def members_found(settings: ClassGaussians, images: int, classes: int) -> dict[str, float]:
+    """Attack what crossed of twenty clients that hold digits; return each attack's area under the ROC curve.
+
+    Guessed are members among as many others of the same digits: by the distance to the nearest draw, and by what is
+    left outside the components of the class. Distances are compared within client and class, to the attacker's help.
+    """
+    scores: dict[str, list[float]] = {"nearest draw": [], "outside components": []}
+    truth: list[int] = []
+    for client in range(20):
+        random = torch.Generator().manual_seed(client)
+        digits = torch.randperm(10, generator=random)[:classes].tolist()
+        found = [(DIGITS.train.labels == digit).nonzero().squeeze(1) for digit in digits]
+        found = [each[torch.randperm(len(each), generator=random)][: 2 * (images // classes)] for each in found]
+        pixels = [DIGITS.train.pixels[each].float() / 255 for each in found]
+        held = [len(each) // 2 for each in found]
+        own = torch.cat([each[:count] for each, count in zip(pixels, held, strict=True)])
+        labels = torch.arange(classes).repeat_interleave(torch.tensor(held))
+        net: Any = settings.fit(own_images(own, labels, classes)).generator
+        for row in range(classes):
+            drawn = net(torch.randn(1500, net.latent_dim, generator=random), torch.full((1500,), row))
+            around = net.basis.analyse(pixels[row]) - net.mean[row].float()
+            used = net.own[row].float()[:, net.own[row].float().norm(dim=0) > 0]
+            directions, _ = torch.linalg.qr(used)
+            distances = {
+                "nearest draw": torch.cdist(pixels[row].flatten(1), drawn.flatten(1)).amin(1),
+                "outside components": (around - around @ directions @ directions.T).norm(dim=1),
+            }
+            for attack, distance in distances.items():
+                scores[attack] += ((distance.mean() - distance) / distance.std()).tolist()
+            truth += [1] * held[row] + [0] * (len(pixels[row]) - held[row])
+    return {attack: float(roc_auc_score(truth, score)) for attack, score in scores.items()}
+
+
+@pytest.mark.parametrize(("images", "classes"), [(11, 1), (30, 1), (30, 2), (60, 1), (60, 3)])
+def test_members_cannot_be_told_from_others(images: int, classes: int) -> None:
+    """With a component for every third image the attacks show that they can win."""
+    assert max(members_found(ClassGaussians(), images, classes).values()) < 0.65
+    loose = ClassGaussians(images_per_component=3, min_count=5)
+    assert max(members_found(loose, images, classes).values()) > 0.75
+
+
+@pytest.mark.parametrize(
+    ("setting", "says"),
+    [
+        ({"components": 0}, "components: expected a number above 0"),
+        ({"coefficients": 0}, "coefficients: expected a number above 0"),
+        ({"shrinkage": -1}, "shrinkage: expected"),
+        ({"images_per_component": 1}, "images_per_component: expected at least 2"),
+        ({"min_count": 0}, "min_count: expected a number above 0"),
+    ],
+)
+def test_refused(setting: dict[str, int], says: str) -> None:
+    with pytest.raises(MosaicError, match=f"algorithm.generation.{says}"):
+        ClassGaussians(**setting)  # type: ignore[arg-type]

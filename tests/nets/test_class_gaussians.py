@@ -1,0 +1,66 @@
+"""Gaussians of classes: what is drawn has the moments that were put in."""
+
+import pytest
+import torch
+
+from mosaic.nets.class_gaussians import ClassGaussianGenerator, CosineCoefficients, cosine_basis
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 7, 5), (1, 1, 6), (2, 4, 1)])
+def test_all_coefficients_are_the_image_itself(shape: tuple[int, int, int], random: torch.Generator) -> None:
+    images = torch.rand(4, *shape, generator=random)
+    basis = CosineCoefficients(shape, max(shape))
+    assert basis.dim == images[0].numel()
+    assert torch.allclose(basis.synthesise(basis.analyse(images)), images, atol=1e-5)
+
+
+def test_few_coefficients_are_the_nearest_smooth_image(random: torch.Generator) -> None:
+    """A projection: what is kept stays, what is left out is orthogonal to it."""
+    images = torch.rand(3, 1, 8, 8, generator=random)
+    basis = CosineCoefficients((1, 8, 8), 3)
+    smooth = basis.synthesise(basis.analyse(images))
+    assert torch.allclose(basis.synthesise(basis.analyse(smooth)), smooth, atol=1e-5)
+    assert torch.allclose(((images - smooth) * smooth).sum((1, 2, 3)), torch.zeros(3), atol=1e-4)
+
+
+def test_cosines_are_those_of_the_dct() -> None:
+    """Against SciPy's orthonormal DCT-II."""
+    from scipy.fft import dct
+
+    assert torch.allclose(cosine_basis(6, 6), torch.tensor(dct(torch.eye(6).numpy(), norm="ortho", axis=0)), atol=1e-6)
+
+
+def filled(coefficients: int = 4) -> ClassGaussianGenerator:
+    """Classes 1 and 3 of four, around grey, with small covariances so that no pixel is clipped."""
+    net = ClassGaussianGenerator((1, 4, 4), 4, torch.tensor([1, 3]), coefficients, components=2)
+    random = torch.Generator().manual_seed(3)
+    for tensor in (net.own, net.shared):
+        tensor.copy_(0.05 * torch.randn(tensor.shape, generator=random))
+    net.mean.copy_(net.basis.analyse(torch.tensor([0.4, 0.6])[:, None, None, None].expand(2, 1, 4, 4)))
+    net.weight.copy_(torch.tensor([0.5, 0.0]))
+    net.spread.copy_(torch.tensor([0.0, 0.03]))
+    return net
+
+
+@pytest.mark.parametrize(("label", "row"), [(1, 0), (3, 1)])
+def test_draws_have_mean_and_covariance_of_their_class(label: int, row: int, random: torch.Generator) -> None:
+    net = filled()
+    noise = torch.randn(40_000, net.latent_dim, generator=random)
+    points = net.basis.analyse(net(noise, torch.full((len(noise),), label))).double()
+    own, shared, spread = net.own[row].double(), net.weight[row] * net.shared.double(), net.spread[row].double()
+    expected = own @ own.T + shared @ shared.T + spread**2 * torch.eye(16)
+    assert torch.allclose(points.mean(0), net.mean[row].double(), atol=3e-3)
+    assert torch.allclose(points.T.cov(), expected, atol=4e-4)
+
+
+def test_images_of_all_classes_are_drawn_at_once_as_they_are_one_by_one(random: torch.Generator) -> None:
+    net, noise, labels = filled(), torch.randn(6, 2 * 2 + 16, generator=random), torch.tensor([1, 3, 3, 1, 3, 1])
+    together = net(noise, labels)
+    for i in range(6):
+        assert torch.allclose(together[i], net(noise[i : i + 1], labels[i : i + 1])[0], atol=1e-6)
+    assert 0 <= together.min() <= together.max() <= 1
+
+
+def test_labels_are_needed() -> None:
+    with pytest.raises(ValueError, match="need labels"):
+        filled()(torch.zeros(1, 20))
