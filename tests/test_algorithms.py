@@ -426,7 +426,7 @@ def fast_generators_diverge(monkeypatch: pytest.MonkeyPatch) -> None:
                 generator.layers[0].weight[0] = float("nan")
             return generator
 
-    monkeypatch.setattr("mosaic.client.worker.GenerationTask", Diverging)
+    monkeypatch.setattr("mosaic.generation.adversarial.GenerationTask", Diverging)
 
 
 @pytest.mark.slow

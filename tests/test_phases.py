@@ -165,7 +165,8 @@ def test_what_a_phase_owns_is_refused_by_name(key: str) -> None:
 
 def test_what_asks_for_nothing_is_accepted() -> None:
     PhaseRunner({**CPU, **OWNED_BY_PHASES}).run(Line(), numbers(1), seed=0)
-    PhaseRunner({**CPU, **dict.fromkeys(OWNED_BY_PHASES, False)}).run(Line(), numbers(1), seed=0)
+    told_false = {key: value is True for key, value in OWNED_BY_PHASES.items()}
+    PhaseRunner({**CPU, **told_false}).run(Line(), numbers(1), seed=0)
 
 
 def test_the_users_trainer_settings_are_used() -> None:

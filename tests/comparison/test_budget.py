@@ -27,7 +27,7 @@ class OfMyOwn(DENSE):
 
 def mosaic(students: int, generators: int, **more: object) -> dict[str, Any]:
     """A configuration whose Mosaic spends this on a student and on each generator."""
-    settings = {"distillation": {"steps": students}, "generation": {"steps": generators, "epochs": 0}}
+    settings = {"distillation": {"steps": students}, "generation": {"init_args": {"steps": generators, "epochs": 0}}}
     return {**FOUR_CLIENTS, "algorithm": {"class_path": "mosaic.algorithms.Mosaic", "init_args": settings}, **more}
 
 
@@ -91,7 +91,10 @@ def test_a_budget_that_was_given_is_nobodys() -> None:
         ({"data": {"partition": {"class_path": "P"}}}, "does not say how many clients"),
         ({"data": {"partition": "P"}}, "does not say how many clients"),
         (
-            {**FOUR_CLIENTS, "algorithm": {"class_path": "a.Mosaic", "init_args": {"generation": {"epochs": 200}}}},
+            {
+                **FOUR_CLIENTS,
+                "algorithm": {"class_path": "a.Mosaic", "init_args": {"generation": {"init_args": {"epochs": 200}}}},
+            },
             "config counts the generators' training in epochs",
         ),
     ],

@@ -257,7 +257,7 @@ def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay of two distilling rounds, with presets of Mosaic and its rivals that are over in seconds."""
     folder = tmp_path_factory.mktemp("two")
     mosaic = {
-        "generation": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1},
+        "generation": {"init_args": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1}},
         "gate": {"kind": "prior"},
         "distillation": {"steps": 5, "pool_size": 32, "batch_size": 8},
     }
@@ -268,7 +268,7 @@ def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name, settings in every.items():
         preset = {"algorithm": {"class_path": f"mosaic.algorithms.{name}", "init_args": settings}}
         (folder / f"{name}.yaml").write_text(yaml.safe_dump(preset))
-    changes = {"fewer": {"distillation": {"steps": 4}}, "epochs": {"generation": {"epochs": 1}}}
+    changes = {"fewer": {"distillation": {"steps": 4}}, "epochs": {"generation": {"init_args": {"epochs": 1}}}}
     for name, settings in changes.items():
         (folder / f"{name}.yaml").write_text(yaml.safe_dump({"algorithm": {"init_args": settings}}))
     schedule = {**TINY["federation"]["schedule"], "collaborative_rounds": 3, "distill_rounds": [1, 3]}

@@ -139,7 +139,7 @@ def members_found(settings: ClassGaussians, images: int, classes: int) -> dict[s
 def test_members_cannot_be_told_from_others(images: int, classes: int) -> None:
     """With a component for every third image the attacks show that they can win."""
     assert max(members_found(ClassGaussians(), images, classes).values()) < 0.65
-    loose = ClassGaussians(images_per_component=3, min_count=5)
+    loose = ClassGaussians(images_per_component=3)
     assert max(members_found(loose, images, classes).values()) > 0.75
 
 
@@ -150,7 +150,7 @@ def test_members_cannot_be_told_from_others(images: int, classes: int) -> None:
         ({"coefficients": 0}, "coefficients: expected a number above 0"),
         ({"shrinkage": -1}, "shrinkage: expected"),
         ({"images_per_component": 1}, "images_per_component: expected at least 2"),
-        ({"min_count": 0}, "min_count: expected a number above 0"),
+        ({"images_per_class": 0}, "images_per_class: expected a number above 0"),
     ],
 )
 def test_refused(setting: dict[str, int], says: str) -> None:

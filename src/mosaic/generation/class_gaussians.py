@@ -33,7 +33,7 @@ class ClassGaussians(Generation):
         images_per_component: fewest images behind each of them.
         shrinkage: how strongly classes of few images lean on what is common.
         spread: whether what the components leave out is drawn as white noise; it makes images rougher.
-        min_count: fewest images of a class that images are made of.
+        images_per_class: fewest images of a class that images are made of: a mean of fewer tells of each.
     """
 
     coefficients: int = 16
@@ -41,19 +41,29 @@ class ClassGaussians(Generation):
     images_per_component: int = 25
     shrinkage: float = 0.25
     spread: bool = False
-    min_count: int = 8
+    images_per_class: int = 8
     conditional = True
 
     def __post_init__(self) -> None:
         """Refuse what cannot be learnt."""
         section = "algorithm.generation"
-        require_positive(section, coefficients=self.coefficients, components=self.components, min_count=self.min_count)
+        require_positive(
+            section,
+            coefficients=self.coefficients,
+            components=self.components,
+            images_per_class=self.images_per_class,
+        )
         require_at_least_zero(section, shrinkage=self.shrinkage)
         if self.images_per_component < 2:
             raise MosaicError(
                 f"{section}.images_per_component: expected at least 2, since as many components as images would tell "
                 f"the images themselves, got {self.images_per_component}"
             )
+
+    @property
+    def min_count(self) -> int:  # type: ignore[override]
+        """Fewest images of a class; under a name of its own in YAML, since GANs have another default."""
+        return self.images_per_class
 
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> ClassGaussianGenerator:
         """Return Gaussians of the classes that have images, all zero."""
