@@ -30,15 +30,13 @@ def test_cosines_are_those_of_the_dct() -> None:
     assert torch.allclose(cosine_basis(6, 6), torch.tensor(dct(torch.eye(6).numpy(), norm="ortho", axis=0)), atol=1e-6)
 
 
-def filled(coefficients: int = 4) -> ClassGaussianGenerator:
+def filled() -> ClassGaussianGenerator:
     """Classes 1 and 3 of four, around grey, with small covariances so that no pixel is clipped."""
-    net = ClassGaussianGenerator((1, 4, 4), 4, torch.tensor([1, 3]), coefficients, components=2)
+    net = ClassGaussianGenerator((1, 4, 4), 4, torch.tensor([1, 3]), coefficients=4, components=3)
     random = torch.Generator().manual_seed(3)
-    for tensor in (net.own, net.shared):
-        tensor.copy_(0.05 * torch.randn(tensor.shape, generator=random))
+    net.directions.copy_(torch.linalg.qr(torch.randn(16, 3, generator=random)).Q)
+    net.own.copy_(0.08 * torch.randn(net.own.shape, generator=random).tril())
     net.mean.copy_(net.basis.analyse(torch.tensor([0.4, 0.6])[:, None, None, None].expand(2, 1, 4, 4)))
-    net.weight.copy_(torch.tensor([0.5, 0.0]))
-    net.spread.copy_(torch.tensor([0.0, 0.03]))
     return net
 
 
@@ -47,14 +45,13 @@ def test_draws_have_mean_and_covariance_of_their_class(label: int, row: int, ran
     net = filled()
     noise = torch.randn(40_000, net.latent_dim, generator=random)
     points = net.basis.analyse(net(noise, torch.full((len(noise),), label))).double()
-    own, shared, spread = net.own[row].double(), net.weight[row] * net.shared.double(), net.spread[row].double()
-    expected = own @ own.T + shared @ shared.T + spread**2 * torch.eye(16)
+    factor = net.directions.double() @ net.own[row].double()
     assert torch.allclose(points.mean(0), net.mean[row].double(), atol=3e-3)
-    assert torch.allclose(points.T.cov(), expected, atol=4e-4)
+    assert torch.allclose(points.T.cov(), factor @ factor.T, atol=4e-4)
 
 
 def test_images_of_all_classes_are_drawn_at_once_as_they_are_one_by_one(random: torch.Generator) -> None:
-    net, noise, labels = filled(), torch.randn(6, 2 * 2 + 16, generator=random), torch.tensor([1, 3, 3, 1, 3, 1])
+    net, noise, labels = filled(), torch.randn(6, 3, generator=random), torch.tensor([1, 3, 3, 1, 3, 1])
     together = net(noise, labels)
     for i in range(6):
         assert torch.allclose(together[i], net(noise[i : i + 1], labels[i : i + 1])[0], atol=1e-6)
@@ -63,4 +60,4 @@ def test_images_of_all_classes_are_drawn_at_once_as_they_are_one_by_one(random: 
 
 def test_labels_are_needed() -> None:
     with pytest.raises(ValueError, match="need labels"):
-        filled()(torch.zeros(1, 20))
+        filled()(torch.zeros(1, 3))

@@ -1,4 +1,4 @@
-"""One Gaussian per class in cosine coefficients: learnt in seconds, by linear algebra."""
+"""One Gaussian per class in cosine coefficients: learnt in a fraction of a second, by linear algebra."""
 
 from dataclasses import dataclass
 
@@ -11,36 +11,37 @@ from mosaic.messages import are_finite
 from mosaic.nets.class_gaussians import ClassGaussianGenerator, CosineCoefficients
 from mosaic.nets.classifier import ImageShape
 
-MOST = 60000.0
-"""Below the largest number of float16."""
+JITTER = 1e-10
+"""Variance that every direction has at least, so that a factor of constant images exists."""
 
 
 @dataclass(frozen=True)
 class ClassGaussians(Generation):
-    """Probabilistic PCA of each class (Tipping and Bishop 1999), shrunk towards what all classes of a client share.
+    """A mean per class, and covariances in the few directions in which the client's images vary most.
 
-    Image models of this kind: Richardson and Weiss 2018 (arXiv 1805.12462). The basis is public: the lowest cosine
-    coefficients of each channel. A covariance is that of the class with weight ``n / (n + shrinkage * D)`` and that of
-    all the client's images around their class means otherwise (D coefficients, n images of the class). It crosses as
-    float16.
+    The basis is public: the lowest cosine coefficients of each channel. In it the directions are the principal
+    components of all images around their class means (probabilistic PCA without its noise, Tipping and Bishop 1999;
+    image models of this kind: Richardson and Weiss 2018, arXiv 1805.12462). Along them a class has its own covariance
+    with weight ``n / (n + shrinkage * K)`` and that of all classes otherwise (n images of the class, K directions). All
+    of it crosses as float16.
 
-    The principal components of n images span these images, so that with nearly as many components as images a server
-    could rebuild them. Each low-rank part has one component for every ``images_per_component`` images at most.
+    Principal components of n images span these images: with nearly as many components as images a server could rebuild
+    them. So there is one direction for every ``images_per_component`` images of the client at most. Measured as tests
+    do, on clients of 11 to 60 digits: attacks on membership reach an area under the ROC curve of 0.88 with one for
+    every 5 images and 0.65 with one for every 25, where 0.5 is a coin.
 
     Attributes:
         coefficients: cosine coefficients in either direction of each channel.
-        components: of each low-rank part, at most.
+        components: directions, at most.
         images_per_component: fewest images behind each of them.
         shrinkage: how strongly classes of few images lean on what is common.
-        spread: whether what the components leave out is drawn as white noise; it makes images rougher.
         images_per_class: fewest images of a class that images are made of: a mean of fewer tells of each.
     """
 
     coefficients: int = 16
     components: int = 100
     images_per_component: int = 25
-    shrinkage: float = 0.25
-    spread: bool = False
+    shrinkage: float = 1.0
     images_per_class: int = 8
     conditional = True
 
@@ -71,40 +72,40 @@ class ClassGaussians(Generation):
         return ClassGaussianGenerator(image_shape, len(class_counts), held, self.coefficients, self.components)
 
     def fit(self, own: OwnImages) -> Fitted:
-        """Decompose what the client's images are in cosine coefficients, class by class."""
+        """Find the directions of all images, and along them the covariance of each class."""
         pixels = own.pixels().float()
-        basis = CosineCoefficients(tuple(pixels.shape[1:]), self.coefficients)  # type: ignore[arg-type]
-        points = basis.analyse(pixels).double()
-        generator = self.build(tuple(pixels.shape[1:]), own.class_counts)  # type: ignore[arg-type]
-        held = (own.class_counts > 0).nonzero().squeeze(1).tolist()
+        channels, height, width = pixels.shape[1:]
+        points = CosineCoefficients((channels, height, width), self.coefficients).analyse(pixels).double()
+        generator = self.build((channels, height, width), own.class_counts)
+        members = [own.labels == label for label in (own.class_counts > 0).nonzero().squeeze(1)]
         around = torch.empty_like(points)
-        for row, label in enumerate(held):
-            mine = own.labels == label
+        for row, mine in enumerate(members):
             generator.mean[row] = (mean := points[mine].mean(0)).half()
             around[mine] = points[mine] - mean
-        shared, shared_rest = self._decompose(around)
-        generator.shared[:, : shared.shape[1]] = shared.half()
-        for row, label in enumerate(held):
-            members = around[own.labels == label]
-            share = len(members) / (len(members) + self.shrinkage * basis.dim)
-            factor, rest = self._decompose(members)
-            generator.own[row, :, : factor.shape[1]] = (share**0.5 * factor).half()
-            generator.weight[row] = (1 - share) ** 0.5
-            generator.spread[row] = (share * rest + (1 - share) * shared_rest) ** 0.5 if self.spread else 0.0
+        variances, directions = self._principal(around)
+        rank = len(variances)
+        generator.directions[:, :rank] = directions.half()
+        along = around @ directions
+        for row, mine in enumerate(members):
+            count = int(mine.sum())
+            share = count / (count + self.shrinkage * rank)
+            covariance = share * along[mine].T @ along[mine] / max(1, count - 1) + (1 - share) * variances.diag()
+            generator.own[row, :rank, :rank] = _factor(covariance).half()
         if not are_finite(generator.state_dict().values()):
             raise NoGeneratorError("the Gaussians of its images are not finite")
         return Fitted(generator)
 
-    def _decompose(self, around: Tensor) -> tuple[Tensor, float]:
-        """Split a covariance into a low-rank factor ``(D, r)`` and the variance of every other direction.
-
-        Args:
-            around: points around their means, shape ``(n, D)``.
-        """
+    def _principal(self, around: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the largest variances ``(K,)`` of points ``(n, D)`` around means, and their directions ``(D, K)``."""
         count, dim = around.shape
         rank = min(self.components, count // self.images_per_component, dim)
+        if not around.isfinite().all():
+            raise NoGeneratorError("its images are not finite")
         variances, directions = torch.linalg.eigh(around.T @ around / max(1, count - 1))
-        variances, directions = variances.clamp(min=0).flip(0), directions.flip(1)
-        rest = float(variances[rank:].mean()) if rank < dim else 0.0
-        kept = (variances[:rank] - (rest if self.spread else 0.0)).clamp(min=0)
-        return directions[:, :rank] * kept.sqrt(), rest
+        return variances.flip(0)[:rank].clamp(min=0), directions.flip(1)[:, :rank]
+
+
+def _factor(covariance: Tensor) -> Tensor:
+    """Return the lower triangular root of a covariance ``(K, K)``."""
+    factor: Tensor = torch.linalg.cholesky(covariance + JITTER * torch.eye(len(covariance)))
+    return factor

@@ -52,15 +52,14 @@ class CosineCoefficients(nn.Module):
 class ClassGaussianGenerator(ImageGenerator):
     """Draws images whose cosine coefficients are Gaussian within each class.
 
-    The covariance of a class is its own low-rank part, plus a part that all classes of the client share, plus the same
-    variance in every direction: ``x = mean[c] + own[c] z + weight[c] * shared z' + spread[c] z''``.
+    All classes vary in the same few directions, each with its own covariance: ``x = mean[c] + directions own[c] z``.
 
     Args:
         image_shape: channels, height, width.
         num_classes: C.
         held: which classes there are, shape ``(P,)``.
         coefficients: cosine coefficients in either direction.
-        components: K, columns of each low-rank part.
+        components: K, the directions.
     """
 
     conditional = True
@@ -70,20 +69,15 @@ class ClassGaussianGenerator(ImageGenerator):
     ) -> None:
         super().__init__()
         self.basis = CosineCoefficients(image_shape, coefficients)
-        self.components, self.latent_dim = components, 2 * components + self.basis.dim
-        dim, count = self.basis.dim, len(held)
+        self.latent_dim = components
+        dim, count, half = self.basis.dim, len(held), torch.float16
         self.mean: Tensor
+        self.directions: Tensor
         self.own: Tensor
-        self.shared: Tensor
-        self.weight: Tensor
-        self.spread: Tensor
         self.row: Tensor
-        half = torch.float16
         self.register_buffer("mean", torch.zeros(count, dim, dtype=half))
-        self.register_buffer("own", torch.zeros(count, dim, components, dtype=half))
-        self.register_buffer("shared", torch.zeros(dim, components, dtype=half))
-        self.register_buffer("weight", torch.zeros(count, dtype=half))
-        self.register_buffer("spread", torch.zeros(count, dtype=half))
+        self.register_buffer("directions", torch.zeros(dim, components, dtype=half))
+        self.register_buffer("own", torch.zeros(count, components, components, dtype=half))
         row = torch.zeros(num_classes, dtype=torch.long, device="cpu")
         row[held] = torch.arange(count, device="cpu")
         self.register_buffer("row", row, persistent=False)
@@ -93,9 +87,6 @@ class ClassGaussianGenerator(ImageGenerator):
         if labels is None:
             raise ValueError("Gaussians of classes need labels of shape (B,), got None")
         rows, kind = self.row[labels], noise.dtype
-        z_own, z_shared, z_rest = noise.split([self.components, self.components, self.basis.dim], dim=1)
-        every = torch.einsum("bk,pdk->bpd", z_own, self.own.to(kind))  # of all classes: cheaper than a factor per image
-        own = every[torch.arange(len(rows), device=rows.device), rows]
-        shared = self.weight.to(kind)[rows, None] * (z_shared @ self.shared.to(kind).T)
-        rest = self.spread.to(kind)[rows, None] * z_rest
-        return self.basis.synthesise(self.mean.to(kind)[rows] + own + shared + rest).clamp(0, 1)
+        every = torch.einsum("bk,pjk->bpj", noise, self.own.to(kind))  # of all classes: cheaper than a factor per image
+        around = every[torch.arange(len(rows), device=rows.device), rows] @ self.directions.to(kind).T
+        return self.basis.synthesise(self.mean.to(kind)[rows] + around).clamp(0, 1)
