@@ -1,6 +1,7 @@
-"""What every model of images looks like to those who draw from it."""
+"""What every model of images looks like to those who draw from it, and several of them as one."""
 
 from abc import abstractmethod
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -27,3 +28,32 @@ class ImageGenerator(nn.Module):
         Returns:
             Pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
         """
+
+
+class MixedGenerator(ImageGenerator):
+    """Several generators that take turns: of n, the i-th makes every n-th image from the i-th on.
+
+    Args:
+        parts: all conditional, or none.
+    """
+
+    def __init__(self, parts: Iterable[ImageGenerator]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(parts)
+        self.latent_dim = max(part.latent_dim for part in self._typed())
+        self.conditional = all(part.conditional for part in self._typed())
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        """Let each make its share; see :class:`ImageGenerator`."""
+        turns = len(self.parts)
+        made = [
+            part(noise[turn::turns, : part.latent_dim], None if labels is None else labels[turn::turns])
+            for turn, part in enumerate(self._typed())
+        ]
+        images: Tensor = made[0].new_empty(len(noise), *made[0].shape[1:])
+        for turn, share in enumerate(made):
+            images[turn::turns] = share
+        return images
+
+    def _typed(self) -> Iterable[ImageGenerator]:
+        return (part for part in self.parts if isinstance(part, ImageGenerator))

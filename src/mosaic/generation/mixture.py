@@ -1,0 +1,45 @@
+"""Several kinds of generators of one client, which take turns."""
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.generation.base import Fitted, Generation, OwnImages
+from mosaic.nets.classifier import ImageShape
+from mosaic.nets.image_generator import MixedGenerator
+
+
+class Mixture(Generation):
+    """Learns several generators of a client's images and hands the student images of each.
+
+    Args:
+        parts: how each is learnt; all conditional, or none.
+    """
+
+    def __init__(self, parts: Sequence[Generation]) -> None:
+        if len(parts) < 2 or len({part.conditional for part in parts}) > 1:
+            raise MosaicError(
+                "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
+                f"{[type(part).__name__ for part in parts]}"
+            )
+        self.parts = list(parts)
+        self.min_count = max(part.min_count for part in parts)
+        self.conditional = parts[0].conditional
+        self.steps = sum(part.steps for part in parts)
+        self.epochs = max(part.epochs for part in parts)
+
+    def build(self, image_shape: ImageShape, class_counts: Tensor) -> MixedGenerator:
+        """Return blank generators of every kind."""
+        return MixedGenerator(part.build(image_shape, class_counts) for part in self.parts)
+
+    def fit(self, own: OwnImages) -> Fitted:
+        """Learn one after the other."""
+        fitted = [part.fit(own) for part in self.parts]
+        return Fitted(
+            MixedGenerator(each.generator for each in fitted),
+            sum(each.steps for each in fitted),
+            sum(each.discriminator_steps for each in fitted),
+            max(each.attempts for each in fitted),
+            {name: curve for each in fitted for name, curve in each.curves.items()},
+        )
