@@ -32,7 +32,10 @@ OTHERS: dict[str, Any] = {
     "trainer.gradient_clip_algorithm": "value",
     "trainer.plugins": "lightning.pytorch.plugins.precision.HalfPrecision",
     "model.optimizer.init_args.lr": 0.5,
-    "data.partition.init_args.min_images": 300,
+    "data.partition.init_args.min_images": 350,
+    "clients.sigma": 0,
+    "algorithm.init_args.distillation.min_confidence": 0.91,
+    "algorithm.init_args.gate.batch_size": 8,
     "data.mean": [0.3],
     "data.std": [0.2],
     "algorithm.init_args.generation.init_args.betas": [0.4, 0.9],
@@ -66,6 +69,7 @@ NEEDS: dict[str, list[str]] = {
         f"algorithm.init_args.gate.head.{key}": ["--algorithm.gate.kind=fusion", "--algorithm.gate.space=features"]
         for key in ("epochs", "batch_size", "learning_rate", "average_decay")
     },
+    "algorithm.init_args.gate.dim": ["--algorithm.gate.kind=transformer"],
     "clients.sigma": ["--clients.rho=2"],
     "clients.classifier_rows": ["--clients.levels=[1.0,0.5]"],
     "trainer.gradient_clip_algorithm": ["--trainer.gradient_clip_val=0.01"],
