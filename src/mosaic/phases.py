@@ -167,6 +167,11 @@ class PhaseRunner:
         return int(self._probe.world_size)
 
     @property
+    def is_watched(self) -> bool:
+        """Whether the user has callbacks in every phase."""
+        return bool(self._template.get("callbacks"))
+
+    @property
     def by_slurm(self) -> bool:
         """Whether Lightning expects SLURM to have started the processes that train together."""
         return isinstance(getattr(self._probe.strategy, "cluster_environment", None), SLURMEnvironment)

@@ -81,7 +81,8 @@ class Federation:
                 type(job.algorithm).__name__,
                 job.data.num_clients,
             )
-        rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate)
+        duels = bool(job.algorithm.heeds & {"distils", "rounds"})
+        rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)

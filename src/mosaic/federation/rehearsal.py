@@ -1,8 +1,11 @@
 """One blank step before a run has a folder: an optimiser or callback that cannot work here is told of in one line."""
 
+from typing import Any, cast
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
@@ -11,13 +14,34 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import to_pixels
 from mosaic.phases import PhaseRunner
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
+from mosaic.tasks.manual import ManualTask
+from mosaic.tasks.optimizers import adam
 
 
 class Rehearsal(ClassificationTask):
     """Local training on blank images, under a name of its own for callbacks that tell tasks apart."""
 
 
-def rehearse(phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float) -> None:
+class Duel(ManualTask):
+    """A phase with two optimisers, as those that train a generator have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(1, 1), nn.Linear(1, 1)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """Return one for each network."""
+        return [adam(net.parameters(), 1e-3) for net in (self.one, self.other)]
+
+    def training_step(self, given: Any, batch_idx: int) -> None:
+        """Update both."""
+        for net, optimizer in zip((self.one, self.other), cast(list[Any], self.optimizers()), strict=True):
+            self.descend(optimizer, net(torch.zeros(1, 1, device=self.device)).sum())
+
+
+def rehearse(
+    phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float, duels: bool = False
+) -> None:
     """Take a step by hand, and another in a Trainer with the user's callbacks.
 
     Args:
@@ -25,6 +49,7 @@ def rehearse(phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFact
         blueprint: builds the network.
         optimizer: makes the optimiser of local training.
         rate: of the first round.
+        duels: whether there are phases with two optimisers, which callbacks may refuse.
 
     Raises:
         MosaicError: the optimiser or the Trainer refuses.
@@ -40,7 +65,10 @@ def rehearse(phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFact
     except Exception as error:
         raise MosaicError(f"model.optimizer: a blank step of local training fails: {_told(error)}") from error
     try:
-        phases.run(task, ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0), seed=0)
+        batches = ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0)
+        phases.run(task, batches, seed=0)
+        if duels and phases.is_watched:
+            phases.run(Duel(), batches, seed=0)
     except MosaicError:
         raise
     except Exception as error:
