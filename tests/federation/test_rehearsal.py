@@ -29,5 +29,5 @@ def test_a_callback_that_takes_one_optimiser_is_refused_where_there_are_two(blue
 
 
 def test_an_optimiser_that_cannot_take_these_parameters(blueprint: Blueprint) -> None:
-    with pytest.raises(MosaicError, match=r"model\.optimizer: a blank step .* closure"):
+    with pytest.raises(MosaicError, match=r"model\.optimizer: a blank step .*closure"):
         rehearse(watched(), blueprint, LBFGS, 0.1)
