@@ -130,6 +130,11 @@ class EvaluateReply:
     total: Tensor
     loss: Tensor
 
+    @property
+    def judgement(self) -> StateDict:
+        """The three by name, as a :class:`TrainReply` has them."""
+        return {"correct": self.correct, "total": self.total, "loss": self.loss}
+
 
 @wire
 @dataclass(frozen=True)

@@ -47,6 +47,12 @@ def test_the_budget_grows_with_clients_and_distilling_rounds() -> None:
     assert amounts(reference_budget({}, rows, None, 9)) == (10, 9)
 
 
+def test_generators_may_be_settings_without_their_class() -> None:
+    config = mosaic(5, 7)
+    config["algorithm"]["init_args"]["generation"] = {"steps": 7, "epochs": 0}
+    assert amounts(reference_budget({}, {"mosaic": config}, None, None)) == (5, 28)
+
+
 def test_without_a_distilling_round_nothing_is_spent() -> None:
     rows = {"mosaic": mosaic(5, 7, federation={"schedule": {"distill_rounds": []}})}
     assert amounts(reference_budget({}, rows, None, None)) == (0, 0)

@@ -86,23 +86,28 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
 
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
-    if _setting(settings, "generation", "epochs", "init_args") > 0:
+    if _setting(settings, "generation", "epochs") > 0:
         raise MosaicError(
             f"--generator_updates: {name} counts the generators' training in epochs, which are not the same for all "
             "clients: say how many updates the other methods may spend"
         )
-    return int(_setting(settings, "generation", "steps", "init_args"))
+    return int(_setting(settings, "generation", "steps"))
 
 
-def _setting(settings: Mapping[str, Any], section: str, key: str, inside: str = "") -> float:
+def _setting(settings: Mapping[str, Any], section: str, key: str) -> float:
     """Look a setting up in the given ones, then in the shipped preset, which is complete.
 
-    Where clients train no GAN, others may spend what the preset's would.
+    A section may be a class with its arguments, or these alone. Where clients train no GAN, others may spend what the
+    preset's would.
     """
-    complete, given = algorithm_of(merged(find_presets(PREFERRED)))["init_args"][section], settings.get(section) or {}
-    if inside:
-        complete, given = complete[inside], given.get(inside) or {}
-    return float({**complete, **given}[key])
+    complete, given = (
+        (place.get(section) or {}) for place in (algorithm_of(merged(find_presets(PREFERRED)))["init_args"], settings)
+    )
+    return float({**_arguments(complete), **_arguments(given)}[key])
+
+
+def _arguments(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    return section.get("init_args") or {} if "class_path" in section or "init_args" in section else section
 
 
 def _clients(config: Mapping[str, Any]) -> int:

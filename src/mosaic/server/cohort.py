@@ -161,7 +161,7 @@ class Cohort:
         replies = list(self._ask((EvaluateRequest(client, plan.round, model) for client in judges), EvaluateReply))
         if not replies:
             raise ClientFailedError(f"round {plan.round}: no client judged the model")
-        return self._joined([{name: getattr(reply, name) for name in Judgement._fields} for reply in replies])
+        return self._joined([reply.judgement for reply in replies])
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
         return not model or self._pool.can_judge(client)

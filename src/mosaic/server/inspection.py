@@ -79,7 +79,7 @@ class Inspector:
             case PrototypeRequest(), PrototypeReply():
                 self._check_prototypes(request, reply)
             case EvaluateRequest(), EvaluateReply():
-                self._check_judgement({name: getattr(reply, name) for name in _JUDGEMENT})
+                self._check_judgement(reply.judgement)
 
     def _trained(self, request: TrainRequest) -> StateDict:
         """What a trained model should look like: like the one that was sent, or like that which the client keeps."""
