@@ -147,11 +147,8 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize(
-    "switches",
-    [*TOGETHER, *(pytest.param(switches, marks=pytest.mark.slow) for switches in ALONE)],
-    ids=lambda switches: " ".join(switches[:2]),
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("switches", [*TOGETHER, *ALONE], ids=lambda switches: " ".join(switches[:2]))
 def test_every_switch_runs_and_makes_a_difference(switches: list[str], distilled: Path, tmp_path: Path) -> None:
     run = fit_with(switches, tmp_path / "run", *UNSEEN)
     assert {"student", "gated teacher", "plain ensemble"} <= stages(run).keys()

@@ -151,12 +151,13 @@ SINGLE = (
 """Of which the formulas' own tests tell as much."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "switch",
     [
         "synthesis.statistics_weight=0",
         "synthesis.divergence_weight=1000",
-        *(pytest.param(switch, marks=pytest.mark.slow) for switch in SINGLE),
+        *SINGLE,
         "learning={pixel_step: 0.03, pixel_direction: random}",
     ],
 )

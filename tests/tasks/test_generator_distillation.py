@@ -228,6 +228,7 @@ def test_one_clients_terms_are_means_over_all_images_of_the_batch(blueprint: Blu
     assert terms["disagreement"].item() == pytest.approx(-disagreement / 6, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_generator_learns_to_be_recognised(make: Make, phases: PhaseRunner) -> None:
     task = make(replace(TINY, generator_learning_rate=1e-2, batch_size=16))
     for member in task.objective.ensemble.members:  # type: ignore[union-attr]

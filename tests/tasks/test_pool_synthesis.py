@@ -158,6 +158,7 @@ def test_a_term_without_weight_is_not_computed(make: Make, phases: PhaseRunner) 
     assert curves["statistics"].tolist() == curves["divergence"].tolist() == [0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("term", ["statistics", "labels"])
 def test_a_long_synthesis_lowers_each_term(make: Make, phases: PhaseRunner, term: str) -> None:
     only = {f"{name}_weight": float(term.startswith(name)) for name in ("statistics", "label", "divergence")}
@@ -166,6 +167,7 @@ def test_a_long_synthesis_lowers_each_term(make: Make, phases: PhaseRunner, term
     assert long < 0.7 * short
 
 
+@pytest.mark.slow
 def test_a_long_synthesis_divides_student_and_ensemble(make: Make, phases: PhaseRunner) -> None:
     settings = replace(CO_BOOSTING, width=8, learning_rate=1e-2, statistics_weight=0.0, label_weight=0.0)
     short, long = (train(make(steps=steps, synthesis=settings), phases, 1)["divergence"] for steps in (1, 60))
