@@ -19,10 +19,10 @@ def config(**schedule: int) -> dict[str, object]:
     return {"federation": {"schedule": {"collaborative_rounds": 10, "fine_tune_rounds": 3, **schedule}}}
 
 
-def goes_on(folder: Path, algorithm: type[Algorithm], after: int, distilled: bool, **schedule: int) -> bool:
+def goes_on(folder: Path, algorithm: type[Algorithm], after: int, **schedule: int) -> bool:
     directory = RunDirectory(folder)
     directory.write_config(config())
-    snapshot = Snapshot(after, ServerState({}, distilled=distilled))
+    snapshot = Snapshot(after, ServerState({}))
     try:
         directory.check_same(config(**schedule), snapshot, num_clients=4, heeds=algorithm.heeds)
     except MosaicError as error:
@@ -30,32 +30,33 @@ def goes_on(folder: Path, algorithm: type[Algorithm], after: int, distilled: boo
     return True
 
 
-@pytest.mark.parametrize("distilled", [False, True])
 @pytest.mark.parametrize("algorithm", [Mosaic, DENSE, CoBoosting])
-def test_who_has_distilled_cannot_have_done_so_elsewhere(
-    algorithm: type[Algorithm], distilled: bool, tmp_path: Path
-) -> None:
-    assert goes_on(tmp_path, algorithm, 9, distilled=False, collaborative_rounds=20)
-    assert not goes_on(tmp_path, algorithm, 13, distilled, collaborative_rounds=20)
-    assert goes_on(tmp_path, algorithm, 13, distilled, fine_tune_rounds=6)
+def test_who_has_distilled_cannot_have_done_so_elsewhere(algorithm: type[Algorithm], tmp_path: Path) -> None:
+    assert goes_on(tmp_path, algorithm, 9, collaborative_rounds=20)
+    assert not goes_on(tmp_path, algorithm, 13, collaborative_rounds=20)
+    assert goes_on(tmp_path, algorithm, 13, fine_tune_rounds=6)
 
 
 @pytest.mark.parametrize("algorithm", [FedFTG, DFRD])
 def test_who_shares_out_updates_over_all_rounds_takes_no_more_of_them(
     algorithm: type[Algorithm], tmp_path: Path
 ) -> None:
-    assert goes_on(tmp_path, algorithm, 5, distilled=False)
-    assert not goes_on(tmp_path, algorithm, 5, distilled=False, fine_tune_rounds=6)
+    assert goes_on(tmp_path, algorithm, 5)
+    assert not goes_on(tmp_path, algorithm, 5, fine_tune_rounds=6)
 
 
 def test_a_new_head_is_the_last_thing(tmp_path: Path) -> None:
-    assert goes_on(tmp_path, PrototypeHead, 12, distilled=False, collaborative_rounds=20)
-    assert not goes_on(tmp_path, PrototypeHead, 13, distilled=False, collaborative_rounds=20)
+    assert goes_on(tmp_path, PrototypeHead, 12, fine_tune_rounds=6)
+    assert not goes_on(tmp_path, PrototypeHead, 13, fine_tune_rounds=6)
 
 
 @pytest.mark.parametrize("algorithm", [FedAvg, FedProx])
-def test_averaging_takes_more_rounds_at_any_time(algorithm: type[Algorithm], tmp_path: Path) -> None:
-    assert goes_on(tmp_path, algorithm, 13, distilled=False, collaborative_rounds=20, fine_tune_rounds=0)
+def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(
+    algorithm: type[Algorithm], tmp_path: Path
+) -> None:
+    assert goes_on(tmp_path, algorithm, 10, collaborative_rounds=20, fine_tune_rounds=0)
+    assert goes_on(tmp_path, algorithm, 13, fine_tune_rounds=6)
+    assert not goes_on(tmp_path, algorithm, 11, collaborative_rounds=20, fine_tune_rounds=0)
 
 
 def test_an_algorithm_that_says_nothing_heeds_everything() -> None:

@@ -6,7 +6,9 @@ from typing import Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
-from mosaic.comparison.request import plan_runs, read_rows, require_one_device
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_one_device
+from mosaic.comparison.tuning import read_choices, tuned
 from mosaic.errors import MosaicError
 
 
@@ -21,6 +23,7 @@ def compare(
     student_updates: int | None = None,
     generator_updates: int | None = None,
     own_budget: str = "",
+    tune: str = "",
     processes: int = 1,
 ) -> None:
     """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
@@ -38,6 +41,8 @@ def compare(
             Mosaic's when not given: the row mosaic's, or else config's, another Mosaic row's, or the preset's.
         generator_updates: updates of generators in a whole run, the clients' counted together; the same.
         own_budget: algorithms that spend what their preset says instead, separated by commas.
+        tune: settings that every algorithm chooses for itself, as KEY=V1,V2,... with spaces between; one after the
+            other, on the first seed, by the clients' validation images.
         processes: runs side by side.
 
     Raises:
@@ -54,20 +59,26 @@ def compare(
     require_one_device(merged(common))
     sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
     budget = _budget(merged(common), sharing, student_updates, generator_updates)
-    requests = plan_runs(rows, _numbers(seeds), partition_seed, budget, own)
+    requests, choices = plan_runs(rows, _numbers(seeds), partition_seed, budget, own), read_choices(tune)
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
     from rich.console import Console
 
-    from mosaic.comparison.runner import finish_all
+    from mosaic.comparison.runner import Failure, finish_all
     from mosaic.comparison.writing import write_comparison
 
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
     spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
     for name, amount in spent.items():
         console.print(f"{name}: {amount}", soft_wrap=True)
-    results = finish_all(requests, output / "outcomes.jsonl", runs or output / "runs", processes, console)
+
+    def finish(asked: Sequence[RunRequest], file: str = "tried.jsonl") -> list[Outcome | Failure]:
+        return finish_all(asked, output / file, runs or output / "runs", processes, console)
+
+    if choices:
+        requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
+    results = finish(requests, "outcomes.jsonl")
     facts = {
         "configuration": ", ".join(str(each.path) for each in common),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",

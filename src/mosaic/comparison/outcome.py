@@ -102,6 +102,16 @@ class Outcome:
         return None if best is None else best.get("test_accuracy")
 
     @property
+    def validated(self) -> float | None:
+        """Accuracy on the clients' validation images after the last round."""
+        return self.rounds[-1].get("validation_accuracy")
+
+    @property
+    def tuned(self) -> tuple[str, ...]:
+        """Settings that the algorithm has chosen for itself, as ``KEY=VALUE``."""
+        return tuple(self.request.get("tuned", ()))
+
+    @property
     def worst_client(self) -> float | None:
         """Validation accuracy of the worst client with enough images, after the last round."""
         return self.rounds[-1].get("worst_validation_accuracy")

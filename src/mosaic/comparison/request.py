@@ -24,12 +24,14 @@ class RunRequest:
         seed: of initialisation and training.
         configs: configurations, later ones win.
         flags: more of the command line.
+        tuned: settings that the algorithm has chosen for itself, or tries, as ``KEY=VALUE``.
     """
 
     algorithm: str
     seed: int
     configs: tuple[Configuration, ...]
     flags: tuple[str, ...]
+    tuned: tuple[str, ...] = ()
 
     def arguments(self, folder: Path) -> list[str]:
         """Write what ``mosaic`` is to read into a folder; return what it is given.
@@ -45,11 +47,12 @@ class RunRequest:
                 file = folder / f"{number}.yaml"
                 file.write_text(yaml.safe_dump(values, sort_keys=False))
                 given += ["--config", str(file)]
-        return ["fit", *given, *self.flags]
+        return ["fit", *given, *self.flags, *(f"--{setting}" for setting in self.tuned)]
 
     def content(self) -> dict[str, Any]:
         """Return what decides the outcome: the configurations' text as values, wherever they lie, and the flags."""
-        return {"configs": [config.values for config in self.configs], "flags": list(self.flags)}
+        tuned = {"tuned": list(self.tuned)} if self.tuned else {}
+        return {"configs": [config.values for config in self.configs], "flags": list(self.flags), **tuned}
 
 
 def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:

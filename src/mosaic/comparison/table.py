@@ -148,8 +148,15 @@ def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
 def _remarks(
     found: Sequence[Outcome], failed: Sequence[Failure], reference: Sequence[Outcome], budget: Budget | None
 ) -> list[str]:
-    """Say which seeds failed and why, where clients refused what was distilled, and what would make it unfair."""
-    return [*_failures(failed), *_refusals(found), *_other_local_steps(found, reference), *_other_budget(found, budget)]
+    """Say what was chosen, what failed and why, what clients refused, and what would make it unfair."""
+    unfair = (*_other_local_steps(found, reference), *_other_budget(found, budget))
+    return [*_chosen(found), *_failures(failed), *_refusals(found), *unfair]
+
+
+def _chosen(found: Sequence[Outcome]) -> list[str]:
+    settings = dict.fromkeys(setting for outcome in found for setting in outcome.tuned)
+    parted = [setting.partition("=") for setting in settings]
+    return ["chose " + ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in parted)] if parted else []
 
 
 def _failures(failed: Sequence[Failure]) -> list[str]:

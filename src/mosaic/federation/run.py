@@ -116,7 +116,7 @@ class Run:
         return measurement
 
     def _plan(self, round: int) -> RoundPlan:
-        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._state.distilled)
+        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed)
         plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
         if self._job.algorithm.gathers_data:
             return gathered(plan, self._job.images, self._job.data.batch_size)

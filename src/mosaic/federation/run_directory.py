@@ -259,8 +259,7 @@ def _same_past(
     old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
 
     def past(schedule: Schedule) -> list[tuple[Any, ...]]:
-        distilled = snapshot.server.distilled
-        plans = [schedule.plan(r, num_clients, seed=0, distilled=distilled) for r in range(1, snapshot.round + 1)]
+        plans = [schedule.plan(r, num_clients, seed=0) for r in range(1, snapshot.round + 1)]
         read = sorted({"clients", "steps", "epochs", "learning_rate", *heeds})
         return [tuple(getattr(plan, name) for name in read) for plan in plans]
 

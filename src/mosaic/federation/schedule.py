@@ -25,9 +25,9 @@ class Schedule:
             small steps from one model the experts hardly differ.
         distill_rounds: rounds after which the server distils; after the last collaborative one when not given.
         fine_tune_rounds: rounds after the collaborative ones (released: 80).
-        learning_rate: of local training (released: 0.01).
-        fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4). Where no student was made and
-            accepted there is nothing to fine-tune, and ``learning_rate`` stays.
+        learning_rate: of local training in collaborative rounds (released: 0.01).
+        fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4), whatever the algorithm: an
+            average gains from a small last rate as well as a student does.
         participation: share of the clients that take part in a round, in ``(0, 1]``.
     """
 
@@ -81,24 +81,23 @@ class Schedule:
         """Rounds after which the server distils."""
         return [self.collaborative_rounds] if self.distill_rounds is None else self.distill_rounds
 
-    def plan(self, round: int, num_clients: int, seed: int, distilled: bool) -> RoundPlan:
+    def plan(self, round: int, num_clients: int, seed: int) -> RoundPlan:
         """Return the row of one round.
 
         Args:
             round: from 1.
             num_clients: N.
             seed: the run's seed; it decides who takes part.
-            distilled: whether the global model comes from an accepted student.
         """
         distils = round in self.distills_after
-        small = distilled and round > self.collaborative_rounds
+        tunes = round > self.collaborative_rounds
         return RoundPlan(
             round=round,
             rounds=self.rounds,
             clients=self._participants(round, num_clients, seed),
             steps=self.expert_steps if distils and self.expert_steps else self.local_steps,
             epochs=0.0 if distils and self.expert_steps else self.local_epochs,
-            learning_rate=self.fine_tune_learning_rate if small else self.learning_rate,
+            learning_rate=self.fine_tune_learning_rate if tunes else self.learning_rate,
             distils=distils,
         )
 

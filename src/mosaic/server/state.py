@@ -14,7 +14,7 @@ class ServerState:
     Attributes:
         model: weights of the global model.
         generators: what clients have uploaded, once each, in client order.
-        distilled: whether the model comes from an accepted student; rounds after that fine-tune it.
+        distilled: whether the model comes from an accepted student.
         returned: models on their way back to clients that keep their own, by client.
         tensors: whatever else an algorithm keeps between rounds.
     """

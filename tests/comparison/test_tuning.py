@@ -1,0 +1,94 @@
+"""What each algorithm chooses for itself: by validation, one setting after the other, no run twice."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from mosaic.cli import main
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.request import RunRequest
+from mosaic.comparison.runner import Failure
+from mosaic.comparison.tuning import Choice, read_choices, tuned
+from mosaic.errors import MosaicError
+from tests.comparison.test_table import outcome
+from tests.runs import DIGITS
+
+RATES = Choice("rate", ("0.01", "0.03", "0.1"))
+LAST = Choice("last", ("0.01", "0.001"))
+
+
+class Bench:
+    """Gives every run the accuracy that a test says, and remembers who ran."""
+
+    def __init__(self, said: dict[str, float | None]) -> None:
+        self.said, self.ran = said, list[str]()
+
+    def finish(self, requests: Sequence[RunRequest]) -> list[Outcome | Failure]:
+        self.ran += [request.algorithm for request in requests]
+        return [self._result(request) for request in requests]
+
+    def _result(self, request: RunRequest) -> Outcome | Failure:
+        accuracy = self.said.get(request.algorithm, 0.1)
+        if accuracy is None:
+            return Failure(request.algorithm, request.seed, "diverged")
+        found = outcome(request.algorithm, request.seed, 1 - accuracy)  # the test split says the opposite
+        found.rounds[-1]["validation_accuracy"] = accuracy
+        return found
+
+
+def choose(bench: Bench, folder: Path, *choices: Choice, names: Sequence[str] = ("ours",)) -> list[tuple[str, ...]]:
+    requests = [RunRequest(name, seed, (), ()) for name in names for seed in (4, 5)]
+    asked = tuned(requests, choices, bench.finish, folder / "outcomes.jsonl")
+    assert [(request.algorithm, request.seed) for request in asked] == [(name, s) for name in names for s in (4, 5)]
+    return [request.tuned for request in asked]
+
+
+def test_every_algorithm_takes_what_validation_likes_best(tmp_path: Path) -> None:
+    bench = Bench({"ours at 0.03": 0.9, "theirs at 0.1": 0.8})
+    assert choose(bench, tmp_path, RATES, names=("ours", "theirs")) == [("rate=0.03",)] * 2 + [("rate=0.1",)] * 2
+
+
+def test_one_setting_is_chosen_after_the_other(tmp_path: Path) -> None:
+    bench = Bench({"ours at 0.1, 0.01": 0.5, "ours at 0.1, 0.001": 0.6, "ours at 0.03, 0.001": 0.9})
+    assert choose(bench, tmp_path, RATES, LAST) == [("rate=0.1", "last=0.001")] * 2
+    assert "ours at 0.03, 0.001" not in bench.ran
+
+
+def test_the_first_wins_among_equals(tmp_path: Path) -> None:
+    assert choose(Bench({}), tmp_path, RATES) == [("rate=0.01",)] * 2
+
+
+def test_a_run_that_fails_is_not_chosen(tmp_path: Path) -> None:
+    bench = Bench({"ours at 0.01": None, "ours at 0.03": 0.0, "ours at 0.1": None})
+    assert choose(bench, tmp_path, RATES) == [("rate=0.03",)] * 2
+
+
+def test_the_run_that_was_chosen_is_the_first_seeds(tmp_path: Path) -> None:
+    choose(Bench({"ours at 0.03": 0.9}), tmp_path, RATES)
+    kept = Outcome.read_all(tmp_path / "outcomes.jsonl")
+    assert [(each.algorithm, each.seed, each.validated) for each in kept] == [("ours", 4, 0.9)]
+
+
+def test_it_runs_what_it_says(tmp_path: Path) -> None:
+    key, output = "federation.schedule.learning_rate", tmp_path / "output"
+    overlay = tmp_path / "tiny.yaml"
+    overlay.write_text("federation: {schedule: {collaborative_rounds: 1, fine_tune_rounds: 0, local_steps: 2}}")
+    flags = [f"--tune={key}=1e-9,0.05", "--algorithms=fedavg", "--seeds=0", f"--overlay={overlay}"]
+    main(["compare", str(DIGITS), *flags, f"--output={output}"])
+    tried = Outcome.read_all(output / "tried.jsonl")
+    assert [each.algorithm for each in tried] == ["fedavg at 0.05", "fedavg at 1e-9"]
+    (kept,) = Outcome.read_all(output / "outcomes.jsonl")
+    assert kept.tuned == (f"{key}={'0.05' if tried[0].validated > tried[1].validated else '1e-9'}",)
+    assert "fedavg: chose learning_rate 0." in (output / "comparison.md").read_text()
+    assert not (output / "runs" / "fedavg").exists()
+
+
+@pytest.mark.parametrize("text", ["rate", "rate=", "rate=1", "rate=1,1", "=1,2", "rate=1,2 rate=3,4"])
+def test_what_is_no_choice_is_refused(text: str) -> None:
+    with pytest.raises(MosaicError, match="--tune: expected "):
+        read_choices(text)
+
+
+def test_several_choices_have_spaces_between() -> None:
+    assert read_choices("a.b=1,2  c=3,4") == [Choice("a.b", ("1", "2")), Choice("c", ("3", "4"))]
