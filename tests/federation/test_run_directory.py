@@ -51,9 +51,7 @@ def test_a_new_head_is_the_last_thing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("algorithm", [FedAvg, FedProx])
-def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(
-    algorithm: type[Algorithm], tmp_path: Path
-) -> None:
+def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(algorithm: type[Algorithm], tmp_path: Path) -> None:
     assert goes_on(tmp_path, algorithm, 10, collaborative_rounds=20, fine_tune_rounds=0)
     assert goes_on(tmp_path, algorithm, 13, fine_tune_rounds=6)
     assert not goes_on(tmp_path, algorithm, 11, collaborative_rounds=20, fine_tune_rounds=0)
