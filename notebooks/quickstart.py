@@ -32,7 +32,7 @@ from IPython.display import Image, display
 from mosaic import figures
 from mosaic.cli import main
 from mosaic.federation.snapshots import Snapshot, list_snapshots
-from mosaic.nets import Generator
+from mosaic.generation import Adversarial
 
 config = Path("../configs/digits.yaml") if Path("../configs").is_dir() else Path("configs/digits.yaml")
 run = Path(tempfile.mkdtemp()) / "digits"
@@ -67,16 +67,17 @@ display(Image(str(run / "partition.png")))
 
 # %%
 settings = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]["init_args"]["generation"]
+generation = Adversarial(**settings["init_args"])
 snapshot = Snapshot.read(list_snapshots(run / "rounds")[-1])
 random = torch.Generator().manual_seed(0)
 rows, titles = [], []
 for upload in snapshot.server.generators:
-    generator = Generator((1, 8, 8), 10, settings["latent_dim"], settings["width"], settings["conditional"])
+    generator = generation.build((1, 8, 8), upload.class_counts)
     generator.load_state_dict(upload.generator)
     generator.eval()
     labels = torch.multinomial(upload.class_counts.double(), 10, replacement=True, generator=random).sort().values
     with torch.no_grad():
-        rows.append(generator(torch.randn(10, settings["latent_dim"], generator=random), labels))
+        rows.append(generator(torch.randn(10, generator.latent_dim, generator=random), labels))
     held = ", ".join(str(digit) for digit in upload.class_counts.nonzero().flatten().tolist())
     titles.append(f"client {upload.client}, holds {held}")
 display(figures.sample_grid(torch.cat(rows).numpy(), titles))

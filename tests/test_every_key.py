@@ -35,6 +35,7 @@ OTHERS: dict[str, Any] = {
     "data.partition.init_args.min_images": 350,
     "clients.sigma": 0,
     "algorithm.init_args.distillation.min_confidence": 0.91,
+    "algorithm.init_args.distillation.shift": 0.4,
     "algorithm.init_args.gate.batch_size": 8,
     "data.mean": [0.3],
     "data.std": [0.2],

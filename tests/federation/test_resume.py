@@ -111,7 +111,7 @@ def test_more_rounds_may_be_added_later(straight: Path, tmp_path: Path) -> None:
     short = four_rounds(tmp_path / "run", "--federation.schedule.fine_tune_rounds=0")
     main(short)
     main([*short, "--federation.schedule.fine_tune_rounds=1", "--ckpt_path=last"])
-    assert_same_run(tmp_path / "run", straight)
+    assert_same_run(tmp_path / "run", straight, extended=True)
 
 
 def test_a_run_branches_into_a_new_folder_from_a_snapshot(straight: Path, tmp_path: Path) -> None:
