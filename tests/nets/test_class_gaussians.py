@@ -30,6 +30,13 @@ def test_cosines_are_those_of_the_dct() -> None:
     assert torch.allclose(cosine_basis(6, 6), torch.tensor(dct(torch.eye(6).numpy(), norm="ortho", axis=0)), atol=1e-6)
 
 
+def test_grey_images_have_no_colour_coefficients(random: torch.Generator) -> None:
+    grey = torch.rand(2, 1, 6, 6, generator=random).expand(2, 3, 6, 6)
+    brightness, *contrasts = CosineCoefficients((3, 6, 6), 6).analyse(grey).chunk(3, dim=1)
+    assert torch.allclose(brightness, 3**0.5 * CosineCoefficients((1, 6, 6), 6).analyse(grey[:, :1]), atol=1e-5)
+    assert all(torch.allclose(contrast, torch.zeros(2, 36), atol=1e-5) for contrast in contrasts)
+
+
 def filled() -> ClassGaussianGenerator:
     """Classes 1 and 3 of four, around grey, with small covariances so that no pixel is clipped."""
     net = ClassGaussianGenerator((1, 4, 4), 4, torch.tensor([1, 3]), coefficients=4, components=3)

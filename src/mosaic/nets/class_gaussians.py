@@ -21,8 +21,16 @@ def cosine_basis(size: int, count: int) -> Tensor:
     return rows.float()
 
 
+def opponent_colours() -> Tensor:
+    """Return brightness, red against blue, and green against both as orthonormal rows, shape ``(3, 3)``."""
+    rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, -1.0]])
+    return rows / rows.norm(dim=1, keepdim=True)
+
+
 class CosineCoefficients(nn.Module):
     """Images as the lowest cosine coefficients of each channel: a basis that is public, so that it tells nothing.
+
+    Of colours the channels are brightness and two contrasts, which photographs hardly mix (as JPEG does).
 
     Args:
         image_shape: channels, height, width.
@@ -36,16 +44,21 @@ class CosineCoefficients(nn.Module):
         self.columns: Tensor
         self.register_buffer("rows", cosine_basis(height, count), persistent=False)
         self.register_buffer("columns", cosine_basis(width, count), persistent=False)
+        colours = opponent_colours() if channels == 3 else torch.eye(channels)
+        self.colours: Tensor
+        self.register_buffer("colours", colours, persistent=False)
         self.shape = (channels, len(self.rows), len(self.columns))
         self.dim = math.prod(self.shape)
 
     def analyse(self, images: Tensor) -> Tensor:
         """Turn pixels ``(n, channels, H, W)`` into coefficients ``(n, D)``."""
-        return (self.rows @ images @ self.columns.T).flatten(1)
+        coefficients = self.rows @ images @ self.columns.T
+        return torch.einsum("oc,bchw->bohw", self.colours, coefficients).flatten(1)
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
         """Turn coefficients ``(n, D)`` into pixels ``(n, channels, H, W)``; what was left out is zero."""
-        images: Tensor = self.rows.T @ coefficients.unflatten(1, self.shape) @ self.columns
+        channels = torch.einsum("oc,bohw->bchw", self.colours, coefficients.unflatten(1, self.shape))
+        images: Tensor = self.rows.T @ channels @ self.columns
         return images
 
 
