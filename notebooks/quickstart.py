@@ -28,11 +28,12 @@ from pathlib import Path
 import torch
 import yaml
 from IPython.display import Image, display
+from jsonargparse import ArgumentParser
 
 from mosaic import figures
 from mosaic.cli import main
 from mosaic.federation.snapshots import Snapshot, list_snapshots
-from mosaic.generation import Adversarial
+from mosaic.generation import Generation
 
 config = Path("../configs/digits.yaml") if Path("../configs").is_dir() else Path("configs/digits.yaml")
 run = Path(tempfile.mkdtemp()) / "digits"
@@ -67,7 +68,9 @@ display(Image(str(run / "partition.png")))
 
 # %%
 settings = yaml.safe_load((run / "config.yaml").read_text())["algorithm"]["init_args"]["generation"]
-generation = Adversarial(**settings["init_args"])
+parser = ArgumentParser()
+parser.add_argument("--generation", type=Generation)
+generation = parser.instantiate_classes(parser.parse_object({"generation": settings})).generation
 snapshot = Snapshot.read(list_snapshots(run / "rounds")[-1])
 random = torch.Generator().manual_seed(0)
 rows, titles = [], []

@@ -35,6 +35,7 @@ from mosaic.seeding import seed_for
 REPOSITORY = Path(__file__).parent.parent
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
 TINY = [
+    "--algorithm.generation=Adversarial",
     "--algorithm.generation.steps=3",
     "--algorithm.generation.width=4",
     "--algorithm.gate.epochs=2",

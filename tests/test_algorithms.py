@@ -322,7 +322,7 @@ def test_labels_alone_need_the_origin_to_count() -> None:
 def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
     """A teacher whose answers carry label priors leans to the origin already (METHOD, section 6)."""
     unconditional, ignored = Adversarial(conditional=False), DistillationSettings(origin_weight=0)
-    with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 1\.0: set it"):
+    with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 0\.5: set it"):
         Mosaic(generation=unconditional, gate=GateSettings(**gate))
     Mosaic(generation=unconditional, gate=GateSettings(**gate), distillation=ignored)
     Mosaic(gate=GateSettings(**gate))

@@ -13,7 +13,7 @@ from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import MosaicError
-from mosaic.generation import Adversarial, Generation
+from mosaic.generation import ClassGaussians, Generation
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
@@ -66,7 +66,7 @@ class Mosaic(Algorithm):
     def __init__(
         self,
         objective: LocalObjective = CrossEntropy(),
-        generation: Generation = Adversarial(),
+        generation: Generation = ClassGaussians(),
         prototypes: PrototypeSettings = PrototypeSettings(),
         experts: ExpertKind = "clients",
         expert_statistics: ExpertStatistics = "average",

@@ -6,7 +6,7 @@ from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.own_models import Personal
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import require_positive
-from mosaic.generation import Adversarial, Generation
+from mosaic.generation import ClassGaussians, Generation
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class ClientProgram:
     """
 
     objective: LocalObjective = field(default_factory=CrossEntropy)
-    generation: Generation = field(default_factory=Adversarial)
+    generation: Generation = field(default_factory=ClassGaussians)
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
     prior_epsilon: float = 0.01
     personal: Personal = "nothing"

@@ -86,27 +86,28 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
 
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
-    if _setting(settings, "generation", "epochs") > 0:
+    """Return the updates of a client's GAN; where clients train none, others may spend what a default one takes."""
+    from mosaic.tasks.generation import GenerationSettings  # takes a second, which --help need not wait for
+
+    given = _arguments(settings.get("generation") or {})
+    if given.get("epochs", GenerationSettings.epochs) > 0:
         raise MosaicError(
             f"--generator_updates: {name} counts the generators' training in epochs, which are not the same for all "
             "clients: say how many updates the other methods may spend"
         )
-    return int(_setting(settings, "generation", "steps"))
+    return int(given.get("steps", GenerationSettings.steps))
 
 
 def _setting(settings: Mapping[str, Any], section: str, key: str) -> float:
-    """Look a setting up in the given ones, then in the shipped preset, which is complete.
-
-    A section may be a class with its arguments, or these alone. Where clients train no GAN, others may spend what the
-    preset's would.
-    """
+    """Look a setting up in the given ones, then in the shipped preset, which is complete."""
     complete, given = (
         (place.get(section) or {}) for place in (algorithm_of(merged(find_presets(PREFERRED)))["init_args"], settings)
     )
-    return float({**_arguments(complete), **_arguments(given)}[key])
+    return float({**complete, **given}[key])
 
 
 def _arguments(section: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the arguments of a class, or what stands in the place of a class and its arguments."""
     return section.get("init_args") or {} if "class_path" in section or "init_args" in section else section
 
 

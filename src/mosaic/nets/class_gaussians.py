@@ -24,7 +24,8 @@ def cosine_basis(size: int, count: int) -> Tensor:
 def opponent_colours() -> Tensor:
     """Return brightness, red against blue, and green against both as orthonormal rows, shape ``(3, 3)``."""
     rows = torch.tensor([[1.0, 1.0, 1.0], [1.0, 0.0, -1.0], [-1.0, 2.0, -1.0]])
-    return rows / rows.norm(dim=1, keepdim=True)
+    colours: Tensor = rows / rows.norm(dim=1, keepdim=True)
+    return colours
 
 
 class CosineCoefficients(nn.Module):
