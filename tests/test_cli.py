@@ -173,6 +173,13 @@ class TestRefusals:
         (tmp_path / "bad.yaml").write_text(DIGITS.read_text().replace("schedule:", "schedul:"))
         assert "schedul" in refusal(capsys, "fit", "--config", str(tmp_path / "bad.yaml"))
 
+    def test_a_setting_of_gans_without_their_class(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        old = {"class_path": "mosaic.algorithms.Mosaic", "init_args": {"generation": {"steps": 3}}}
+        (tmp_path / "old.yaml").write_text(yaml.safe_dump({"algorithm": old}))
+        for given in (["--config", str(tmp_path / "old.yaml")], ["--algorithm.generation.steps=3"]):
+            line = refusal(capsys, "fit", "--config", str(REPOSITORY / "configs" / "mnist.yaml"), *given)
+            assert "algorithm.generation: steps is a setting of GANs, and generators here are ClassGaussians" in line
+
     def test_a_class_path_that_does_not_import(self, capsys: pytest.CaptureFixture[str]) -> None:
         line = refusal(capsys, "fit", "--config", str(DIGITS), "--model.net=mosaic.nets.Nothing")
         assert "mosaic.nets.Nothing" in line

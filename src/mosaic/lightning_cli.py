@@ -3,8 +3,10 @@
 import csv
 import importlib
 import inspect
+import re
 import sys
 import tempfile
+from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -29,6 +31,7 @@ from mosaic.model_pool import ClientModels
 from mosaic.phases import PhaseRunner, check_owned_by_phases
 from mosaic.quiet import expected_warnings
 from mosaic.report.summary import print_summary
+from mosaic.tasks.generation import GenerationSettings
 from mosaic.tasks.global_classifier import GlobalClassifier
 
 
@@ -69,7 +72,11 @@ class MosaicCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
-        self.config = parser.parse_args(args)
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            _require_class_of_gans(str(error))
+            raise
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             check_owned_by_phases(chosen.trainer)
@@ -233,6 +240,24 @@ def make_worker(config: Mapping[str, Any]) -> Worker:
         cli = _carry_out(WorkerCLI, ["fit", "--config", str(path)])
     assert isinstance(cli, WorkerCLI)
     return cli.worker
+
+
+def _require_class_of_gans(complaint: str) -> None:
+    """Say how settings of GANs are written since Gaussians are the default.
+
+    Args:
+        complaint: jsonargparse's.
+
+    Raises:
+        MosaicError: the complaint is about such a setting.
+    """
+    found = re.search(r"mosaic\.generation\.(\w+)':\s+Option '(\w+)' is not accepted", complaint)
+    kind, key = found.groups() if found else ("", "")
+    if key in GenerationSettings.__dataclass_fields__:
+        raise MosaicError(
+            f"algorithm.generation: {key} is a setting of GANs, and generators here are {kind}: write class_path: "
+            f"mosaic.generation.Adversarial there, {key} under init_args, or give --algorithm.generation Adversarial first"
+        )
 
 
 def run(args: Sequence[str] | None) -> None:
