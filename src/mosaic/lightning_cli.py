@@ -256,7 +256,7 @@ def _require_class_of_gans(complaint: str) -> None:
     if key in GenerationSettings.__dataclass_fields__:
         raise MosaicError(
             f"algorithm.generation: {key} is a setting of GANs, and generators here are {kind}: write class_path: "
-            f"mosaic.generation.Adversarial there, {key} under init_args, or give --algorithm.generation Adversarial first"
+            f"mosaic.generation.Adversarial there, {key} under init_args, or --algorithm.generation Adversarial first"
         )
 
 
