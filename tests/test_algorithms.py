@@ -140,7 +140,7 @@ ALONE = [
     ["gate.kind=transformer", "gate.space=crossed", "experts=class_average", "expert_statistics=pooled"],
     ["distillation.refreshes=2"],
     ["distillation.beta=1"],
-    ["distillation.min_confidence=0.9"],
+    ["distillation.min_confidence=0.525"],
     ["distillation.view.padding=1", "distillation.view.flip=true"],
     ["distillation.hard_sample_step=0.03"],
     ["distillation.hard_sample_weighting=true"],

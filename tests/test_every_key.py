@@ -34,7 +34,7 @@ OTHERS: dict[str, Any] = {
     "model.optimizer.init_args.lr": 0.5,
     "data.partition.init_args.min_images": 350,
     "clients.sigma": 0,
-    "algorithm.init_args.distillation.min_confidence": 0.91,
+    "algorithm.init_args.distillation.min_confidence": 0.525,
     "algorithm.init_args.distillation.shift": 0.4,
     "algorithm.init_args.gate.batch_size": 8,
     "data.mean": [0.3],
