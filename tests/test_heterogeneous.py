@@ -313,7 +313,7 @@ def test_a_student_that_was_refused_teaches_nobody(tmp_path: Path) -> None:
 def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None:
     """Half of the clients take part in each round: what comes back is sent with the next request, whenever that is."""
     schedule = Schedule(collaborative_rounds=6, distill_rounds=[1, 3], fine_tune_rounds=0, participation=0.5)
-    present = {round: schedule.plan(round, 4, 0, False).clients for round in range(1, 7)}
+    present = {round: schedule.plan(round, 4, 0).clients for round in range(1, 7)}
     more = [
         *("--federation.schedule.participation=0.5", "--federation.schedule.collaborative_rounds=6"),
         *("--federation.schedule.distill_rounds=[1,3]", "--algorithm.teach_back=true", *UNSEEN),

@@ -257,7 +257,10 @@ def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An overlay of two distilling rounds, with presets of Mosaic and its rivals that are over in seconds."""
     folder = tmp_path_factory.mktemp("two")
     mosaic = {
-        "generation": {"init_args": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1}},
+        "generation": {
+            "class_path": "mosaic.generation.Adversarial",
+            "init_args": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1},
+        },
         "gate": {"kind": "prior"},
         "distillation": {"steps": 5, "pool_size": 32, "batch_size": 8},
     }
