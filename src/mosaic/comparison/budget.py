@@ -58,7 +58,7 @@ def reference_budget(
     rounds = _distilling_rounds(config)
     of = name if student is None or generator is None else ""
     if student is None:
-        student = rounds * int(_setting(settings, "distillation", "steps"))
+        student = rounds * _student_steps(settings)
     if generator is None:
         generator = min(rounds, 1) * _clients(config) * _generator_steps(settings, name)  # clients train theirs once
     return Budget(student, generator, of)
@@ -85,9 +85,15 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
     return "Mosaic" in names
 
 
+def _student_steps(settings: Mapping[str, Any]) -> int:
+    from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
+
+    return int((settings.get("distillation") or {}).get("steps", DistillationSettings.steps))
+
+
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
     """Return the updates of a client's GAN; where clients train none, others may spend what a default one takes."""
-    from mosaic.tasks.generation import GenerationSettings  # takes a second, which --help need not wait for
+    from mosaic.tasks.generation import GenerationSettings
 
     given = _arguments(settings.get("generation") or {})
     if given.get("epochs", GenerationSettings.epochs) > 0:
@@ -96,14 +102,6 @@ def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
             "clients: say how many updates the other methods may spend"
         )
     return int(given.get("steps", GenerationSettings.steps))
-
-
-def _setting(settings: Mapping[str, Any], section: str, key: str) -> float:
-    """Look a setting up in the given ones, then in the shipped preset, which is complete."""
-    complete, given = (
-        (place.get(section) or {}) for place in (algorithm_of(merged(find_presets(PREFERRED)))["init_args"], settings)
-    )
-    return float({**complete, **given}[key])
 
 
 def _arguments(section: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ from torch import Tensor
 from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages
 from mosaic.messages import are_finite
-from mosaic.nets.class_gaussians import ClassGaussianGenerator, CosineCoefficients
+from mosaic.nets.class_gaussians import ClassGaussianGenerator
 from mosaic.nets.classifier import ImageShape
 
 JITTER = 1e-10
@@ -79,8 +79,8 @@ class ClassGaussians(Generation):
         """Find the directions of all images, and along them the covariance of each class."""
         pixels = own.pixels().float()
         channels, height, width = pixels.shape[1:]
-        points = CosineCoefficients((channels, height, width), self.coefficients).analyse(pixels).double()
         generator = self.build((channels, height, width), own.class_counts)
+        points = generator.basis.analyse(pixels).double()
         members = [own.labels == label for label in (own.class_counts > 0).nonzero().squeeze(1)]
         around = torch.empty_like(points)
         for row, mine in enumerate(members):
