@@ -25,7 +25,7 @@ $(STAMP): pyproject.toml
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes on two CPU cores
-	$(BIN)/mosaic fit --config configs/digits.yaml --federation.run_dir $(RUN)
+	$(BIN)/mosaic fit --config configs/digits.yaml --config configs/generators/both.yaml --federation.run_dir $(RUN)
 
 test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)

@@ -1,39 +1,65 @@
 """Every algorithm on the same partitions, seeds, network and budget: what README.md and docs/results.md report.
 
-    python benchmarks/results.py run [--settings digits-0.05 ...] [--processes 2]
+    python benchmarks/results.py run [--settings digits-0.05 ...] [--algorithms config fedavg ...] [--processes 2]
     python benchmarks/results.py table          # writes docs/results.md and README.md
 
 Each setting is one `mosaic compare`, which leaves a line per run under benchmarks/results/comparison/ and does not run
-it again, so an interrupted start goes on where it stopped.
+it again, so an interrupted start goes on where it stopped. Every algorithm chooses its rates by the clients' validation
+images. Where FedAvg is to have as much time as Mosaic takes, rounds are counted from what both took.
 """
 
 import argparse
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from statistics import mean, stdev
 
-from ablation_table import replace_blocks, table
+import yaml
+from ablation_table import STAGES, mean_and_error, replace_blocks, table
 
 from mosaic.comparison.outcome import Outcome
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "comparison"
 SCRATCH = ROOT / "runs" / "comparison"
+MOSAIC = "config"
+"""The row of Mosaic: as a setting's configuration has it, which is the preset but for what its file says."""
 AVERAGING = ("fedavg", "fedprox", "fedrs", "fedvls", "fedbn", "prototype_head")
-DISTILLING = ("mosaic", "dense", "co_boosting", "fedftg", "dfrd")
-FROZEN = ("fedftg_frozen", "dfrd_frozen")
-"""The same with the average's BatchNorm statistics, which on some data decides whether a student is of any use."""
+DISTILLING = (MOSAIC, "dense", "co_boosting", "fedftg", "dfrd")
 ENDS = ("local_only", "centralised")
 EVERY = (*DISTILLING, *AVERAGING, *ENDS)
+FEW = (MOSAIC, "fedavg", "prototype_head")
 RELEASED = ("mosaic_paper+reduced", "dense_released", "co_boosting_released", "fedftg_released")
 """At their own budgets. Mosaic's, of 200 epochs at width 64, would take half a day: its reduced one stands in.
 Co-Boosting's belongs to one round, and none of DFRD was at hand."""
 
-ADDED = ("-frozen", "-released")
+SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
+
+_RATE = "federation.schedule.learning_rate=0.1,0.03,0.01"
+RATES = f"{_RATE} federation.schedule.fine_tune_learning_rate=0.01,0.001"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Rounds, and steps in each.
+
+    Attributes:
+        collaborative: rounds before distillation.
+        steps: of a client in each round.
+        fine_tune: rounds after it, at a small rate.
+    """
+
+    collaborative: int
+    steps: int
+    fine_tune: int
+
+    def values(self) -> dict[str, object]:
+        """Return it as a configuration."""
+        rounds = {"collaborative_rounds": self.collaborative, "fine_tune_rounds": self.fine_tune}
+        return {"federation": {"schedule": {**rounds, "local_steps": self.steps}}}
 
 
 @dataclass(frozen=True)
@@ -43,66 +69,126 @@ class Setting:
     Attributes:
         means: in plain words.
         config: common to all runs.
+        schedule: of all runs.
         overlays: stacked on it.
         algorithms: rows.
         seeds: of partition and initialisation.
-        own_budget: whether every row spends what its preset says.
+        own_budget: whether every row spends what its preset says, at the configuration's rates.
+        generator_updates: of those that train generators on the server; as Mosaic's GANs would take when not given.
     """
 
     means: str
     config: str
+    schedule: Schedule
     overlays: tuple[str, ...] = ()
     algorithms: tuple[str, ...] = EVERY
     seeds: tuple[int, ...] = (0, 1, 2)
     own_budget: bool = False
+    generator_updates: int | None = None
 
-    def arguments(self, name: str, processes: int) -> list[str]:
-        """Return the command line of its comparison."""
-        overlays = [f"configs/{overlay}.yaml" for overlay in self.overlays]
+    def arguments(self, name: str, processes: int, algorithms: Sequence[str] = ()) -> list[str]:
+        """Write the schedule beside the outcomes; return the command line of the comparison, of some rows if given."""
+        rows = [row for row in self.algorithms if not algorithms or row in algorithms]
+        output = RESULTS.relative_to(ROOT) / name
+        (RESULTS / name).mkdir(parents=True, exist_ok=True)
+        (RESULTS / name / "schedule.yaml").write_text(yaml.safe_dump(self.schedule.values()))
         options = {
-            "algorithms": self.algorithms,
+            "algorithms": rows,
             "seeds": self.seeds,
-            "overlay": overlays,
-            "own_budget": self.algorithms if self.own_budget else (),
-            "output": [RESULTS.relative_to(ROOT) / name],
+            "overlay": [*(f"configs/{overlay}.yaml" for overlay in self.overlays), output / "schedule.yaml"],
+            "own_budget": rows if self.own_budget else (),
+            "output": [output],
             "runs": [SCRATCH.relative_to(ROOT) / name],
             "processes": [processes],
+            "tune": [] if self.own_budget else [RATES if self.schedule.fine_tune else _RATE],
         }
+        if self.generator_updates is not None:
+            options["generator_updates"] = [self.generator_updates]
         flags = (f"--{option}={','.join(map(str, values))}" for option, values in options.items())
         return ["compare", f"configs/{self.config}.yaml", *flags]
 
-    def is_complete(self, name: str) -> bool:
-        """Whether every run has left its outcome."""
+    def is_complete(self, name: str, rows: Iterable[str] = ()) -> bool:
+        """Whether every run has left its outcome, or those of some rows have."""
         there = {(outcome.algorithm, outcome.seed) for outcome in outcomes(name)}
-        return there >= {(algorithm, seed) for algorithm in self.algorithms for seed in self.seeds}
+        return there >= {(row, seed) for row in rows or self.algorithms for seed in self.seeds}
 
 
-_SKEW, _ONE_SHOT = "partitions/dirichlet_{}", "schedules/one_shot"
+_SHORT, _ONCE, _LONG = Schedule(10, 20, 3), Schedule(1, 200, 0), Schedule(8, 100, 2)
+_SKEW = "partitions/dirichlet_{}"
+_PART = "data/{}_part"
 SETTINGS = {
-    "digits-0.05": Setting("digits, Dirichlet 0.05, 13 rounds of 20 steps", "digits"),
-    "digits-0.05-one-shot": Setting("digits, Dirichlet 0.05, one round of 200 steps", "digits", (_ONE_SHOT,)),
-    "digits-0.1": Setting("digits, Dirichlet 0.1, 13 rounds of 20 steps", "digits", (_SKEW.format(0.1),)),
-    "digits-0.1-one-shot": Setting(
-        "digits, Dirichlet 0.1, one round of 200 steps", "digits", (_SKEW.format(0.1), _ONE_SHOT)
-    ),
+    "digits-0.05": Setting("digits, Dirichlet 0.05, 13 rounds of 20 steps", "digits", _SHORT),
+    "digits-0.05-one-shot": Setting("digits, Dirichlet 0.05, one round of 200 steps", "digits", _ONCE),
+    "digits-0.1": Setting("digits, Dirichlet 0.1, 13 rounds of 20 steps", "digits", _SHORT, (_SKEW.format(0.1),)),
+    "digits-0.5": Setting("digits, Dirichlet 0.5, 13 rounds of 20 steps", "digits", _SHORT, (_SKEW.format(0.5),), FEW),
+    "digits-0.05-40": Setting("digits, Dirichlet 0.05, 40 rounds of 20 steps", "digits", Schedule(37, 20, 3), (), FEW),
     "mnist-0.05": Setting(
         "10,000 images of MNIST, Dirichlet 0.05, 13 rounds of 20 steps",
-        *("mnist", ("data/mnist_part", _SKEW.format(0.05), "schedules/thirteen_rounds")),
+        *("mnist", _SHORT, (_PART.format("mnist"), _SKEW.format(0.05))),
+    ),
+    "fashion-0.05": Setting(
+        "10,000 images of Fashion-MNIST, Dirichlet 0.05, 13 rounds of 20 steps",
+        *("fashion_mnist", _SHORT, (_PART.format("fashion_mnist"), _SKEW.format(0.05)), FEW),
+    ),
+    "cifar10-part": Setting(
+        "10,000 images of CIFAR-10, Dirichlet 0.1, 25 rounds of 20 steps",
+        *("cifar10_small", Schedule(20, 20, 5), (_PART.format("cifar10"),)),
+        generator_updates=1000,
+    ),
+    "cifar10-part-one-shot": Setting(
+        "10,000 images of CIFAR-10, Dirichlet 0.1, one round of 500 steps",
+        *("cifar10_small", Schedule(1, 500, 0), (_PART.format("cifar10"),)),
+        generator_updates=1000,
+    ),
+    "cifar10-0.1": Setting(
+        "CIFAR-10, Dirichlet 0.1, 10 rounds of 100 steps",
+        *("cifar10_small", _LONG, ("data/cifar10_parquet",), FEW),
+    ),
+    "cifar10-0.5": Setting(
+        "CIFAR-10, Dirichlet 0.5, 10 rounds of 100 steps",
+        *("cifar10_small", _LONG, ("data/cifar10_parquet", _SKEW.format(0.5)), FEW),
+    ),
+    "cifar100-0.1": Setting(
+        "CIFAR-100, Dirichlet 0.1, 10 rounds of 100 steps",
+        *("cifar10_small", _LONG, ("data/cifar100_parquet",), FEW),
     ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
-        *("digits", (), tuple(name for name in RELEASED if name != "co_boosting_released"), (0,), True),
+        *("digits", _SHORT, (), tuple(name for name in RELEASED if name != "co_boosting_released"), (0,), True),
     ),
     "digits-0.05-one-shot-released": Setting(
         "digits, Dirichlet 0.05, one round of 200 steps, released budgets, one seed",
-        *("digits", (_ONE_SHOT,), RELEASED, (0,), True),
-    ),
-    "mnist-0.05-frozen": Setting(
-        "10,000 images of MNIST, Dirichlet 0.05, students with the average's BatchNorm statistics",
-        *("mnist", ("data/mnist_part", _SKEW.format(0.05), "schedules/thirteen_rounds"), FROZEN),
+        *("digits", _ONCE, (), RELEASED, (0,), True),
     ),
 }
 """By priority."""
+
+
+def in_the_same_time(name: str) -> Setting | None:
+    """Return FedAvg for as many rounds as fit into Mosaic's time; nothing for a single round, or before both have run.
+
+    A machine's speed changes from minute to minute. So both runs' seconds are counted in those of their own local
+    training, which is the same work in either.
+    """
+    setting = SETTINGS[name]
+    once = setting.schedule.collaborative + setting.schedule.fine_tune == 1
+    if once or setting.own_budget or not setting.is_complete(name, (MOSAIC, "fedavg")):
+        return None
+    took = {row: mean(_in_local_training(each) for each in of_row(name, row)) for row in (MOSAIC, "fedavg")}
+    schedule, fine_tune = setting.schedule, setting.schedule.fine_tune or 3
+    rounds = round((schedule.collaborative + schedule.fine_tune) * took[MOSAIC] / took["fedavg"])
+    longer = replace(schedule, collaborative=max(1, rounds - fine_tune), fine_tune=fine_tune)
+    means = f"{setting.means}: FedAvg in Mosaic's time, {rounds} rounds"
+    return replace(setting, means=means, schedule=longer, algorithms=("fedavg",))
+
+
+def _in_local_training(outcome: Outcome) -> float:
+    return float(outcome.summary["seconds"] / outcome.summary["local_seconds"])
+
+
+def of_row(name: str, row: str) -> list[Outcome]:
+    """Return the outcomes of an algorithm, by seed."""
+    return sorted((each for each in outcomes(name) if each.algorithm == row), key=lambda each: each.seed)
 
 
 @cache
@@ -120,22 +206,66 @@ def accuracies(name: str) -> dict[str, list[float]]:
     return found
 
 
-def summary_table(names: Iterable[str]) -> list[str]:
-    """Return a line for each algorithm and a column for each setting that is complete: mean test accuracy.
+def overview_table(names: Iterable[str]) -> list[str]:
+    """Return a line for each setting: FedAvg, the prototype head, Mosaic, and FedAvg in Mosaic's time."""
+    lines = []
+    for name in (name for name in names if SETTINGS[name].is_complete(name, (MOSAIC, "fedavg"))):
+        longer, longer_name = in_the_same_time(name), name + SAME_TIME
+        cells = [_mean(of_row(name, row)) for row in ("fedavg", "prototype_head", MOSAIC)]
+        gains = [_gain(name, name)]
+        if longer is not None and longer.is_complete(longer_name):
+            told = longer.schedule.collaborative + longer.schedule.fine_tune
+            gains += [f"{_mean(of_row(longer_name, 'fedavg'))} ({told})", _gain(name, longer_name)]
+        seconds = " / ".join(
+            f"{mean(each.summary['seconds'] for each in of_row(name, row)):.0f}" for row in (MOSAIC, "fedavg")
+        )
+        seeds = str(len(SETTINGS[name].seeds))
+        lines.append([SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), seconds])
+    header = ["data and rounds", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"]
+    header += ["FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "seconds, Mosaic / FedAvg"]
+    return table(header, lines)
 
-    Rows of frozen statistics and of released budgets are added where they are complete. The best method with one global
-    model and the common budget is in bold. Below the table it says when, where and how long was measured.
+
+def _mean(found: Sequence[Outcome]) -> str:
+    return mean_and_error([each.last for each in found if each.last is not None]) if found else ""
+
+
+def _gain(name: str, other: str) -> str:
+    """Return Mosaic minus FedAvg of a setting, paired by seeds."""
+    pairs = zip(of_row(name, MOSAIC), of_row(other, "fedavg"), strict=True)
+    return mean_and_error([(ours.last or 0.0) - (theirs.last or 0.0) for ours, theirs in pairs], signed=True)
+
+
+def stages_table(names: Iterable[str]) -> list[str]:
+    """Return what every stage of Mosaic is worth on the test split: the controls that need no generator among them."""
+    lines = []
+    for name in names:
+        stages = [each.summary.get("stages", {}) for each in of_row(name, MOSAIC)]
+        if stages and all(each.keys() >= STAGES.keys() - {"best expert"} for each in stages):
+            cells = [mean_and_error([each[stage] for each in stages]) for stage in STAGES if stage != "best expert"]
+            behind = mean_and_error([each["student"] - each["gated teacher"] for each in stages], signed=True)
+            lines.append([SETTINGS[name].means, *cells, behind])
+    named = [means for stage, means in STAGES.items() if stage != "best expert"]
+    return table(["data and rounds", *named, "student - teacher"], lines)
+
+
+def summary_table(names: Iterable[str]) -> list[str]:
+    """Return a line for each algorithm and a column for each setting of which Mosaic and FedAvg are there.
+
+    Rows of released budgets are added. The best method with one global model and the common budget is in bold. Below
+    the table it says when, where and how long was measured.
     """
-    shown = [name for name in names if SETTINGS[name].is_complete(name)]
-    sources = {name: [name, *(name + ending for ending in ADDED if _there(name + ending))] for name in shown}
+    shown = [name for name in names if SETTINGS[name].is_complete(name, (MOSAIC, "fedavg"))]
+    sources = {name: [name, *(each for each in (name + RELEASED_BUDGETS,) if _there(each))] for name in shown}
     columns = {name: {row: v for source in of for row, v in accuracies(source).items()} for name, of in sources.items()}
-    rivals = {*DISTILLING, *FROZEN, *AVERAGING} - {"fedbn"}
+    rivals = {*DISTILLING, *AVERAGING} - {"fedbn"}
     best = {name: max((mean(v) for row, v in of.items() if row in rivals), default=0.0) for name, of in columns.items()}
     lines = []
-    for row in (*EVERY, *FROZEN, *RELEASED):
+    for row in (*EVERY, *RELEASED):
         if any(row in found for found in columns.values()):
             mark = " *" if row in ("fedbn", "local_only") else " **" if row in RELEASED else ""
-            lines.append([f"`{row}`{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
+            called = "mosaic" if row == MOSAIC else row
+            lines.append([f"`{called}`{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
     header = ["algorithm", *(SETTINGS[name].means for name in shown)]
     return [*table(header, lines), "", measured(source for of in sources.values() for source in of)]
 
@@ -166,23 +296,26 @@ def pages(names: Iterable[str]) -> list[str]:
     """Return every setting's own tables."""
     lines: list[str] = []
     for name in names:
-        page = RESULTS / name / "comparison.md"
-        if page.is_file() and SETTINGS[name].is_complete(name):
-            lines += [f"### {SETTINGS[name].means}", "", page.read_text().strip(), ""]
+        for each, setting in ((name, SETTINGS[name]), (name + SAME_TIME, in_the_same_time(name))):
+            page = RESULTS / each / "comparison.md"
+            if setting is not None and page.is_file():
+                lines += [f"### {setting.means}", "", page.read_text().strip(), ""]
     return lines[:-1]
 
 
 def write_tables(root: Path) -> None:
-    """Write the tables of docs/results.md and the one of README.md."""
+    """Write the tables of docs/results.md and those of README.md."""
     matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
-    replace_blocks(root / "docs" / "results.md", {"summary": summary_table(matched), "tables": pages(SETTINGS)})
-    replace_blocks(root / "README.md", {"comparison": summary_table(matched)})
+    blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(SETTINGS)}
+    replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(SETTINGS)})
+    replace_blocks(root / "README.md", {"results": blocks["overview"], "comparison": blocks["summary"]})
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "table"])
     parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
+    parser.add_argument("--algorithms", nargs="*", default=[])
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if options.command == "table":
@@ -193,7 +326,11 @@ def main() -> None:
     from mosaic.cli import main as mosaic
 
     for name in options.settings:
-        mosaic(SETTINGS[name].arguments(name, options.processes))
+        mosaic(SETTINGS[name].arguments(name, options.processes, options.algorithms))
+        outcomes.cache_clear()
+        longer = in_the_same_time(name)
+        if longer is not None and "fedavg" in (options.algorithms or longer.algorithms):
+            mosaic(longer.arguments(name + SAME_TIME, options.processes))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,21 +92,26 @@ def _student_steps(settings: Mapping[str, Any]) -> int:
 
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
-    """Return the updates of a client's GAN; where clients train none, others may spend what a default one takes."""
+    """Return the updates of a client's GANs; where clients train none, others may spend what a default one takes."""
     from mosaic.tasks.generation import GenerationSettings
 
-    given = _arguments(settings.get("generation") or {})
-    if given.get("epochs", GenerationSettings.epochs) > 0:
+    trained = list(_gans(settings.get("generation") or {})) or [{}]
+    if any(given.get("epochs", GenerationSettings.epochs) > 0 for given in trained):
         raise MosaicError(
             f"--generator_updates: {name} counts the generators' training in epochs, which are not the same for all "
             "clients: say how many updates the other methods may spend"
         )
-    return int(given.get("steps", GenerationSettings.steps))
+    return sum(int(given.get("steps", GenerationSettings.steps)) for given in trained)
 
 
-def _arguments(section: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the arguments of a class, or what stands in the place of a class and its arguments."""
-    return section.get("init_args") or {} if "class_path" in section or "init_args" in section else section
+def _gans(generation: Mapping[str, Any] | str) -> Iterator[Mapping[str, Any]]:
+    """Yield the arguments of every GAN, those of a mixture one after the other."""
+    path = generation if isinstance(generation, str) else generation.get("class_path", "")
+    arguments = {} if isinstance(generation, str) else generation.get("init_args") or {}
+    if path.endswith("Adversarial") or {"steps", "epochs"} & set(arguments):
+        yield arguments
+    for part in arguments.get("parts", ()):
+        yield from _gans(part)
 
 
 def _clients(config: Mapping[str, Any]) -> int:

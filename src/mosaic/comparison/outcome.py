@@ -52,6 +52,7 @@ class Outcome:
         kept = {key: summary[key] for key in _KEPT if key in summary}
         rounds = read_rounds(run)
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
+        sums["local_seconds"] = summary["seconds"].get("local training", 0.0)
         return cls(
             algorithm=request.algorithm,
             seed=request.seed,
@@ -139,9 +140,7 @@ class Outcome:
 
     @property
     def _class_path(self) -> str:
-        """Of the algorithm, as the last configuration that names one has it."""
-        named = [algorithm_of(config) for config in self.request.get("configs", ()) if config.get("algorithm")]
-        return str(named[-1].get("class_path", "")) if named else ""
+        return str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
 
 
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:

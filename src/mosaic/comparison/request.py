@@ -50,9 +50,12 @@ class RunRequest:
         return ["fit", *given, *self.flags, *(f"--{setting}" for setting in self.tuned)]
 
     def content(self) -> dict[str, Any]:
-        """Return what decides the outcome: the configurations' text as values, wherever they lie, and the flags."""
+        """Return what decides the outcome: the stacked configurations' values, wherever they lie, and the flags.
+
+        What a configuration below says of another algorithm is no part of it.
+        """
         tuned = {"tuned": list(self.tuned)} if self.tuned else {}
-        return {"configs": [config.values for config in self.configs], "flags": list(self.flags), **tuned}
+        return {"config": merged(self.configs), "flags": list(self.flags), **tuned}
 
 
 def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:
