@@ -47,10 +47,26 @@ def test_the_budget_grows_with_clients_and_distilling_rounds() -> None:
     assert amounts(reference_budget({}, rows, None, 9)) == (10, 9)
 
 
-def test_generators_may_be_settings_without_their_class() -> None:
+@pytest.mark.parametrize(
+    ("generation", "updates"),
+    [
+        ("mosaic.generation.ClassGaussians", 600),
+        ("mosaic.generation.Adversarial", 600),
+        ({"class_path": "mosaic.generation.Mixture", "init_args": {"parts": ["ClassGaussians", "Adversarial"]}}, 600),
+        (
+            {
+                "class_path": "Mixture",
+                "init_args": {"parts": [{"class_path": "Adversarial", "init_args": {"steps": 7}}, "ClassGaussians"]},
+            },
+            7,
+        ),
+        ({"class_path": "mine.Adversary", "init_args": {"steps": 3}}, 3),
+    ],
+)
+def test_only_gans_are_counted_and_a_default_one_where_there_is_none(generation: object, updates: int) -> None:
     config = mosaic(5, 7)
-    config["algorithm"]["init_args"]["generation"] = {"steps": 7, "epochs": 0}
-    assert amounts(reference_budget({}, {"mosaic": config}, None, None)) == (5, 28)
+    config["algorithm"]["init_args"]["generation"] = generation
+    assert amounts(reference_budget({}, {"mosaic": config}, None, None)) == (5, 4 * updates)
 
 
 def test_without_a_distilling_round_nothing_is_spent() -> None:

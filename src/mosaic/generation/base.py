@@ -66,14 +66,10 @@ class Generation(ABC):
     Attributes:
         min_count: fewest images of a class that images are made of.
         conditional: whether its generators heed labels.
-        steps: updates of each client's generator, as comparisons count them.
-        epochs: passes over the client's images that replace ``steps`` where positive.
     """
 
     min_count: int
     conditional: bool
-    steps: int = 0
-    epochs: float = 0.0
 
     @abstractmethod
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> ImageGenerator:

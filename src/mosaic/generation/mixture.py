@@ -26,8 +26,6 @@ class Mixture(Generation):
         self.parts = list(parts)
         self.min_count = max(part.min_count for part in parts)
         self.conditional = parts[0].conditional
-        self.steps = sum(part.steps for part in parts)
-        self.epochs = max(part.epochs for part in parts)
 
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> MixedGenerator:
         """Return blank generators of every kind."""
