@@ -133,7 +133,7 @@ def _carry_out(request: Callable[[], None]) -> None:
         mistake = users_mistake(error)
         if mistake is None:
             raise
-        _leave(f"error: {mistake}")
+        _leave(f"error: {mistake}", getattr(mistake, "exit_code", 2))
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:

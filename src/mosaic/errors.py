@@ -7,8 +7,13 @@ import math
 class MosaicError(Exception):
     """Something in the request cannot be done: what was expected, what was got, what to do next.
 
-    The command line prints it as one line and exits with code 2; every other exception keeps its traceback.
+    The command line prints it as one line and leaves; every other exception keeps its traceback.
+
+    Attributes:
+        exit_code: of the command: 2 where the request is at fault, 1 where something failed that was to work.
     """
+
+    exit_code = 2
 
 
 def require_positive(section: str, **values: float) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 
 
@@ -36,9 +37,8 @@ class JsonLines:
         self.file.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(self.file.with_name(f".{self.file.name}.lock")):
             records = {self._key_of(each): each for each in (*self.read(), record)}
-            aside = self.file.with_name(f".{self.file.name}.part")
-            aside.write_text("".join(f"{json.dumps(records[key])}\n" for key in sorted(records)))
-            aside.replace(self.file)
+            lines = (f"{json.dumps(records[key])}\n" for key in sorted(records))
+            write_whole(self.file, "".join(lines).encode())
 
     def _parsed(self, number: int, line: str) -> dict[str, Any]:
         try:

@@ -1,5 +1,6 @@
 """The global model, or a client's own, as a Lightning checkpoint."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import lightning
 import torch
 
+from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.messages import StateDict
 
@@ -29,9 +31,9 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
         _FACTS: dict(facts),
     }
     path.parent.mkdir(exist_ok=True)
-    aside = path.with_suffix(".tmp")
-    torch.save(checkpoint, aside)
-    aside.replace(path)
+    buffer = io.BytesIO()
+    torch.save(checkpoint, buffer)
+    write_whole(path, buffer.getbuffer())
 
 
 def check_checkpoint(path: str) -> None:

@@ -1,15 +1,18 @@
 """A federation: starts a run or goes on with one, and ends it in order."""
 
+import io
 import logging
-import shutil
 import tempfile
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from mosaic.batches import ShuffledBatches
+from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_positive
 from mosaic.federation.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
@@ -17,7 +20,7 @@ from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge
 from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
-from mosaic.federation.run_directory import RunDirectory, copy_append_only, cut_back
+from mosaic.federation.run_directory import RunDirectory, check_sizes, copy_append_only, cut_back
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
 from mosaic.federation.tracking import SilentTracker, Tracker
@@ -71,7 +74,7 @@ class Federation:
             Preempted: a signal has asked this process to leave; the last finished round is in a snapshot.
         """
         job.check()
-        with closing(job.executor), heeding_signals():
+        with closing(job.executor), heeding_signals(), naming_disk(Path(self.run_dir)):
             return Path(self.run_dir) if job.executor.serve(job.worker) else self._run(job, ckpt_path)
 
     def _run(self, job: Job, ckpt_path: str | None) -> Path:
@@ -95,23 +98,18 @@ class Federation:
 
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
-        fresh = writes and not directory.path.exists()
-        start = self._start(job, directory, ckpt_path, writes)
-        try:
-            job.executor.start(job.worker())
-        except BaseException:
-            if fresh:
-                shutil.rmtree(directory.path)
-            raise
+        start, make_ready = self._start(job, directory, ckpt_path, writes)
+        job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
+            make_ready()
             tracker = Tracker(directory.tensorboard, start.round)
         limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
         run = Run(job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots)
-        del start  # or its models would stay as long as the run
+        del start, make_ready  # or their models would stay as long as the run
         try:
             with many_phases():
                 _agree(job.phases, stamp)
@@ -121,44 +119,67 @@ class Federation:
                 tracker.close()
         return directory.path
 
-    def _start(self, job: Job, directory: RunDirectory, ckpt_path: str | None, writes: bool) -> Snapshot:
-        """Find or make the state to start from; only the first rank touches the disk."""
+    def _start(
+        self, job: Job, directory: RunDirectory, ckpt_path: str | None, writes: bool
+    ) -> tuple[Snapshot, Callable[[], None]]:
+        """Find or make the state to start from; return it with what makes the folder ready, which writes there."""
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
         found, heeds = find_snapshot(ckpt_path, directory.path), job.algorithm.heeds
+        begins = partial(_write_partition, job)
         if found is None:
-            initial = job.own_models.initial()
-            if writes and ckpt_path == "auto" and directory.config.is_file():
-                directory.check_same(job.config, Snapshot(0, ServerState(initial)), job.data.num_clients, heeds)
-                cut_back(directory.path, {})
-            elif writes:
-                directory.create(job.config)
-                self._write_partition(job, directory)
-            return Snapshot(0, ServerState(initial))
-        snapshot, source = Snapshot.read(found), found.parent.parent
-        job.executor.states, snapshot = snapshot.clients, replace(snapshot, clients=ClientStates())
+            start = Snapshot(0, ServerState(job.own_models.initial()))
+            if not writes or ckpt_path != "auto" or not directory.config.is_file():
+                if writes:
+                    directory.require_free()
+                return start, partial(directory.create, job.config, begins)
+            directory.check_same(job.config, start, job.data.num_clients, heeds)
+            return start, partial(_go_on, job, directory, {})
+        start, source = Snapshot.read(found), found.parent.parent
+        job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:
-            return snapshot
-        RunDirectory(source).check_same(job.config, snapshot, job.data.num_clients, heeds)
+            return start, lambda: None
+        RunDirectory(source).check_same(job.config, start, job.data.num_clients, heeds)
+        check_sizes(source, start.sizes, found)
+        log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():
-            directory.create(job.config)
-            copy_append_only(source, directory.path, snapshot.sizes)
-            self._write_partition(job, directory)
-        elif found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
+            directory.require_free()
+            return start, partial(_branch, job, directory, source, start.sizes)
+        if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
             raise MosaicError(
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
-        else:
-            directory.write_config(job.config)
-        cut_back(directory.path, snapshot.sizes)
-        log.info("going on after round %d of %s", snapshot.round, source)
-        return snapshot
+        return start, partial(_go_on, job, directory, start.sizes)
 
-    def _write_partition(self, job: Job, directory: RunDirectory) -> None:
-        job.data.write_partition(directory.path / "partition.json")
-        counts = job.data.class_counts.numpy()
-        partition_heat_map(counts, job.data.images.class_names).savefig(directory.path / "partition.png")
+
+def _go_on(job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:
+    """Make a run's folder as it was at a snapshot, and whole."""
+    directory.complete(partial(_write_partition, job))
+    directory.write_config(job.config)
+    cut_back(directory.path, sizes)
+
+
+def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str, int]) -> None:
+    """Make a new folder that goes on from another run's snapshot."""
+
+    def fill(folder: Path) -> None:
+        _write_partition(job, folder)
+        copy_append_only(source, folder, sizes)
+        cut_back(folder, sizes)
+
+    directory.create(job.config, fill)
+
+
+def _write_partition(job: Job, folder: Path) -> None:
+    """Write who holds what, as a table and a picture, where it is not there yet."""
+    table, picture = folder / "partition.json", folder / "partition.png"
+    if not table.is_file():
+        job.data.write_partition(table)
+    if not picture.is_file():
+        drawn = io.BytesIO()
+        partition_heat_map(job.data.class_counts.numpy(), job.data.images.class_names).savefig(drawn, format="png")
+        write_whole(picture, drawn.getbuffer())
 
 
 def _agree(phases: PhaseRunner, stamp: str) -> None:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mosaic.disk import write_whole
 from mosaic.federation.checkpoint import save_checkpoint
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
@@ -116,7 +117,7 @@ class Record:
         }
         self._write_final_figures(measurement)
         self._save_models(rounds, state)
-        self._directory.summary.write_text(json.dumps(summary, indent=2) + "\n")
+        write_whole(self._directory.summary, f"{json.dumps(summary, indent=2)}\n".encode())
 
     def _write_final_figures(self, measurement: Measurement) -> None:
         if measurement.confusion is not None:

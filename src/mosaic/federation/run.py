@@ -16,7 +16,7 @@ from mosaic.federation.judging import Judge, Validation
 from mosaic.federation.ledger import AccountedExecutor
 from mosaic.federation.progress import rounds_bar
 from mosaic.federation.record import Record, mean
-from mosaic.federation.run_directory import RunDirectory, append_only_sizes
+from mosaic.federation.run_directory import RunDirectory, append_only_sizes, sync_append_only
 from mosaic.federation.schedule import Schedule, gathered
 from mosaic.federation.snapshots import Snapshot
 from mosaic.federation.tracking import SilentTracker, Tracker
@@ -145,6 +145,7 @@ class Run:
         if self._record is None:
             return
         self._tracker.flush()
+        sync_append_only(self._directory.path)
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._judge.evaluator.stages)
         self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)

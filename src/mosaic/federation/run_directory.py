@@ -6,7 +6,8 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
+from mosaic.disk import sync, write_whole
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
-from mosaic.federation.snapshots import Snapshot
+from mosaic.federation.snapshots import Snapshot, way_on_without
 
 log = logging.getLogger(__name__)
 FREE_TO_CHANGE = (
@@ -40,6 +42,9 @@ FREE_TO_CHANGE = (
 """Keys that may differ between stop and resume; rounds may be added, as long as finished ones stay as they were."""
 
 
+_LOCK = ".lock"
+
+
 class RunDirectory:
     """Paths inside a run's folder.
 
@@ -55,6 +60,11 @@ class RunDirectory:
     def config(self) -> Path:
         """The run's configuration."""
         return self.path / "config.yaml"
+
+    @property
+    def environment(self) -> Path:
+        """Versions, hardware and commit."""
+        return self.path / "environment.json"
 
     @property
     def rounds(self) -> Path:
@@ -97,12 +107,12 @@ class RunDirectory:
             MosaicError: another process has, or the folder cannot be written to.
         """
         try:
-            (self.path / ".lock").touch()
+            (self.path / _LOCK).touch()
         except OSError as error:
             raise MosaicError(
                 f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
             ) from error
-        claim = FileLock(self.path / ".lock")
+        claim = FileLock(self.path / _LOCK)
         try:
             claim.acquire(blocking=False)
         except Timeout as error:
@@ -120,33 +130,112 @@ class RunDirectory:
             self._claim.release()
             self._claim = None
 
-    def create(self, config: Mapping[str, Any]) -> None:
-        """Make the folder and write configuration and environment into it.
+    def create(self, config: Mapping[str, Any], fill: Callable[[Path], None] = lambda _: None) -> None:
+        """Make the folder with all that it begins with: whole, or not at all.
+
+        It is written aside and renamed. What a killed process has left aside is cleared away.
+
+        Args:
+            config: the run's configuration.
+            fill: writes more into a folder.
 
         Raises:
-            MosaicError: something is there already.
+            MosaicError: something is there already, or no folder can be made there.
+        """
+        self.require_free()
+        aside = RunDirectory(self.path.with_name(f".{self.path.name}.new"))
+        made = [folder for folder in (aside.path, *aside.path.parents) if not folder.exists()]
+        try:
+            aside.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._no_folder(error) from error
+        aside.claim()
+        try:
+            for left in aside.path.iterdir():
+                if left.name != _LOCK:
+                    shutil.rmtree(left) if left.is_dir() else left.unlink()
+            aside.complete(fill)
+            aside.write_config(config)
+            sync(aside.path)
+            self._put(aside)
+        except BaseException:
+            aside.close()
+            shutil.rmtree(aside.path, ignore_errors=True)
+            for folder in made[1:]:
+                with suppress(OSError):  # somebody else uses it by now
+                    folder.rmdir()
+            raise
+
+    def require_free(self) -> None:
+        """Refuse to begin where something is.
+
+        Raises:
+            MosaicError: something is.
         """
         try:
-            if self.path.exists() and any(self.path.iterdir()):
-                raise MosaicError(
-                    f"{self.path} exists and a run is never overwritten: choose another name with "
-                    "--federation.run_dir, or go on with it with --ckpt_path auto"
-                )
-            self.rounds.mkdir(parents=True)
-            self.tensorboard.mkdir()
+            empty = not self.path.exists() or not any(self.path.iterdir())
         except OSError as error:
+            raise self._no_folder(error) from error
+        if not empty:
+            way_on = "go on with it with --ckpt_path auto" if self.config.is_file() else "move it away"
             raise MosaicError(
-                f"--federation.run_dir: {self.path} cannot be made a folder ({error.strerror}): choose another"
-            ) from error
-        self.claim()
-        self.write_config(config)
-        (self.path / "environment.json").write_text(json.dumps(describe_environment(), indent=2) + "\n")
+                f"{self.path} exists and a run is never overwritten: choose another name with --federation.run_dir, or "
+                f"{way_on}"
+            )
+
+    def _no_folder(self, error: OSError) -> MosaicError:
+        return MosaicError(
+            f"--federation.run_dir: {self.path} cannot be made a folder ({error.strerror}): choose another"
+        )
+
+    def _put(self, aside: "RunDirectory") -> None:
+        """Let a whole folder take this place, and its claim hold here."""
+        try:
+            aside.path.rename(self.path)
+        except OSError as error:
+            self.require_free()  # which another process has put here meanwhile
+            raise self._no_folder(error) from error
+        self._claim, aside._claim = aside._claim, None
+        sync(self.path.parent)
+
+    def complete(self, fill: Callable[[Path], None] = lambda _: None) -> None:
+        """Make what is missing of what a run begins with, its configuration aside.
+
+        Args:
+            fill: writes more into a folder, where it is not there yet.
+        """
+        for folder in (self.rounds, self.tensorboard):
+            folder.mkdir(parents=True, exist_ok=True)
+        if not self.environment.is_file():
+            write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())
+        fill(self.path)
 
     def write_config(self, config: Mapping[str, Any]) -> None:
-        """Write the configuration, aside and renamed; a resumed run may have more rounds than it was started with."""
-        aside = self.config.with_suffix(".tmp")
-        aside.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        aside.replace(self.config)
+        """Write the configuration; a resumed run may have more rounds than it was started with."""
+        write_whole(self.config, yaml.safe_dump(dict(config), sort_keys=False).encode())
+
+    def _read_config(self, sections: Collection[str]) -> dict[str, Any]:
+        """Read the configuration.
+
+        Args:
+            sections: that it must have.
+
+        Raises:
+            MosaicError: it is missing or damaged.
+        """
+        if not self.config.is_file():
+            raise MosaicError(f"{self.path} holds no run ({self.config.name} is missing): check --ckpt_path")
+        try:
+            values = yaml.safe_load(self.config.read_text())
+            if not isinstance(values, dict) or not values.keys() >= set(sections):
+                raise ValueError("sections are missing")
+            Schedule(**values["federation"]["schedule"])
+        except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError, MosaicError) as error:
+            raise MosaicError(
+                f"{self.config} is damaged ({' '.join(str(error).split())[:120]}): restore it from a copy, or start a "
+                "new run with --federation.run_dir"
+            ) from error
+        return values
 
     def check_same(
         self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int, heeds: Collection[str]
@@ -162,9 +251,7 @@ class RunDirectory:
         Raises:
             MosaicError: a key differs that must not, or the folder holds no run.
         """
-        if not self.config.is_file():
-            raise MosaicError(f"{self.path} holds no run ({self.config.name} is missing): check --ckpt_path")
-        before, now = yaml.safe_load(self.config.read_text()), dict(config)
+        before, now = self._read_config(config.keys()), dict(config)
         changed = sorted(
             key
             for key, value in _differences(before, now)
@@ -177,6 +264,26 @@ class RunDirectory:
             raise MosaicError(
                 f"{self.path} was started with another configuration; changed: {', '.join(changed)}: "
                 "take these back, move the folder away, or start a new run with --federation.run_dir"
+            )
+
+
+def check_sizes(root: Path, sizes: Mapping[str, int], snapshot: Path) -> None:
+    """Refuse append-only files that have lost what a snapshot counts.
+
+    Args:
+        root: the run's folder.
+        sizes: length in bytes by path relative to ``root``, as the snapshot has them.
+        snapshot: its folder.
+
+    Raises:
+        MosaicError: a file is missing or shorter.
+    """
+    present = append_only_sizes(root)
+    for name, size in sizes.items():
+        if (found := present.get(name, 0)) < size:
+            raise MosaicError(
+                f"{root / name} holds {found} bytes where {snapshot} counts {size}: restore it from a copy, or "
+                f"{way_on_without(snapshot)}"
             )
 
 
@@ -196,8 +303,18 @@ def cut_back(root: Path, sizes: Mapping[str, int]) -> None:
 
 def append_only_sizes(root: Path) -> dict[str, int]:
     """Return the present length in bytes of tables and event files, by path relative to ``root``."""
+    return {str(file.relative_to(root)): file.stat().st_size for file in _append_only(root)}
+
+
+def sync_append_only(root: Path) -> None:
+    """Bring tables and event files to disk, before a snapshot counts their bytes."""
+    for file in _append_only(root):
+        sync(file)
+
+
+def _append_only(root: Path) -> list[Path]:
     files = [root / "metrics.csv", root / "validation.csv", *sorted((root / "tensorboard").glob("events.*"))]
-    return {str(file.relative_to(root)): file.stat().st_size for file in files if file.exists()}
+    return [file for file in files if file.exists()]
 
 
 def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> None:

@@ -2,18 +2,21 @@
 
 import hashlib
 import json
-import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mosaic.codec import decode, encode
+from mosaic.disk import sync, write_synced
 from mosaic.errors import MosaicError
 from mosaic.federation.client_states import ClientStates
 from mosaic.federation.ledger import Ledger
 from mosaic.messages import ClientState
 from mosaic.server.state import ServerState
+
+_SERVER = "server.safetensors"
 
 
 @dataclass(frozen=True)
@@ -47,41 +50,55 @@ class Snapshot:
         """Write this snapshot as ``rounds/NNNN`` and delete all but the last ``keep``."""
         target, aside = rounds / f"{self.round:04d}", rounds / f".{self.round:04d}.tmp"
         shutil.rmtree(aside, ignore_errors=True)
-        (aside / "clients").mkdir(parents=True)
-        _write(aside / "server.safetensors", encode(self.server))
-        for client, state in self.clients.items():
-            _write(aside / "clients" / f"{client:04d}.safetensors", encode(state))
-        books: dict[str, Any] = {"ledger": asdict(self.ledger), "stages": self.stages, "sizes": self.sizes}
-        _write(aside / "run.json", json.dumps({"round": self.round, **books}, indent=2).encode())
-        _sync(aside / "clients")
-        _sync(aside)
-        shutil.rmtree(target, ignore_errors=True)
-        aside.rename(target)
-        _sync(rounds)
+        try:
+            self._write(aside)
+            shutil.rmtree(target, ignore_errors=True)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync(rounds)
         for old in list_snapshots(rounds)[:-keep]:
             shutil.rmtree(old)
         return target
 
+    def _write(self, folder: Path) -> None:
+        """Write every file with its checksum, those of the books among them."""
+        (folder / "clients").mkdir(parents=True)
+        sums = {}
+        for name, value in ((_SERVER, self.server), *((_file_of(c), state) for c, state in self.clients.items())):
+            data = encode(value)
+            write_synced(folder / name, data)
+            sums[name] = hashlib.sha256(data).hexdigest()
+        books = {"round": self.round, "ledger": asdict(self.ledger), "stages": self.stages, "sizes": self.sizes}
+        signed = {**books, "files": sums}
+        write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
+        sync(folder / "clients")
+        sync(folder)
+
     @classmethod
     def read(cls, path: Path) -> "Snapshot":
-        """Read a snapshot.
+        """Read a snapshot, every file of it as it was written.
 
         Raises:
-            MosaicError: it is missing, truncated or something else.
+            MosaicError: it is missing, truncated, changed or something else.
         """
         try:
-            books = json.loads((path / "run.json").read_text())
-            server = decode((path / "server.safetensors").read_bytes(), ServerState)
+            books = json.loads((path / "run.json").read_bytes())
+            if books.pop("sha256") != _digest(books):
+                raise ValueError("run.json has changed since it was written")
+            found = {str(file.relative_to(path)) for file in path.rglob("*.safetensors")}
+            if found != books["files"].keys():
+                raise ValueError(f"expected {sorted(books['files'])}, got {sorted(found)}")
             clients = ClientStates()
-            for file in sorted((path / "clients").glob("*.safetensors")):
-                clients[int(file.stem)] = decode(file.read_bytes(), ClientState)
+            for name in sorted(found - {_SERVER}):
+                clients[int(Path(name).stem)] = decode(_checked(path / name, books["files"][name]), ClientState)
+            server = decode(_checked(path / _SERVER, books["files"][_SERVER]), ServerState)
             ledger = Ledger(**books["ledger"])
             return cls(books["round"], server, clients, ledger, books["stages"], books["sizes"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise MosaicError(
-                f"{path} is not a whole snapshot ({error}): delete it and go on from the one before with "
-                "--ckpt_path auto, or give the path of another with --ckpt_path"
-            ) from error
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            said = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise MosaicError(f"{path} is not a whole snapshot ({said}): {way_on_without(path)}") from error
 
 
 def list_snapshots(rounds: Path) -> list[Path]:
@@ -125,16 +142,28 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
     )
 
 
-def _write(path: Path, data: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+def way_on_without(snapshot: Path) -> str:
+    """Say how a run goes on without one of its snapshots."""
+    older = [path for path in list_snapshots(snapshot.parent) if int(path.name) < _number(snapshot)]
+    if older:
+        return f"delete {snapshot}, and --ckpt_path auto goes on from {older[-1]}"
+    return f"no older one is left: delete {snapshot}, and --ckpt_path auto begins anew, or restore it from a copy"
 
 
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+def _number(snapshot: Path) -> float:
+    return int(snapshot.name) if snapshot.name.isdecimal() else 0
+
+
+def _file_of(client: int) -> str:
+    return f"clients/{client:04d}.safetensors"
+
+
+def _digest(books: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(books, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(file: Path, sha256: str) -> bytes:
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file.name} has changed since it was written")
+    return data

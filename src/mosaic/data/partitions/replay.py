@@ -11,6 +11,7 @@ import numpy as np
 
 from mosaic.data.holdings import Holding, check_holdings
 from mosaic.data.partitions.base import Groups, Partition
+from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,7 @@ def write_holdings(path: Path, holdings: Sequence[Holding], labels: np.ndarray, 
     """
     clients = [{"train": train.tolist(), "validation": validation.tolist()} for train, validation in holdings]
     whole = {"seed": seed, "images": len(labels), "labels": fingerprint_of(labels), "clients": clients}
-    path.write_text(json.dumps(whole) + "\n")
+    write_whole(path, f"{json.dumps(whole)}\n".encode())
 
 
 def fingerprint_of(labels: np.ndarray) -> str:
