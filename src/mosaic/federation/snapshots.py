@@ -85,7 +85,7 @@ class Snapshot:
         """
         try:
             books = json.loads((path / "run.json").read_bytes())
-            if books.pop("sha256") != _digest(books):
+            if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
                 raise ValueError("run.json has changed since it was written")
             found = {str(file.relative_to(path)) for file in path.rglob("*.safetensors")}
             if found != books["files"].keys():
@@ -96,7 +96,9 @@ class Snapshot:
             server = decode(_checked(path / _SERVER, books["files"][_SERVER]), ServerState)
             ledger = Ledger(**books["ledger"])
             return cls(books["round"], server, clients, ledger, books["stages"], books["sizes"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except OSError as error:
+            raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error
+        except (ValueError, KeyError, TypeError) as error:
             said = f"{error} is missing" if isinstance(error, KeyError) else error
             raise MosaicError(f"{path} is not a whole snapshot ({said}): {way_on_without(path)}") from error
 
