@@ -38,8 +38,7 @@ Co-Boosting's belongs to one round, and none of DFRD was at hand."""
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
 
-_RATE = "federation.schedule.learning_rate=0.1,0.03,0.01"
-RATES = f"{_RATE} federation.schedule.fine_tune_learning_rate=0.01,0.001"
+FINE_TUNE_RATES = "federation.schedule.fine_tune_learning_rate=0.01,0.001"
 
 
 @dataclass(frozen=True)
@@ -75,6 +74,7 @@ class Setting:
         seeds: of partition and initialisation.
         own_budget: whether every row spends what its preset says, at the configuration's rates.
         generator_updates: of those that train generators on the server; as Mosaic's GANs would take when not given.
+        rates: of local training, among which every row chooses.
     """
 
     means: str
@@ -85,6 +85,7 @@ class Setting:
     seeds: tuple[int, ...] = (0, 1, 2)
     own_budget: bool = False
     generator_updates: int | None = None
+    rates: tuple[float, ...] = (0.1, 0.03, 0.01)
 
     def arguments(self, name: str, processes: int, algorithms: Sequence[str] = ()) -> list[str]:
         """Write the schedule beside the outcomes; return the command line of the comparison, of some rows if given."""
@@ -100,12 +101,16 @@ class Setting:
             "output": [output],
             "runs": [SCRATCH.relative_to(ROOT) / name],
             "processes": [processes],
-            "tune": [] if self.own_budget else [RATES if self.schedule.fine_tune else _RATE],
+            "tune": [] if self.own_budget else [self._choices()],
         }
         if self.generator_updates is not None:
             options["generator_updates"] = [self.generator_updates]
         flags = (f"--{option}={','.join(map(str, values))}" for option, values in options.items())
         return ["compare", f"configs/{self.config}.yaml", *flags]
+
+    def _choices(self) -> str:
+        rates = f"federation.schedule.learning_rate={','.join(map(str, self.rates))}"
+        return f"{rates} {FINE_TUNE_RATES}" if self.schedule.fine_tune else rates
 
     def is_complete(self, name: str, rows: Iterable[str] = ()) -> bool:
         """Whether every run has left its outcome, or those of some rows have."""
@@ -113,6 +118,8 @@ class Setting:
         return there >= {(row, seed) for row in rows or self.algorithms for seed in self.seeds}
 
 
+_FAST = (0.1, 0.03)
+"""For 10,000 images of CIFAR-10, where FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05."""
 _SHORT, _ONCE, _LONG = Schedule(10, 20, 3), Schedule(1, 200, 0), Schedule(8, 100, 2)
 _SKEW = "partitions/dirichlet_{}"
 _PART = "data/{}_part"
@@ -134,11 +141,13 @@ SETTINGS = {
         "10,000 images of CIFAR-10, Dirichlet 0.1, 25 rounds of 20 steps",
         *("cifar10_small", Schedule(20, 20, 5), (_PART.format("cifar10"),)),
         generator_updates=1000,
+        rates=_FAST,
     ),
     "cifar10-part-one-shot": Setting(
         "10,000 images of CIFAR-10, Dirichlet 0.1, one round of 500 steps",
         *("cifar10_small", Schedule(1, 500, 0), (_PART.format("cifar10"),)),
         generator_updates=1000,
+        rates=_FAST,
     ),
     "cifar10-0.1": Setting(
         "CIFAR-10, Dirichlet 0.1, 10 rounds of 100 steps",

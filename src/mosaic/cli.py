@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from mosaic import __version__
 from mosaic.errors import users_mistake
+from mosaic.preemption import Preempted, end_with_the_first, leaving_at_once
 
 _COMMANDS = {
     "fit": "run a federation: rounds on clients and server, one run directory",
@@ -20,10 +21,6 @@ _COMMANDS = {
 }
 
 
-_INTERRUPTED = 130
-"""What shells make of SIGINT: 128 and its number."""
-
-
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line.
 
@@ -31,9 +28,10 @@ def main(args: Sequence[str] | None = None) -> None:
         args: arguments, for use from tests and notebooks; those of the process when not given.
 
     Raises:
-        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, or 130, where
-            somebody has pressed Ctrl-C.
+        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, 1, where what
+            was to work has failed, 75, where a signal has asked this process to leave, or 130, where that was Ctrl-C.
     """
+    end_with_the_first()
     given = list(sys.argv[1:] if args is None else args)
     match given[:1]:
         case ["--version"]:
@@ -124,11 +122,14 @@ def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> o
 
 
 def _carry_out(request: Callable[[], None]) -> None:
-    """Do what is asked; the user's mistakes and Ctrl-C end in one line."""
+    """Do what is asked; the user's mistakes and signals end in one line."""
     try:
-        request()
-    except KeyboardInterrupt as interrupt:
-        _leave(f"interrupted {interrupt}", code=_INTERRUPTED)
+        with leaving_at_once():
+            request()
+    except Preempted as leaving:
+        if leaving.code == 0:  # another rank speaks for all
+            raise
+        _leave(str(leaving), code=int(leaving.code or 0))
     except Exception as error:
         mistake = users_mistake(error)
         if mistake is None:

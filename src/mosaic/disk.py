@@ -2,6 +2,7 @@
 
 import errno
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,8 @@ def naming_disk(folder: Path) -> Iterator[None]:
     Raises:
         DiskError: something inside the block has met a full, read-only or broken disk.
     """
+    said_by_threads = threading.excepthook  # TensorBoard writes in one, which prints a traceback of its own
+    threading.excepthook = lambda said: None if _trouble(said.exc_value) else said_by_threads(said)
     try:
         yield
     except Exception as error:
@@ -39,6 +42,8 @@ def naming_disk(folder: Path) -> Iterator[None]:
             f"the disk of {folder} fails{where} ({os.strerror(trouble.errno or 0)}): see to it, for example with df; "
             "--ckpt_path auto then goes on from the last snapshot, if there is one"
         ) from error
+    finally:
+        threading.excepthook = said_by_threads
 
 
 def _trouble(error: BaseException | None) -> OSError | None:

@@ -148,7 +148,7 @@ class Declined:
 @wire
 @dataclass(frozen=True)
 class Failed:
-    """The client's code raised; the round stops and shows the client's traceback."""
+    """The client's code raised; the round goes on without it, unless that befalls too many."""
 
     client: int
     traceback: str

@@ -21,7 +21,7 @@ from torch import Tensor
 from mosaic.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.errors import MosaicError
 from mosaic.instantiation import instantiate
-from mosaic.preemption import Heeded, interruptible, leave_if_asked
+from mosaic.preemption import Heeded, leave_if_asked
 from mosaic.quiet import COMPILERS_WARNING, silence
 from mosaic.tasks.base import Task
 from mosaic.tasks.blocks import SizedBatches
@@ -238,8 +238,7 @@ class PhaseRunner:
         task.train()
         with silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
-            with interruptible():
-                trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
+            trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
         synchronise(task)
         task.trainer = None
         del trainer

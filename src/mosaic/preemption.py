@@ -1,72 +1,110 @@
-"""SIGTERM and SIGUSR1: finish the optimiser step in hand, then leave with a code that says the run can go on."""
+"""SIGTERM, SIGUSR1 and Ctrl-C: finish the optimiser step in hand, then leave with a code that says how to go on.
 
+PyTorch is imported where it is needed: the command line heeds signals before it knows what it is asked for.
+"""
+
+import os
+import shutil
 import signal
+import sys
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
-import torch
-
-from mosaic.batches import world_size
-
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
-_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
+"""Variable that tells a process that another one has started it, and where that one keeps what is to be cleared."""
+INTERRUPTED = 130
+"""What shells make of SIGINT: 128 and its number."""
+_SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 _received: signal.Signals | None = None
 
 
 class Preempted(SystemExit):
-    """Somebody wants this process to leave; its exit code is :data:`EXIT_CODE`.
+    """Somebody wants this process to leave; its exit code is :data:`EXIT_CODE`, or :data:`INTERRUPTED` after Ctrl-C.
 
     Args:
         cause: the signal.
         code: 0 for ranks that leave after the first one, whose code counts: launchers end all as soon as one fails.
+
+    Attributes:
+        cause: the signal.
+        when: what was going on, and what that means, in words.
     """
 
-    def __init__(self, cause: signal.Signals, code: int = EXIT_CODE) -> None:
-        super().__init__(code)
+    when = "before anything was begun"
+
+    def __init__(self, cause: signal.Signals, code: int | None = None) -> None:
+        usual = INTERRUPTED if cause == signal.SIGINT else EXIT_CODE
+        super().__init__(usual if code is None else code)
         self.cause = cause
+
+    def __str__(self) -> str:
+        return f"{'interrupted' if self.cause == signal.SIGINT else 'asked to leave'} {self.when}"
+
+
+@contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Turn a signal inside this block into :class:`Preempted` where it comes: nothing is in hand that could be lost.
+
+    It is noted too, in case that whatever runs there swallows exceptions.
+    """
+
+    def leave(number: int, _: FrameType | None) -> None:
+        _take_note(number, None)
+        raise Preempted(signal.Signals(number))
+
+    with _handling(leave):
+        yield
 
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
     """Take note of signals inside this block, and turn whatever they cause into :class:`Preempted`.
 
-    Lightning leaves a Trainer on SIGTERM with an exit of its own, whose code says that all is well. Signals reach the
-    main thread only; elsewhere, as in some notebooks, nothing changes.
+    Lightning leaves a Trainer on SIGTERM with an exit of its own, whose code says that all is well.
     """
+    _leave(_received)
+    with _handling(_take_note):
+        try:
+            yield
+        except SystemExit as leaving:
+            raise preempted(leaving) or leaving from leaving.__cause__
+
+
+@contextmanager
+def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let signals come to a handler, in the main thread; elsewhere, as in some notebooks, nothing changes."""
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    _received = None
-    before = {number: signal.signal(number, _take_note) for number in _SIGNALS}
+    before = {number: signal.signal(number, handler) for number in _SIGNALS}
     try:
         yield
-    except SystemExit as leaving:
-        if _received is None or isinstance(leaving, Preempted):
-            raise
-        raise Preempted(_received) from leaving
     finally:
         _received = None
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
-@contextmanager
-def interruptible() -> Iterator[None]:
-    """Let Ctrl-C be a KeyboardInterrupt inside a Trainer too, which else leaves with code 1 and is deaf to others."""
-    handler = signal.getsignal(signal.SIGINT)
-    try:
-        yield
-    except SystemExit as leaving:
-        if not isinstance(leaving.__context__, KeyboardInterrupt):
-            raise
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, handler)
-        raise leaving.__context__ from None
+def preempted(error: BaseException) -> Preempted | None:
+    """Return an exit that a signal has caused as such; nothing for any other exception."""
+    if isinstance(error, Preempted):
+        return error
+    return Preempted(_received) if isinstance(error, SystemExit) and _received is not None else None
+
+
+def is_told_to_leave(error: BaseException) -> bool:
+    """Whether an exception is the answer to a signal, ours or Lightning's, and no exit of a client's own code."""
+    if not isinstance(error, SystemExit):
+        return False
+    from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+    return isinstance(error, Preempted) or _received is not None or isinstance(error.__context__, SIGTERMException)
 
 
 @contextmanager
@@ -83,7 +121,7 @@ def keeping_handlers() -> Iterator[None]:
 
 def ignore_signals() -> None:
     """Leave the decision to the first process, which hears the same signals and ends the others."""
-    for number in (*_SIGNALS, signal.SIGINT):
+    for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
@@ -93,13 +131,15 @@ def leave_if_asked() -> None:
     Raises:
         Preempted: a signal came.
     """
-    if world_size() == 1:
+    if _world_size() == 1:
         _leave(_received)
         return
+    import torch
+
     on_gpu = torch.distributed.get_backend() == "nccl"
     number = torch.tensor(_received or 0, device="cuda" if on_gpu else "cpu")
     torch.distributed.broadcast(number, src=0)
-    _leave(signal.Signals(int(number)) if number else None, code=0 if torch.distributed.get_rank() else EXIT_CODE)
+    _leave(signal.Signals(int(number)) if number else None, code=0 if torch.distributed.get_rank() else None)
 
 
 def leave_if_alone_and_asked() -> None:
@@ -110,7 +150,7 @@ def leave_if_alone_and_asked() -> None:
     Raises:
         Preempted: a signal came.
     """
-    if world_size() == 1:
+    if _world_size() == 1:
         _leave(_received)
 
 
@@ -138,12 +178,39 @@ def _take_note(number: int, _: FrameType | None) -> None:
     _received = signal.Signals(number)
 
 
-def _leave(received: signal.Signals | None, code: int = EXIT_CODE) -> None:
+def _leave(received: signal.Signals | None, code: int | None = None) -> None:
     if received is not None:
         raise Preempted(received, code)
 
 
 def wait_for_the_first(error: BaseException) -> None:
     """Let ranks that leave together wait until the first one has written its snapshot, and come here too."""
-    if isinstance(error, Preempted) and world_size() > 1:
+    if isinstance(error, Preempted) and _world_size() > 1:
+        import torch
+
         torch.distributed.barrier()
+
+
+def _world_size() -> int:
+    """Return how many processes train together."""
+    from mosaic.batches import world_size
+
+    return world_size()
+
+
+def end_with_the_first() -> None:
+    """Let a process that another one has started end as soon as that one is gone, however that came about.
+
+    The first process holds the other end of the standard input, which closes when it ends.
+    """
+    folder = os.environ.get(FIRST_PROCESS_FOLDER)
+    if folder is None:
+        return
+
+    def follow() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdin.buffer.read()
+        shutil.rmtree(folder, ignore_errors=True)
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()

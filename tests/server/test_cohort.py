@@ -17,7 +17,7 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
-from mosaic.server.cohort import ClientFailedError, Cohort, Judgement
+from mosaic.server.cohort import ClientsFailedError, Cohort, Judgement
 from mosaic.server.context import RoundPlan
 from tests.runs import LinearNet, same_models
 
@@ -66,7 +66,7 @@ def test_a_client_that_declines_leaves_no_row(
 
 
 def test_a_model_that_nobody_judges_stops_the_round() -> None:
-    with pytest.raises(ClientFailedError, match="round 4: no client judged the model"):
+    with pytest.raises(ClientsFailedError, match="round 4: expected a client to judge the model, and none did"):
         cohort(Scripted(Declined(1, "it is asleep")), 1).evaluate(MODEL)
 
 
@@ -118,7 +118,7 @@ def trains(
     executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}, {}) for client in range(3)))
     plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=distils)
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
-    list(Cohort(executor, plan, pool).train(model, keep, sent_back))
+    list(Cohort(executor, plan, pool, max_failed=1.0).train(model, keep, sent_back))
     return [request for request in executor.asked if isinstance(request, TrainRequest)]
 
 

@@ -58,7 +58,7 @@ def with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 def trained(pool: ModelPool, model: StateDict, reply: Reply, images: dict[int, int]) -> list[int]:
     """Which clients' uploads are believed."""
-    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images)
+    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images, max_failed=1.0)
     return [upload.client for upload in cohort.train(model)]
 
 
@@ -117,7 +117,7 @@ def test_a_round_goes_on_without_the_refused_upload(pool: ModelPool, model: Stat
     )  # fmt: skip
     mean = average(cohort.train(model), model, pool, 4)
     assert all(torch.equal(mean[name], tensor) for name, tensor in model.items())
-    assert refused == [(1, "model.head.bias: expected finite numbers, got infinite ones or NaN")]
+    assert refused == [(1, "its reply was refused: model.head.bias: expected finite numbers, got infinite ones or NaN")]
 
 
 def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Blueprint) -> None:
@@ -127,7 +127,10 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
         own = pool.of(1).initial(0)
         assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS, {}), {}) == []
         replies = TrainReply(1, own, COUNTS, METRICS, {}), TrainReply(5, own, COUNTS, METRICS, {})
-        assert [upload.client for upload in Cohort(Scripted(*replies), PLAN, pool).train(model)] == [1, 5]
+        assert [upload.client for upload in Cohort(Scripted(*replies), PLAN, pool, max_failed=1.0).train(model)] == [
+            1,
+            5,
+        ]
 
 
 def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
@@ -143,7 +146,7 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
         replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
     ]
     for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
-        assert len(Cohort(Scripted(reply), PLAN, pool).generators([1], lambda _: agreed)) == believed
+        assert len(Cohort(Scripted(reply), PLAN, pool, max_failed=1.0).generators([1], lambda _: agreed)) == believed
 
 
 def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool: ModelPool, model: StateDict) -> None:

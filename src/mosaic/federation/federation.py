@@ -13,7 +13,7 @@ import torch
 
 from mosaic.batches import ShuffledBatches
 from mosaic.disk import naming_disk, write_whole
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_positive, require_share
 from mosaic.federation.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
@@ -43,6 +43,8 @@ class Federation:
         keep_snapshots: how many are kept.
         validate_every: rounds between judgements of the global model by the clients' validation images, or, where there
             is none, of the clients' own models by these and by the test split.
+        max_failed: share of the clients that are asked together who may fail, by an exception of theirs or a reply that
+            is refused; the round goes on without them, and with more of them the run ends.
     """
 
     def __init__(
@@ -52,11 +54,13 @@ class Federation:
         snapshot_every: int = 1,
         keep_snapshots: int = 2,
         validate_every: int = 1,
+        max_failed: float = 0.5,
     ) -> None:
         require_positive(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
-        self.run_dir, self.schedule = run_dir, schedule
+        require_share("federation", max_failed=max_failed)
+        self.run_dir, self.schedule, self.max_failed = run_dir, schedule, max_failed
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
     def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
@@ -108,7 +112,9 @@ class Federation:
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
-        run = Run(job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots)
+        run = Run(
+            job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots, self.max_failed
+        )
         del start, make_ready  # or their models would stay as long as the run
         try:
             with many_phases():

@@ -3,12 +3,16 @@
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mosaic.codec import size_in_bytes
 from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, noting
 from mosaic.preemption import leave_if_alone_and_asked
+
+_END: Any = object()
+"""After the last reply, of which a client may have sent anything."""
 
 
 @dataclass
@@ -42,7 +46,8 @@ class Ledger:
         """Book the bytes of one request and its reply, the updates that it took, and a refusal."""
         kind = type(request).__name__.removesuffix("Request")
         self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
-        self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
+        with suppress(TypeError):  # it may be anything before it is inspected
+            self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
         match reply:
             case Declined(client, reason):
                 self.declined.append({"client": client, "asked": kind, "reason": reason})
@@ -53,9 +58,9 @@ class Ledger:
                 self.book_updates("discriminator", discriminator_steps)
 
     def book_refusal(self, request: Request, reason: str) -> None:
-        """Book a reply that was refused: to the round it is a client that has declined."""
+        """Book a client that has failed, or whose reply was refused: to the round it has declined."""
         kind = type(request).__name__.removesuffix("Request")
-        self.declined.append({"client": request.client, "asked": kind, "reason": f"its reply was refused: {reason}"})
+        self.declined.append({"client": request.client, "asked": kind, "reason": reason})
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""
@@ -68,7 +73,6 @@ class AccountedExecutor:
     Args:
         executor: carries the requests.
         ledger: the books.
-        on_reply: is shown every reply, for metrics.
         on_phase: is told name and seconds of each phase that all its clients have answered.
     """
 
@@ -76,11 +80,9 @@ class AccountedExecutor:
         self,
         executor: Executor,
         ledger: Ledger,
-        on_reply: Callable[[Reply], None],
         on_phase: Callable[[str, float], None],
     ) -> None:
-        self._executor, self._ledger = executor, ledger
-        self._on_reply, self._on_phase = on_reply, on_phase
+        self._executor, self._ledger, self._on_phase = executor, ledger, on_phase
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply for each request, in order; only the executor's own time is booked."""
@@ -91,15 +93,14 @@ class AccountedExecutor:
             while True:
                 leave_if_alone_and_asked()
                 start = time.perf_counter()
-                reply = next(replies, None)
+                reply = next(replies, _END)
                 elapsed = time.perf_counter() - start
-                if reply is None:
+                if reply is _END:
                     break
                 request = sent.popleft()
                 phase, total = _PHASES[type(request).__name__], total + elapsed
                 self._ledger.book_seconds(phase, elapsed)
                 self._ledger.book_exchange(request, reply)
-                self._on_reply(reply)
                 yield reply
         finally:
             if isinstance(replies, Generator):

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
-from math import isfinite, nan
 from time import perf_counter
 
 from torch import nn
@@ -21,7 +20,7 @@ from mosaic.federation.schedule import Schedule, gathered
 from mosaic.federation.snapshots import Snapshot
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Reply, TrainReply
-from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked, wait_for_the_first
+from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 
@@ -41,6 +40,7 @@ class Run:
         tracker: where traces go; a silent one in every process but the first, which then writes nothing at all.
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
+        max_failed: share of the clients that are asked together who may fail.
     """
 
     def __init__(
@@ -53,15 +53,17 @@ class Run:
         tracker: Tracker | SilentTracker,
         snapshot_every: int,
         keep_snapshots: int,
+        max_failed: float,
     ) -> None:
         self._job, self._schedule, self._judge = job, schedule, judge
         self._directory, self._tracker = directory, tracker
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
+        self._max_failed = max_failed
         self._record = Record(job, directory, tracker) if isinstance(tracker, Tracker) else None
         self._ledger, self._state = start.ledger, start.server
         self._losses: list[float] = []
         self._unwritten: Snapshot | None = None
-        self._executor = AccountedExecutor(job.executor, self._ledger, self._note, self._tell)
+        self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
         self._round_number = start.round
 
     def complete(self) -> None:
@@ -101,7 +103,16 @@ class Run:
             self._ledger.book_updates,
         )
         judges = round > 1 and self._judge.due(round - 1)
-        cohort = Cohort(self._executor, plan, self._job.pool, self._announced(), judges, self._ledger.book_refusal)
+        cohort = Cohort(
+            self._executor,
+            plan,
+            self._job.pool,
+            self._announced(),
+            judges,
+            self._max_failed,
+            self._note,
+            self._ledger.book_refusal,
+        )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
         measurement = self._judge.measure_in(round, self._state.model)
@@ -165,11 +176,11 @@ class Run:
         except BaseException as error:
             self._write_snapshot()
             wait_for_the_first(error)
-            if isinstance(error, KeyboardInterrupt):
-                raise KeyboardInterrupt(f"in round {round}, whose work is lost: {_WAY_ON}") from None
-            happened = "asked to leave" if isinstance(error, SystemExit) else "stopped"
-            log.warning("%s in round %d, whose work is lost: %s", happened, round, _WAY_ON)
-            raise
+            if (leaving := preempted(error)) is None:
+                log.warning("stopped in round %d, whose work is lost: %s", round, _WAY_ON)
+                raise
+            leaving.when = f"in round {round}, whose work is lost: {_WAY_ON}"
+            raise leaving from None
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
@@ -190,5 +201,5 @@ class Run:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
 
     def _note(self, reply: Reply) -> None:
-        if isinstance(reply, TrainReply) and isfinite(loss := reply.metrics.get("loss", nan)):
-            self._losses.append(loss)
+        if isinstance(reply, TrainReply):
+            self._losses.append(reply.metrics["loss"])

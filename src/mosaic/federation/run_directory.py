@@ -35,6 +35,7 @@ FREE_TO_CHANGE = (
     "federation.run_dir",
     "federation.snapshot_every",
     "federation.keep_snapshots",
+    "federation.max_failed",
     "federation.schedule.collaborative_rounds",
     "federation.schedule.fine_tune_rounds",
     "federation.schedule.distill_rounds",

@@ -10,6 +10,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from mosaic.errors import MosaicError
 from mosaic.messages import (
     Declined,
     EvaluateReply,
@@ -20,6 +21,7 @@ from mosaic.messages import (
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    Reply,
     Request,
     StateDict,
     TrainReply,
@@ -34,8 +36,10 @@ log = logging.getLogger(__name__)
 R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
 
 
-class ClientFailedError(RuntimeError):
-    """A client's code raised; the message holds its number and traceback."""
+class ClientsFailedError(MosaicError):
+    """So many clients of a phase have failed that what the others say counts for little."""
+
+    exit_code = 1
 
 
 class Judgement(NamedTuple):
@@ -64,7 +68,8 @@ class Judgement(NamedTuple):
 class Cohort:
     """Asks the clients of one round. Replies come in client order, whoever was quicker.
 
-    A reply that is not what was asked for is refused, and the round goes on as if the client had declined.
+    A reply that is not what was asked for is refused, and the round goes on as if the client had declined. So it does
+    without a client whose code has raised, unless too many fail.
 
     Args:
         executor: carries requests.
@@ -72,7 +77,9 @@ class Cohort:
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
         judges: whether clients judge the model that they receive before they train.
-        on_refusal: is told the request, and why its reply was refused.
+        max_failed: share of the clients that are asked together who may fail, or send what is refused.
+        on_reply: is shown every reply that is believed.
+        on_refusal: is told the request, and why there is no reply to it.
     """
 
     def __init__(
@@ -82,10 +89,13 @@ class Cohort:
         pool: ModelPool,
         images: Mapping[int, int] = MappingProxyType({}),
         judges: bool = False,
+        max_failed: float = 0.5,
+        on_reply: Callable[[Reply], None] = lambda _: None,
         on_refusal: Callable[[Request, str], None] = lambda *_: None,
     ) -> None:
         self._executor, self._plan, self._pool = executor, plan, pool
-        self._inspector, self._on_refusal = Inspector(pool, images), on_refusal
+        self._inspector, self._max_failed = Inspector(pool, images), max_failed
+        self._on_reply, self._on_refusal = on_reply, on_refusal
         self._judges, self._sent = judges, StateDict()
         self._judgements: list[StateDict] = []
         self._blind: set[int] = set()
@@ -160,7 +170,7 @@ class Cohort:
             return self._joined([])
         replies = list(self._ask((EvaluateRequest(client, plan.round, model) for client in judges), EvaluateReply))
         if not replies:
-            raise ClientFailedError(f"round {plan.round}: no client judged the model")
+            raise ClientsFailedError(f"round {plan.round}: expected a client to judge the model, and none did")
         return self._joined([reply.judgement for reply in replies])
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
@@ -174,19 +184,31 @@ class Cohort:
 
     def _ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector | None = None) -> Iterator[R]:
         asked: deque[Request] = deque()
+        failures, total = {}, 0
         for reply in self._executor.map(noting(requests, asked)):
-            request = asked.popleft()
+            request, total = asked.popleft(), total + 1
+            round, client = request.round, request.client
             match reply:
-                case Declined(client, reason):
-                    log.warning("round %d: client %d declined: %s", self._plan.round, client, reason)
-                case Failed(client, traceback):
-                    raise ClientFailedError(f"client {client} failed in round {self._plan.round}:\n{traceback}")
+                case Declined(client=number, reason=reason) if number == client:
+                    log.warning("round %d: client %d declined: %s", round, client, reason)
+                case Failed(client=number, traceback=traceback) if number == client:
+                    log.error("round %d: client %d failed:\n%s", round, client, traceback)
+                    failures[client] = f"its code failed: {traceback.strip().splitlines()[-1]}"
+                    self._on_refusal(request, failures[client])
                 case _:
                     try:
                         (inspector or self._inspector).check(request, reply)
                     except UnfitReplyError as error:
-                        log.warning("round %d: client %d's reply is refused: %s", request.round, request.client, error)
-                        self._on_refusal(request, str(error))
+                        log.warning("round %d: client %d's reply is refused: %s", round, client, error)
+                        failures[client] = f"its reply was refused: {error}"
+                        self._on_refusal(request, failures[client])
                     else:
                         assert isinstance(reply, expected)
+                        self._on_reply(reply)
                         yield reply
+        if len(failures) > self._max_failed * total:
+            client, reason = next(iter(failures.items()))
+            raise ClientsFailedError(
+                f"round {self._plan.round}: {len(failures)} of {total} clients failed, more than federation.max_failed "
+                f"({self._max_failed:g}) of them; client {client}: {reason}"
+            )

@@ -25,6 +25,8 @@ from mosaic.model_pool import ModelPool
 
 MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
+MOST_GROWTH = 1e5
+"""How many times as large as the largest of the sent numbers, or as 1, a trained model's may be."""
 _JUDGEMENT = ("correct", "total", "loss")
 _KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
@@ -59,12 +61,21 @@ class Inspector:
         Raises:
             UnfitReplyError: sender, kind, names, shapes, types, finiteness or counts are not what they should be.
         """
+        try:
+            self._check(request, reply)
+        except UnfitReplyError:
+            raise
+        except Exception as error:  # a field may hold anything
+            raise UnfitReplyError(f"expected what can be read, got {type(error).__name__}: {error}") from error
+
+    def _check(self, request: Request, reply: Reply) -> None:
         expected = _KINDS[type(request)]
         _require(type(reply) is expected, f"expected a {expected.__name__}, got a {type(reply).__name__}")
         _require(reply.client == request.client, f"expected its own, got that of client {reply.client}")
         match request, reply:
             case TrainRequest(), TrainReply():
                 _check_tensors("model", reply.model, self._trained(request))
+                _check_size("model", reply.model, request.model)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 _check_metrics(reply.metrics, "loss", "steps", "validation_images")
                 if request.judge or reply.judgement:
@@ -125,6 +136,17 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
     _check_names(name, given, expected)
     for tensor, like in expected.items():
         _check_tensor(f"{name}.{tensor}", given[tensor], like.shape, like.dtype)
+
+
+def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
+    """Refuse numbers that no training can have made of what was sent, and that would drown everybody else's."""
+    most = MOST_GROWTH * max(1.0, _largest(sent))
+    _require(_largest(given) <= most, f"{name}: expected no number beyond {most:.3g}, got {_largest(given):.3g}")
+
+
+def _largest(tensors: StateDict) -> float:
+    floats = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.numel()]
+    return float(torch.cat([torch.stack(tensor.aminmax()) for tensor in floats]).abs().max()) if floats else 0.0
 
 
 def _check_names(name: str, given: Mapping[str, object], expected: Mapping[str, object]) -> None:

@@ -13,6 +13,7 @@ from mosaic.errors import MosaicError
 from mosaic.federation.client_states import ClientStates
 from mosaic.messages import ClientState, Failed, Reply, Request
 from mosaic.phases import PhaseRunner
+from mosaic.preemption import is_told_to_leave
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +109,16 @@ class ClientExecutor(ABC):
 
 
 def answer(worker: Worker, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
-    """Let a worker answer, and turn an exception into a reply; the client then remembers what it did before.
+    """Let a worker answer, and turn what its code raises into a reply; the client then remembers what it did before.
 
     Where several ranks train together the exception goes on and ends this one: the others wait for it in the middle of
     a step, and would do so for half an hour.
     """
     try:
         return worker.handle(request, state)
-    except Exception:  # the cohort shows the traceback under the client's number
+    except (Exception, SystemExit) as error:  # the cohort shows the traceback under the client's number
+        if is_told_to_leave(error):
+            raise
         if world_size() > 1:
             log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
             raise

@@ -13,6 +13,7 @@ import yaml
 
 from mosaic.errors import MosaicError
 from mosaic.federation.launch import World
+from mosaic.preemption import FIRST_PROCESS_FOLDER, leave_if_alone_and_asked
 
 _SECONDS_TO_LEAVE = 30
 """How long a process that was told to end may take before it is ended."""
@@ -34,15 +35,21 @@ class Companions:
         command = [sys.executable, "-m", "mosaic", "fit", "--config", str(path), f"--executor.threads={threads}"]
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank in range(1, world.size):
-            variables = replace(world, rank=rank, local_rank=rank).variables()
-            self._processes.append(subprocess.Popen(command, env={**os.environ, **variables}))
+            variables = {
+                **replace(world, rank=rank, local_rank=rank).variables(),
+                FIRST_PROCESS_FOLDER: self._folder.name,
+            }
+            process = subprocess.Popen(command, env={**os.environ, **variables}, stdin=subprocess.PIPE)
+            self._processes.append(process)
 
     def check(self) -> None:
         """Refuse to wait for processes that have ended.
 
         Raises:
             MosaicError: one has ended by itself.
+            Preempted: a signal has come, perhaps to all of them.
         """
+        leave_if_alone_and_asked()
         for rank, process in enumerate(self._processes, start=1):
             if (code := process.poll()) is not None:
                 raise MosaicError(
@@ -62,4 +69,6 @@ class Companions:
             except subprocess.TimeoutExpired:
                 process.kill()  # it has nothing to tidy up
                 process.wait()
+            if process.stdin is not None:
+                process.stdin.close()
         self._folder.cleanup()
