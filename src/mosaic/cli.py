@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from mosaic import __version__
 from mosaic.errors import users_mistake
-from mosaic.preemption import Preempted, end_with_the_first, leaving_at_once
+from mosaic.preemption import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
 _COMMANDS = {
     "fit": "run a federation: rounds on clients and server, one run directory",
@@ -130,6 +130,8 @@ def _carry_out(request: Callable[[], None]) -> None:
         if leaving.code == 0:  # another rank speaks for all
             raise
         _leave(str(leaving), code=int(leaving.code or 0))
+    except KeyboardInterrupt:  # what runs inside may have put back Python's own handler
+        _leave("interrupted", code=INTERRUPTED)
     except Exception as error:
         mistake = users_mistake(error)
         if mistake is None:
@@ -137,6 +139,14 @@ def _carry_out(request: Callable[[], None]) -> None:
         _leave(f"error: {mistake}", getattr(mistake, "exit_code", 2))
 
 
+_LONGEST_LINE = 500
+
+
 def _leave(message: str, code: int = 2) -> NoReturn:
-    print("mosaic: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_LINE:  # jsonargparse shows everything around what it complains of
+        line = line.partition(" Given value")[0]
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
+    print(f"mosaic: {line}", file=sys.stderr)
     raise SystemExit(code)

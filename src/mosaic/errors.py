@@ -1,7 +1,9 @@
 """The one exception that stands for a mistake of the user's and not for one of ours, and how to find it."""
 
 import argparse
-import math
+
+LARGEST = 1e38
+"""Single precision holds no number that is three times as large."""
 
 
 class MosaicError(Exception):
@@ -27,15 +29,19 @@ def require_positive(section: str, **values: float) -> None:
         MosaicError: one of them is not.
     """
     for key, value in values.items():
-        if not 0 < value < math.inf:
-            raise MosaicError(f"{section}.{key}: expected a number above 0, got {value}")
+        if not 0 < value < LARGEST:
+            raise MosaicError(f"{section}.{key}: expected a number above 0{_bound(value)}, got {value}")
 
 
 def require_at_least_zero(section: str, **values: float) -> None:
     """Refuse settings that must not be negative; the arguments are those of :func:`require_positive`."""
     for key, value in values.items():
-        if not 0 <= value < math.inf:
-            raise MosaicError(f"{section}.{key}: expected 0 or more, got {value}")
+        if not 0 <= value < LARGEST:
+            raise MosaicError(f"{section}.{key}: expected 0 or more{_bound(value)}, got {value}")
+
+
+def _bound(value: float) -> str:
+    return f" and below {LARGEST:g}" if value > 0 else ""
 
 
 def require_share(section: str, **values: float) -> None:

@@ -20,7 +20,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mosaic.algorithms import Algorithm
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule
-from mosaic.errors import MosaicError, users_mistake
+from mosaic.errors import LARGEST, MosaicError, users_mistake
 from mosaic.federation.checkpoint import check_checkpoint
 from mosaic.federation.executors import ClientExecutor
 from mosaic.federation.executors.base import Recipe
@@ -33,6 +33,7 @@ from mosaic.quiet import expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.generation import GenerationSettings
 from mosaic.tasks.global_classifier import GlobalClassifier
+from mosaic.yaml_files import read_yaml
 
 
 class MosaicParser(LightningArgumentParser):
@@ -40,6 +41,16 @@ class MosaicParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"exit_on_error": False, **kwargs})
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Read every configuration first as people may have made it."""
+        given = list(sys.argv[1:] if args is None else args)
+        for before, argument in zip(["", *given], given, strict=False):
+            named = argument.removeprefix("--config=") if argument.startswith("--config=") else ""
+            path = Path(argument if before in ("--config", "-c") else named)
+            if path.is_file():
+                read_yaml(path)
+        return super().parse_args(args, *more, **options)
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
         """Leave out the arguments of default classes: they are filled in once it is known which classes are asked for.
@@ -197,12 +208,16 @@ def _first_cause(error: Exception) -> str:
 
 
 def _check_rate(optimizer: Mapping[str, Any]) -> None:
-    """Refuse a learning rate that would have no effect.
+    """Refuse a learning rate that would have no effect, and numbers that no weight can hold.
 
     Raises:
-        MosaicError: somebody has set it.
+        MosaicError: somebody has set one.
     """
-    given, path = (optimizer.get("init_args") or {}).get("lr"), str(optimizer["class_path"])
+    arguments, path = optimizer.get("init_args") or {}, str(optimizer["class_path"])
+    for key, value in arguments.items():
+        if isinstance(value, float) and not abs(value) < LARGEST:
+            raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
+    given = arguments.get("lr")
     module, _, name = path.rpartition(".")
     usual = inspect.signature(getattr(importlib.import_module(module), name)).parameters.get("lr")
     if usual is not None and given != usual.default:

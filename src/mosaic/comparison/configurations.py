@@ -9,6 +9,7 @@ import yaml
 from jsonargparse import get_loader
 
 from mosaic.errors import MosaicError
+from mosaic.yaml_files import read_yaml
 
 AS_CONFIGURED = "config"
 """Name of the algorithm that the configuration itself holds."""
@@ -38,10 +39,10 @@ def read_configuration(path: Path) -> Configuration:
     Raises:
         MosaicError: the file is missing or is no mapping.
     """
+    configuration = Configuration(path, read_yaml(path))
     try:
-        configuration = Configuration(path, path.read_text())
         values = configuration.values
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except (ValueError, yaml.YAMLError) as error:
         raise MosaicError(
             f"{path}: expected a configuration of mosaic fit, which could not be read: {error}"
         ) from error

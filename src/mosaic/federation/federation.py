@@ -22,7 +22,7 @@ from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
 from mosaic.federation.run_directory import RunDirectory, check_sizes, copy_append_only, cut_back
 from mosaic.federation.schedule import Schedule
-from mosaic.federation.snapshots import Snapshot, find_snapshot, list_snapshots
+from mosaic.federation.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.figures import partition_heat_map
 from mosaic.phases import PhaseRunner, many_phases
@@ -60,6 +60,8 @@ class Federation:
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
         require_share("federation", max_failed=max_failed)
+        if not run_dir.strip():
+            raise MosaicError("federation.run_dir: expected the name of a new folder, got nothing")
         self.run_dir, self.schedule, self.max_failed = run_dir, schedule, max_failed
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
@@ -88,6 +90,7 @@ class Federation:
                 type(job.algorithm).__name__,
                 job.data.num_clients,
             )
+        RunDirectory(self.run_dir).check_name()
         duels = bool(job.algorithm.heeds & {"distils", "rounds"})
         rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
         if not job.phases.dry_run:
@@ -140,7 +143,7 @@ class Federation:
                     directory.require_free()
                 return start, partial(directory.create, job.config, begins)
             directory.check_same(job.config, start, job.data.num_clients, heeds)
-            return start, partial(_go_on, job, directory, {})
+            return start, partial(self._go_on, job, directory, {})
         start, source = Snapshot.read(found), found.parent.parent
         job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:
@@ -156,14 +159,14 @@ class Federation:
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
-        return start, partial(_go_on, job, directory, start.sizes)
+        return start, partial(self._go_on, job, directory, start.sizes)
 
-
-def _go_on(job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:
-    """Make a run's folder as it was at a snapshot, and whole."""
-    directory.complete(partial(_write_partition, job))
-    directory.write_config(job.config)
-    cut_back(directory.path, sizes)
+    def _go_on(self, job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:
+        """Make a run's folder as it was at a snapshot, and whole."""
+        directory.complete(partial(_write_partition, job))
+        directory.write_config(job.config)
+        cut_back(directory.path, sizes)
+        drop_old(directory.rounds, self.keep_snapshots)
 
 
 def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str, int]) -> None:

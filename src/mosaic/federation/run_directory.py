@@ -101,6 +101,23 @@ class RunDirectory:
         """Final figures."""
         return self.path / "summary.json"
 
+    def check_name(self) -> None:
+        """Refuse a name that no folder can have.
+
+        Raises:
+            MosaicError: the system says so.
+        """
+        try:
+            self.path.lstat()
+            self.path.with_name(f".{self.path.name}.new").lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        except (OSError, ValueError) as error:
+            raise MosaicError(
+                f"--federation.run_dir: {self.path.name[:60]}... cannot be made a folder "
+                f"({getattr(error, 'strerror', error)}): choose another"
+            ) from error
+
     def claim(self) -> None:
         """Let no other process write here until this one closes the folder or ends, where the file system can.
 

@@ -58,8 +58,7 @@ class Snapshot:
             shutil.rmtree(aside, ignore_errors=True)
             raise
         sync(rounds)
-        for old in list_snapshots(rounds)[:-keep]:
-            shutil.rmtree(old)
+        drop_old(rounds, keep)
         return target
 
     def _write(self, folder: Path) -> None:
@@ -106,6 +105,12 @@ class Snapshot:
 def list_snapshots(rounds: Path) -> list[Path]:
     """Return the finished snapshots in the order of their rounds."""
     return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def drop_old(rounds: Path, keep: int) -> None:
+    """Delete all snapshots but the last ones."""
+    for old in list_snapshots(rounds)[:-keep]:
+        shutil.rmtree(old)
 
 
 def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:

@@ -1,0 +1,69 @@
+"""YAML files as people may have made them: read as text, and refused where a parser would hang or guess."""
+
+from pathlib import Path
+
+import yaml
+from yaml import MappingNode, Node, ScalarNode, SequenceNode
+
+from mosaic.errors import MosaicError
+
+MOST_VALUES = 100_000
+"""A configuration has hundreds; aliases can stand for more than any memory holds."""
+
+
+def read_yaml(path: Path) -> str:
+    """Return the text of a YAML file that holds one mapping.
+
+    Raises:
+        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, a key twice, or an
+            anchor that refers to itself.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+        root = yaml.compose(text, yaml.SafeLoader)
+    except OSError as error:
+        raise MosaicError(f"{path}: expected a configuration, which cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise MosaicError(
+            f"{path}: expected a configuration in UTF-8, got other bytes at place {error.start}: save it as UTF-8"
+        ) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise MosaicError(f"{path}: expected a configuration in YAML, got {' '.join(str(error).split())}") from error
+    if root is None:
+        return text
+    if not isinstance(root, MappingNode):
+        kind = "list" if isinstance(root, SequenceNode) else "single value"
+        raise MosaicError(f"{path}: expected a configuration of sections, got a {kind}")
+    _Walk(path).visit(root, ())
+    return text
+
+
+class _Walk:
+    """Looks at every value once, as a parser would expand them."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seen = path, 0
+
+    def visit(self, node: Node, above: tuple[Node, ...]) -> None:
+        self._seen += 1
+        line = node.start_mark.line + 1
+        if node in above:
+            raise MosaicError(f"{self._path}, line {line}: expected values, got an anchor that refers to itself")
+        if self._seen > MOST_VALUES:
+            raise MosaicError(
+                f"{self._path}: expected at most {MOST_VALUES} values, got more, by aliases or as they are"
+            )
+        if isinstance(node, SequenceNode):
+            for item in node.value:
+                self.visit(item, (*above, node))
+        if isinstance(node, MappingNode):
+            keys: set[str] = set()
+            for key, value in node.value:
+                name = key.value if isinstance(key, ScalarNode) else ""
+                if name in keys and name != "<<":
+                    raise MosaicError(
+                        f"{self._path}, line {key.start_mark.line + 1}: expected every key once, got {name} a second "
+                        "time: remove one"
+                    )
+                keys.add(name)
+                self.visit(value, (*above, node))
