@@ -50,9 +50,7 @@ class _Walk:
         if node in above:
             raise MosaicError(f"{self._path}, line {line}: expected values, got an anchor that refers to itself")
         if self._seen > MOST_VALUES:
-            raise MosaicError(
-                f"{self._path}: expected at most {MOST_VALUES} values, got more, by aliases or as they are"
-            )
+            raise MosaicError(f"{self._path}: expected at most {MOST_VALUES} values, aliases included, got more")
         if isinstance(node, SequenceNode):
             for item in node.value:
                 self.visit(item, (*above, node))

@@ -1,6 +1,10 @@
 import logging
+import re
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -9,6 +13,7 @@ from mosaic.messages import (
     Declined,
     EvaluateReply,
     EvaluateRequest,
+    Failed,
     Reply,
     Request,
     StateDict,
@@ -68,6 +73,47 @@ def test_a_client_that_declines_leaves_no_row(
 def test_a_model_that_nobody_judges_stops_the_round() -> None:
     with pytest.raises(ClientsFailedError, match="round 4: expected a client to judge the model, and none did"):
         cohort(Scripted(Declined(1, "it is asleep")), 1).evaluate(MODEL)
+
+
+# who fails
+
+
+FAULTS: list[Any] = [
+    Failed(1, "Traceback ...\nValueError: my disk is broken\n"),
+    *(None, {"client": 1}, 7, object()),
+    Declined(5, "another one's"),
+    Failed(5, "another one's"),
+    replace(judged(1, [0, 0], [0, 0], [0.0, 0.0]), correct=None),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+def test_a_client_that_fails_is_left_out_by_name(fault: Any, caplog: pytest.LogCaptureFixture) -> None:
+    refused: list[str] = []
+    right = [judged(client, [1, 2], [5, 6], [7.0, 8.0]) for client in (0, 2)]
+    executor = Scripted(right[0], fault, right[1])
+    plan = RoundPlan(4, 9, (0, 1, 2), 1, 0.0, 0.1, distils=True)
+    asked = Cohort(executor, plan, POOL, on_refusal=lambda request, why: refused.append(f"{request.client}: {why}"))
+    assert len(asked.evaluate(MODEL).total) == 2
+    assert len(refused) == 1
+    assert refused[0].startswith(("1: its code failed: ValueError: my disk", "1: its reply was refused: expected"))
+    assert "client 1" in caplog.text
+
+
+def test_where_too_many_fail_the_run_ends_and_says_who() -> None:
+    broken = [Failed(client, "Traceback ...\nValueError: my disk is broken") for client in range(3)]
+    said = "round 4: 2 of 3 clients failed, more than federation.max_failed (0.5) of them; client 0: its code failed: "
+    with pytest.raises(ClientsFailedError, match=re.escape(f"{said}ValueError: my disk is broken")) as caught:
+        cohort(Scripted(*broken[:2], judged(2, [1, 2], [5, 6], [7.0, 8.0])), 0, 1, 2).evaluate(MODEL)
+    assert caught.value.exit_code == 1
+
+
+@pytest.mark.parametrize(("most", "goes_on"), [(1.0, True), (0.34, True), (0.33, False), (0.0, False)])
+def test_how_many_may_fail_is_a_setting(most: float, goes_on: bool) -> None:
+    replies = [judged(0, [1, 2], [5, 6], [7.0, 8.0]), Failed(1, "no"), judged(2, [1, 2], [5, 6], [7.0, 8.0])]
+    plan = RoundPlan(4, 9, (0, 1, 2), 1, 0.0, 0.1, distils=True)
+    with nullcontext() if goes_on else pytest.raises(ClientsFailedError):
+        Cohort(Scripted(*replies), plan, POOL, max_failed=most).evaluate(MODEL)
 
 
 # judging what is received

@@ -101,22 +101,27 @@ class RunDirectory:
         """Final figures."""
         return self.path / "summary.json"
 
+    @property
+    def _aside(self) -> Path:
+        """Where the folder is made."""
+        return self.path.with_name(f".{self.path.name}.new")
+
     def check_name(self) -> None:
         """Refuse a name that no folder can have.
 
         Raises:
             MosaicError: the system says so.
         """
-        try:
-            self.path.lstat()
-            self.path.with_name(f".{self.path.name}.new").lstat()
-        except (FileNotFoundError, NotADirectoryError):
-            pass
-        except (OSError, ValueError) as error:
-            raise MosaicError(
-                f"--federation.run_dir: {self.path.name[:60]}... cannot be made a folder "
-                f"({getattr(error, 'strerror', error)}): choose another"
-            ) from error
+        for path in (self.path, self._aside):
+            try:
+                path.lstat()
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except (OSError, ValueError) as error:
+                raise MosaicError(
+                    f"--federation.run_dir: {self.path.name[:60]}... cannot be made a folder "
+                    f"({getattr(error, 'strerror', error)}): choose another"
+                ) from error
 
     def claim(self) -> None:
         """Let no other process write here until this one closes the folder or ends, where the file system can.
@@ -161,7 +166,7 @@ class RunDirectory:
             MosaicError: something is there already, or no folder can be made there.
         """
         self.require_free()
-        aside = RunDirectory(self.path.with_name(f".{self.path.name}.new"))
+        aside = RunDirectory(self._aside)
         made = [folder for folder in (aside.path, *aside.path.parents) if not folder.exists()]
         try:
             aside.path.mkdir(parents=True, exist_ok=True)

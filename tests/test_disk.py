@@ -1,0 +1,55 @@
+"""A disk that takes no more: files stay whole, and one line says which disk it is."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from mosaic import disk
+from mosaic.disk import DiskError, naming_disk, write_whole
+from mosaic.errors import users_mistake
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_whole(tmp_path / "facts", b"old")
+    monkeypatch.setattr(disk.os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "facts", b"new and longer")
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("facts", b"old")]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EFBIG])
+def test_a_disk_that_fails_is_named_and_is_nobodys_mistake(number: int, tmp_path: Path) -> None:
+    failure = RuntimeError("the writer failed")
+    failure.__cause__ = OSError(number, os.strerror(number), "metrics.csv")
+    with pytest.raises(DiskError) as caught, naming_disk(tmp_path):
+        raise failure
+    assert str(caught.value).startswith(f"the disk of {tmp_path} fails at metrics.csv ({os.strerror(number)}): see to")
+    assert users_mistake(caught.value) is caught.value
+    assert caught.value.exit_code == 1
+
+
+def test_other_failures_are_left_alone(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), naming_disk(tmp_path):
+        (tmp_path / "nothing").read_text()
+    with pytest.raises(ZeroDivisionError), naming_disk(tmp_path):
+        raise ZeroDivisionError
+
+
+def test_threads_that_meet_it_print_no_traceback_of_their_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As TensorBoard's, whose exception comes again in the thread that writes next."""
+    told = threading.excepthook
+    with naming_disk(tmp_path):
+        thread = threading.Thread(target=full)
+        thread.start()
+        thread.join()
+    assert "Traceback" not in capsys.readouterr().err
+    assert threading.excepthook is told
