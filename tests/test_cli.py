@@ -273,6 +273,10 @@ class TestRefusals:
             ("--trainer.callbacks=LearningRateMonitor", "trainer: a blank step of local training fails"),
             ("--model.optimizer=torch.optim.LBFGS", "model.optimizer: a blank step of local training fails: TypeError"),
             ("--seed_everything=-1", "seed_everything: expected a whole number"),
+            ("--federation.run_dir=", "federation.run_dir: expected the name of a new folder, got nothing"),
+            ("--federation.max_failed=2", "federation.max_failed: expected a share in [0, 1]"),
+            ("--federation.schedule.learning_rate=1e308", "learning_rate: expected a number above 0 and below 1e+38"),
+            ("--model.optimizer.weight_decay=1e308", "model.optimizer.init_args.weight_decay: expected a number below"),
             *(
                 pytest.param(flag, says, marks=pytest.mark.slow)
                 for flag, says in {

@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -19,6 +20,7 @@ FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
 """Variable that tells a process that another one has started it, and where that one keeps what is to be cleared."""
 INTERRUPTED = 130
 """What shells make of SIGINT: 128 and its number."""
+_MOMENT = 0.3
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 _received: signal.Signals | None = None
 
@@ -210,6 +212,7 @@ def end_with_the_first() -> None:
     def follow() -> None:
         with suppress(OSError, ValueError):
             sys.stdin.buffer.read()
+        time.sleep(_MOMENT)  # for what it says itself
         shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 

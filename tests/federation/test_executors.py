@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import re
 import signal
@@ -21,7 +22,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import encode
 from mosaic.federation.client_states import ClientStates
 from mosaic.federation.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor, ray
-from mosaic.federation.executors.link import LinkBrokenError, open_port
+from mosaic.federation.executors.link import open_port
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
 from tests.runs import REPOSITORY, TWO_ROUNDS, assert_same_run, fit_arguments, fit_other, tiny_fit
 
@@ -209,7 +210,7 @@ class Fails(Callback):
 
     Args:
         rank: of the process, as its environment has it.
-        how: ``raise``, or ``kill``.
+        how: ``raise``, ``exit``, or ``kill``.
         once: a file that is made first; where it exists already nothing happens.
     """
 
@@ -226,6 +227,8 @@ class Fails(Callback):
                 return
         if self.how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "exit":
+            sys.exit(0)
         raise ZeroDivisionError("in a client's code")
 
 
@@ -243,6 +246,18 @@ def test_a_client_that_fails_names_itself_wherever_it_trains(
     arguments: list[str], rank: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert_fails_by_name(arguments, rank, "1" if rank else "0", tmp_path, capsys)
+
+
+@pytest.mark.usefixtures("processes")
+@pytest.mark.parametrize("arguments", [SERIAL, ranks(2)], ids=["serial", "ranks"])
+@pytest.mark.parametrize("how", ["raise", "exit"])
+def test_a_run_goes_on_without_a_client_that_fails_or_leaves(how: str, arguments: list[str], tmp_path: Path) -> None:
+    """An exit with code 0 in a client's code would else be taken for the end of the run."""
+    main(fedavg(tmp_path / "run", *arguments, failing("", how, once=tmp_path / "failed")))
+    (lost,) = json.loads((tmp_path / "run" / "summary.json").read_text())["declined"]
+    error = "ZeroDivisionError: in a client's code" if how == "raise" else "SystemExit: 0"
+    assert lost["reason"] == f"its code failed: {error}"
+    assert children() == []
 
 
 @pytest.mark.slow
@@ -266,9 +281,11 @@ def assert_fails_by_name(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(LinkBrokenError, match="process 1 of 2 ended while it worked for client 1"):
+def test_a_process_that_is_killed_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
         main(fedavg(tmp_path / "run", *ranks(2), failing("1", "kill")))
+    assert stop.value.code == 1
+    assert "process 1 of 2 ended while it worked for client 1" in capsys.readouterr().err
     assert children() == []
 
 

@@ -1,5 +1,6 @@
 """A run that is asked to leave ends with its own exit code after the step in hand, and goes on bit for bit."""
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -17,7 +18,17 @@ from mosaic.cli import main
 from mosaic.client.worker import Worker
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.snapshots import Snapshot, list_snapshots
-from mosaic.preemption import EXIT_CODE, Heeded, Preempted, heeding_signals, keeping_handlers, leave_if_asked
+from mosaic.preemption import (
+    EXIT_CODE,
+    FIRST_PROCESS_FOLDER,
+    Heeded,
+    Preempted,
+    heeding_signals,
+    is_told_to_leave,
+    keeping_handlers,
+    leave_if_asked,
+    leaving_at_once,
+)
 from mosaic.server.image_source import GeneratorMixture
 from tests.runs import FOUR_ROUNDS, REPOSITORY, SharedRuns, assert_same_run, fit_arguments, tiny_fit
 
@@ -220,6 +231,18 @@ def test_ranks_wait_until_the_first_has_written_its_snapshot(tmp_path: Path, mon
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
 
 
+def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "of the first"
+    folder.mkdir()
+    program = "import time; from mosaic.preemption import end_with_the_first; end_with_the_first(); time.sleep(60)"
+    environment = {**os.environ, FIRST_PROCESS_FOLDER: str(folder)}
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.close()
+        assert process.wait(timeout=20) == 1
+    assert not folder.exists()
+
+
 def heeding(work: Callable[[], object]) -> Preempted:
     """Do some work, in which a signal comes, and return what it ends with."""
     with pytest.raises(Preempted) as caught, heeding_signals():
@@ -244,6 +267,32 @@ class TestSignals:
         stop = heeding(work)
         assert done == ["the step in hand"]
         assert (stop.code, stop.cause.name) == (EXIT_CODE, name)
+
+    @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+    def test_before_anything_is_begun_a_signal_ends_at_once(self, name: str, code: int) -> None:
+        with pytest.raises(Preempted) as caught, leaving_at_once():
+            send(name)
+        assert caught.value.code == code
+        assert str(caught.value).endswith("before anything was begun")
+
+    def test_a_signal_that_somebody_swallows_is_remembered(self) -> None:
+        def begin() -> None:
+            with heeding_signals():
+                pytest.fail("the run has begun")
+
+        with leaving_at_once():
+            with contextlib.suppress(BaseException):
+                send("SIGTERM")
+            with pytest.raises(Preempted):
+                begin()
+
+    def test_an_exit_of_a_clients_own_is_no_answer_to_a_signal(self) -> None:
+        assert not is_told_to_leave(SystemExit(0))
+        assert not is_told_to_leave(ValueError())
+        assert is_told_to_leave(Preempted(signal.SIGTERM))
+        with heeding_signals():
+            send("SIGUSR1")
+            assert is_told_to_leave(SystemExit(0))
 
     def test_nothing_is_left_behind(self) -> None:
         before = [signal.getsignal(getattr(signal, name)) for name in SIGNALS]

@@ -67,7 +67,7 @@ def spoilt(name: str, value: float) -> Any:
     return lambda good: with_tensor(good, name, with_one(good.model[name], value))
 
 
-def with_tensor(good: TrainReply, name: str, tensor: torch.Tensor) -> TrainReply:
+def with_tensor(good: TrainReply, name: str, tensor: Any) -> TrainReply:
     return replace(good, model={**good.model, name: tensor})
 
 
@@ -80,6 +80,10 @@ BAD_UPLOADS = [
     (lambda good: PrototypeReply(1, *torch.zeros(3, 1)), "expected a TrainReply, got a PrototypeReply"),
     (spoilt("head.weight", torch.nan), "model.head.weight: expected finite numbers"),
     (spoilt("head.bias", torch.inf), "model.head.bias: expected finite numbers"),
+    (spoilt("head.weight", 1e6), "model: expected no number beyond 1e+05, got 1e+06"),
+    (lambda good: with_tensor(good, "head.bias", None), "expected what can be read, got AttributeError"),
+    (lambda good: replace(good, class_counts=[2, 0, 3]), "expected what can be read, got AttributeError"),
+    (lambda good: replace(good, metrics="fine"), "expected what can be read, got AttributeError"),
     (lambda good: with_tensor(good, "head.bias", torch.zeros(1)), "got torch.float32 of shape (1,)"),
     (lambda good: with_tensor(good, "head.bias", torch.zeros(3).double()), "got torch.float64"),
     (lambda good: with_tensor(good, "strange", torch.zeros(2)), "got 1 others, first ['strange']"),

@@ -9,7 +9,6 @@ from torch.optim import Optimizer
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
-from mosaic.messages import are_finite
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import to_pixels
@@ -63,8 +62,6 @@ def rehearse(
         _loss(task.net, to_pixels(images), labels).backward()
         by_hand.step()
         by_hand.zero_grad()
-        if not are_finite(task.net.state_dict().values()):
-            raise ValueError(f"weights that are not finite, at the rate {rate:g}")
     except Exception as error:
         raise MosaicError(f"model.optimizer: a blank step of local training fails: {_told(error)}") from error
     try:

@@ -13,8 +13,10 @@ SECONDS_OF_SILENCE = 30.0
 """After this long the user is told what is waited for; a worker with little data is there within ten."""
 
 
-class WorkerLostError(RuntimeError):
+class WorkerLostError(MosaicError):
     """Two workers in turn ended while they worked for the same client."""
+
+    exit_code = 1
 
 
 class Crew:

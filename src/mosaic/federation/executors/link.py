@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from mosaic.errors import MosaicError
 from mosaic.federation.launch import World
 
 _dist: Any = torch.distributed  # its type stubs lack half of what is used here
@@ -24,8 +25,10 @@ _LOOPBACK = "127.0.0.1"
 _INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
-class LinkBrokenError(RuntimeError):
+class LinkBrokenError(MosaicError):
     """The process at the other end is gone."""
+
+    exit_code = 1
 
 
 class Link:

@@ -1,6 +1,7 @@
 """One client after another, in this process."""
 
 import os
+import traceback
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -9,7 +10,7 @@ from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.federation.executors.base import ClientExecutor, check_threads
-from mosaic.messages import GeneratorReply, Reply, Request, TrainReply
+from mosaic.messages import Failed, GeneratorReply, Reply, Request, TrainReply
 
 
 def agree(reply: Reply) -> Reply:
@@ -53,7 +54,13 @@ class SerialExecutor(ClientExecutor):
         """Answer each request when its reply is asked for."""
         assert self._worker is not None, "start() comes before map()"
         for request in requests:
-            yield agree(self._handle(self._worker, request))
+            try:
+                reply = self._handle(self._worker, request)
+            except Exception:  # whatever carries the request to the client may fail too
+                if world_size() > 1:
+                    raise
+                reply = Failed(request.client, traceback.format_exc())
+            yield agree(reply)
 
     def close(self) -> None:
         """Forget the worker, and leave the threads as they were."""
