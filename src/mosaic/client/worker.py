@@ -203,7 +203,7 @@ class Worker:
             return {"correct": nothing, "total": nothing, "loss": nothing.double()}
         logits = predict(net, data.images.pixels[own], self._phases.device)
         correct = labels[logits.argmax(-1) == labels]
-        losses = cross_entropy(logits, labels, reduction="none").double()
+        losses = cross_entropy(logits, labels, reduction="none").double().nan_to_num(nan=torch.inf, posinf=torch.inf)
         loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
         return {"correct": _count(correct, classes), "total": _count(labels, classes), "loss": loss}
 

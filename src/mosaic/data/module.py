@@ -19,7 +19,7 @@ from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.gathered import GatheredPartition
 from mosaic.data.partitions.replay import write_holdings
 from mosaic.data.sources import Source
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_at_least_zero
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
 
@@ -69,6 +69,7 @@ class FederatedDataModule(LightningDataModule):
         device_cache: Policy = "auto",
     ) -> None:
         super().__init__()
+        require_at_least_zero("data", seed=seed)
         if not 0 <= validation_share < 1:
             raise MosaicError(f"data.validation_share: expected a share in [0, 1), got {validation_share}")
         if batch_size < 2:

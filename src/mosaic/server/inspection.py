@@ -129,7 +129,7 @@ class Inspector:
         _check_tensor("loss", loss, shape, torch.float64, finite=False)  # a model may be infinitely wrong
         fits = bool(((correct >= 0) & (correct <= total) & (total <= MOST_IMAGES)).all())
         _require(fits, "correct, total: expected 0 <= correct <= total for every class")
-        _require(not bool((loss < 0).any()), "loss: expected at least 0 for every class")
+        _require(bool((loss >= 0).all()), "loss: expected at least 0 for every class")
 
 
 def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
