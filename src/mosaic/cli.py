@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mosaic import __version__
-from mosaic.errors import users_mistake
+from mosaic.complaints import complaint, shortened
+from mosaic.errors import MosaicError, users_mistake
 from mosaic.preemption import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
 _COMMANDS = {
@@ -136,17 +137,10 @@ def _carry_out(request: Callable[[], None]) -> None:
         mistake = users_mistake(error)
         if mistake is None:
             raise
-        _leave(f"error: {mistake}", getattr(mistake, "exit_code", 2))
-
-
-_LONGEST_LINE = 500
+        line = shortened(str(mistake)) if isinstance(mistake, MosaicError) else complaint(str(mistake))
+        _leave(f"error: {line}", getattr(mistake, "exit_code", 2))
 
 
 def _leave(message: str, code: int = 2) -> NoReturn:
-    line = " ".join(message.split())
-    if len(line) > _LONGEST_LINE:  # jsonargparse shows everything around what it complains of
-        line = line.partition(" Given value")[0]
-    if len(line) > _LONGEST_LINE:
-        line = f"{line[: _LONGEST_LINE // 2]} ... {line[-_LONGEST_LINE // 2 :]}"
-    print(f"mosaic: {line}", file=sys.stderr)
+    print(f"mosaic: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -66,3 +66,13 @@ def users_mistake(error: BaseException | None) -> BaseException | None:
             return error
         error = error.__cause__ or error.__context__
     return parsing
+
+
+def settings_of(factory: object) -> str:
+    """Say what a class is made with, for errors of its own that do not name the setting at fault; may be empty.
+
+    Args:
+        factory: makes an object, with settings that jsonargparse or ``functools.partial`` have bound.
+    """
+    bound = getattr(factory, "keywords", {})
+    return f" with {', '.join(f'{name}={value}' for name, value in bound.items())}" if bound else ""

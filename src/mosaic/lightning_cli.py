@@ -28,12 +28,23 @@ from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
+from mosaic.nulls import require_values
 from mosaic.phases import PhaseRunner, check_owned_by_phases
 from mosaic.quiet import expected_warnings
 from mosaic.report.summary import print_summary
 from mosaic.tasks.generation import GenerationSettings
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.yaml_files import read_yaml
+
+_SECTIONS: dict[str, Any] = {
+    "model": GlobalClassifier,
+    "data": FederatedDataModule,
+    "algorithm": Algorithm,
+    "executor": ClientExecutor,
+    "federation": Federation,
+    "clients": ClientModels,
+}
+"""Sections of a configuration, and what they make."""
 
 
 class MosaicParser(LightningArgumentParser):
@@ -114,6 +125,10 @@ class MosaicCLI(LightningCLI):
         Raises:
             MosaicError: jsonargparse cannot make a value of the configuration.
         """
+        chosen = self.config[self.config.subcommand]
+        for section, owner in _SECTIONS.items():
+            if section in chosen:
+                require_values(chosen[section].as_dict(), owner, section)
         try:
             super().instantiate_classes()
         except ValueError as error:

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, settings_of
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import to_pixels
@@ -63,7 +63,9 @@ def rehearse(
         by_hand.step()
         by_hand.zero_grad()
     except Exception as error:
-        raise MosaicError(f"model.optimizer: a blank step of local training fails: {_told(error)}") from error
+        raise MosaicError(
+            f"model.optimizer: a blank step of local training fails{settings_of(optimizer)}: {_told(error)}"
+        ) from error
     try:
         batches = ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0)
         phases.run(task, batches, seed=0)

@@ -1,0 +1,30 @@
+"""What jsonargparse complains of, in one line: the key, and what was expected of it."""
+
+import re
+
+LONGEST = 500
+"""Characters of a line that somebody still reads."""
+_NOTHING = "Expected a <class 'NoneType'>"
+
+
+def complaint(text: str) -> str:
+    r"""Return the innermost key of a complaint with what was expected there, or the text on one line.
+
+    >>> complaint('Parser key "a":\n Problem with class_path:\n  Parser key "b.c":\n   Expected a float. Got value: x')
+    'a.b.c: Expected a float. Got value: x'
+    """
+    keys = re.findall(r'Parser key "([^"]+)":', text)
+    *_, innermost = re.split(r'Parser key "[^"]+":', text)
+    causes = [line.strip().removeprefix("- ") for line in innermost.splitlines()]
+    told = [cause for cause in causes if cause.startswith("Expected ") and cause != _NOTHING]
+    if told and (len(keys) > 1 or len(text) > LONGEST):
+        return shortened(f"{'.'.join(keys)}: {'; '.join(dict.fromkeys(told))}")
+    return shortened(text)
+
+
+def shortened(text: str) -> str:
+    """Return a text on one line, of which the middle is left out where nobody would read it to its end."""
+    line = " ".join(text.split())
+    if len(line) > LONGEST:  # jsonargparse shows everything around what it complains of
+        line = line.partition(" Given value")[0]
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"

@@ -1,0 +1,55 @@
+"""Null where a class takes no such thing: jsonargparse lets it pass, and the class fails somewhere else."""
+
+import importlib
+import typing
+from collections.abc import Mapping
+from types import NoneType
+from typing import Any
+
+from mosaic.errors import MosaicError
+
+
+def require_values(spec: Any, expected: Any, key: str) -> None:
+    """Refuse null for arguments whose type does not take it, here and in everything below.
+
+    Args:
+        spec: parsed configuration, as plain values.
+        expected: class or type that it is for.
+        key: where it stands.
+
+    Raises:
+        MosaicError: there is one.
+    """
+    if isinstance(spec, list):
+        for item in spec:
+            require_values(item, Any, key)
+    if not isinstance(spec, Mapping):
+        return
+    if "class_path" in spec:
+        expected, spec = _class_called(str(spec["class_path"])), spec.get("init_args") or {}
+    hints = _hints(expected)
+    for name, value in spec.items():
+        hint = hints.get(name, Any)
+        if value is None and not _takes_none(hint):
+            told = getattr(hint, "__name__", str(hint))
+            raise MosaicError(f"{key}.{name}: expected {told}, got null: leave it out to have the default")
+        require_values(value, hint, f"{key}.{name}")
+
+
+def _class_called(path: str) -> Any:
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)
+
+
+def _hints(expected: Any) -> dict[str, Any]:
+    """Return the types of a class's arguments, as far as they are known; of a union, those of its first class."""
+    candidates = (each for each in (expected, *typing.get_args(expected)) if each is not NoneType)
+    found = next((each for each in candidates if isinstance(each, type)), None)
+    try:
+        return typing.get_type_hints(getattr(found, "__init__", None)) if found else {}
+    except Exception:  # names that only a type checker knows
+        return {}
+
+
+def _takes_none(hint: Any) -> bool:
+    return hint in (Any, None, object, NoneType) or any(_takes_none(each) for each in typing.get_args(hint))
