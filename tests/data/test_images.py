@@ -100,6 +100,15 @@ def test_labels_without_a_name_are_refused(train: list[int], test: list[int], go
         make_image_set(grey(train), grey(test), ("a", "b", "c"), "here")
 
 
+def test_one_class_and_no_pixels_teach_nothing() -> None:
+    one = images_from_arrays(np.zeros((2, 4, 4), np.uint8), np.zeros(2, int), "here")
+    with refused("here", "expected images of at least 2 classes, got 1"):
+        make_image_set(one, one, ("cat",), "here")
+    none = Images(torch.zeros(2, 1, 0, 4, dtype=torch.uint8), torch.tensor([0, 1]))
+    with refused("here", "expected images of at least one pixel, got the shape (1, 0, 4)"):
+        make_image_set(none, none, ("cat", "dog"), "here")
+
+
 @pytest.mark.parametrize("shape", [(7, 5, 4, 1), (7, 5, 4, 3), (1, 1, 2, 3)])
 def test_pixel_statistics_are_those_of_numpy(shape: tuple[int, ...]) -> None:
     arrays = (random_pixels(*shape) * np.linspace(0.2, 1, shape[-1])).astype(np.uint8)

@@ -106,11 +106,13 @@ def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
 
 
 def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: str) -> None:
-    """Check that every label has a class.
+    """Check that there are classes to tell apart, and that every label has one.
 
     Raises:
-        MosaicError: one is negative, or C or more.
+        MosaicError: there is one class alone, or a label is negative, or C or more.
     """
+    if num_classes < 2:
+        raise MosaicError(f"{origin}: expected images of at least 2 classes, got {num_classes}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise MosaicError(
@@ -120,11 +122,13 @@ def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: 
 
 
 def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> None:
-    """Check that images to train on and to test on look alike.
+    """Check that images to train on and to test on have pixels and look alike.
 
     Raises:
         MosaicError: they do not.
     """
+    if 0 in train:
+        raise MosaicError(f"{origin}: expected images of at least one pixel, got the shape {train}")
     if train != test:
         raise MosaicError(
             f"{origin}: expected one image shape, got {train} for training and {test} for test: "
