@@ -3,6 +3,7 @@
 PyTorch is imported where it is needed: the command line heeds signals before it knows what it is asked for.
 """
 
+import atexit
 import os
 import shutil
 import signal
@@ -205,15 +206,21 @@ def end_with_the_first() -> None:
 
     The first process holds the other end of the standard input, which closes when it ends.
     """
-    folder = os.environ.get(FIRST_PROCESS_FOLDER)
-    if folder is None:
+    if FIRST_PROCESS_FOLDER not in os.environ:
         return
 
     def follow() -> None:
         with suppress(OSError, ValueError):
             sys.stdin.buffer.read()
+        clear_after_the_first()
         time.sleep(_MOMENT)  # for what it says itself
-        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
+    atexit.register(clear_after_the_first)
     threading.Thread(target=follow, daemon=True).start()
+
+
+def clear_after_the_first() -> None:
+    """Remove what the process that has started this one keeps for it, in case that one cannot."""
+    if folder := os.environ.get(FIRST_PROCESS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)

@@ -19,7 +19,7 @@ from mosaic.federation.executors.parallel import ParallelExecutor
 from mosaic.federation.executors.parcel import run_errand
 from mosaic.federation.launch import World, launched_world, single_device, uses_gpus
 from mosaic.phases import PhaseRunner, many_phases
-from mosaic.preemption import ignore_signals
+from mosaic.preemption import clear_after_the_first, ignore_signals
 
 _STOP = b"stop"
 
@@ -192,7 +192,8 @@ def _answer(worker: Worker, errand: bytes) -> bytes:
 
 
 def _leave(rank: int) -> None:
-    """End this process from a thread; it has nothing to tidy up."""
+    """End this process from a thread; it has nothing of its own to tidy up."""
+    clear_after_the_first()
     sys.stderr.write(f"mosaic: process {rank} ends, since the first process is gone\n")
     sys.stderr.flush()
     os._exit(1)
