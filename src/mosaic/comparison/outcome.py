@@ -52,7 +52,6 @@ class Outcome:
         kept = {key: summary[key] for key in _KEPT if key in summary}
         rounds = read_rounds(run)
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
-        sums["local_seconds"] = summary["seconds"].get("local training", 0.0)
         return cls(
             algorithm=request.algorithm,
             seed=request.seed,
@@ -61,7 +60,7 @@ class Outcome:
             date=str(date.fromtimestamp(file.stat().st_mtime)),
             machine=_machine(json.loads((run / "environment.json").read_text())),
             rounds=_abridged(rounds),
-            summary={**kept, "students": count_students(rounds), **sums},
+            summary={**kept, "students": count_students(rounds), **sums, "phases": summary["seconds"]},
         )
 
     @classmethod
