@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest check format bench ablation results clean
+.PHONY: help install demo test test-slow test-lowest check format bench results clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -52,10 +52,6 @@ format: $(STAMP)  ## apply the linter's fixes and the formatting
 
 bench: $(STAMP)  ## measure how fast everything is beside plain loops, about ten minutes; writes benchmarks/results.md
 	$(BIN)/python benchmarks/bench.py
-
-ablation: $(STAMP)  ## run what docs/ablation.md reports and is not there yet: hours on two cores, needs MOSAIC_DATA
-	$(BIN)/python benchmarks/ablation.py run
-	$(BIN)/python benchmarks/ablation.py table
 
 results: $(STAMP)  ## run every algorithm as docs/results.md reports, what is not there yet: hours, needs MOSAIC_DATA
 	$(BIN)/python benchmarks/results.py run

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from ablation_table import replace_blocks, table  # noqa: E402
+from tables import replace_blocks, table  # noqa: E402
 from tests.runs import assert_same_run, tiny_fit  # noqa: E402
 
 from mosaic.cli import main as mosaic  # noqa: E402

@@ -9,7 +9,7 @@ features, so compare runs by the ratio of the two; both grow where there are few
 
     python benchmarks/generator_quality.py runs/NAME [--images 2000] [--keep NAME]
 
-With --keep the figures stay under benchmarks/results/generators/, from where docs/ablation.md takes them.
+With --keep the figures stay under benchmarks/results/generators/.
 """
 
 import argparse

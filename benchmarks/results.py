@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import mean, stdev
 
 import yaml
-from ablation_table import STAGES, mean_and_error, replace_blocks, table
+from tables import mean_and_error, replace_blocks, table
 
 from mosaic.comparison.outcome import Outcome
 
@@ -34,6 +34,16 @@ FEW = (MOSAIC, "fedavg", "prototype_head")
 RELEASED = ("mosaic_paper+reduced", "dense_released", "co_boosting_released", "fedftg_released")
 """At their own budgets. Mosaic's, of 200 epochs at width 64, would take half a day: its reduced one stands in.
 Co-Boosting's belongs to one round, and none of DFRD was at hand."""
+
+STAGES = {
+    "global before distillation": "averaged model",
+    "plain ensemble": "plain ensemble",
+    "prototype head": "prototype head",
+    "prototype classifier": "prototypes alone",
+    "gated teacher": "teacher",
+    "student": "student",
+}
+"""What Mosaic measures on its way; all but the student need no generator."""
 
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
@@ -251,12 +261,11 @@ def stages_table(names: Iterable[str]) -> list[str]:
     lines = []
     for name in names:
         stages = [each.summary.get("stages", {}) for each in of_row(name, MOSAIC)]
-        if stages and all(each.keys() >= STAGES.keys() - {"best expert"} for each in stages):
-            cells = [mean_and_error([each[stage] for each in stages]) for stage in STAGES if stage != "best expert"]
+        if stages and all(each.keys() >= STAGES.keys() for each in stages):
+            cells = [mean_and_error([each[stage] for each in stages]) for stage in STAGES]
             behind = mean_and_error([each["student"] - each["gated teacher"] for each in stages], signed=True)
             lines.append([SETTINGS[name].means, *cells, behind])
-    named = [means for stage, means in STAGES.items() if stage != "best expert"]
-    return table(["data and rounds", *named, "student - teacher"], lines)
+    return table(["data and rounds", *STAGES.values(), "student - teacher"], lines)
 
 
 def summary_table(names: Iterable[str]) -> list[str]:
@@ -295,6 +304,8 @@ def _cell(accuracies: Sequence[float] | None, best: float) -> str:
 def measured(names: Iterable[str]) -> str:
     """Say when and where these settings were run, and how long it took."""
     every = [outcome for name in names for outcome in outcomes(name)]
+    if not every:
+        return "Nothing has been measured yet."
     days = sorted(outcome.date for outcome in every)
     machines = "; ".join(sorted({outcome.machine for outcome in every}))
     minutes = sum(outcome.summary["seconds"] for outcome in every) / 60

@@ -1,4 +1,4 @@
-"""The tables in the pages are those of the results in the repository, as the programs that wrote them read them."""
+"""The tables in the pages are those of the results in the repository, as the program that wrote them reads them."""
 
 import shutil
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from tests.runs import REPOSITORY
 
-PAGES = ["README.md", "docs/ablation.md", "docs/results.md"]
+PAGES = ["README.md", "docs/results.md"]
 
 
 @pytest.fixture(autouse=True)
@@ -28,23 +28,28 @@ def emptied(tmp_path: Path) -> Path:
 
 
 def test_pages_hold_the_tables_of_the_results(emptied: Path) -> None:
-    import ablation
-    import ablation_table
     import results
 
-    ablation_table.write_tables(*ablation.load_plan(), ablation.RESULTS, emptied)
     results.write_tables(emptied)
-    for page in ("docs/ablation.md", "docs/results.md"):
-        assert (emptied / page).read_text() == (REPOSITORY / page).read_text()
+    assert (emptied / "docs/results.md").read_text() == (REPOSITORY / "docs/results.md").read_text()
     tables = [line for line in (REPOSITORY / "README.md").read_text().splitlines() if line.startswith("| ")]
     assert set((emptied / "README.md").read_text().splitlines()) & set(tables)
 
 
-def test_a_finished_row_is_not_run_again_unless_its_flags_have_changed() -> None:
-    import ablation
+def test_fedavg_gets_mosaics_time_counted_in_local_training() -> None:
+    import results
 
-    arguments = ablation.load_plan()[1]["digits-0.05"].run_arguments(ablation.row_called("default"), 0)
-    asked = ("digits-0.05", "default", 0, ablation.RESULTS)
-    assert ablation.find_result(*asked, arguments)["seed"] == 0
-    assert ablation.find_result(*asked, [*arguments, "--data.batch_size=1"]) is None
-    assert ablation.find_result("digits-0.05", "default", 77, ablation.RESULTS, arguments) is None
+    longer = results.in_the_same_time("digits-0.05")
+    assert longer is not None
+    rounds = longer.schedule.collaborative + longer.schedule.fine_tune
+    took = {
+        row: [
+            (each.summary["seconds"] - each.summary["phases"]["evaluation"]) / each.summary["phases"]["local training"]
+            for each in results.of_row("digits-0.05", row)
+        ]
+        for row in (results.MOSAIC, "fedavg")
+    }
+    assert rounds == round(13 * sum(took[results.MOSAIC]) / sum(took["fedavg"]))
+    assert rounds > 13
+    assert results.in_the_same_time("digits-0.05-one-shot") is None
+    assert results.in_the_same_time("digits-0.05-released") is None
