@@ -325,11 +325,11 @@ def pages(names: Iterable[str]) -> list[str]:
 
 
 def write_tables(root: Path) -> None:
-    """Write the tables of docs/results.md and those of README.md."""
+    """Write the tables of docs/results.md and the one of README.md."""
     matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
     blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(SETTINGS)}
     replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(SETTINGS)})
-    replace_blocks(root / "README.md", {"results": blocks["overview"], "comparison": blocks["summary"]})
+    replace_blocks(root / "README.md", {"results": blocks["overview"]})
 
 
 def main() -> None:

@@ -271,7 +271,7 @@ class TestRefusals:
             pytest.param("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon", marks=pytest.mark.slow),
             ("--trainer.precision=64-true", "trainer.precision"),
             ("--trainer.callbacks=LearningRateMonitor", "trainer: a blank step of local training fails"),
-            ("--model.optimizer=torch.optim.LBFGS", "line_search_fn=None, maximize=False: TypeError"),
+            ("--model.optimizer=torch.optim.LBFGS", "model.optimizer: a blank step of local training fails: TypeError"),
             ("--seed_everything=-1", "seed_everything: expected a whole number"),
             ("--federation.run_dir=", "federation.run_dir: expected the name of a new folder, got nothing"),
             ("--federation.max_failed=2", "federation.max_failed: expected a share in [0, 1]"),

@@ -74,5 +74,5 @@ def settings_of(factory: object) -> str:
     Args:
         factory: makes an object, with settings that jsonargparse or ``functools.partial`` have bound.
     """
-    bound = getattr(factory, "keywords", {})
-    return f" with {', '.join(f'{name}={value}' for name, value in bound.items())}" if bound else ""
+    bound = {name: value for name, value in getattr(factory, "keywords", {}).items() if value is not None}
+    return f"; made with {', '.join(f'{name}={value}' for name, value in bound.items())}" if bound else ""

@@ -167,8 +167,9 @@ def _check(blueprint: Blueprint, key: str) -> None:
     except Exception as error:
         size = "x".join(map(str, blueprint.image_shape))
         raise MosaicError(
-            f"{key}: the network{settings_of(blueprint.factory)} cannot take images of {size}: {error}: choose "
+            f"{key}: the network cannot take images of {size}: {error}: choose "
             "another, or resize the images with --data.source.init_args.resize"
+            f"{settings_of(blueprint.factory)}"
         ) from error
     if logits.shape != (2, blueprint.num_classes):
         raise MosaicError(
@@ -183,4 +184,4 @@ def _built(blueprint: Blueprint, key: str) -> Classifier:
     except MosaicError:
         raise
     except Exception as error:
-        raise MosaicError(f"{key}: the network{settings_of(blueprint.factory)} cannot be built: {error}") from error
+        raise MosaicError(f"{key}: the network cannot be built: {error}{settings_of(blueprint.factory)}") from error

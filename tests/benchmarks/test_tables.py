@@ -1,5 +1,6 @@
 """The tables in the pages are those of the results in the repository, as the program that wrote them reads them."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -22,8 +23,8 @@ def emptied(tmp_path: Path) -> Path:
     (tmp_path / "docs").mkdir()
     for page in PAGES:
         shutil.copy(REPOSITORY / page, tmp_path / page)
-        lines = (REPOSITORY / page).read_text().splitlines(keepends=True)
-        (tmp_path / page).write_text("".join(line for line in lines if not line.startswith("| ")))
+        text = (REPOSITORY / page).read_text()
+        (tmp_path / page).write_text(re.sub(r"(<!-- (\w+) -->).*?(<!-- end of \2 -->)", r"\1\3", text, flags=re.DOTALL))
     return tmp_path
 
 

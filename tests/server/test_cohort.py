@@ -78,16 +78,19 @@ def test_a_model_that_nobody_judges_stops_the_round() -> None:
 # who fails
 
 
-FAULTS: list[Any] = [
-    Failed(1, "Traceback ...\nValueError: my disk is broken\n"),
-    *(None, {"client": 1}, 7, object()),
-    Declined(5, "another one's"),
-    Failed(5, "another one's"),
-    replace(judged(1, [0, 0], [0, 0], [0.0, 0.0]), correct=None),
-]
+FAULTS: dict[str, Any] = {
+    "it raises": Failed(1, "Traceback ...\nValueError: my disk is broken\n"),
+    "None": None,
+    "a mapping": {"client": 1},
+    "a number": 7,
+    "an object": object(),
+    "another's refusal": Declined(5, "no"),
+    "another's failure": Failed(5, "no"),
+    "no tensor": replace(judged(1, [0, 0], [0, 0], [0.0, 0.0]), correct=None),
+}
 
 
-@pytest.mark.parametrize("fault", FAULTS, ids=repr)
+@pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
 def test_a_client_that_fails_is_left_out_by_name(fault: Any, caplog: pytest.LogCaptureFixture) -> None:
     refused: list[str] = []
     right = [judged(client, [1, 2], [5, 6], [7.0, 8.0]) for client in (0, 2)]

@@ -64,7 +64,7 @@ def rehearse(
         by_hand.zero_grad()
     except Exception as error:
         raise MosaicError(
-            f"model.optimizer: a blank step of local training fails{settings_of(optimizer)}: {_told(error)}"
+            f"model.optimizer: a blank step of local training fails: {_told(error)}{settings_of(optimizer)}"
         ) from error
     try:
         batches = ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0)
