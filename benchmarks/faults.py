@@ -14,6 +14,7 @@ import re
 import resource
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -29,9 +30,9 @@ sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"
 
 from tables import replace_blocks, table  # noqa: E402
+from tests.forks import ForkedMosaic  # noqa: E402
 from tests.runs import assert_same_run, tiny_fit  # noqa: E402
 
-from mosaic.cli import main as mosaic  # noqa: E402
 from mosaic.client.worker import Worker  # noqa: E402
 from mosaic.federation.executors import SerialExecutor  # noqa: E402
 from mosaic.federation.snapshots import list_snapshots  # noqa: E402
@@ -69,37 +70,19 @@ def run(arguments: Sequence[str], instant: float | None = None, number: int = si
         number: of the signal.
         largest: file in bytes that it may write, as if its disk were full; 0 for any.
     """
-    with tempfile.TemporaryFile() as output:
-        child = os.fork()
-        if child == 0:
-            _be_the_command(arguments, output.fileno(), largest)
-        if instant is not None:
-            time.sleep(instant)
-            os.kill(child, number)
-        _, status = os.waitpid(child, 0)
-        output.seek(0)
-        return End(os.waitstatus_to_exitcode(status), output.read().decode(errors="replace"))
-
-
-def _be_the_command(arguments: Sequence[str], output: int, largest: int) -> None:
-    code: object = 1
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if largest:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
     try:
-        os.dup2(output, 1), os.dup2(output, 2)
-        sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        if largest:
-            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, largest))
-        sys.argv = ["mosaic", *arguments]
-        mosaic()
-        code = 0
-    except SystemExit as leaving:
-        code = leaving.code or 0
-    except BaseException as error:
-        print(f"Traceback: {error!r}", file=sys.stderr)
+        command = [sys.executable, "-m", "mosaic", *arguments]
+        process = ForkedMosaic(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace")
     finally:
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code if isinstance(code, int) else 1)
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    if instant is not None:
+        time.sleep(instant)
+        process.send_signal(number)
+    said, _ = process.communicate()
+    return End(process.returncode, said)
 
 
 class Campaign:
@@ -304,6 +287,8 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
     import mosaic.lightning_cli  # noqa: F401  # what every fork needs
+
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell has started in the background ignores it
 
     begun, lines, all_good = time.perf_counter(), [], True
     with tempfile.TemporaryDirectory(prefix="mosaic-faults-") as folder:

@@ -141,6 +141,6 @@ def _carry_out(request: Callable[[], None]) -> None:
         _leave(f"error: {line}", getattr(mistake, "exit_code", 2))
 
 
-def _leave(message: str, code: int = 2) -> NoReturn:
+def _leave(message: str, code: int) -> NoReturn:
     print(f"mosaic: {message}", file=sys.stderr)
     raise SystemExit(code)

@@ -47,7 +47,7 @@ def naming_disk(folder: Path) -> Iterator[None]:
 
 
 def _trouble(error: BaseException | None) -> OSError | None:
-    """Find what a disk has answered behind an exception; PyTorch tells it in words alone."""
+    """Find what a disk has answered behind an exception."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _TROUBLES:
             return error

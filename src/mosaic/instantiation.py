@@ -17,6 +17,11 @@ def instantiate(spec: Any) -> Any:
         return [instantiate(item) for item in spec]
     if not (isinstance(spec, Mapping) and "class_path" in spec):
         return spec
-    module, _, name = spec["class_path"].rpartition(".")
     arguments = {key: instantiate(value) for key, value in dict(spec.get("init_args") or {}).items()}
-    return getattr(importlib.import_module(module), name)(**arguments, **dict(spec.get("dict_kwargs") or {}))
+    return class_called(spec["class_path"])(**arguments, **dict(spec.get("dict_kwargs") or {}))
+
+
+def class_called(path: str) -> Any:
+    """Import the class, or whatever else a module has under a name, that a dotted path names."""
+    module, _, name = path.rpartition(".")
+    return getattr(importlib.import_module(module), name)

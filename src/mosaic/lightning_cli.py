@@ -1,7 +1,6 @@
 """``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
 
 import csv
-import importlib
 import inspect
 import re
 import sys
@@ -27,6 +26,7 @@ from mosaic.federation.executors.base import Recipe
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
+from mosaic.instantiation import class_called
 from mosaic.model_pool import ClientModels
 from mosaic.nulls import require_values
 from mosaic.phases import PhaseRunner, check_owned_by_phases
@@ -233,8 +233,7 @@ def _check_rate(optimizer: Mapping[str, Any]) -> None:
         if isinstance(value, float) and not abs(value) < LARGEST:
             raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
     given = arguments.get("lr")
-    module, _, name = path.rpartition(".")
-    usual = inspect.signature(getattr(importlib.import_module(module), name)).parameters.get("lr")
+    usual = inspect.signature(class_called(path)).parameters.get("lr")
     if usual is not None and given != usual.default:
         raise MosaicError(
             f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "

@@ -168,8 +168,13 @@ class ClientState:
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
     """Whether there is neither infinity nor NaN in any of them; no mask as large as a tensor is made."""
-    floats = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    return not floats or bool(torch.cat([torch.stack(tensor.aminmax()) for tensor in floats]).isfinite().all())
+    return bool(extremes(tensors).isfinite().all())
+
+
+def extremes(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the smallest and the largest number of each tensor of floats, shape ``(2 n,)``; NaN for one with NaN."""
+    found = [torch.stack(tensor.aminmax()) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
+    return torch.cat(found) if found else torch.zeros(0)
 
 
 def noting(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Request]:

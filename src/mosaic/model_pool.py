@@ -167,9 +167,8 @@ def _check(blueprint: Blueprint, key: str) -> None:
     except Exception as error:
         size = "x".join(map(str, blueprint.image_shape))
         raise MosaicError(
-            f"{key}: the network cannot take images of {size}: {error}: choose "
-            "another, or resize the images with --data.source.init_args.resize"
-            f"{settings_of(blueprint.factory)}"
+            f"{key}: the network cannot take images of {size}: {error}: choose another, or resize the images with "
+            f"--data.source.init_args.resize{settings_of(blueprint.factory)}"
         ) from error
     if logits.shape != (2, blueprint.num_classes):
         raise MosaicError(

@@ -1,12 +1,12 @@
 """Null where a class takes no such thing: jsonargparse lets it pass, and the class fails somewhere else."""
 
-import importlib
 import typing
 from collections.abc import Mapping
 from types import NoneType
 from typing import Any
 
 from mosaic.errors import MosaicError
+from mosaic.instantiation import class_called
 
 
 def require_values(spec: Any, expected: Any, key: str) -> None:
@@ -26,7 +26,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
     if not isinstance(spec, Mapping):
         return
     if "class_path" in spec:
-        expected, spec = _class_called(str(spec["class_path"])), spec.get("init_args") or {}
+        expected, spec = class_called(str(spec["class_path"])), spec.get("init_args") or {}
     hints = _hints(expected)
     for name, value in spec.items():
         hint = hints.get(name, Any)
@@ -34,11 +34,6 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
             told = getattr(hint, "__name__", str(hint))
             raise MosaicError(f"{key}.{name}: expected {told}, got null: leave it out to have the default")
         require_values(value, hint, f"{key}.{name}")
-
-
-def _class_called(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 def _hints(expected: Any) -> dict[str, Any]:

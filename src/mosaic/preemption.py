@@ -153,7 +153,7 @@ def leave_if_alone_and_asked() -> None:
     Raises:
         Preempted: a signal came.
     """
-    if _world_size() == 1:
+    if _received is not None and _world_size() == 1:
         _leave(_received)
 
 

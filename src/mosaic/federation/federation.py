@@ -135,15 +135,14 @@ class Federation:
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
         found, heeds = find_snapshot(ckpt_path, directory.path), job.algorithm.heeds
-        begins = partial(_write_partition, job)
         if found is None:
             start = Snapshot(0, ServerState(job.own_models.initial()))
-            if not writes or ckpt_path != "auto" or not directory.config.is_file():
-                if writes:
-                    directory.require_free()
-                return start, partial(directory.create, job.config, begins)
-            directory.check_same(job.config, start, job.data.num_clients, heeds)
-            return start, partial(self._go_on, job, directory, {})
+            if writes and ckpt_path == "auto" and directory.config.is_file():
+                directory.check_same(job.config, start, job.data.num_clients, heeds)
+                return start, partial(self._go_on, job, directory, {})
+            if writes:
+                directory.require_free()
+            return start, partial(directory.create, job.config, partial(_write_partition, job))
         start, source = Snapshot.read(found), found.parent.parent
         job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:

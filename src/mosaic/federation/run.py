@@ -156,7 +156,6 @@ class Run:
         if self._record is None:
             return
         self._tracker.flush()
-        sync_append_only(self._directory.path)
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._judge.evaluator.stages)
         self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
@@ -165,6 +164,7 @@ class Run:
 
     def _write_snapshot(self) -> None:
         if self._unwritten is not None:
+            sync_append_only(self._directory.path)
             self._unwritten.write(self._directory.rounds, self._keep_snapshots)
             self._unwritten = None
 

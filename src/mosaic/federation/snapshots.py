@@ -157,7 +157,7 @@ def way_on_without(snapshot: Path) -> str:
     return f"no older one is left: delete {snapshot}, and --ckpt_path auto begins anew, or restore it from a copy"
 
 
-def _number(snapshot: Path) -> float:
+def _number(snapshot: Path) -> int:
     return int(snapshot.name) if snapshot.name.isdecimal() else 0
 
 

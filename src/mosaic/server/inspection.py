@@ -20,6 +20,7 @@ from mosaic.messages import (
     TrainReply,
     TrainRequest,
     are_finite,
+    extremes,
 )
 from mosaic.model_pool import ModelPool
 
@@ -140,13 +141,14 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
 
 def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
     """Refuse numbers that no training can have made of what was sent, and that would drown everybody else's."""
-    most = MOST_GROWTH * max(1.0, _largest(sent))
-    _require(_largest(given) <= most, f"{name}: expected no number beyond {most:.3g}, got {_largest(given):.3g}")
+    if (found := _largest(given)) > MOST_GROWTH:
+        most = MOST_GROWTH * max(1.0, _largest(sent))
+        _require(found <= most, f"{name}: expected no number beyond {most:.3g}, got {found:.3g}")
 
 
 def _largest(tensors: StateDict) -> float:
-    floats = [tensor for tensor in tensors.values() if tensor.is_floating_point() and tensor.numel()]
-    return float(torch.cat([torch.stack(tensor.aminmax()) for tensor in floats]).abs().max()) if floats else 0.0
+    found = extremes(tensors.values())
+    return float(found.abs().max()) if len(found) else 0.0
 
 
 def _check_names(name: str, given: Mapping[str, object], expected: Mapping[str, object]) -> None:
