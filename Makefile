@@ -32,8 +32,8 @@ test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
 
 test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 25 minutes on two CPU cores
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
-	$(BIN)/python -m pytest -m 'slow or not slow' tests/federation/test_executors.py
-	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/federation/test_executors.py
+	$(BIN)/python -m pytest -m 'slow or not slow' tests/executors/test_executors.py
+	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/executors/test_executors.py
 
 test-lowest:  ## run the fast tests with the lowest versions that pyproject.toml allows, in an environment of their own
 	$(PYTHON) -m venv $(LOWEST)

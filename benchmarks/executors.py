@@ -34,8 +34,8 @@ import torch
 from measuring import Figure, medians, ratio, show
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from mosaic.cli import main as mosaic
-from mosaic.federation.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor
+from mosaic.cli.main import main as mosaic
+from mosaic.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor
 from mosaic.messages import Reply, Request, TrainReply
 
 BAR = 1.5
@@ -43,7 +43,7 @@ RAYS_PAIRS = 3
 """Ray takes a quarter of a minute or more to start, so that more would take longer than all other benchmarks."""
 EXECUTORS = {"Serial": SerialExecutor, "Ranks": RanksExecutor, "Ray": RayExecutor}
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
-PLACE = "mosaic.federation.executors"
+PLACE = "mosaic.executors"
 
 
 class Times(NamedTuple):

@@ -31,12 +31,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 from tables import replace_blocks, table  # noqa: E402
 from tests.forks import ForkedMosaic  # noqa: E402
-from tests.runs import assert_same_run, tiny_fit  # noqa: E402
+from tests.small_runs import assert_same_run, tiny_fit  # noqa: E402
 
 from mosaic.client.worker import Worker  # noqa: E402
-from mosaic.federation.executors import SerialExecutor  # noqa: E402
-from mosaic.federation.snapshots import list_snapshots  # noqa: E402
+from mosaic.executors import SerialExecutor  # noqa: E402
 from mosaic.messages import EvaluateReply, Failed, GeneratorReply, PrototypeReply, Reply, Request, TrainReply  # noqa: E402
+from mosaic.runs.snapshots import list_snapshots  # noqa: E402
 
 LONGER = ("--federation.schedule.collaborative_rounds=3", "--federation.schedule.distill_rounds=[2]")
 EXPECTED = {"identical", "refused in one line", "went on without the client, by name", "as documented, then identical"}
@@ -286,7 +286,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--only", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args()
-    import mosaic.lightning_cli  # noqa: F401  # what every fork needs
+    import mosaic.cli.lightning  # noqa: F401  # what every fork needs
 
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell has started in the background ignores it
 

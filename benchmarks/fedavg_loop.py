@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torch.optim import SGD
 
 from mosaic.batches import ShuffledBatches
-from mosaic.cli import main as mosaic
+from mosaic.cli.main import main as mosaic
 from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.nets import SmallCNN
 from mosaic.nets.blueprint import Blueprint

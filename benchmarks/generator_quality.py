@@ -32,22 +32,22 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mosaic.algorithms import Mosaic
 from mosaic.batches import ShuffledBatches
+from mosaic.cli.lightning import MosaicCLI, MosaicParser
 from mosaic.client.generator_quality import class_coverage
 from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError
-from mosaic.federation.run_directory import RunDirectory
-from mosaic.federation.snapshots import Snapshot, find_snapshot
-from mosaic.lightning_cli import MosaicCLI, MosaicParser
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import predict, to_pixels
-from mosaic.phases import PhaseRunner
-from mosaic.quiet import expected_warnings
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.snapshots import Snapshot, find_snapshot
 from mosaic.seeding import SERVER, generator_for, seed_for
 from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
 from mosaic.server.state import ServerState
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
+from mosaic.training.phases import PhaseRunner
+from mosaic.training.silence import expected_warnings
 
 ORACLE_STEPS, ORACLE_BATCH, ORACLE_RATE = 1500, 64, 1e-3
 KEPT = Path(__file__).resolve().parent / "results" / "generators"

@@ -20,9 +20,9 @@ from torch.optim import Adam
 from mosaic.batches import ShuffledBatches
 from mosaic.losses.adversarial import diversity
 from mosaic.nets import Classifier, SmallCNN
-from mosaic.phases import PhaseRunner, many_phases
 from mosaic.seeding import seeded
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.training.phases import PhaseRunner, many_phases
 
 CPU = PhaseRunner({"accelerator": "cpu", "devices": 1})
 

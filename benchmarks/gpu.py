@@ -30,15 +30,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from mosaic.algorithms import Mosaic
 from mosaic.data import DirichletPartition, FederatedDataModule, ParquetSource
-from mosaic.federation.executors import SerialExecutor
+from mosaic.executors import SerialExecutor
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.schedule import Schedule
 from mosaic.generation import Adversarial
 from mosaic.model_pool import ClientModels
 from mosaic.nets import ResNet18
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.distillation import DistillationSettings
+from mosaic.training.phases import PhaseRunner
 
 SHAPE, CLASSES = (3, 32, 32), 10
 

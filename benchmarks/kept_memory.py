@@ -1,4 +1,4 @@
-"""What does it gain that freed memory stays with a run's process (mosaic/allocator.py)?
+"""What does it gain that freed memory stays with a run's process (mosaic/training/allocator.py)?
 
 A short run of Mosaic on 10,000 MNIST images, with and without, in turn, each in a process of its own (Linux only).
 
@@ -39,8 +39,8 @@ def measure(keep: bool) -> Run:
 
 def run(keep: bool) -> Run:
     """Return the same, in this process."""
-    from mosaic import phases
-    from mosaic.cli import main as mosaic
+    from mosaic.cli.main import main as mosaic
+    from mosaic.training import phases
 
     if not keep:
         phases.keep_freed_memory = lambda: False

@@ -68,8 +68,8 @@ def measure(algorithm: str, clients: int, rounds: int) -> None:
     """Print the peak above the imports in MiB."""
     import torch
 
-    from mosaic.cli import main as mosaic
-    from mosaic.lightning_cli import run
+    from mosaic.cli.lightning import run
+    from mosaic.cli.main import main as mosaic
 
     torch.zeros(2, 2) @ torch.zeros(2, 2)
     with tempfile.TemporaryDirectory() as name:

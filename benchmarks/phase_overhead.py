@@ -22,8 +22,8 @@ from torch.optim import SGD
 from mosaic.batches import ShuffledBatches
 from mosaic.nets import Classifier, ResNet18, SmallCNN
 from mosaic.nets.inference import to_pixels
-from mosaic.phases import PhaseRunner, many_phases
 from mosaic.tasks.classification import ClassificationTask
+from mosaic.training.phases import PhaseRunner, many_phases
 
 logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 warnings.filterwarnings("ignore", message="`isinstance")

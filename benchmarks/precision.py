@@ -35,7 +35,7 @@ SWITCHES = {
 
 def accuracy(seed: int, flags: Sequence[str]) -> float:
     """Return the final test accuracy in per cent."""
-    from mosaic.lightning_cli import run
+    from mosaic.cli.lightning import run
 
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         seeds = (f"--seed_everything={seed}", f"--data.seed={seed}")

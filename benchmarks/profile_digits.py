@@ -39,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600, help="of every generator")
     options = parser.parse_args()
+    from mosaic.cli.lightning import run
     from mosaic.federation.run import Run
-    from mosaic.lightning_cli import run
 
     profile, complete = cProfile.Profile(), Run.complete
     Run.complete = lambda self: profile.runcall(complete, self)  # type: ignore[method-assign]

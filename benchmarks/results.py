@@ -344,7 +344,7 @@ def main() -> None:
         return
     os.environ["OMP_NUM_THREADS"] = "1"
     os.chdir(ROOT)  # pages name configurations as a reader would
-    from mosaic.cli import main as mosaic
+    from mosaic.cli.main import main as mosaic
 
     for name in options.settings:
         mosaic(SETTINGS[name].arguments(name, options.processes, options.algorithms))

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
-PROGRAM = "import sys; from mosaic.cli import main; sys.exit(main(sys.argv[1:]))"
+PROGRAM = "import sys; from mosaic.cli.main import main; sys.exit(main(sys.argv[1:]))"
 BARS = {"--version": 1.0, "compare --help": 1.0, "report --help": 1.0}
 """Seconds that a command may take."""
 

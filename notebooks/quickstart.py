@@ -31,9 +31,9 @@ from IPython.display import Image, display
 from jsonargparse import ArgumentParser
 
 from mosaic import figures
-from mosaic.cli import main
-from mosaic.federation.snapshots import Snapshot, list_snapshots
+from mosaic.cli.main import main
 from mosaic.generation import Generation
+from mosaic.runs.snapshots import Snapshot, list_snapshots
 
 config = Path("../configs/digits.yaml") if Path("../configs").is_dir() else Path("configs/digits.yaml")
 run = Path(tempfile.mkdtemp()) / "digits"

@@ -2,14 +2,14 @@
 
 from matplotlib.figure import Figure
 
-from mosaic.figures import bands, confusion_matrix, heat_map, partition_heat_map
+from mosaic.runs.figures import bands, confusion_matrix, heat_map, partition_heat_map
 
 FIGURES = {
     "mosaic.federation.federation.partition_heat_map": partition_heat_map,
     "mosaic.federation.record.partition_heat_map": partition_heat_map,
-    "mosaic.partition_command.partition_heat_map": partition_heat_map,
+    "mosaic.cli.partition.partition_heat_map": partition_heat_map,
     "mosaic.federation.record.confusion_matrix": confusion_matrix,
-    "mosaic.figures.heat_map": heat_map,
+    "mosaic.runs.figures.heat_map": heat_map,
     "mosaic.comparison.writing.bands": bands,
 }
 """Where figures are asked for, and what makes them."""

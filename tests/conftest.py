@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from mosaic.nets import Blueprint
-    from mosaic.phases import PhaseRunner
-    from tests.runs import SharedRuns
+    from mosaic.training.phases import PhaseRunner
+    from tests.small_runs import SharedRuns
 
 # LightningCLI calls names that jsonargparse has renamed: https://github.com/Lightning-AI/pytorch-lightning/issues/21900
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
@@ -80,7 +80,7 @@ def blueprint() -> "Blueprint":
 
 @pytest.fixture(scope="session")
 def phases() -> "PhaseRunner":
-    from mosaic.phases import PhaseRunner
+    from mosaic.training.phases import PhaseRunner
 
     return PhaseRunner({"accelerator": "cpu", "devices": 1})
 
@@ -88,7 +88,7 @@ def phases() -> "PhaseRunner":
 @pytest.fixture(scope="session")
 def shared_run(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SharedRuns]":
     """Makes the finished runs that tests read and leave as they are: ``shared_run("FedAvg", *flags)``."""
-    from tests.runs import SharedRuns
+    from tests.small_runs import SharedRuns
 
     base = tmp_path_factory.getbasetemp()
     folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared-runs"

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 
 
 class ForkedMosaic(subprocess.Popen[Any]):

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from mosaic.phases import PhaseRunner
-from mosaic.tasks.base import Task
-from mosaic.tasks.blocks import SizedBatches
-from mosaic.tasks.manual import ManualTask
+from mosaic.training.blocks import SizedBatches
+from mosaic.training.manual import ManualTask
+from mosaic.training.phases import PhaseRunner
+from mosaic.training.task import Task
 
 GPU = torch.device("cuda", 0)
 ALONE = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda tensor, **_: tensor), global_rank=0)

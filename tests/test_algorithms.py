@@ -11,21 +11,21 @@ import torch
 from torch import Tensor
 
 from mosaic.algorithms import Mosaic
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.data import SklearnDigits
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
-from mosaic.federation.tracking import Tracker
 from mosaic.generation import Adversarial
 from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Generator
+from mosaic.runs.tracking import Tracker
 from mosaic.seeding import SERVER, seed_for
 from mosaic.server.gating import GateSettings
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
 from tests.cases import for_each
-from tests.runs import (
+from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
     TWO_ROUNDS,

@@ -14,7 +14,7 @@ from mosaic.federation.schedule import gathered
 from mosaic.nets import SmallCNN
 from mosaic.seeding import SERVER, seed_for
 from mosaic.server.context import RoundPlan
-from tests.runs import (
+from tests.small_runs import (
     TWO_ROUNDS,
     SharedRuns,
     assert_same_run,

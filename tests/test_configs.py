@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from tests.cases import for_each
-from tests.runs import REPOSITORY, parsed
+from tests.small_runs import REPOSITORY, parsed
 
 CONFIGS = REPOSITORY / "configs"
 DIGITS = CONFIGS / "digits.yaml"

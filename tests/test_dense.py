@@ -13,19 +13,19 @@ import torch
 from torch import nn
 
 from mosaic.algorithms import DENSE, CoBoosting
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.errors import MosaicError
-from mosaic.federation.snapshots import Snapshot
-from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Declined, Executor, Reply, Request, StateDict, TrainReply
 from mosaic.model_pool import ClientModels
 from mosaic.nets import Blueprint
-from mosaic.phases import PhaseRunner
+from mosaic.runs.snapshots import Snapshot
+from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings, SynthesisSettings
-from tests.runs import (
+from mosaic.training.phases import PhaseRunner
+from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
     REPOSITORY,

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, DynamicOutputShapeException
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.teacher import FeatureExperts
-from mosaic.tasks.manual import LossTask
+from mosaic.training.manual import LossTask
 from tests.pretend_gpu import GPU, can_pretend, pretend_gpu, rehearse, rehearsed
-from tests.runs import LinearNet, fit_arguments
+from tests.small_runs import LinearNet, fit_arguments
 
 pytestmark = pytest.mark.skipif(not can_pretend(), reason="fake CUDA tensors of this PyTorch ask for a driver")
 AUGMENTED = ("--data.augmentation.padding=1", "--data.augmentation.flip=true")

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mosaic.cli import main
-from tests.runs import DIGITS, UNSEEN, final_model, parsed, rows_without_time, tiny_fit
+from mosaic.cli.main import main
+from tests.small_runs import DIGITS, UNSEEN, final_model, parsed, rows_without_time, tiny_fit
 
 BASE = [
     *("--federation.schedule.fine_tune_rounds=1", "--data.partition.num_clients=3", "--data.augmentation.padding=1"),
@@ -52,7 +52,7 @@ OTHERS: dict[str, Any] = {
     "algorithm.init_args.gate.kind": "mean",
     "algorithm.init_args.gate.space": "features",
     "algorithm.init_args.gate.dim": 16,
-    "algorithm.init_args.distillation.view": "mosaic.augmentation.Augmentation",
+    "algorithm.init_args.distillation.view": "mosaic.nets.augmentation.Augmentation",
     "federation.schedule.distill_rounds": [2],
     "federation.schedule.expert_steps": 3,
     "federation.keep_snapshots": 1,

@@ -11,9 +11,9 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor
 
 from mosaic.algorithms import DFRD, FedAvg, FedFTG
-from mosaic.cli import main
-from mosaic.federation.snapshots import Snapshot
-from tests.runs import (
+from mosaic.cli.main import main
+from mosaic.runs.snapshots import Snapshot
+from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
     REPOSITORY,

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.nets import Classifier
 from mosaic.nets.classifier import ImageShape
 from tests.cases import for_each
-from tests.runs import fit_arguments
-from tests.test_cli import refusal
+from tests.cli.test_main import refusal
+from tests.small_runs import fit_arguments
 
 DRY = "--trainer.fast_dev_run=true"
 

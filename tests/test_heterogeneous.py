@@ -11,19 +11,19 @@ import torch
 from torch import nn
 
 from mosaic.algorithms import FedAvg, Mosaic
-from mosaic.cli import main
-from mosaic.federation.executors import SerialExecutor
+from mosaic.cli.main import main
+from mosaic.executors import SerialExecutor
 from mosaic.federation.schedule import Schedule
-from mosaic.federation.tracking import SilentTracker
 from mosaic.messages import Reply, Request, StateDict, TrainReply, TrainRequest
 from mosaic.model_pool import ClientModels
 from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier, ImageShape
-from mosaic.phases import PhaseRunner
+from mosaic.runs.tracking import SilentTracker
 from mosaic.server.cohort import Judgement
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
-from tests.runs import (
+from mosaic.training.phases import PhaseRunner
+from tests.small_runs import (
     FOUR_ROUNDS,
     TWO_ROUNDS,
     UNSEEN,
@@ -488,7 +488,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "clients.models[0]: the network cannot be built: TorchvisionNet: expected the name of an image classifier",
         ),
         (
-            [LEVELS, "--model.net=tests.runs.LinearNet"],
+            [LEVELS, "--model.net=tests.small_runs.LinearNet"],
             "clients.levels: LinearNet does not say how it is scaled: override Classifier.scaled, or give every client",
         ),
         (

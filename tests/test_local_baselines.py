@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mosaic.algorithms import FedAvg, FedProx, FedRS, FedVLS
-from tests.runs import TWO_ROUNDS, SharedRuns, assert_same_run, final_model, fit_other
+from tests.small_runs import TWO_ROUNDS, SharedRuns, assert_same_run, final_model, fit_other
 
 WIDTHS = "--clients.levels=[1,0.5,0.5,0.25]"
 FEW_CLASSES = "--data.partition.alpha=0.05"

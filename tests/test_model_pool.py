@@ -13,7 +13,7 @@ from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18,
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.slicing import Slicing, grid
 from tests.cases import for_each
-from tests.runs import LinearNet, same_models
+from tests.small_runs import LinearNet, same_models
 
 RULES = pytest.mark.parametrize(
     "rule", [FirstChannels(), RandomChannels(), RollingWindow()], ids=lambda r: type(r).__name__

@@ -6,7 +6,7 @@ import jupytext
 import nbclient
 import pytest
 
-from tests.runs import REPOSITORY
+from tests.small_runs import REPOSITORY
 
 NOTEBOOKS = sorted((REPOSITORY / "notebooks").glob("*.ipynb"))
 

@@ -15,22 +15,22 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from mosaic.algorithms import FedAvg, FedBN, LocalOnly
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.client.own_models import OwnModels, personal_names
 from mosaic.client.program import ClientProgram
 from mosaic.client.worker import Worker
 from mosaic.codec import size_in_bytes
 from mosaic.data.images import Images
 from mosaic.errors import MosaicError
+from mosaic.executors import SerialExecutor
 from mosaic.federation.evaluation import Evaluator, Measurement
-from mosaic.federation.executors import SerialExecutor
 from mosaic.messages import ClientState, EvaluateRequest, Reply, Request, StateDict, TrainReply, TrainRequest
 from mosaic.model_pool import ClientModels
 from mosaic.nets import Blueprint, ResNet18, SmallCNN
 from mosaic.nets.classifier import Classifier, ImageShape
-from mosaic.phases import PhaseRunner
 from mosaic.seeding import SERVER, seed_for
-from tests.runs import (
+from mosaic.training.phases import PhaseRunner
+from tests.small_runs import (
     TWO_ROUNDS,
     LinearNet,
     SharedRuns,
@@ -176,7 +176,7 @@ def test_before_a_client_remembers_its_part_is_the_common_start(blueprint: Bluep
 
 
 def test_fedbn_without_batch_norm_is_fedavg(shared_run: SharedRuns, tmp_path: Path) -> None:
-    flags = ("--model.net=tests.runs.LinearNet", *TWO_ROUNDS)
+    flags = ("--model.net=tests.small_runs.LinearNet", *TWO_ROUNDS)
     ours, theirs = fit_other(tmp_path / "run", "FedBN", *flags), shared_run("FedAvg", *flags)
     assert_same_run(ours, theirs)
     assert summary(ours)["test_accuracy"] == summary(theirs)["test_accuracy"] > 0

@@ -8,7 +8,7 @@ from tests.cases import for_each
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "flwr_datasets", "datasets", "sklearn", "matplotlib"}
 PROGRAM = """
 import sys
-from mosaic.cli import main
+from mosaic.cli.main import main
 try:
     main(sys.argv[1:])
 except SystemExit as stop:

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Discriminator, Generator
 from mosaic.nets.teacher import ImageExperts
-from mosaic.phases import PhaseRunner
-from mosaic.tasks.base import Task
-from tests.runs import TWO_ROUNDS, final_model, fit_other
+from mosaic.training.phases import PhaseRunner
+from mosaic.training.task import Task
+from tests.small_runs import TWO_ROUNDS, final_model, fit_other
 
 Seen = dict[str, set[tuple[torch.dtype, bool]]]
 """By phase: types of what convolutions give, and whether their weights have the channels last."""

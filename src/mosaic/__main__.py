@@ -1,6 +1,6 @@
 """Let ``python -m mosaic`` be the ``mosaic`` command."""
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import REPOSITORY
+from tests.small_runs import REPOSITORY
 
 PAGES = ["README.md", "docs/results.md"]
 

@@ -17,8 +17,8 @@ from mosaic.client.objectives import (
 )
 from mosaic.errors import MosaicError
 from mosaic.losses.local import logit_suppression, vacant_class_distillation
+from mosaic.losses.priors import label_prior
 from mosaic.nets import Blueprint, Classifier
-from mosaic.priors import label_prior
 from tests.cases import for_each
 
 

@@ -39,9 +39,9 @@ from mosaic.nets import MLP, SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
-from mosaic.phases import PhaseRunner
 from mosaic.server.image_source import GeneratedImages, GeneratorMixture, UploadedGenerators
 from mosaic.tasks.generation import GenerationTask
+from mosaic.training.phases import PhaseRunner
 
 DIGITS = SklearnDigits().load()
 NOTHING = ClientState({})

@@ -11,7 +11,7 @@ from mosaic.comparison.budget import Budget, matching_flags, reference_budget, s
 from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
 from tests.cases import for_each
-from tests.runs import DIGITS
+from tests.small_runs import DIGITS
 
 BUDGET = Budget(600, 6000)
 FLAGS = ("--algorithm.student_updates=600", "--algorithm.generator_updates=6000")

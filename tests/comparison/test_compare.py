@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 import yaml
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.comparison import runner
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest
-from tests.runs import DIGITS
+from tests.small_runs import DIGITS
 
 TINY = {
     "data": {"partition": {"init_args": {"num_clients": 3, "alpha": 1.0}}},

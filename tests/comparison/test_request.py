@@ -9,7 +9,7 @@ from mosaic.comparison.budget import Budget
 from mosaic.comparison.configurations import find_presets, read_configuration
 from mosaic.comparison.request import RunRequest, plan_runs, read_rows
 from mosaic.errors import MosaicError
-from tests.runs import DIGITS
+from tests.small_runs import DIGITS
 
 BUDGET = Budget(600, 6000)
 SPENDS = {"algorithm": {"class_path": "x.Y", "init_args": {"student_updates": 1, "generator_updates": 2, "rate": 3}}}

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from mosaic.comparison import runner
 from mosaic.comparison.request import RunRequest
-from mosaic.preemption import EXIT_CODE, heeding_signals, leave_if_alone_and_asked
+from mosaic.training.signals import EXIT_CODE, heeding_signals, leave_if_alone_and_asked
 
 LIMIT = 600.0
 """Seconds after which a stand-in that nobody ends gives up."""

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest
 from mosaic.comparison.runner import Failure
 from mosaic.comparison.tuning import Choice, read_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome
-from tests.runs import DIGITS
+from tests.small_runs import DIGITS
 
 RATES = Choice("rate", ("0.01", "0.03", "0.1"))
 LAST = Choice("last", ("0.01", "0.001"))

@@ -9,14 +9,14 @@ import pytest
 import torch
 import yaml
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.data import NpzSource, PartSource, Source
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.part import proportional_sizes
 from tests.cases import for_each
+from tests.cli.test_main import refusal
 from tests.data.refusals import refused
-from tests.runs import DIGITS
-from tests.test_cli import refusal
+from tests.small_runs import DIGITS
 
 COUNTS = (7, 40, 11, 120)
 

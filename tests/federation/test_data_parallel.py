@@ -14,7 +14,7 @@ from torch import Tensor
 from mosaic.client.objectives import CrossEntropy, LocalContext
 from mosaic.federation import federation
 from mosaic.tasks.classification import LocalLoss
-from tests.runs import (
+from tests.small_runs import (
     FOUR_ROUNDS,
     REPOSITORY,
     TWO_ROUNDS,
@@ -90,7 +90,7 @@ def test_two_ranks_agree_with_themselves_whatever_the_clients_run(clients: list[
 @pytest.mark.usefixtures("processes")
 def test_a_federated_average_agrees_with_one_process(tmp_path: Path) -> None:
     """Without BatchNorm (which sees half of each batch on either rank) only the order of sums is left."""
-    flags = ("--model.net=tests.runs.LinearNet", *TWO_ROUNDS)
+    flags = ("--model.net=tests.small_runs.LinearNet", *TWO_ROUNDS)
     fit_other(tmp_path / "one", "FedAvg", *flags)
     launch(fit_arguments(tmp_path / "two", "FedAvg", *flags))
     ours, theirs = final_model(tmp_path / "one"), final_model(tmp_path / "two")

@@ -6,7 +6,7 @@ from torch.optim import LBFGS, SGD
 from mosaic.errors import MosaicError
 from mosaic.federation.rehearsal import rehearse
 from mosaic.nets import Blueprint
-from mosaic.phases import PhaseRunner
+from mosaic.training.phases import PhaseRunner
 
 AVERAGING = {
     "class_path": "lightning.pytorch.callbacks.StochasticWeightAveraging",

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from mosaic.cli import main
-from tests.runs import (
+from mosaic.cli.main import main
+from tests.small_runs import (
     FOUR_ROUNDS,
     TWO_ROUNDS,
     SharedRuns,

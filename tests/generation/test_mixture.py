@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaic.cli import main
+from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.generation import Adversarial, ClassGaussians, Generation, Mixture
 from mosaic.generation.base import Fitted, OwnImages
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
-from tests.runs import fit_arguments, stages
+from tests.small_runs import fit_arguments, stages
 
 
 class Shade(ImageGenerator):

@@ -13,7 +13,7 @@ from mosaic.losses.local import (
     restriction_scales,
     vacant_class_distillation,
 )
-from mosaic.priors import label_prior
+from mosaic.losses.priors import label_prior
 from tests.cases import for_each
 
 

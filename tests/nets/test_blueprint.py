@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from mosaic.nets import MLP, Blueprint, ResNet18, SmallCNN
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import Classifier, ImageShape
-from tests.runs import LinearNet
+from tests.small_runs import LinearNet
 
 
 def test_the_seed_decides_the_initial_weights(blueprint: Blueprint) -> None:

@@ -8,7 +8,7 @@ from torch import nn
 from mosaic.nets import MLP, Classifier, ResNet18, SmallCNN
 from mosaic.nets.classifier import Normalize
 from tests.cases import for_each
-from tests.runs import LinearNet
+from tests.small_runs import LinearNet
 
 BUILDERS = [partial(SmallCNN, width=4), partial(ResNet18, width=2), partial(MLP, width=8)]
 

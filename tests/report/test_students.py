@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from mosaic.federation.tracking import Tracker
 from mosaic.report.html import page
 from mosaic.report.record import read_run
 from mosaic.report.rounds import read_rounds
 from mosaic.report.students import Students, count_students, judged_students
 from mosaic.report.summary import print_summary
+from mosaic.runs.tracking import Tracker
 from tests.cases import for_each
-from tests.runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
+from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 
 STAGES = {"stages": {"student": 0.5}}
 SMALL = [

@@ -13,7 +13,7 @@ from mosaic.nets import Blueprint, FirstChannels, RandomChannels, RollingWindow,
 from mosaic.nets.slicing import Places, Slicing
 from mosaic.server.aggregation import CoordinateMean, WeightedMean, average, pooled_variance, weighted_mean
 from tests.cases import for_each
-from tests.runs import LinearNet, same_models
+from tests.small_runs import LinearNet, same_models
 
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)
 

@@ -24,7 +24,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.cohort import ClientsFailedError, Cohort, Judgement
 from mosaic.server.context import RoundPlan
-from tests.runs import LinearNet, same_models
+from tests.small_runs import LinearNet, same_models
 
 MODEL = {"w": torch.ones(2)}
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)

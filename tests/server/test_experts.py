@@ -6,18 +6,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mosaic.losses.priors import label_prior
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, SmallCNN
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
-from mosaic.priors import label_prior
 from mosaic.server import experts
 from mosaic.server.aggregation import average, weighted_mean
 from mosaic.server.experts import ExpertBuilder, ExpertPool, client_experts, first_of_equal_rows, holdings
 from mosaic.server.gathering import ClassMeans, should_fold
 from tests.cases import for_each
-from tests.runs import LinearNet, same_models
+from tests.small_runs import LinearNet, same_models
 
 Upload = Callable[[list[list[int]]], list[TrainReply]]
 

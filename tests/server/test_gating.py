@@ -11,7 +11,6 @@ from mosaic.errors import MosaicError
 from mosaic.messages import PrototypeReply
 from mosaic.nets import Blueprint
 from mosaic.nets.gates import FusionGate, MeanGate, PriorGate, ResidualGate, TransformerGate
-from mosaic.phases import PhaseRunner
 from mosaic.server.experts import ExpertPool
 from mosaic.server.gating import (
     CONTROLS,
@@ -23,6 +22,7 @@ from mosaic.server.gating import (
     join_prototypes,
     train_gate,
 )
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 SHORT = FitSettings(epochs=3, batch_size=4, learning_rate=1e-3)

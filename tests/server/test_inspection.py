@@ -23,7 +23,7 @@ from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
-from tests.runs import same_models
+from tests.small_runs import same_models
 
 COUNTS = torch.tensor([2, 0, 3])
 METRICS = {"loss": 0.5, "steps": 3, "validation_images": 0}

@@ -9,8 +9,8 @@ from torch.optim import SGD
 from mosaic.batches import ShuffledBatches
 from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.inference import to_pixels
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.classification import ClassificationTask
+from mosaic.training.phases import PhaseRunner
 
 
 def cross_entropy(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:

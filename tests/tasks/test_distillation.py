@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint, Classifier
+from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import batch_norms
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, TaughtImages
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 

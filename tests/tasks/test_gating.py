@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 

@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
+from mosaic.losses.priors import label_prior
 from mosaic.nets import Blueprint, Classifier
-from mosaic.phases import PhaseRunner
-from mosaic.priors import label_prior
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 TINY = GenerationSettings(latent_dim=4, width=2, batch_size=8)

@@ -9,7 +9,6 @@ from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
-from mosaic.phases import PhaseRunner
 from mosaic.server.experts import holdings
 from mosaic.tasks.dfrd_objective import DFRDObjective
 from mosaic.tasks.fedftg_objective import FedFTGObjective
@@ -20,6 +19,7 @@ from mosaic.tasks.generator_distillation import (
     Turns,
     draw_wishes,
 )
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 TINY = GeneratorDistillationSettings(iterations=2, batch_size=8, latent_dim=4, width=2)

@@ -9,17 +9,17 @@ import scipy.special
 import torch
 from torch import Tensor, nn
 
-from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError
 from mosaic.losses.distillation import knowledge_distillation
 from mosaic.nets import Blueprint
+from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
+from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
 EXPERTS = 3

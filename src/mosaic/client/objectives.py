@@ -16,10 +16,10 @@ from mosaic.losses.local import (
     restriction_scales,
     vacant_class_distillation,
 )
+from mosaic.losses.priors import label_prior
 from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
-from mosaic.priors import label_prior
 from mosaic.tasks.classification import LocalLoss
 from mosaic.transfer import bring, send
 

@@ -15,6 +15,7 @@ from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import class_prototypes
 from mosaic.data.module import ClientData, FederatedDataModule
 from mosaic.generation.base import NoGeneratorError, OwnImages
+from mosaic.losses.priors import label_prior
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -34,11 +35,10 @@ from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict, to_pixels
-from mosaic.phases import PhaseRunner
-from mosaic.priors import label_prior
 from mosaic.seeding import generator_for, seed_for
-from mosaic.tasks.base import Task
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
+from mosaic.training.phases import PhaseRunner
+from mosaic.training.task import Task
 
 QUALITY_IMAGES = 512
 """Generated images that are compared with a client's own."""

@@ -21,7 +21,7 @@ from rich.console import Console
 from mosaic.comparison.outcome import Outcome, check_same_request
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import users_mistake
-from mosaic.preemption import heeding_signals, leave_if_alone_and_asked
+from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def folder_of(request: RunRequest, runs: Path) -> Path:
 
 def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    from mosaic.lightning_cli import run
+    from mosaic.cli.lightning import run
 
     folder = folder_of(request, runs)
     try:

@@ -11,7 +11,7 @@ from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
 from mosaic.comparison.table import FEWEST_FOR_A_TEST, Table, comparison_table
-from mosaic.figures import Band, bands
+from mosaic.runs.figures import Band, bands
 
 _MEBIBYTE = 2**20
 COLUMNS = (

@@ -1,6 +1,5 @@
 """Images, who holds which of them, and how they are seen. Only clients and the evaluation of a run come in here."""
 
-from mosaic.augmentation import Augmentation
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions import (
@@ -22,6 +21,7 @@ from mosaic.data.sources import (
     TinyImageNetSource,
     TorchvisionSource,
 )
+from mosaic.nets.augmentation import Augmentation
 
 __all__ = [
     "Augmentation",

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from mosaic.augmentation import Augmentation
 from mosaic.batches import own_share
 from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, class_counts
@@ -20,6 +19,7 @@ from mosaic.data.partitions.gathered import GatheredPartition
 from mosaic.data.partitions.replay import write_holdings
 from mosaic.data.sources import Source
 from mosaic.errors import MosaicError, require_at_least_zero
+from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
 

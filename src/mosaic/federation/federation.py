@@ -14,21 +14,21 @@ import torch
 from mosaic.batches import ShuffledBatches
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_positive, require_share
-from mosaic.federation.client_states import ClientStates
+from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge
 from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
-from mosaic.federation.run_directory import RunDirectory, check_sizes, copy_append_only, cut_back
 from mosaic.federation.schedule import Schedule
-from mosaic.federation.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
-from mosaic.federation.tracking import SilentTracker, Tracker
-from mosaic.figures import partition_heat_map
-from mosaic.phases import PhaseRunner, many_phases
-from mosaic.preemption import heeding_signals
+from mosaic.runs.directory import RunDirectory, check_sizes, copy_append_only, cut_back
+from mosaic.runs.figures import partition_heat_map
+from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
+from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.state import ServerState
 from mosaic.tasks.meeting import MeetingTask
+from mosaic.training.phases import PhaseRunner, many_phases
+from mosaic.training.signals import heeding_signals
 
 log = logging.getLogger(__name__)
 

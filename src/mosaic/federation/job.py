@@ -12,13 +12,13 @@ from mosaic.client.own_models import OwnModels
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
-from mosaic.federation.executors.base import ClientExecutor
-from mosaic.federation.launch import check_launch, idle_gpus, launched_world
+from mosaic.executors.base import ClientExecutor
+from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
 from mosaic.messages import StateDict
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.classification import OptimizerFactory
+from mosaic.training.phases import PhaseRunner
 
 log = logging.getLogger(__name__)
 

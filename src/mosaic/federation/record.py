@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic.disk import write_whole
-from mosaic.federation.checkpoint import save_checkpoint
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Validation
-from mosaic.federation.ledger import Ledger
-from mosaic.federation.run_directory import RunDirectory
-from mosaic.federation.tracking import Tracker, peak_memory_bytes
-from mosaic.figures import confusion_matrix, partition_heat_map
 from mosaic.messages import GeneratorReply
+from mosaic.runs.checkpoint import save_checkpoint
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.figures import confusion_matrix, partition_heat_map
+from mosaic.runs.ledger import Ledger
+from mosaic.runs.tracking import Tracker, peak_memory_bytes
 from mosaic.server.context import RoundPlan
 from mosaic.server.state import ServerState
 

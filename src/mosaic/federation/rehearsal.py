@@ -12,10 +12,10 @@ from mosaic.errors import MosaicError, settings_of
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import to_pixels
-from mosaic.phases import PhaseRunner
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
-from mosaic.tasks.manual import ManualTask
-from mosaic.tasks.optimizers import adam
+from mosaic.training.manual import ManualTask
+from mosaic.training.optimizers import adam
+from mosaic.training.phases import PhaseRunner
 
 
 class Rehearsal(ClassificationTask):

@@ -12,17 +12,17 @@ from torch import nn
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge, Validation
-from mosaic.federation.ledger import AccountedExecutor
 from mosaic.federation.progress import rounds_bar
 from mosaic.federation.record import Record, mean
-from mosaic.federation.run_directory import RunDirectory, append_only_sizes, sync_append_only
 from mosaic.federation.schedule import Schedule, gathered
-from mosaic.federation.snapshots import Snapshot
-from mosaic.federation.tracking import SilentTracker, Tracker
 from mosaic.messages import Reply, TrainReply
-from mosaic.preemption import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
+from mosaic.runs.directory import RunDirectory, append_only_sizes, sync_append_only
+from mosaic.runs.ledger import AccountedExecutor
+from mosaic.runs.snapshots import Snapshot
+from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
+from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 
 log = logging.getLogger(__name__)
 _WAY_ON = "--ckpt_path auto goes on with it"

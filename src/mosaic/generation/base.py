@@ -8,7 +8,7 @@ from torch import Tensor
 
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.image_generator import ImageGenerator
-from mosaic.tasks.base import Task
+from mosaic.training.task import Task
 
 Train = Callable[[Task, int, int, float], dict[str, Tensor]]
 """Trains a task on the client's images: task, batch size, steps, and passes that replace them where positive."""

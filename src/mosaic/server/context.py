@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.phases import PhaseRunner
 from mosaic.seeding import SERVER, generator_for, seed_for
+from mosaic.training.phases import PhaseRunner
 
 
 @dataclass(frozen=True)

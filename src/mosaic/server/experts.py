@@ -7,10 +7,10 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from mosaic.losses.priors import label_prior
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
-from mosaic.priors import label_prior
 from mosaic.server.aggregation import pooled_variance
 from mosaic.server.gathering import ClassMeans
 

@@ -13,10 +13,10 @@ from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import FusionGate, MeanGate, PriorGate, ResidualGate, TransformerGate
 from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
-from mosaic.phases import PhaseRunner
 from mosaic.seeding import seeded
 from mosaic.server.experts import ExpertPool
 from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from mosaic.training.phases import PhaseRunner
 
 GateKind = Literal["fusion", "transformer", "residual", "prior", "mean", "prototypes", "owner", "labels"]
 GateSpace = Literal["features", "images", "crossed"]

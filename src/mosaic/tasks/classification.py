@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mosaic.nets.classifier import Classifier
-from mosaic.tasks.manual import LossTask
+from mosaic.training.manual import LossTask
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 """Makes an optimiser for some parameters; in YAML a ``class_path`` with its other arguments."""

@@ -7,15 +7,15 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
 from mosaic.losses.distillation import hard_example_weights, knowledge_distillation, mosaic_distillation
 from mosaic.losses.synthesis import signed_step
+from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import batch_norms, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.manual import LossTask
-from mosaic.tasks.optimizers import adam
+from mosaic.training.manual import LossTask
+from mosaic.training.optimizers import adam
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.manual import LossTask
-from mosaic.tasks.optimizers import adam
+from mosaic.training.manual import LossTask
+from mosaic.training.optimizers import adam
 
 
 class GatingTask(LossTask):

@@ -15,8 +15,8 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Discriminator, Generator, Initialization, Normalization
 from mosaic.nets.inference import to_pixels
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.tasks.manual import ManualTask, let_learn
-from mosaic.tasks.optimizers import adam
+from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
 Loss = Literal["bce", "hinge"]

@@ -14,8 +14,8 @@ from mosaic.errors import require_at_least_zero, require_positive
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
-from mosaic.tasks.manual import ManualTask, let_learn
-from mosaic.tasks.optimizers import adam
+from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
 

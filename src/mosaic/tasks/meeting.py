@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from mosaic.batches import world_size
-from mosaic.tasks.base import Task
+from mosaic.training.task import Task
 
 
 class MeetingTask(Task):

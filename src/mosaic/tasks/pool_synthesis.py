@@ -20,9 +20,9 @@ from mosaic.nets.dcgan import Generator
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.seeding import seeded
 from mosaic.tasks.image_pool import ImagePool
-from mosaic.tasks.manual import ManualTask, let_learn
-from mosaic.tasks.optimizers import adam
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
+from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
 CURVES = ("generator", "statistics", "labels", "divergence")

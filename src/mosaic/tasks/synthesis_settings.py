@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mosaic.augmentation import Augmentation
 from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
+from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.dcgan import Initialization
 
 PixelDirection = Literal["student", "random"]

@@ -1,0 +1,323 @@
+"""``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
+
+import csv
+import inspect
+import re
+import sys
+import tempfile
+from argparse import ArgumentError
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from lightning.pytorch import Trainer
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+
+from mosaic.algorithms import Algorithm
+from mosaic.cli.nulls import require_values
+from mosaic.client.worker import Worker
+from mosaic.data import FederatedDataModule
+from mosaic.errors import LARGEST, MosaicError, users_mistake
+from mosaic.executors import ClientExecutor
+from mosaic.executors.base import Recipe
+from mosaic.federation.federation import Federation
+from mosaic.federation.job import Job
+from mosaic.federation.progress import first_rank
+from mosaic.instantiation import class_called
+from mosaic.model_pool import ClientModels
+from mosaic.report.summary import print_summary
+from mosaic.runs.checkpoint import check_checkpoint
+from mosaic.runs.yaml_files import read_yaml
+from mosaic.tasks.generation import GenerationSettings
+from mosaic.tasks.global_classifier import GlobalClassifier
+from mosaic.training.phases import PhaseRunner, check_owned_by_phases
+from mosaic.training.silence import expected_warnings
+
+_SECTIONS: dict[str, Any] = {
+    "model": GlobalClassifier,
+    "data": FederatedDataModule,
+    "algorithm": Algorithm,
+    "executor": ClientExecutor,
+    "federation": Federation,
+    "clients": ClientModels,
+}
+"""Sections of a configuration, and what they make."""
+
+
+class MosaicParser(LightningArgumentParser):
+    """Raises on a bad request instead of printing usage and leaving, so that the command says it in one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **{"exit_on_error": False, **kwargs})
+
+    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
+        """Read every configuration first as people may have made it."""
+        given = list(sys.argv[1:] if args is None else args)
+        for before, argument in zip(["", *given], given, strict=False):
+            named = argument.removeprefix("--config=") if argument.startswith("--config=") else ""
+            path = Path(argument if before in ("--config", "-c") else named)
+            if path.is_file():
+                read_yaml(path)
+        return super().parse_args(args, *more, **options)
+
+    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
+        """Leave out the arguments of default classes: they are filled in once it is known which classes are asked for.
+
+        jsonargparse lets a class that is named in another's place take over what both know. So ``ResNet18`` would be as
+        narrow as the default ``SmallCNN``, and ``AdamW`` would decay weights as little as the default ``SGD``.
+        """
+        defaults = super().get_defaults(*args, **kwargs)
+        for key in ("algorithm", "executor", "model.net", "model.optimizer"):
+            if isinstance(named := defaults.get(key), Namespace):
+                named.pop("init_args", None)
+        return defaults
+
+
+class MosaicCLI(LightningCLI):
+    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add algorithm, executor and federation beside model, data and trainer."""
+        parser.add_subclass_arguments(Algorithm, "algorithm")
+        parser.add_subclass_arguments(ClientExecutor, "executor")
+        parser.add_class_arguments(Federation, "federation")
+        parser.add_class_arguments(ClientModels, "clients")
+        parser.set_defaults(
+            {
+                "algorithm": {"class_path": "mosaic.algorithms.Mosaic"},
+                "executor": {"class_path": "mosaic.executors.SerialExecutor"},
+            }
+        )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
+        try:
+            self.config = parser.parse_args(args)
+        except ArgumentError as error:
+            _require_class_of_gans(str(error))
+            raise
+        chosen = self.config[self.config.subcommand]
+        if self.config.subcommand == "fit":
+            check_owned_by_phases(chosen.trainer)
+        seed = chosen.seed_everything
+        if isinstance(seed, bool) or (seed is not None and not 0 <= seed < 2**32):
+            raise MosaicError(
+                f"seed_everything: expected a whole number from 0 to {2**32 - 1}, from which all randomness comes, got "
+                f"{seed}"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
+        command = self.config.subcommand
+        if command == "fit":
+            return
+        ckpt_path = self.config[command].get("ckpt_path")
+        if ckpt_path is None:
+            raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
+        check_checkpoint(ckpt_path)
+
+    def instantiate_classes(self) -> None:
+        """Make model, data and trainer.
+
+        Raises:
+            MosaicError: jsonargparse cannot make a value of the configuration.
+        """
+        chosen = self.config[self.config.subcommand]
+        for section, owner in _SECTIONS.items():
+            if section in chosen:
+                require_values(chosen[section].as_dict(), owner, section)
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            if "Does not validate against" not in str(error) or users_mistake(error):
+                raise
+            raise MosaicError(f"the configuration holds what cannot be made: {_first_cause(error)}") from error
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
+
+        LightningCLI looks up ``fit`` on what is returned here, and then calls ours: the class will do.
+        """
+        if self.subcommand == "fit":
+            return cast(Trainer, Trainer)
+        return super().instantiate_trainer(**kwargs)
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Run the federation that the configuration describes and print its summary."""
+        federation: Federation = self._get(self.config_init, "federation")
+        run = federation.fit(self._job(model, datamodule), ckpt_path)
+        if run.is_dir() and first_rank():
+            print_summary(run)
+
+    def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
+        """Put together what a federation works on."""
+        try:
+            dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
+        except (ValueError, TypeError) as error:
+            raise MosaicError(f"a value cannot be written into config.yaml: {_first_cause(error)}") from error
+        config = _writable(yaml.safe_load(dumped))
+        _check_rate(config["model"]["optimizer"])
+        datamodule.setup("fit")
+        clients: ClientModels = self._get(self.config_init, "clients")
+        blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
+        executor: ClientExecutor = self._get(self.config_init, "executor")
+        executor.recipe = Recipe(config, make_worker)
+        trainer = executor.trainer(config["trainer"])
+        return Job(
+            algorithm=self._get(self.config_init, "algorithm"),
+            executor=executor,
+            data=datamodule,
+            pool=clients.pool(blueprint, datamodule.num_clients, seed),
+            optimizer=model.optimizer,
+            phases=PhaseRunner(trainer, model.channels_last, model.compiles, model.stacks_experts),
+            seed=seed,
+            config=config,
+        )
+
+    def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
+        """Predict the test images and write guesses and probabilities beside the checkpoint.
+
+        Raises:
+            MosaicError: several devices would each see a part of the images.
+        """
+        if self.trainer.world_size > 1:
+            raise MosaicError(
+                f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
+            )
+        batches = self.trainer.predict(model, datamodule=datamodule, **options)
+        path = Path(options["ckpt_path"]).with_name("predictions.csv")
+        names = datamodule.images.class_names
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "guess", *names])
+            for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
+                writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+        print(f"Predictions of the test images: {path}")
+
+
+def _writable(values: Any) -> Any:
+    """Leave out default arguments of classes that YAML cannot hold: they are the classes' own again when it is read."""
+    if isinstance(values, list):
+        return [_writable(value) for value in values]
+    if not isinstance(values, Mapping):
+        return values
+    kept = {key: _writable(value) for key, value in values.items()}
+    return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
+
+
+def _first_cause(error: Exception) -> str:
+    """Return what jsonargparse says of a value, without the dump of everything around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
+    given = next((line for line in lines if line.startswith("Given value: ")), "")
+    return f"{cause.removeprefix('- ')} {given[:120]}".strip()
+
+
+def _check_rate(optimizer: Mapping[str, Any]) -> None:
+    """Refuse a learning rate that would have no effect, and numbers that no weight can hold.
+
+    Raises:
+        MosaicError: somebody has set one.
+    """
+    arguments, path = optimizer.get("init_args") or {}, str(optimizer["class_path"])
+    for key, value in arguments.items():
+        if isinstance(value, float) and not abs(value) < LARGEST:
+            raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
+    given = arguments.get("lr")
+    usual = inspect.signature(class_called(path)).parameters.get("lr")
+    if usual is not None and given != usual.default:
+        raise MosaicError(
+            f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "
+            "federation.schedule.learning_rate and federation.schedule.fine_tune_learning_rate"
+        )
+
+
+class WorkerCLI(MosaicCLI):
+    """Sets up what ``fit`` does, and keeps the clients' side of it instead of running rounds."""
+
+    worker: Worker
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Make the worker."""
+        self.worker = self._job(model, datamodule).worker()
+
+
+def make_worker(config: Mapping[str, Any]) -> Worker:
+    """Make the worker of a configuration, in whatever process.
+
+    Args:
+        config: of ``mosaic fit``, as plain values.
+    """
+    with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
+        path = Path(folder) / "config.yaml"
+        path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
+        cli = _carry_out(WorkerCLI, ["fit", "--config", str(path)])
+    assert isinstance(cli, WorkerCLI)
+    return cli.worker
+
+
+def _require_class_of_gans(complaint: str) -> None:
+    """Say how settings of GANs are written since Gaussians are the default.
+
+    Args:
+        complaint: jsonargparse's.
+
+    Raises:
+        MosaicError: the complaint is about such a setting.
+    """
+    found = re.search(r"mosaic\.generation\.(\w+)':\s+Option '(\w+)' is not accepted", complaint)
+    kind, key = found.groups() if found else ("", "")
+    if key in GenerationSettings.__dataclass_fields__:
+        raise MosaicError(
+            f"algorithm.generation: {key} is a setting of GANs, and generators here are {kind}: write class_path: "
+            f"mosaic.generation.Adversarial there, {key} under init_args, or --algorithm.generation Adversarial first"
+        )
+
+
+def run(args: Sequence[str] | None) -> None:
+    """Carry out one of Lightning's subcommands.
+
+    Args:
+        args: arguments with the subcommand first; those of the process when not given.
+
+    Raises:
+        MosaicError: the request cannot be carried out; jsonargparse wraps it where a class may be one of several.
+    """
+    _carry_out(MosaicCLI, args)
+
+
+def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
+    given = sys.argv[1:] if args is None else args
+    with expected_warnings():
+        return _for_one_command(cli, *given[:1])(
+            GlobalClassifier,
+            FederatedDataModule,
+            args=None if args is None else list(args),
+            parser_class=MosaicParser,
+            seed_everything_default=0,
+            trainer_defaults={"logger": False, "devices": 1},
+            save_config_callback=None,
+            auto_configure_optimizers=False,
+            load_from_checkpoint_support=False,
+        )
+
+
+def _for_one_command(cli: type[MosaicCLI], command: str = "") -> type[MosaicCLI]:
+    """Build the parser of the command that is asked for; Lightning would build all four, in four times as long."""
+    commands = {name: skipped for name, skipped in cli.subcommands().items() if name == command}
+    return type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: commands)}) if commands else cli

@@ -1,0 +1,146 @@
+"""The ``mosaic`` command: what it is asked for is imported when it is asked for, and not before."""
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from mosaic import __version__
+from mosaic.cli.complaints import complaint, shortened
+from mosaic.errors import MosaicError, users_mistake
+from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
+
+_COMMANDS = {
+    "fit": "run a federation: rounds on clients and server, one run directory",
+    "validate": "measure a run's global model on the clients' validation images",
+    "test": "measure a run's global model on the test split",
+    "predict": "write a run's guesses on the test split as a table",
+    "partition": "show who holds what, without training",
+    "compare": "run several algorithms on several seeds at equal budgets, and write one table",
+    "report": "write one self-contained HTML page about a run",
+    "export": "write a run's global model as safetensors, ONNX or torch.export program",
+}
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: arguments, for use from tests and notebooks; those of the process when not given.
+
+    Raises:
+        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, 1, where what
+            was to work has failed, 75, where a signal has asked this process to leave, or 130, where that was Ctrl-C.
+    """
+    end_with_the_first()
+    given = list(sys.argv[1:] if args is None else args)
+    match given[:1]:
+        case ["--version"]:
+            print(f"mosaic {__version__}")
+        case [] | ["-h"] | ["--help"]:
+            print(_overview())
+        case [command] if command in _TOOLS:
+            _carry_out(lambda: _TOOLS[command](given[1:]))
+        case _:
+            _carry_out(lambda: _lightning(given, from_process=args is None))
+
+
+def _overview() -> str:
+    width = max(map(len, _COMMANDS))
+    lines = [f"  {name:{width}}  {meaning}" for name, meaning in _COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes",
+            "",
+            *lines,
+            "",
+            f"start here: mosaic fit --config {_first_configuration()}",
+        ]
+    )
+
+
+def _first_configuration() -> Path:
+    """Return the demo's configuration, in the installed package or in the checkout, as it is reached from here."""
+    package = Path(__file__).parents[1]
+    places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
+    found = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+
+
+def _lightning(given: list[str], from_process: bool) -> None:
+    """Run one of Lightning's subcommands."""
+    from mosaic.cli.lightning import run
+    from mosaic.federation.progress import configure_logging
+
+    configure_logging()
+    run(None if from_process else given)
+
+
+def _partition(given: Sequence[str]) -> None:
+    from mosaic.cli.lightning import MosaicParser
+    from mosaic.cli.partition import DESCRIPTION, partition
+    from mosaic.federation.progress import configure_logging
+    from mosaic.training.silence import expected_warnings
+
+    configure_logging()
+    with expected_warnings():
+        partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
+
+
+def _compare(given: Sequence[str]) -> None:
+    from mosaic.comparison.command import compare
+
+    _call(compare, "compare", given)
+
+
+def _report(given: Sequence[str]) -> None:
+    from mosaic.report.html import report
+
+    print(f"Report: {_call(report, 'report', given)}")
+
+
+def _export(given: Sequence[str]) -> None:
+    from mosaic.report.export import export
+
+    print(f"Exported: {_call(export, 'export', given)}")
+
+
+_TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
+    "partition": _partition,
+    "compare": _compare,
+    "report": _report,
+    "export": _export,
+}
+
+
+def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> object:
+    """Call a typed function with arguments from the command line; what it requires is positional."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
+    parser.add_function_arguments(function, as_group=False, as_positional=True)
+    return function(**parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+
+
+def _carry_out(request: Callable[[], None]) -> None:
+    """Do what is asked; the user's mistakes and signals end in one line."""
+    try:
+        with leaving_at_once():
+            request()
+    except Preempted as leaving:
+        if leaving.code == 0:  # another rank speaks for all
+            raise
+        _leave(str(leaving), code=int(leaving.code or 0))
+    except KeyboardInterrupt:  # what runs inside may have put back Python's own handler
+        _leave("interrupted", code=INTERRUPTED)
+    except Exception as error:
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        line = shortened(str(mistake)) if isinstance(mistake, MosaicError) else complaint(str(mistake))
+        _leave(f"error: {line}", getattr(mistake, "exit_code", 2))
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    print(f"mosaic: {message}", file=sys.stderr)
+    raise SystemExit(code)

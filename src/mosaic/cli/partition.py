@@ -1,0 +1,137 @@
+"""``mosaic partition``: show and keep who holds what, without training."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
+from lightning.pytorch.cli import LightningArgumentParser
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from mosaic.data import FederatedDataModule
+from mosaic.errors import MosaicError
+from mosaic.runs.figures import partition_heat_map
+
+DESCRIPTION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
+MAX_CLASS_COLUMNS = 20
+"""Classes above which a client's row says how many it holds, and not how many images of each."""
+MAX_ROWS = 100
+"""Clients above which the table leaves the rest to ``partition.json``."""
+
+UNUSED = (
+    *("seed_everything", "trainer", "model", "algorithm", "executor", "federation", "clients"),
+    *("ckpt_path", "weights_only"),
+)
+"""Top-level keys of ``fit`` that are taken, so that its files and flags can be given unchanged, and not looked at."""
+
+
+def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
+    """Read the ``data`` part of what ``fit`` would be given, and show it.
+
+    Args:
+        parser: an empty one.
+        args: ``--config`` files, flags, and ``--output`` with the folder to write into.
+
+    Raises:
+        MosaicError: the request cannot be carried out; nothing was written.
+    """
+    parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration of fit; may be repeated")
+    parser.add_argument("--output", default="partition", help="new folder for partition.json and partition.png")
+    parser.add_lightning_class_args(FederatedDataModule, "data")
+    for key in UNUSED:
+        parser.add_argument(f"--{key}", type=dict[str, Any] | Any, help="as in fit; not used here")
+    config = parser.parse_args(list(args))
+    show_partition(parser.instantiate_classes(config).data, Path(config.output))
+
+
+def show_partition(data: FederatedDataModule, output: Path, console: Console | None = None) -> None:
+    """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
+
+    Args:
+        data: the images and who holds them.
+        output: folder to write into; made where it is missing.
+        console: where to print; standard output when not given.
+
+    Raises:
+        MosaicError: the files exist already, or the data cannot be read or split as asked.
+    """
+    console = console or Console()
+    indices, picture = output / "partition.json", output / "partition.png"
+    taken = [path for path in (indices, picture) if path.exists()]
+    if taken or (output.exists() and not output.is_dir()):
+        raise MosaicError(
+            f"--output {output}: {(taken or [output])[0]} exists and is never overwritten: choose another folder with "
+            "--output, or move what is there away"
+        )
+    data.setup("fit")
+    counts, names = data.class_counts.numpy(), data.images.class_names
+    validation = np.array([len(holding.validation) for holding in data.splits])
+    print_partition(counts, validation, names, len(data.images.train), console)
+    output.mkdir(parents=True, exist_ok=True)
+    data.write_partition(indices)
+    partition_heat_map(counts, names).savefig(picture)
+    console.print(f"Indices:  {indices}\nHeat map: {picture}", highlight=False, soft_wrap=True)
+
+
+def print_partition(
+    counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...], num_images: int, console: Console
+) -> None:
+    """Print images per client and class where there are few classes, else what each client holds most of.
+
+    Args:
+        counts: images to train on, shape ``(N, C)``.
+        validation: images to validate on, shape ``(N,)``.
+        class_names: C names.
+        num_images: of the training set, dealt or not.
+        console: where to print.
+    """
+    make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else holdings_table
+    table = make_table(counts, validation, class_names)
+    console.print("\n[bold]Images to train on, by client[/bold]", highlight=False)
+    least = console.measure(table, options=console.options.update(width=10_000)).minimum
+    console.width = max(console.width, least)  # names of classes are folded, numbers never: it may be a wide table
+    console.print(table, crop=False)
+    if len(counts) > MAX_ROWS:
+        console.print(f"and {len(counts) - MAX_ROWS} more, which partition.json holds", highlight=False)
+    sizes, dealt = counts.sum(1), int(counts.sum() + validation.sum())
+    console.print(
+        f"{len(counts)} clients hold {dealt} of {num_images} training images, {int(validation.sum())} of them to "
+        f"validate on; images to train on: {sizes.min()} at the smallest client, {sizes.max()} at the largest",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
+    """Return one row per client with its images of every class."""
+    rows = [[*row, sum(row), held] for row, held in zip(counts.tolist(), validation.tolist(), strict=True)]
+    sums = np.sum(rows, axis=0).tolist()
+    return _table([*class_names, "all", "validation"], rows, sums)
+
+
+def holdings_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
+    """Return one row per client with its images, how many classes they are of, and the largest class."""
+
+    def summary(row: np.ndarray, held: int) -> list[int | str]:
+        largest = int(row.argmax())
+        return [int(row.sum()), held, int((row > 0).sum()), class_names[largest], int(row[largest])]
+
+    rows = [summary(row, held) for row, held in zip(counts, validation.tolist(), strict=True)]
+    columns = ["images", "validation", "classes", "largest class", "its images"]
+    return _table(columns, rows, summary(counts.sum(0), int(validation.sum())))
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[int | str]], sums: Sequence[int | str]) -> Table:
+    """Return clients row by row, the first of them when there are many, and all clients together."""
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("client", justify="right", no_wrap=True)
+    for column, total in zip(columns, sums, strict=True):
+        table.add_column(column, justify="right", overflow="fold", min_width=len(str(total)))
+    for client, row in enumerate(rows[:MAX_ROWS]):
+        table.add_row(str(client), *("·" if value == 0 else str(value) for value in row))
+    table.add_section()
+    table.add_row("all", *map(str, sums), style="bold")
+    return table

@@ -1,0 +1,1 @@
+"""Processes of one machine or launch share the clients out."""

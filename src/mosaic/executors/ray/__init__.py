@@ -1,0 +1,1 @@
+"""Ray actors share the clients out."""

@@ -1,0 +1,70 @@
+"""One client after another, in this process."""
+
+import os
+import traceback
+from collections.abc import Iterable, Iterator
+
+import torch
+
+from mosaic.batches import world_size
+from mosaic.client.worker import Worker
+from mosaic.codec import decode, encode
+from mosaic.executors.base import ClientExecutor, check_threads
+from mosaic.messages import Failed, GeneratorReply, Reply, Request, TrainReply
+
+
+def agree(reply: Reply) -> Reply:
+    """Give every rank the reply of rank 0.
+
+    What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
+    and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
+    """
+    if world_size() == 1 or isinstance(reply, TrainReply | GeneratorReply):
+        return reply
+    carrier = [encode(reply)]
+    torch.distributed.broadcast_object_list(carrier, src=0)
+    answer: Reply = decode(carrier[0], type(reply))
+    return answer
+
+
+class SerialExecutor(ClientExecutor):
+    """Answers requests in this process; with ``trainer.devices`` above one, every phase is data-parallel.
+
+    Args:
+        threads: CPU threads of the process, for clients and server; PyTorch's own choice when not given. Small nets
+            are fastest with one. Results are bit-identical only for equal threads.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        super().__init__()
+        check_threads(threads)
+        self.threads = threads
+        self._threads_before = torch.get_num_threads()
+        self._told_before = {key: value for key, value in os.environ.items() if key == "OMP_NUM_THREADS"}
+        self._worker: Worker | None = None
+
+    def start(self, worker: Worker) -> None:
+        """Take the worker and set the threads; Lightning sets them anew where this variable does not say them."""
+        self._worker = worker
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+            os.environ["OMP_NUM_THREADS"] = str(self.threads)
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Answer each request when its reply is asked for."""
+        assert self._worker is not None, "start() comes before map()"
+        for request in requests:
+            try:
+                reply = self._handle(self._worker, request)
+            except Exception:  # whatever carries the request to the client may fail too
+                if world_size() > 1:
+                    raise
+                reply = Failed(request.client, traceback.format_exc())
+            yield agree(reply)
+
+    def close(self) -> None:
+        """Forget the worker, and leave the threads as they were."""
+        self._worker = None
+        torch.set_num_threads(self._threads_before)
+        os.environ.pop("OMP_NUM_THREADS", None)
+        os.environ.update(self._told_before)

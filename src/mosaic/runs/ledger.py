@@ -1,0 +1,117 @@
+"""The books of a run: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from mosaic.codec import size_in_bytes
+from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, noting
+from mosaic.training.signals import leave_if_alone_and_asked
+
+_END: Any = object()
+"""After the last reply, of which a client may have sent anything."""
+
+
+@dataclass
+class Ledger:
+    """Sums since the start of the run; saved in snapshots.
+
+    Attributes:
+        bytes_down: server to clients, by request class.
+        bytes_up: clients to server, by request class.
+        updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
+            wherever it is trained, with the attempts before it. What is declined in the end has no steps.
+        seconds: wall time by phase.
+        declined: what clients could not answer, in order: client, what was asked, and why.
+    """
+
+    bytes_down: dict[str, int] = field(default_factory=dict)
+    bytes_up: dict[str, int] = field(default_factory=dict)
+    updates: dict[str, int] = field(default_factory=dict)
+    seconds: dict[str, float] = field(default_factory=dict)
+    declined: list[dict[str, Any]] = field(default_factory=list)
+
+    def book_seconds(self, phase: str, seconds: float) -> None:
+        """Book time under a phase."""
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
+
+    def book_updates(self, network: str, updates: int) -> None:
+        """Book optimiser steps of a network."""
+        self.updates[network] = self.updates.get(network, 0) + updates
+
+    def book_exchange(self, request: Request, reply: Reply) -> None:
+        """Book the bytes of one request and its reply, the updates that it took, and a refusal."""
+        kind = type(request).__name__.removesuffix("Request")
+        self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
+        with suppress(TypeError):  # it may be anything before it is inspected
+            self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
+        match reply:
+            case Declined(client, reason):
+                self.declined.append({"client": client, "asked": kind, "reason": reason})
+            case TrainReply(metrics={"steps": int(steps)}):
+                self.book_updates("local", steps)
+            case GeneratorReply(metrics={"steps": int(steps), "discriminator_steps": int(discriminator_steps)}):
+                self.book_updates("generator", steps)
+                self.book_updates("discriminator", discriminator_steps)
+
+    def book_refusal(self, request: Request, reason: str) -> None:
+        """Book a client that has failed, or whose reply was refused: to the round it has declined."""
+        kind = type(request).__name__.removesuffix("Request")
+        self.declined.append({"client": request.client, "asked": kind, "reason": reason})
+
+    def totals(self) -> dict[str, dict[str, Any]]:
+        """Return a copy of all sums as plain values."""
+        return asdict(self)
+
+
+class AccountedExecutor:
+    """An executor that books what passes through it.
+
+    Args:
+        executor: carries the requests.
+        ledger: the books.
+        on_phase: is told name and seconds of each phase that all its clients have answered.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        ledger: Ledger,
+        on_phase: Callable[[str, float], None],
+    ) -> None:
+        self._executor, self._ledger, self._on_phase = executor, ledger, on_phase
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Yield one reply for each request, in order; only the executor's own time is booked."""
+        sent: deque[Request] = deque()
+        phase, total = "", 0.0
+        replies = self._executor.map(noting(requests, sent))
+        try:
+            while True:
+                leave_if_alone_and_asked()
+                start = time.perf_counter()
+                reply = next(replies, _END)
+                elapsed = time.perf_counter() - start
+                if reply is _END:
+                    break
+                request = sent.popleft()
+                phase, total = _PHASES[type(request).__name__], total + elapsed
+                self._ledger.book_seconds(phase, elapsed)
+                self._ledger.book_exchange(request, reply)
+                yield reply
+        finally:
+            if isinstance(replies, Generator):
+                replies.close()  # whatever has ended this, workers are dealt no more
+        if phase:
+            self._on_phase(phase, total)
+
+
+_PHASES = {
+    "TrainRequest": "local training",
+    "GeneratorRequest": "generators",
+    "PrototypeRequest": "prototypes",
+    "EvaluateRequest": "validation",
+}

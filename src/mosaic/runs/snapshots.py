@@ -1,0 +1,176 @@
+"""Snapshots between rounds: written aside, synced, renamed; a run goes on from one bit for bit."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mosaic.codec import decode, encode
+from mosaic.disk import sync, write_synced
+from mosaic.errors import MosaicError
+from mosaic.executors.client_states import ClientStates
+from mosaic.messages import ClientState
+from mosaic.runs.ledger import Ledger
+from mosaic.server.state import ServerState
+
+_SERVER = "server.safetensors"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Everything that the rounds to come depend on.
+
+    Attributes:
+        round: the last finished round.
+        server: what the server remembers.
+        clients: what clients remember.
+        ledger: the books so far.
+        stages: test accuracy of every stage observed so far.
+        sizes: lengths of the run's append-only files.
+    """
+
+    round: int
+    server: ServerState
+    clients: ClientStates = field(default_factory=ClientStates)
+    ledger: Ledger = field(default_factory=Ledger)
+    stages: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
+
+    def stamp(self) -> str:
+        """Say in a few words where rounds go on from, and with what: equal for equal states alone."""
+        digest = hashlib.sha256(encode(self.server))
+        for client, state in self.clients.items():
+            digest.update(f"client {client}".encode() + encode(state))
+        return f"round {self.round + 1} with state {digest.hexdigest()[:12]}"
+
+    def write(self, rounds: Path, keep: int) -> Path:
+        """Write this snapshot as ``rounds/NNNN`` and delete all but the last ``keep``."""
+        target, aside = rounds / f"{self.round:04d}", rounds / f".{self.round:04d}.tmp"
+        shutil.rmtree(aside, ignore_errors=True)
+        try:
+            self._write(aside)
+            shutil.rmtree(target, ignore_errors=True)
+            aside.rename(target)
+        except BaseException:
+            shutil.rmtree(aside, ignore_errors=True)
+            raise
+        sync(rounds)
+        drop_old(rounds, keep)
+        return target
+
+    def _write(self, folder: Path) -> None:
+        """Write every file with its checksum, those of the books among them."""
+        (folder / "clients").mkdir(parents=True)
+        sums = {}
+        for name, value in ((_SERVER, self.server), *((_file_of(c), state) for c, state in self.clients.items())):
+            data = encode(value)
+            write_synced(folder / name, data)
+            sums[name] = hashlib.sha256(data).hexdigest()
+        books = {"round": self.round, "ledger": asdict(self.ledger), "stages": self.stages, "sizes": self.sizes}
+        signed = {**books, "files": sums}
+        write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
+        sync(folder / "clients")
+        sync(folder)
+
+    @classmethod
+    def read(cls, path: Path) -> "Snapshot":
+        """Read a snapshot, every file of it as it was written.
+
+        Raises:
+            MosaicError: it is missing, truncated, changed or something else.
+        """
+        try:
+            books = json.loads((path / "run.json").read_bytes())
+            if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
+                raise ValueError("run.json has changed since it was written")
+            found = {str(file.relative_to(path)) for file in path.rglob("*.safetensors")}
+            if found != books["files"].keys():
+                raise ValueError(f"expected {sorted(books['files'])}, got {sorted(found)}")
+            clients = ClientStates()
+            for name in sorted(found - {_SERVER}):
+                clients[int(Path(name).stem)] = decode(_checked(path / name, books["files"][name]), ClientState)
+            server = decode(_checked(path / _SERVER, books["files"][_SERVER]), ServerState)
+            ledger = Ledger(**books["ledger"])
+            return cls(books["round"], server, clients, ledger, books["stages"], books["sizes"])
+        except OSError as error:
+            raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            said = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise MosaicError(f"{path} is not a whole snapshot ({said}): {way_on_without(path)}") from error
+
+
+def list_snapshots(rounds: Path) -> list[Path]:
+    """Return the finished snapshots in the order of their rounds."""
+    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+
+
+def drop_old(rounds: Path, keep: int) -> None:
+    """Delete all snapshots but the last ones."""
+    for old in list_snapshots(rounds)[:-keep]:
+        shutil.rmtree(old)
+
+
+def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
+    """Resolve what ``--ckpt_path`` asks for.
+
+    Args:
+        ckpt_path: nothing, ``auto`` (the last snapshot if there is one), ``last`` (it must exist), or a path of a
+            snapshot or of a run.
+        run_path: the run's folder.
+
+    Returns:
+        The snapshot's folder, or ``None`` to start anew.
+
+    Raises:
+        MosaicError: there is no such snapshot.
+    """
+    if ckpt_path is None:
+        return None
+    own = list_snapshots(run_path / "rounds")
+    if ckpt_path == "auto":
+        return own[-1] if own else None
+    if ckpt_path == "last":
+        if not own:
+            raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
+        return own[-1]
+    path = Path(ckpt_path)
+    if (path / "run.json").is_file():
+        return path
+    inside = list_snapshots(path / "rounds")
+    if inside:
+        return inside[-1]
+    raise MosaicError(
+        f"--ckpt_path {ckpt_path}: expected auto, last, a run directory or one of its rounds/NNNN folders, got "
+        f"{'a file' if path.is_file() else 'nothing of the kind'}: `mosaic test` and `predict` take global.ckpt, fit "
+        "takes snapshots"
+    )
+
+
+def way_on_without(snapshot: Path) -> str:
+    """Say how a run goes on without one of its snapshots."""
+    older = [path for path in list_snapshots(snapshot.parent) if int(path.name) < _number(snapshot)]
+    if older:
+        return f"delete {snapshot}, and --ckpt_path auto goes on from {older[-1]}"
+    return f"no older one is left: delete {snapshot}, and --ckpt_path auto begins anew, or restore it from a copy"
+
+
+def _number(snapshot: Path) -> int:
+    return int(snapshot.name) if snapshot.name.isdecimal() else 0
+
+
+def _file_of(client: int) -> str:
+    return f"clients/{client:04d}.safetensors"
+
+
+def _digest(books: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(books, sort_keys=True).encode()).hexdigest()
+
+
+def _checked(file: Path, sha256: str) -> bytes:
+    data = file.read_bytes()
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ValueError(f"{file.name} has changed since it was written")
+    return data

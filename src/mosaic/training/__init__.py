@@ -1,0 +1,1 @@
+"""How a phase is run: tasks' base, optimisation, a Trainer for each, signals, silence."""

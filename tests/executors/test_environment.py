@@ -1,0 +1,216 @@
+"""Which process this is, by the variables of every launcher, and what phases of one process among several get."""
+
+import re
+from threading import Event, Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mosaic.errors import MosaicError
+from mosaic.executors import RanksExecutor, RayExecutor
+from mosaic.executors.processes.environment import World, check_launch, idle_gpus, launched_world, single_device
+from mosaic.training.phases import PhaseRunner
+from tests.cases import for_each
+
+TORCHRUN = {
+    **{"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4", "GROUP_RANK": "1"},
+    **{"MASTER_ADDR": "node7", "MASTER_PORT": "29500", "TORCHELASTIC_USE_AGENT_STORE": "True"},
+}
+LIGHTNING = {"LOCAL_RANK": "1", "WORLD_SIZE": "2", "NODE_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "4321"}
+JOB = {
+    **{"SLURM_JOB_ID": "1234567", "SLURM_JOB_NAME": "mosaic", "SLURM_NTASKS": "8", "SLURM_JOB_NODELIST": "gpu[07-08]"},
+    **{"SLURM_PROCID": "0", "SLURM_LOCALID": "0"},
+}
+"""What a batch script has before it says srun."""
+SRUN = {
+    **JOB,
+    **{"SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"},
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+}
+
+
+class TestLaunchedWorld:
+    def test_torchrun(self) -> None:
+        assert launched_world(TORCHRUN) == World(5, 8, 1, "node7", 29500, meeting_place="agent")
+
+    def test_lightning(self) -> None:
+        assert launched_world(LIGHTNING) == World(1, 2, 1, "127.0.0.1", 4321)
+
+    def test_lightning_on_the_second_machine(self) -> None:
+        second = {**LIGHTNING, "NODE_RANK": "1", "WORLD_SIZE": "4", "LOCAL_WORLD_SIZE": "2"}
+        world = launched_world(second)
+        assert world is not None
+        assert (world.rank, world.size, world.local_rank) == (3, 4, 1)
+
+    def test_srun(self) -> None:
+        assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567)
+
+    def test_srun_where_every_task_sees_its_own_gpu(self) -> None:
+        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "2"}).device == 0  # type: ignore[union-attr]
+        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}).device == 2  # type: ignore[union-attr]
+
+    def test_torchrun_inside_srun(self) -> None:
+        assert launched_world({**SRUN, **TORCHRUN}) == launched_world(TORCHRUN)
+
+    def test_an_address_that_is_given_comes_first(self) -> None:
+        world = launched_world({**SRUN, "MASTER_ADDR": "10.0.0.3", "MASTER_PORT": "99"})
+        assert world is not None
+        assert (world.address, world.port) == ("10.0.0.3", 99)
+
+    @for_each(
+        "variables",
+        [
+            {},
+            {"WORLD_SIZE": "1", "RANK": "0", "LOCAL_RANK": "0"},
+            {"WORLD_SIZE": "4"},
+            JOB,
+            {**SRUN, "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"},
+            {**SRUN, "SLURM_JOB_NAME": "interactive", "SLURM_NTASKS": "1", "SLURM_STEP_NUM_TASKS": "1"},
+            {**SRUN, "SLURM_JOB_NAME": "bash"},
+        ],
+        ids=[
+            *("nothing", "torchrun with one process", "a size alone", "a batch script without srun"),
+            *("srun with one task", "an interactive shell with one task", "an interactive shell with eight"),
+        ],
+    )
+    def test_one_process_is_no_world(self, variables: dict[str, str]) -> None:
+        assert launched_world(variables) is None
+
+    @pytest.mark.parametrize("kept", ["MASTER_ADDR", "MASTER_PORT"])
+    def test_half_an_address_is_refused(self, kept: str) -> None:
+        variables = {name: LIGHTNING[name] for name in ("WORLD_SIZE", "LOCAL_RANK", kept)}
+        with pytest.raises(MosaicError, match="expected MASTER_"):
+            launched_world(variables)
+
+    def test_an_unknown_rank_is_refused(self) -> None:
+        with pytest.raises(MosaicError, match="NODE_RANK=1"):
+            launched_world({**LIGHTNING, "NODE_RANK": "1"})
+
+    def test_a_process_that_is_told_who_it_is_finds_out(self) -> None:
+        world = World(2, 3, 2, "127.0.0.1", 1234)
+        assert launched_world({**SRUN, **TORCHRUN, **world.variables()}) == world
+
+
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+
+class TestOneDevicePerPhase:
+    @pytest.mark.parametrize("devices", ["auto", 1, "1"])
+    def test_the_local_rank_picks_the_gpu(self, devices: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 4)
+        assert single_device({"accelerator": "gpu", "devices": devices}, 3, "RanksExecutor")["devices"] == [3]
+
+    def test_a_gpu_that_is_named_is_shared(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 4)
+        assert single_device({"accelerator": "gpu", "devices": [2]}, 3, "RanksExecutor")["devices"] == [2]
+
+    def test_cpus_are_not_numbered(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 4)
+        assert single_device({"accelerator": "cpu", "devices": 1}, 3, "RanksExecutor")["devices"] == 1
+
+    @for_each(
+        ("key", "value"),
+        [("devices", 2), ("devices", [0, 1]), ("devices", -1), ("num_nodes", 2), ("strategy", "ddp")],
+    )
+    @for_each("executor", [RanksExecutor, RayExecutor])
+    def test_data_parallel_phases_belong_to_serial(self, executor: Any, key: str, value: object) -> None:
+        with pytest.raises(
+            MosaicError, match=rf"trainer\.{key}: expected one device .*{executor.__name__}.*"
+        ) as caught:
+            executor(workers=2).trainer({"accelerator": "cpu", "devices": 1, key: value})
+        assert "SerialExecutor" in str(caught.value)
+
+    @pytest.mark.parametrize("variables", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+    def test_phases_know_nothing_of_other_processes(
+        self, variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Lightning itself would take the launcher's ranks for its own, and refuse SLURM's number of tasks."""
+        for name, value in {**variables, "SLURM_NTASKS_PER_NODE": "4"}.items():
+            monkeypatch.setenv(name, value)
+        phases = PhaseRunner(single_device({"accelerator": "cpu", "devices": 1}, 1, "RanksExecutor"))
+        assert phases.rank == 0
+        assert phases.device == torch.device("cpu")
+
+    def test_more_processes_than_gpus_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 1)
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 1, one for each GPU"):
+            RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": "auto"})
+        assert RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": [0]})["devices"] == [0]
+        with pytest.raises(MosaicError, match=r"executor\.server_phases: expected first where 2 processes share a GPU"):
+            RanksExecutor(workers=2, server_phases="all").trainer({"accelerator": "gpu", "devices": [0]})
+
+    def test_ray_workers_without_a_share_of_a_gpu_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 1)
+        with pytest.raises(MosaicError, match=r"executor\.gpus_per_worker: expected a share"):
+            RayExecutor(workers=2).trainer({"accelerator": "auto"})
+        assert RayExecutor(workers=2, gpus_per_worker=0.5).trainer({"accelerator": "auto"})["devices"] == [0]
+
+
+class TestNumberOfProcesses:
+    def test_a_launched_world_says_how_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name, value in TORCHRUN.items():
+            monkeypatch.setenv(name, value)
+        assert RanksExecutor().workers == RanksExecutor(workers=8).workers == 8
+        with pytest.raises(MosaicError, match="expected 8, as many processes as were launched, got 2"):
+            RanksExecutor(workers=2)
+
+    def test_nobody_says_how_many(self) -> None:
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected a number of processes, got none"):
+            RanksExecutor()
+
+    @pytest.mark.parametrize("executor", [RanksExecutor, RayExecutor])
+    def test_no_workers_are_refused(self, executor: Any) -> None:
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected at least 1, got 0"):
+            executor(workers=0)
+
+
+BY_HAND = (1, False, "RayExecutor", False)
+
+
+@pytest.mark.parametrize(
+    ("launch", "asked", "says"),
+    [
+        (TORCHRUN, BY_HAND, "executor: 8 processes were launched, and with RayExecutor"),
+        (SRUN, BY_HAND, "executor: 8 processes were launched, and with RayExecutor"),
+        (JOB, (4, True, "SerialExecutor", False), "got 1: put `srun --ntasks 4` before the command"),
+        (SRUN, (4, True, "SerialExecutor", False), "trainer.devices: expected 4 processes started by srun"),
+        ({**JOB, "SLURM_NTASKS": "1"}, (2, True, "SerialExecutor", False), "--executor.workers 2"),
+        (TORCHRUN, (8, False, "SerialExecutor", False), None),
+        (TORCHRUN, (1, False, "RanksExecutor", True), None),
+        (SRUN, (8, True, "SerialExecutor", False), None),
+        (JOB, BY_HAND, None),
+        (JOB, (4, False, "SerialExecutor", False), None),
+        ({}, (2, False, "SerialExecutor", False), None),
+    ],
+)
+def test_a_launch_that_would_work_twice_or_wait_for_ever_is_refused(
+    launch: dict[str, str], asked: tuple[Any, ...], says: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in launch.items():
+        monkeypatch.setenv(name, value)
+    if says is None:
+        check_launch(*asked)
+    else:
+        with pytest.raises(MosaicError, match=re.escape(says)):
+            check_launch(*asked)
+
+
+def test_idle_gpus_are_told_of_with_what_uses_them() -> None:
+    assert "3 of the 4 GPUs" in idle_gpus(1, 4)
+    assert "--executor.workers 4" in idle_gpus(1, 4)
+    assert idle_gpus(4, 4) == idle_gpus(1, 1) == idle_gpus(1, 0) == ""
+
+
+def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that ends while a thread comes out of C++ is aborted: the thread would be ended in mid-air."""
+    gone, executor = Event(), RanksExecutor(workers=2)
+    waiting = Thread(target=gone.wait, daemon=True)
+    waiting.start()
+    monkeypatch.setattr(executor, "_attending", [waiting])
+    monkeypatch.setattr(executor, "_companions", SimpleNamespace(end=lambda told: gone.set()))
+    executor.close()
+    assert not waiting.is_alive()
