@@ -42,10 +42,11 @@ from mosaic.nets.inference import predict, to_pixels
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import Snapshot, find_snapshot
 from mosaic.seeding import SERVER, generator_for, seed_for
-from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
+from mosaic.server.generators import GeneratorMixture, UploadedGenerators
 from mosaic.server.state import ServerState
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
+from mosaic.teachers.asking import ask_teacher
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.silence import expected_warnings
 

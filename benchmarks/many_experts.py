@@ -11,15 +11,14 @@ from pathlib import Path
 
 import torch
 from memory import resident
+from mosaic.server.gathering import ClassMeans, should_fold
 
 from mosaic.messages import TrainReply
 from mosaic.model_pool import ClientModels
 from mosaic.nets import ResNet18
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.teacher import ImageExperts
-from mosaic.server.experts import ExpertBuilder, class_experts
-from mosaic.server.gathering import ClassMeans, should_fold
-from mosaic.server.image_source import ask_teacher
+from mosaic.teachers.asking import ask_teacher
 
 BAR = 8 * 1000**3 / 2**20
 """MiB."""
@@ -38,12 +37,10 @@ def main() -> None:
     random = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 50, (options.clients, options.classes), generator=random)
     fold = should_fold(sum(tensor.numel() for tensor in sent.values()), options.classes, options.clients)
-    means = ClassMeans(pool, 1, sent, heads_only=False, fold=fold)
-    for _ in means.watch(
-        TrainReply(client, blueprint.initial(client), counts[client], {}, {}) for client in range(options.clients)
-    ):
-        pass
-    experts = class_experts(means, ExpertBuilder(pool, sent, heads_only=False), epsilon=0.01)
+    means = ClassMeans(pool, 1, sent, fold=fold)
+    for client in range(options.clients):
+        means.add(TrainReply(client, blueprint.initial(client), counts[client], {}, {}))
+    experts = means.experts(epsilon=0.01)
     answers = ask_teacher(ImageExperts(experts.models), torch.rand(options.images, 3, 32, 32))
     peak = resident("VmHWM") - before
     print(f"{answers.shape[1]} experts, models {'folded' if fold else 'kept'}: {peak:,.0f} MiB above the imports")

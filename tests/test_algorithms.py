@@ -20,10 +20,10 @@ from mosaic.nets import SmallCNN
 from mosaic.nets.dcgan import Generator
 from mosaic.runs.tracking import Tracker
 from mosaic.seeding import SERVER, seed_for
-from mosaic.server.gating import GateSettings
-from mosaic.server.image_source import GeneratedImages, GeneratorMixture
+from mosaic.server.generators import GeneratedImages, GeneratorMixture
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
+from mosaic.teachers import Fusion, Labels, Mean, Owner, Prior, Residual, TeacherFactory, Transformer
 from tests.cases import for_each
 from tests.small_runs import (
     DIGITS,
@@ -111,9 +111,19 @@ def test_a_run_books_every_update(distilled: Path, shared_run: SharedRuns) -> No
 
 
 TOGETHER = [
-    ["gate.kind=transformer", "gate.space=features", "experts=class_average", "generation.conditional=false"],
-    ["gate.kind=residual", "gate.space=crossed", "distillation.refreshes=1", "distillation.min_confidence=0.9"],
-    ["gate.kind=prior", "gate.probabilities=true", "experts=class_average", "expert_statistics=pooled"],
+    [
+        "teacher=Transformer",
+        "teacher.heads_only=true",
+        "teacher.fit_on_prototypes=true",
+        "experts=class_average",
+        "generation.conditional=false",
+    ],
+    [
+        "teacher=Residual",
+        "teacher.fit_on_prototypes=true",
+        "distillation.min_confidence=0.9",
+    ],
+    ["teacher=Prior", "teacher.probabilities=true", "experts=class_average", "expert_statistics=pooled"],
     [
         *(
             "expert_statistics=recalibrated",
@@ -130,15 +140,14 @@ TOGETHER = [
 ]
 """Every switch at a value that is not its default, beside others."""
 ALONE = [
-    ["gate.kind=residual", "experts=class_average"],
-    ["gate.kind=prior", "gate.space=features", "distillation.balanced=false"],
-    ["gate.kind=fusion", "gate.space=features", "objective=mosaic.client.objectives.PriorAdjusted"],
-    ["expert_statistics=recalibrated", "experts=class_average", "gate.kind=residual", "gate.probabilities=true"],
+    ["teacher=Residual", "experts=class_average"],
+    ["teacher=Prior", "teacher.heads_only=true", "distillation.balanced=false"],
+    ["teacher=Fusion", "teacher.heads_only=true", "objective=mosaic.client.objectives.PriorAdjusted"],
+    ["expert_statistics=recalibrated", "experts=class_average", "teacher=Residual", "teacher.probabilities=true"],
     ["expert_statistics=recalibrated"],
-    ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"],
-    ["gate.kind=residual", "gate.space=images", "generation.conditional=false", "distillation.refreshes=1"],
-    ["gate.kind=transformer", "gate.space=crossed", "experts=class_average", "expert_statistics=pooled"],
-    ["distillation.refreshes=2"],
+    ["teacher=Transformer", "generation.conditional=false"],
+    ["teacher=Residual", "generation.conditional=false"],
+    ["teacher=Transformer", "teacher.fit_on_prototypes=true", "experts=class_average", "expert_statistics=pooled"],
     ["distillation.beta=1"],
     ["distillation.min_confidence=0.525"],
     ["distillation.view.padding=1", "distillation.view.flip=true"],
@@ -224,19 +233,18 @@ def messages(run: Path) -> set[str]:
 @pytest.mark.parametrize(
     ("switches", "teacher", "asks_for_prototypes"),
     [
-        pytest.param(["gate.kind=mean"], True, False, marks=pytest.mark.slow),
-        pytest.param(["gate.kind=mean", "gate.space=features"], True, False, marks=pytest.mark.slow),
-        (["gate.kind=prototypes", "distillation.average_decay=0.5"], True, True),
+        pytest.param(["teacher=Mean"], True, False, marks=pytest.mark.slow),
+        pytest.param(["teacher=Mean", "teacher.heads_only=true"], True, False, marks=pytest.mark.slow),
+        (["teacher=Prototypes", "distillation.average_decay=0.5"], True, True),
         (
             [
-                *("gate.kind=owner", "generation.conditional=false"),
-                *("distillation.refreshes=1", "distillation.origin_weight=0"),
+                *("teacher=Owner", "generation.conditional=false"),
+                "distillation.origin_weight=0",
             ],
             *(False, False),
         ),
-        pytest.param(["gate.kind=owner", "gate.space=features"], False, False, marks=pytest.mark.slow),
         pytest.param(
-            ["gate.kind=labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"],
+            ["teacher=Labels", "distillation.origin_weight=1", "distillation.min_confidence=0.3"],
             *(False, False),
             marks=pytest.mark.slow,
         ),
@@ -255,7 +263,7 @@ def test_controls_run_and_ask_only_for_what_they_use(
 
 @pytest.mark.slow
 def test_the_mean_control_is_the_plain_ensemble(tmp_path: Path) -> None:
-    measured = stages(fit_with(["gate.kind=mean"], tmp_path / "run"))
+    measured = stages(fit_with(["teacher=Mean"], tmp_path / "run"))
     assert measured["gated teacher"] == measured["plain ensemble"]
 
 
@@ -263,8 +271,8 @@ def test_the_mean_control_is_the_plain_ensemble(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switches",
     [
-        pytest.param(["gate.kind=owner"], marks=pytest.mark.slow),
-        ["gate.kind=transformer", "gate.space=images", "generation.conditional=false"],
+        pytest.param(["teacher=Owner"], marks=pytest.mark.slow),
+        ["teacher=Transformer", "generation.conditional=false"],
     ],
     ids=["control", "gate"],
 )
@@ -284,12 +292,12 @@ def test_owners_that_are_away_are_not_asked(switches: list[str], tmp_path: Path)
     ("arguments", "says"),
     [
         (
-            {"expert_statistics": "pooled", "experts": "class_average", "gate": GateSettings(space="features")},
-            "pooled concerns the experts' bodies.*space features: use average, or another space",
+            {"expert_statistics": "pooled", "experts": "class_average", "teacher": Fusion(heads_only=True)},
+            "pooled concerns the experts' bodies.*heads_only: use average, or set that to false",
         ),
         (
-            {"expert_statistics": "recalibrated", "gate": GateSettings(space="features")},
-            "recalibrated concerns the experts' bodies.*space features: use average, or another space",
+            {"expert_statistics": "recalibrated", "teacher": Fusion(heads_only=True)},
+            "recalibrated concerns the experts' bodies.*heads_only: use average, or set that to false",
         ),
         (
             {"expert_statistics": "pooled", "experts": "clients"},
@@ -305,32 +313,23 @@ def test_statistics_that_no_expert_has_are_refused(arguments: dict[str, Any], sa
 
 
 def test_labels_alone_need_the_origin_to_count() -> None:
-    with pytest.raises(MosaicError, match=r"^algorithm\.gate\.kind: labels .*origin_weight 0 ignores: set it to 1$"):
-        Mosaic(gate=GateSettings(kind="labels"), distillation=DistillationSettings(origin_weight=0))
+    with pytest.raises(MosaicError, match=r"^algorithm\.teacher: Labels .*origin_weight 0 ignores: set it to 1$"):
+        Mosaic(teacher=Labels(), distillation=DistillationSettings(origin_weight=0))
 
 
-@for_each(
-    "gate",
-    [
-        {"kind": "mean"},
-        {"kind": "owner"},
-        {"kind": "prior", "probabilities": True},
-        {"kind": "residual", "probabilities": True},
-    ],
-    ids=lambda gate: gate["kind"],
-)
-def test_origins_do_not_count_twice(gate: dict[str, Any]) -> None:
+@for_each("teacher", [Mean(), Owner(), Prior(probabilities=True), Residual(probabilities=True)])
+def test_origins_do_not_count_twice(teacher: TeacherFactory) -> None:
     """A teacher whose answers carry label priors leans to the origin already (METHOD, section 6)."""
     unconditional, ignored = Adversarial(conditional=False), DistillationSettings(origin_weight=0)
     with pytest.raises(MosaicError, match=r"^algorithm\.distillation\.origin_weight: expected 0, .* got 0\.5: set it"):
-        Mosaic(generation=unconditional, gate=GateSettings(**gate))
-    Mosaic(generation=unconditional, gate=GateSettings(**gate), distillation=ignored)
-    Mosaic(gate=GateSettings(**gate))
+        Mosaic(generation=unconditional, teacher=teacher)
+    Mosaic(generation=unconditional, teacher=teacher, distillation=ignored)
+    Mosaic(teacher=teacher)
 
 
-@for_each("gate", [{"kind": "fusion"}, {"kind": "prior"}, {"kind": "residual"}, {"kind": "transformer"}])
-def test_origins_count_beside_a_teacher_that_has_taken_them_out(gate: dict[str, Any]) -> None:
-    Mosaic(generation=Adversarial(conditional=False), gate=GateSettings(**gate))
+@for_each("teacher", [Fusion(), Prior(), Residual(), Transformer()])
+def test_origins_count_beside_a_teacher_that_has_taken_them_out(teacher: TeacherFactory) -> None:
+    Mosaic(generation=Adversarial(conditional=False), teacher=teacher)
 
 
 def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
@@ -346,8 +345,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
     ("switches", "key"),
     [
         (["expert_statistics=pooled"], "algorithm.expert_statistics: "),
-        (["gate.space=crossed"], "algorithm.gate.space: "),
-        (["gate.kind=mean", "gate.space=crossed"], "algorithm.gate.space: "),
+        (["teacher=Transformer", "teacher.dim=30"], "algorithm.teacher.dim: "),
         (["distillation.average_decay=1"], "algorithm.distillation.average_decay: "),
         (["distillation.view.padding=-1"], "augmentation padding: "),
     ],
@@ -362,7 +360,9 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
 
 
 @pytest.mark.parametrize(
-    "switches", [[], ["gate.kind=prototypes"], ["gate.kind=transformer", "gate.space=features"]], ids=str
+    "switches",
+    [[], ["teacher=Prototypes"], ["teacher=Transformer", "teacher.heads_only=true", "teacher.fit_on_prototypes=true"]],
+    ids=str,
 )
 def test_a_gate_without_prototypes_names_the_setting(
     switches: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -375,7 +375,7 @@ def test_a_gate_without_prototypes_names_the_setting(
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "switches", [["gate.kind=prior"], pytest.param(["gate.kind=residual"], marks=pytest.mark.slow)], ids=str
+    "switches", [["teacher=Prior"], pytest.param(["teacher=Residual"], marks=pytest.mark.slow)], ids=str
 )
 def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_path: Path) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]

@@ -14,7 +14,7 @@ from tests.small_runs import DIGITS, UNSEEN, final_model, parsed, rows_without_t
 BASE = [
     *("--federation.schedule.fine_tune_rounds=1", "--data.partition.num_clients=3", "--data.augmentation.padding=1"),
     *("--model.optimizer.init_args.momentum=0.5", "--algorithm.generation.inversion_weight=0.5"),
-    *("--algorithm.gate.kind=residual", "--algorithm.generation.batch_size=16", *UNSEEN),
+    *("--algorithm.teacher=Residual", "--algorithm.generation.batch_size=16", *UNSEEN),
 ]
 """Switches on what would hide other keys; nobody can refuse the student, so that the final model shows everything."""
 ONLY_EACH_PHASES = (
@@ -36,7 +36,7 @@ OTHERS: dict[str, Any] = {
     "clients.sigma": 0,
     "algorithm.init_args.distillation.min_confidence": 0.525,
     "algorithm.init_args.distillation.shift": 0.4,
-    "algorithm.init_args.gate.batch_size": 8,
+    "algorithm.init_args.teacher.init_args.fitting.batch_size": 8,
     "data.mean": [0.3],
     "data.std": [0.2],
     "algorithm.init_args.generation.init_args.betas": [0.4, 0.9],
@@ -49,9 +49,8 @@ OTHERS: dict[str, Any] = {
     "algorithm.init_args.prototypes.min_count": 60,
     "algorithm.init_args.experts": "class_average",
     "algorithm.init_args.expert_statistics": "recalibrated",
-    "algorithm.init_args.gate.kind": "mean",
-    "algorithm.init_args.gate.space": "features",
-    "algorithm.init_args.gate.dim": 16,
+    "algorithm.init_args.teacher": "Mean",
+    "algorithm.init_args.teacher.init_args.dim": 16,
     "algorithm.init_args.distillation.view": "mosaic.nets.augmentation.Augmentation",
     "federation.schedule.distill_rounds": [2],
     "federation.schedule.expert_steps": 3,
@@ -64,13 +63,9 @@ OTHERS: dict[str, Any] = {
 }
 """Another value, where none can be guessed from the one that is there."""
 NEEDS: dict[str, list[str]] = {
-    **{f"algorithm.init_args.prototypes.{key}": ["--algorithm.gate.kind=fusion"] for key in ("clusters_per_class",)},
-    "algorithm.init_args.prototypes.min_count": ["--algorithm.gate.kind=fusion"],
-    **{
-        f"algorithm.init_args.gate.head.{key}": ["--algorithm.gate.kind=fusion", "--algorithm.gate.space=features"]
-        for key in ("epochs", "batch_size", "learning_rate", "average_decay")
-    },
-    "algorithm.init_args.gate.dim": ["--algorithm.gate.kind=transformer"],
+    **{f"algorithm.init_args.prototypes.{key}": ["--algorithm.teacher=Fusion"] for key in ("clusters_per_class",)},
+    "algorithm.init_args.prototypes.min_count": ["--algorithm.teacher=Fusion"],
+    "algorithm.init_args.teacher.init_args.dim": ["--algorithm.teacher=Transformer"],
     "clients.sigma": ["--clients.rho=2"],
     "clients.classifier_rows": ["--clients.levels=[1.0,0.5]"],
     "trainer.gradient_clip_algorithm": ["--trainer.gradient_clip_val=0.01"],

@@ -69,8 +69,18 @@ def test_every_phase_runs(net: str, algorithm: str, tmp_path: Path, capsys: pyte
     ("net", "algorithm", "flags", "said"),
     [
         ("NoBias", "PrototypeHead", [], "a head that is one torch.nn.Linear with a bias, got a linear layer without"),
-        ("TwoLayers", "Mosaic", ["--algorithm.gate.space=features"], "gate.space features needs a head that is one"),
-        ("Maps", "Mosaic", [], "gate.kind fusion needs a vector of features for each image, shape (B, F), got (2, 2,"),
+        (
+            "TwoLayers",
+            "Mosaic",
+            ["--algorithm.teacher.heads_only=true"],
+            "algorithm.teacher Fusion needs a head that is one",
+        ),
+        (
+            "Maps",
+            "Mosaic",
+            [],
+            "algorithm.teacher Fusion needs a vector of features for each image, shape (B, F), got (2,",
+        ),
         ("Maps", "PrototypeHead", [], "mosaic.algorithms.PrototypeHead needs a vector of features"),
     ],
 )

@@ -15,13 +15,14 @@ from mosaic.cli.main import main
 from mosaic.executors import SerialExecutor
 from mosaic.federation.schedule import Schedule
 from mosaic.messages import Reply, Request, StateDict, TrainReply, TrainRequest
-from mosaic.model_pool import ClientModels
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.runs.tracking import SilentTracker
 from mosaic.server.cohort import Judgement
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
+from mosaic.server.uploads import Uploads
 from mosaic.training.phases import PhaseRunner
 from tests.small_runs import (
     FOUR_ROUNDS,
@@ -156,8 +157,8 @@ def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "switches",
     [
-        pytest.param(["gate.kind=transformer"], marks=pytest.mark.slow),
-        ["gate.kind=residual", "expert_statistics=recalibrated"],
+        pytest.param(["teacher=Transformer"], marks=pytest.mark.slow),
+        ["teacher=Residual", "expert_statistics=recalibrated"],
     ],
     ids=" ".join,
 )
@@ -220,9 +221,9 @@ def test_every_client_starts_from_its_part_of_the_new_average(tmp_path: Path) ->
     "switches",
     [
         [],
-        pytest.param(["gate.kind=prior"], marks=pytest.mark.slow),
-        pytest.param(["gate.kind=transformer"], marks=pytest.mark.slow),
-        pytest.param(["gate.kind=residual", "generation.conditional=false"], marks=pytest.mark.slow),
+        pytest.param(["teacher=Prior"], marks=pytest.mark.slow),
+        pytest.param(["teacher=Transformer"], marks=pytest.mark.slow),
+        pytest.param(["teacher=Residual", "generation.conditional=false"], marks=pytest.mark.slow),
     ],
     ids=lambda switches: " ".join(switches) or "default",
 )
@@ -345,15 +346,17 @@ def test_where_all_have_their_own_architecture_the_student_is_the_first_global_m
 class Scripted:
     """A cohort whose clients send what they were sent, moved by one, and judge models by their first number."""
 
-    def __init__(self, pool_clients: list[int], verdicts: dict[float, int]) -> None:
-        self.clients, self.verdicts = pool_clients, verdicts
+    def __init__(self, pool: ModelPool, clients: list[int], verdicts: dict[float, int]) -> None:
+        self.pool, self.clients, self.verdicts = pool, clients, verdicts
         self.returned: dict[str, StateDict] = {}
 
-    def train(self, model: StateDict, keep: object = (), returned: Any = None) -> Iterator[TrainReply]:
+    def train(self, model: StateDict, collect: Any, keep: object = (), returned: Any = None) -> Uploads:
         self.returned = dict(returned or {})
+        uploads: Uploads = collect(self.pool, 5, model)
         for client in self.clients:
             moved = {name: tensor + 1 if tensor.is_floating_point() else tensor for name, tensor in model.items()}
-            yield TrainReply(client, moved, torch.ones(3, dtype=torch.long), {"loss": 0.0, "steps": 1}, {})
+            uploads.add(TrainReply(client, moved, torch.ones(3, dtype=torch.long), {"loss": 0.0, "steps": 1}, {}))
+        return uploads
 
     def evaluate(self, model: StateDict) -> Judgement:
         correct = self.verdicts[float(model["normalize.mean"][0])]
@@ -374,7 +377,7 @@ def test_fine_tuning_by_sub_models_is_taken_unless_it_is_worse(
 ) -> None:
     state = ServerState(blueprint.initial(0), distilled=True)
     context = context_of(blueprint, phases, (0, 2), levels=[1.0, 0.5])
-    cohort: Any = Scripted([0, 2], {0.5: before, 1.5: after})
+    cohort: Any = Scripted(context.pool, [0, 2], {0.5: before, 1.5: after})
     result = Mosaic().round(state, cohort, context)
     assert result.model["normalize.mean"].item() == (1.5 if taken else 0.5)
     assert result.distilled
@@ -389,8 +392,9 @@ def test_without_a_student_or_sub_models_nobody_is_asked(
 ) -> None:
     """Scripted clients would raise on a model that they have no verdict on."""
     state = ServerState(blueprint.initial(0), distilled=distilled)
-    cohort: Any = Scripted([0, 2], {})
-    result = Mosaic().round(state, cohort, context_of(blueprint, phases, (0, 2), **settings))
+    context = context_of(blueprint, phases, (0, 2), **settings)
+    cohort: Any = Scripted(context.pool, [0, 2], {})
+    result = Mosaic().round(state, cohort, context)
     assert result.model["normalize.mean"].item() == 1.5
 
 
@@ -399,8 +403,8 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
 ) -> None:
     on_the_way = {str(client): {"w": torch.full((1,), float(client))} for client in (1, 3, 5)}
     state = ServerState(blueprint.initial(0), returned=on_the_way)
-    cohort: Any = Scripted([0, 1], {})  # 3 takes part and declines
     context = context_of(blueprint, phases, (0, 1, 3), models=["global", LinearNet])
+    cohort: Any = Scripted(context.pool, [0, 1], {})  # 3 takes part and declines
     result = Mosaic().round(state, cohort, context)
     assert cohort.returned == on_the_way
     assert result.returned == {client: on_the_way[client] for client in ("3", "5")}
@@ -444,10 +448,10 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         pytest.param(
             [THREE, "--clients.rho=2"], "clients: expected one of models, levels and rho", marks=pytest.mark.slow
         ),
-        ([THREE, "--algorithm.gate.space=features"], "algorithm.gate: expected a gate in image space"),
+        ([THREE, "--algorithm.teacher.heads_only=true"], "algorithm.teacher: expected one that looks at images"),
         pytest.param(
-            [THREE, "--algorithm.gate.kind=prototypes"],
-            "algorithm.gate: expected a gate in image space",
+            [THREE, "--algorithm.teacher=Prototypes"],
+            "algorithm.teacher: expected one that looks at images",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -456,13 +460,13 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            [LEVELS, "--algorithm.gate.space=features"],
-            "algorithm.gate: expected a gate in image space",
+            [LEVELS, "--algorithm.teacher.heads_only=true"],
+            "algorithm.teacher: expected one that looks at images",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            [LEVELS, "--algorithm.gate.kind=prototypes"],
-            "algorithm.gate: expected a gate in image space",
+            [LEVELS, "--algorithm.teacher=Prototypes"],
+            "algorithm.teacher: expected one that looks at images",
             marks=pytest.mark.slow,
         ),
         (

@@ -18,7 +18,8 @@ LOWER = (
 )
 UPPER = ("mosaic.cli", "mosaic.comparison", "mosaic.federation", "mosaic.executors", "mosaic.report")
 NEVER_REACHES: dict[str, tuple[str, ...]] = {
-    "mosaic.server": ("mosaic.data", "mosaic.client.worker", "mosaic.algorithms", *UPPER),
+    "mosaic.teachers": ("mosaic.data", "mosaic.client.worker", "mosaic.algorithms", *UPPER),
+    "mosaic.server": ("mosaic.teachers", "mosaic.data", "mosaic.client.worker", "mosaic.algorithms", *UPPER),
     "mosaic.algorithms": ("mosaic.data", "mosaic.client.worker", *UPPER),
     "mosaic.client.objectives": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.prototypes": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
@@ -66,6 +67,7 @@ IMPORTED_ONLY_BY: dict[str, tuple[str, ...]] = {
         "mosaic.server",
         "mosaic.client",
         "mosaic.algorithms",
+        "mosaic.teachers",
         "mosaic.federation",
         "mosaic.cli.lightning",
     ),

@@ -22,7 +22,11 @@ def of_mosaic(**arguments: object) -> dict[str, Any]:
     [
         (of_mosaic(prior_epsilon=None), Algorithm, "section.prior_epsilon: expected float, got null"),
         (of_mosaic(distillation={"beta": None}), Algorithm, "section.distillation.beta: expected float, got null"),
-        (of_mosaic(gate={"head": {"epochs": None}}), Algorithm, "section.gate.head.epochs: expected int, got null"),
+        (
+            of_mosaic(teacher={"class_path": "mosaic.teachers.Fusion", "init_args": {"head": {"epochs": None}}}),
+            Algorithm,
+            "section.teacher.head.epochs: expected int, got null",
+        ),
         (of_mosaic(generation=GAN), Algorithm, "section.generation.width: expected int, got null"),
         (
             of_mosaic(generation={"class_path": "mosaic.generation.Mixture", "init_args": {"parts": [GAN]}}),

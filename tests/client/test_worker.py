@@ -39,7 +39,7 @@ from mosaic.nets import MLP, SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
-from mosaic.server.image_source import GeneratedImages, GeneratorMixture, UploadedGenerators
+from mosaic.server.generators import GeneratedImages, GeneratorMixture, UploadedGenerators
 from mosaic.tasks.generation import GenerationTask
 from mosaic.training.phases import PhaseRunner
 

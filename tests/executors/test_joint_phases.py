@@ -43,7 +43,7 @@ def groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_all_processes_agree_with_the_first_alone(groups: list[int], tmp_path: Path) -> None:
     """Without BatchNorm, which sees half of a batch, and shifts, which each draws, only the order of sums is left."""
-    gate = ("--model.net=tests.small_runs.LinearNet", "--algorithm.gate.kind=prior", "--data.validation_share=0")
+    gate = ("--model.net=tests.small_runs.LinearNet", "--algorithm.teacher=Prior", "--data.validation_share=0")
     gate = (*gate, "--algorithm.distillation.shift=0")
     main(tiny_fit(tmp_path / "one", *gate, *on_two()))
     assert groups == []

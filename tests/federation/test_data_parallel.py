@@ -50,14 +50,13 @@ def test_two_ranks_walk_the_same_run_and_one_writes(tmp_path: Path) -> None:
 
 
 SWITCHES = [
-    "--algorithm.distillation.refreshes=1",
     "--algorithm.distillation.view.padding=1",
     "--algorithm.distillation.hard_sample_step=0.03",
     "--algorithm.distillation.hard_sample_weighting=true",
     "--algorithm.distillation.average_decay=0.9",
     "--algorithm.expert_statistics=recalibrated",
-    "--algorithm.gate.kind=residual",
-    "--algorithm.gate.space=crossed",
+    "--algorithm.teacher=Residual",
+    "--algorithm.teacher.fit_on_prototypes=true",
     "--data.validation_share=0",
 ]
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mosaic.losses.fedftg import ensemble_cross_entropy, similarity, weighted_cross_entropy, weighted_disagreement
-from mosaic.server.experts import holdings
+from mosaic.server.experts import class_shares
 
 SURE_OF_FIRST = torch.tensor([[math.log(9.0), 0.0], [math.log(9.0), 0.0]])
 """Probabilities 0.9 and 0.1, whatever the image."""
@@ -15,7 +15,7 @@ SURE_OF_FIRST = torch.tensor([[math.log(9.0), 0.0], [math.log(9.0), 0.0]])
 
 def test_two_clients_speak_about_the_classes_that_they_hold() -> None:
     """Client 0 holds 30 and 10 images of classes 0 and 1, client 1 holds 10 and 30: shares of 3/4 and 1/4."""
-    weights = holdings(torch.tensor([[30, 10], [10, 30]])).T
+    weights = class_shares(torch.tensor([[30, 10], [10, 30]])).T
     assert weights.tolist() == [[0.75, 0.25], [0.25, 0.75]]
     labels = torch.tensor([0, 1])
     first, second = (weighted_cross_entropy(SURE_OF_FIRST, labels, own[labels]) for own in weights)
@@ -26,7 +26,7 @@ def test_two_clients_speak_about_the_classes_that_they_hold() -> None:
 
 def test_weighing_after_the_reduction_would_make_both_clients_alike() -> None:
     """The released code's trap: every client's mean weight over a balanced batch is the same."""
-    weights = holdings(torch.tensor([[30, 10], [10, 30]])).T
+    weights = class_shares(torch.tensor([[30, 10], [10, 30]])).T
     labels = torch.tensor([0, 1])
     reduced = [float(F.cross_entropy(SURE_OF_FIRST, labels) * own[labels].mean()) for own in weights]
     ours = [float(weighted_cross_entropy(SURE_OF_FIRST, labels, own[labels])) for own in weights]

@@ -10,7 +10,7 @@ from mosaic.nets.teacher import (
     ImageExperts,
     MixtureOfExperts,
     NoOpinion,
-    Panel,
+    SideBySide,
     StackedExperts,
 )
 
@@ -97,7 +97,7 @@ def test_a_mixture_of_one_expert_is_that_expert(experts: list[Classifier], image
     torch.testing.assert_close(teacher(images), experts[0](images).log_softmax(-1))
 
 
-def test_a_panel_asks_experts_once_and_says_what_they_and_their_mixtures_say(random: torch.Generator) -> None:
+def test_side_by_side_asks_experts_once_and_says_what_they_and_their_mixtures_say(random: torch.Generator) -> None:
     asked: list[int] = []
     experts = ImageExperts([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     meta = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
@@ -106,7 +106,7 @@ def test_a_panel_asks_experts_once_and_says_what_they_and_their_mixtures_say(ran
     images = torch.rand(5, 1, 2, 2, generator=random)
     expected = torch.cat([experts(images), plain(images)[:, None], fused(images)[:, None]], dim=1)
     experts.experts[0].register_forward_hook(lambda *_: asked.append(1))
-    assert torch.equal(Panel(experts, [plain, fused])(images), expected)
+    assert torch.equal(SideBySide(experts, [plain, fused])(images), expected)
     assert len(asked) == 1
 
 

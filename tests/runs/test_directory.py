@@ -28,7 +28,7 @@ def goes_on(folder: Path, algorithm: type[Algorithm], after: int, **schedule: in
     directory.write_config(config())
     snapshot = Snapshot(after, ServerState({}))
     try:
-        directory.check_same(config(**schedule), snapshot, num_clients=4, heeds=algorithm.heeds)
+        directory.check_same(config(**schedule), snapshot, num_clients=4, sensitive_to=algorithm.resume_sensitive_to)
     except MosaicError as error:
         return f"federation.schedule (rounds 1..{after} would have been other ones" not in str(error)
     return True
@@ -61,8 +61,8 @@ def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(algorithm: t
     assert not goes_on(tmp_path, algorithm, 11, collaborative_rounds=20, fine_tune_rounds=0)
 
 
-def test_an_algorithm_that_says_nothing_heeds_everything() -> None:
-    assert Algorithm.heeds == {"distils", "last", "rounds"}
+def test_an_algorithm_that_says_nothing_is_sensitive_to_everything() -> None:
+    assert Algorithm.resume_sensitive_to == {"distils", "last", "rounds"}
 
 
 def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_a_damaged_configuration_is_named(data: bytes, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.config.write_bytes(data)
     with pytest.raises(MosaicError, match=r"config.yaml is damaged .*: restore it from a copy, or start a new run"):
-        directory.check_same(config(), Snapshot(1, ServerState({})), num_clients=4, heeds=())
+        directory.check_same(config(), Snapshot(1, ServerState({})), num_clients=4, sensitive_to=())
 
 
 def test_tables_that_are_shorter_than_a_snapshot_counts_are_refused(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from collections.abc import Iterable
 from functools import partial
 from itertools import product
 from typing import Any
@@ -11,11 +12,20 @@ from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, RandomChannels, RollingWindow, SmallCNN
 from mosaic.nets.slicing import Places, Slicing
-from mosaic.server.aggregation import CoordinateMean, WeightedMean, average, pooled_variance, weighted_mean
+from mosaic.server.aggregation import CoordinateMean, WeightedMean, pooled_variance, weighted_mean
+from mosaic.server.uploads import Uploads
 from tests.cases import for_each
 from tests.small_runs import LinearNet, same_models
 
 POOL = same_models(Blueprint(LinearNet, (1, 2, 2), 2, (0.0,), (1.0,)), 8)
+
+
+def average(replies: Iterable[TrainReply], sent: StateDict, pool: ModelPool, round: int) -> StateDict:
+    """What the server makes of these uploads."""
+    uploads = Uploads(pool, round, sent)
+    for each in replies:
+        uploads.add(each)
+    return uploads.average()
 
 
 def reply(client: int, model: StateDict, counts: list[int]) -> TrainReply:

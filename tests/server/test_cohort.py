@@ -24,6 +24,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.cohort import ClientsFailedError, Cohort, Judgement
 from mosaic.server.context import RoundPlan
+from mosaic.server.uploads import KeptUploads, Uploads
 from tests.small_runs import LinearNet, same_models
 
 MODEL = {"w": torch.ones(2)}
@@ -133,7 +134,7 @@ def trained(client: int, correct: list[int], total: list[int]) -> TrainReply:
 
 def after_training(executor: Scripted, *clients: int) -> Cohort:
     asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distils=True), POOL, judges=True)
-    list(asked.train(WEIGHTS))
+    asked.train(WEIGHTS, Uploads)
     return asked
 
 
@@ -167,7 +168,7 @@ def trains(
     executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}, {}) for client in range(3)))
     plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=distils)
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
-    list(Cohort(executor, plan, pool, max_failed=1.0).train(model, keep, sent_back))
+    Cohort(executor, plan, pool, max_failed=1.0).train(model, KeptUploads, keep, sent_back)
     return [request for request in executor.asked if isinstance(request, TrainRequest)]
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,9 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, FirstChannels, SmallCNN
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
-from mosaic.server import experts
-from mosaic.server.aggregation import average, weighted_mean
-from mosaic.server.experts import ExpertBuilder, ExpertPool, client_experts, first_of_equal_rows, holdings
-from mosaic.server.gathering import ClassMeans, should_fold
+from mosaic.server.aggregation import weighted_mean
+from mosaic.server.experts import ExpertPool, class_shares, first_of_equal_rows
+from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from tests.cases import for_each
 from tests.small_runs import LinearNet, same_models
 
@@ -32,20 +32,34 @@ def upload(blueprint: Blueprint) -> Upload:
     return make
 
 
-def builder(blueprint: Blueprint, heads_only: bool = False, pooled: bool = False) -> ExpertBuilder:
-    """Of three clients with the global network, whose average is like none of their models."""
-    return ExpertBuilder(same_models(blueprint, 3), blueprint.initial(99), heads_only, pooled)
+def take_in(uploads: Uploads, replies: list[TrainReply]) -> None:
+    for reply in replies:
+        uploads.add(reply)
 
 
-def class_experts(
-    uploads: list[TrainReply], build: ExpertBuilder, epsilon: float, most: int | None = None
-) -> ExpertPool:
-    """Experts of averages that were folded as the uploads arrived, in round 2, and of nothing else of them."""
-    statistics = tuple(f"{layer}.running_" for layer in build.pool.blueprint.batch_norms) if build.pooled else ()
-    means = ClassMeans(build.pool, 2, build.pool.blueprint.initial(7), build.heads_only, statistics, most)
-    passed = list(means.watch(uploads))
-    assert all(one is other for one, other in zip(passed, uploads, strict=True))
-    return experts.class_experts(means, build, epsilon)
+def average(replies: list[TrainReply], pool: ModelPool, sent: StateDict) -> StateDict:
+    uploads = Uploads(pool, 2, sent)
+    take_in(uploads, replies)
+    return uploads.average()
+
+
+def class_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> ExpertPool:
+    """Experts of averages that were folded as the uploads arrived, in round 2."""
+    means = ClassMeans(pool, 2, pool.blueprint.initial(99), **options)
+    take_in(means, replies)
+    return means.experts(0.01)
+
+
+def client_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> ExpertPool:
+    uploads = KeptUploads(pool, 2, pool.blueprint.initial(99), **options)
+    take_in(uploads, replies)
+    return uploads.experts(0.01)
+
+
+@pytest.fixture
+def three(blueprint: Blueprint) -> ModelPool:
+    """Three clients with the global network."""
+    return same_models(blueprint, 3)
 
 
 def same_bits(net: nn.Module, state: StateDict) -> bool:
@@ -62,68 +76,68 @@ COUNTS = [
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_every_class_is_spread_over_the_clients(counts: Tensor) -> None:
-    spread = holdings(counts)
+    spread = class_shares(counts)
     assert spread.shape == (counts.shape[1], counts.shape[0])
     assert (spread >= 0).all()
     torch.testing.assert_close(spread.sum(1), torch.ones(counts.shape[1]))
 
 
-def test_holdings_by_hand_with_class_zero_and_an_absent_class() -> None:
-    assert holdings(torch.tensor([[1, 0, 2], [3, 0, 0]])).tolist() == [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
+def test_class_shares_by_hand_with_class_zero_and_an_absent_class() -> None:
+    assert class_shares(torch.tensor([[1, 0, 2], [3, 0, 0]])).tolist() == [[0.25, 0.75], [0.5, 0.5], [1.0, 0.0]]
 
 
 @pytest.mark.parametrize("counts", COUNTS)
-def test_holdings_follow_clients_and_classes_around(counts: Tensor) -> None:
-    torch.testing.assert_close(holdings(counts.flip(0)), holdings(counts).flip(1))
-    torch.testing.assert_close(holdings(counts.flip(1)), holdings(counts).flip(0))
+def test_class_shares_follow_clients_and_classes_around(counts: Tensor) -> None:
+    torch.testing.assert_close(class_shares(counts.flip(0)), class_shares(counts).flip(1))
+    torch.testing.assert_close(class_shares(counts.flip(1)), class_shares(counts).flip(0))
 
 
-def test_a_class_with_no_holder_gets_the_global_average_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+def test_a_class_with_no_holder_gets_the_global_average_bit_for_bit(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[7, 0, 2], [0, 0, 5]])
-    pool = class_experts(uploads, builder(blueprint), epsilon=0.01)
+    pool = class_experts(uploads, three)
     (expert,) = pool.authority[:, 1].nonzero().flatten().tolist()
-    assert same_bits(pool.models[expert], average(uploads, {}, same_models(blueprint, len(uploads)), round=1))
+    assert same_bits(pool.models[expert], average(uploads, three, {}))
     assert pool.prior.isfinite().all()
 
 
-def test_a_class_of_one_client_gets_its_model_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+def test_a_class_of_one_client_gets_its_model_bit_for_bit(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[7, 3, 0], [0, 6, 5]])
-    pool = class_experts(uploads, builder(blueprint), epsilon=0.01)
+    pool = class_experts(uploads, three)
     assert same_bits(pool.models[0], uploads[0].model)
     assert same_bits(pool.models[2], uploads[1].model)
 
 
-def test_a_shared_class_gets_the_mean_by_images_of_that_class(upload: Upload, blueprint: Blueprint) -> None:
+def test_a_shared_class_gets_the_mean_by_images_of_that_class(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[100, 1, 0], [0, 3, 1]])
-    pool = class_experts(uploads, builder(blueprint), epsilon=0.01)
+    pool = class_experts(uploads, three)
     expected = weighted_mean([u.model for u in uploads], [1, 3])
     assert same_bits(pool.models[1], expected)
 
 
-def test_equal_rows_give_one_expert_that_speaks_for_all_their_classes(upload: Upload, blueprint: Blueprint) -> None:
-    pool = class_experts(upload([[2, 10, 1], [6, 30, 0]]), builder(blueprint), epsilon=0.01)
+def test_equal_rows_give_one_expert_that_speaks_for_all_their_classes(upload: Upload, three: ModelPool) -> None:
+    pool = class_experts(upload([[2, 10, 1], [6, 30, 0]]), three)
     assert len(pool.models) == len(pool.names) == 2
     assert pool.authority.tolist() == [[1, 1, 0], [0, 0, 1]]
 
 
-def test_clients_with_the_same_classes_need_only_one_expert(upload: Upload, blueprint: Blueprint) -> None:
+def test_clients_with_the_same_classes_need_only_one_expert(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[3, 3, 3], [5, 5, 5]])
-    pool = class_experts(uploads, builder(blueprint), epsilon=0.01)
+    pool = class_experts(uploads, three)
     assert len(pool.models) == 1
-    assert same_bits(pool.models[0], average(uploads, {}, same_models(blueprint, len(uploads)), round=1))
+    assert same_bits(pool.models[0], average(uploads, three, {}))
 
 
-def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, blueprint: Blueprint) -> None:
-    pool = class_experts(upload([[1, 9, 0], [3, 0, 7]]), builder(blueprint), epsilon=0.5)
-    first, second = label_prior(torch.tensor([1, 9, 0]), 0.5), label_prior(torch.tensor([3, 0, 7]), 0.5)
+def test_the_prior_of_an_average_is_the_average_of_the_priors(upload: Upload, three: ModelPool) -> None:
+    pool = class_experts(upload([[1, 9, 0], [3, 0, 7]]), three)
+    first, second = label_prior(torch.tensor([1, 9, 0]), 0.01), label_prior(torch.tensor([3, 0, 7]), 0.01)
     torch.testing.assert_close(pool.prior, torch.stack([0.25 * first + 0.75 * second, first, second]))
 
 
 @for_each("form", [class_experts, client_experts])
 @for_each("counts", [[[7, 0, 2], [0, 0, 5]], [[1, 9, 0], [3, 0, 7]], [[4, 4, 4]]])
 @for_each("most", [None, 1, 2])
-def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprint, counts, most) -> None:
-    pool = form(upload(counts), builder(blueprint), 0.01, most)
+def test_experts_share_out_every_class(form, upload: Upload, three: ModelPool, counts, most) -> None:
+    pool = form(upload(counts), three, most=most)
     experts = len(pool.models)
     assert experts <= (most or 3)
     assert len(pool.names) == experts
@@ -133,19 +147,19 @@ def test_experts_share_out_every_class(form, upload: Upload, blueprint: Blueprin
     assert pool.prior.log().isfinite().all()
 
 
-def test_client_experts_are_the_clients_models_bit_for_bit(upload: Upload, blueprint: Blueprint) -> None:
+def test_client_experts_are_the_clients_models_bit_for_bit(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[7, 0, 2], [0, 0, 5], [1, 1, 1]])
-    pool = client_experts(uploads, builder(blueprint), epsilon=0.01)
+    pool = client_experts(uploads, three)
     assert all(same_bits(net, reply.model) for net, reply in zip(pool.models, uploads, strict=True))
     assert pool.class_counts.tolist() == [[7, 0, 2], [0, 0, 5], [1, 1, 1]]
     assert pool.authority[:, 2].tolist() == [0.25, 0.625, 0.125]
 
 
-def test_forming_experts_leaves_the_uploads_alone(upload: Upload, blueprint: Blueprint) -> None:
+def test_forming_experts_leaves_the_uploads_alone(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[1, 9, 0], [3, 0, 7]])
     before = [reply.model["head.weight"].clone() for reply in uploads]
     for form in (class_experts, client_experts):
-        for net in form(uploads, builder(blueprint), 0.01).models:
+        for net in form(uploads, three).models:
             torch.nn.init.zeros_(net.head.weight)
     assert all(torch.equal(reply.model["head.weight"], kept) for reply, kept in zip(uploads, before, strict=True))
 
@@ -163,26 +177,26 @@ def test_equal_rows_form_groups_in_order_of_appearance(rows, firsts, groups) -> 
     assert (found[0], found[1].tolist()) == (firsts, groups)
 
 
-def test_heads_alone_are_the_heads_of_whole_experts(upload: Upload, blueprint: Blueprint) -> None:
+def test_heads_alone_are_the_heads_of_whole_experts(upload: Upload, three: ModelPool) -> None:
     uploads = upload([[4, 0, 1], [1, 5, 0]])
-    whole = class_experts(uploads, builder(blueprint), epsilon=0.01)
-    heads = class_experts(uploads, builder(blueprint, heads_only=True), epsilon=0.01)
+    whole = class_experts(uploads, three)
+    heads = class_experts(uploads, three, heads_only=True)
     for expert, head in zip(whole.models, heads.models, strict=True):
         assert torch.equal(expert.head.weight, head.weight)
         assert torch.equal(expert.head.bias, head.bias)
     assert torch.equal(whole.authority, heads.authority)
 
 
-def test_nothing_is_taken_out_for_a_class_that_nobody_holds(upload: Upload, blueprint: Blueprint) -> None:
-    pool = client_experts(upload([[9, 1, 0], [0, 5, 0]]), builder(blueprint), epsilon=0.01)
+def test_nothing_is_taken_out_for_a_class_that_nobody_holds(upload: Upload, three: ModelPool) -> None:
+    pool = client_experts(upload([[9, 1, 0], [0, 5, 0]]), three)
     log_prior = pool.log_prior(adjusted=False)
     assert torch.equal(log_prior[:, 2], torch.zeros(2))
     assert torch.equal(log_prior[:, :2], pool.prior[:, :2].log())
     assert not pool.log_prior(adjusted=True).any()
 
 
-def test_a_class_that_nobody_holds_does_not_win(upload: Upload, blueprint: Blueprint) -> None:
-    pool = client_experts(upload([[20, 5, 0], [5, 20, 0]]), builder(blueprint), epsilon=0.01)
+def test_a_class_that_nobody_holds_does_not_win(upload: Upload, three: ModelPool) -> None:
+    pool = client_experts(upload([[20, 5, 0], [5, 20, 0]]), three)
     sure = torch.tensor([0.997, 0.0025, 0.0005]).log().expand(1, 2, 3)
     assert PriorGate(pool.authority, pool.log_prior(adjusted=False))(sure).argmax() == 0
 
@@ -208,10 +222,10 @@ def wandering(upload: Upload) -> Upload:
     return make
 
 
-def test_pooled_class_averages_by_hand(wandering: Upload, blueprint: Blueprint) -> None:
+def test_pooled_class_averages_by_hand(wandering: Upload, blueprint: Blueprint, three: ModelPool) -> None:
     """numpy's law of total variance, with the weights of each class: 100 and 1, 1 and 3, 0 and 1."""
     uploads = wandering([[100, 1, 0], [1, 3, 1]])
-    pool = class_experts(uploads, builder(blueprint, pooled=True), epsilon=0.01)
+    pool = class_experts(uploads, three, pooled=True)
     assert len(blueprint.batch_norms) == 3
     for expert, weights in zip(pool.models, [[100, 1], [1, 3], [0, 1]], strict=True):
         for layer in blueprint.batch_norms:
@@ -229,9 +243,7 @@ def test_pooled_class_averages_by_hand(wandering: Upload, blueprint: Blueprint) 
 
 def changed_by_pooling(uploads: list[TrainReply], blueprint: Blueprint) -> list[dict[str, Tensor]]:
     """By how much pooling moves each tensor that it moves, for each expert."""
-    plain, pooled = (
-        class_experts(uploads, builder(blueprint, pooled=choice), epsilon=0.01) for choice in (False, True)
-    )
+    plain, pooled = (class_experts(uploads, same_models(blueprint, 3), pooled=choice) for choice in (False, True))
     pairs = [(one.state_dict(), other.state_dict()) for one, other in zip(plain.models, pooled.models, strict=True)]
     return [
         {name: theirs[name] - ours[name] for name in ours if not same(ours, theirs, name)} for ours, theirs in pairs
@@ -250,22 +262,22 @@ def test_pooling_changes_variances_alone_and_only_upwards(wandering: Upload, blu
         assert all((change > 0).all() for change in changes.values())
 
 
-def test_uploads_are_averaged_like_weights_unless_told_otherwise(wandering: Upload, blueprint: Blueprint) -> None:
+def test_uploads_are_averaged_like_weights_unless_told_otherwise(wandering: Upload, three: ModelPool) -> None:
     uploads = wandering([[2, 1, 1], [0, 1, 1], [5, 1, 3]])
     expected = weighted_mean([reply.model for reply in uploads], [2, 0, 5])
-    assert same_bits(class_experts(uploads, builder(blueprint), 0.01).models[0], expected)
+    assert same_bits(class_experts(uploads, three).models[0], expected)
 
 
-@pytest.mark.parametrize(("keep", "left"), [((), 0), (("head.",), 2), (("",), 24)], ids=["nothing", "heads", "all"])
+@pytest.mark.parametrize(
+    ("options", "left"), [({}, 0), ({"pooled": True}, 6), ({"keep_models": True}, 24), ({"fold": False}, 24)], ids=str
+)
 def test_only_what_is_wanted_stays_of_an_upload(
-    keep: tuple[str, ...], left: int, upload: Upload, blueprint: Blueprint
+    options: dict[str, bool], left: int, upload: Upload, blueprint: Blueprint
 ) -> None:
-    means = ClassMeans(same_models(blueprint, 2), 1, blueprint.initial(7), heads_only=False, keep=keep)
-    uploads = upload([[4, 0, 1], [1, 5, 0]])
-    for _ in means.watch(uploads):
-        pass
-    assert [len(reply.model) for reply in means.uploads] == [left, left]
-    assert [reply.client for reply in means.uploads] == [0, 1]
+    means = ClassMeans(same_models(blueprint, 2), 1, blueprint.initial(7), **options)
+    take_in(means, upload([[4, 0, 1], [1, 5, 0]]))
+    assert [len(reply.model) for reply in means.replies] == [left, left]
+    assert [reply.client for reply in means.replies] == means.clients == [0, 1]
     assert means.class_counts.tolist() == [[4, 0, 1], [1, 5, 0]]
 
 
@@ -277,9 +289,9 @@ def test_averages_of_kept_models_are_those_of_folded_ones(counts: Tensor, kind: 
     pool = levels.pool(blueprint, clients, seed=0)
     models = [pool.of(client).initial(client) for client in range(clients)]
     uploads = [TrainReply(client, models[client], row, {}, {}) for client, row in enumerate(counts)]
-    folded, kept = (ClassMeans(pool, 2, blueprint.initial(7), heads_only=False, fold=fold) for fold in (True, False))
+    folded, kept = (ClassMeans(pool, 2, blueprint.initial(7), fold=fold) for fold in (True, False))
     for means in (folded, kept):
-        list(means.watch(uploads))
+        take_in(means, uploads)
     assert torch.equal(folded.class_counts, kept.class_counts)
     otherwise = blueprint.initial(99)
     for label in range(counts.shape[1]):
@@ -297,16 +309,15 @@ def test_sums_are_folded_where_they_take_less_or_little() -> None:
     assert should_fold(small, classes=1000, clients=1)
 
 
-def test_heads_have_no_statistics_to_pool(wandering: Upload, blueprint: Blueprint) -> None:
-    build = builder(blueprint, heads_only=True, pooled=True)
-    pool = class_experts(wandering([[4, 0, 1], [1, 5, 0]]), build, epsilon=0.01)
+def test_heads_have_no_statistics_to_pool(wandering: Upload, three: ModelPool) -> None:
+    pool = class_experts(wandering([[4, 0, 1], [1, 5, 0]]), three, heads_only=True, pooled=True)
     assert all(type(expert) is nn.Linear for expert in pool.models)
 
 
-def test_pooling_leaves_the_uploads_alone(wandering: Upload, blueprint: Blueprint) -> None:
+def test_pooling_leaves_the_uploads_alone(wandering: Upload, three: ModelPool) -> None:
     uploads = wandering([[100, 1, 0], [1, 3, 1]])
     before = [{name: tensor.clone() for name, tensor in reply.model.items()} for reply in uploads]
-    for net in class_experts(uploads, builder(blueprint, pooled=True), 0.01).models:
+    for net in class_experts(uploads, three, pooled=True).models:
         for layer in batch_norms(net).values():
             layer.running_var.zero_()
     assert all(
@@ -321,8 +332,8 @@ def test_pooling_leaves_the_uploads_alone(wandering: Upload, blueprint: Blueprin
 
 @for_each("form", [class_experts, client_experts])
 @for_each("heads_only", [True, False])
-def test_a_pool_knows_its_heads(form, heads_only: bool, upload: Upload, blueprint: Blueprint) -> None:
-    pool = form(upload([[4, 0, 1], [1, 5, 0]]), builder(blueprint, heads_only), 0.01)
+def test_a_pool_knows_its_heads(form, heads_only: bool, upload: Upload, three: ModelPool) -> None:
+    pool = form(upload([[4, 0, 1], [1, 5, 0]]), three, heads_only=heads_only)
     assert len(pool.heads) == len(pool.models) > 1
     for head, model in zip(pool.heads, pool.models, strict=True):
         assert head is (model if heads_only else model.head)
@@ -342,14 +353,10 @@ def narrow_uploads(pool: ModelPool, counts: list[list[int]]) -> list[TrainReply]
     ]
 
 
-def of_pool(pool: ModelPool, model: StateDict) -> ExpertBuilder:
-    return ExpertBuilder(pool, model, heads_only=False)
-
-
 def test_sub_models_are_experts_as_they_are(blueprint: Blueprint, random: torch.Generator) -> None:
     pool = ClientModels(levels=LEVELS).pool(blueprint, 3, seed=0)
     uploads = narrow_uploads(pool, [[4, 0, 1], [1, 5, 0], [0, 0, 3]])
-    experts = client_experts(uploads, of_pool(pool, blueprint.initial(9)), epsilon=0.01).models
+    experts = client_experts(uploads, pool).models
     assert all(same_bits(net, reply.model) for net, reply in zip(experts, uploads, strict=True))
     images = torch.rand(5, 1, 8, 8, generator=random)
     for net, reply in zip(experts, uploads, strict=True):
@@ -361,7 +368,7 @@ def test_experts_of_other_architectures_are_built_as_such(blueprint: Blueprint) 
     factories = ["global", partial(SmallCNN, width=2), LinearNet]
     pool = ClientModels(models=factories).pool(blueprint, 3, seed=0)
     uploads = narrow_uploads(pool, [[4, 0, 1], [1, 5, 0], [0, 0, 3]])
-    experts = client_experts(uploads, of_pool(pool, blueprint.initial(9)), epsilon=0.01)
+    experts = client_experts(uploads, pool)
     assert [type(net) for net in experts.models] == [SmallCNN, SmallCNN, LinearNet]
     assert [head.in_features for head in experts.heads] == [16, 8, 64]
     assert all(same_bits(net, reply.model) for net, reply in zip(experts.models, uploads, strict=True))
@@ -371,8 +378,8 @@ def test_class_averages_of_sub_models_weigh_each_coordinate_by_hand(blueprint: B
     """Class 0: a whole and a half model, 1 to 3. Class 1: the half model alone. Class 2: the whole model alone."""
     pool = ClientModels(levels=[1.0, 0.5], slicing=FirstChannels()).pool(blueprint, 2, seed=0)
     uploads = narrow_uploads(pool, [[1, 0, 4], [3, 2, 0]])
-    averaged = blueprint.initial(9)
-    shared, narrow, whole = class_experts(uploads, of_pool(pool, averaged), epsilon=0.01).models
+    averaged = average(uploads, pool, blueprint.initial(99))
+    shared, narrow, whole = class_experts(uploads, pool).models
     name = "body.0.weight"  # four channels, of which the half model has two
     one, other = (reply.model[name] for reply in uploads)
     torch.testing.assert_close(shared.state_dict()[name][:2], 0.25 * one[:2] + 0.75 * other)
@@ -385,6 +392,6 @@ def test_class_averages_of_sub_models_weigh_each_coordinate_by_hand(blueprint: B
 @pytest.mark.parametrize("levels", [[1.0], [1.0, 0.5, 0.25]], ids=str)
 def test_a_class_that_all_hold_alike_gets_the_average_of_all(blueprint: Blueprint, levels: list[float]) -> None:
     pool = ClientModels(levels=levels, classifier_rows="all").pool(blueprint, 3, seed=0)
-    uploads, model = narrow_uploads(pool, [[2, 2, 2], [5, 5, 5], [1, 1, 1]]), blueprint.initial(9)
-    (expert,) = class_experts(uploads, of_pool(pool, model), epsilon=0.01).models
-    assert same_bits(expert, average(uploads, model, pool, round=2))
+    uploads = narrow_uploads(pool, [[2, 2, 2], [5, 5, 5], [1, 1, 1]])
+    (expert,) = class_experts(uploads, pool).models
+    assert same_bits(expert, average(uploads, pool, blueprint.initial(99)))

@@ -20,9 +20,9 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
-from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
+from mosaic.server.uploads import Uploads
 from tests.small_runs import same_models
 
 COUNTS = torch.tensor([2, 0, 3])
@@ -59,7 +59,7 @@ def with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
 def trained(pool: ModelPool, model: StateDict, reply: Reply, images: dict[int, int]) -> list[int]:
     """Which clients' uploads are believed."""
     cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images, max_failed=1.0)
-    return [upload.client for upload in cohort.train(model)]
+    return cohort.train(model, Uploads).clients
 
 
 def spoilt(name: str, value: float) -> Any:
@@ -119,7 +119,7 @@ def test_a_round_goes_on_without_the_refused_upload(pool: ModelPool, model: Stat
         Scripted(bad, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool,
         on_refusal=lambda request, reason: refused.append((request.client, reason)),
     )  # fmt: skip
-    mean = average(cohort.train(model), model, pool, 4)
+    mean = cohort.train(model, Uploads).average()
     assert all(torch.equal(mean[name], tensor) for name, tensor in model.items())
     assert refused == [(1, "its reply was refused: model.head.bias: expected finite numbers, got infinite ones or NaN")]
 
@@ -131,10 +131,8 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
         own = pool.of(1).initial(0)
         assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS, {}), {}) == []
         replies = TrainReply(1, own, COUNTS, METRICS, {}), TrainReply(5, own, COUNTS, METRICS, {})
-        assert [upload.client for upload in Cohort(Scripted(*replies), PLAN, pool, max_failed=1.0).train(model)] == [
-            1,
-            5,
-        ]
+        uploads = Cohort(Scripted(*replies), PLAN, pool, max_failed=1.0).train(model, Uploads)
+        assert uploads.clients == [1, 5]
 
 
 def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:

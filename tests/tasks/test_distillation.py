@@ -343,7 +343,6 @@ def test_without_averaging_the_student_is_the_one_that_was_given(
     [
         ("steps", 0, "above 0"),
         ("pool_size", 0, "above 0"),
-        ("refreshes", -1, "0 or more"),
         ("alpha", 1.5, r"\[0, 1\]"),
         ("min_confidence", -0.1, r"\[0, 1\)"),
         ("min_confidence", 1.0, r"\[0, 1\)"),

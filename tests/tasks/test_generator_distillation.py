@@ -9,7 +9,7 @@ from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
-from mosaic.server.experts import holdings
+from mosaic.server.experts import class_shares
 from mosaic.tasks.dfrd_objective import DFRDObjective
 from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
@@ -39,7 +39,7 @@ def make(request: pytest.FixtureRequest, blueprint: Blueprint) -> Callable[..., 
         settings: GeneratorDistillationSettings = TINY, seed: int = 1, memory: Memory | None = None
     ) -> GeneratorDistillationTask:
         members = [blueprint.build(blueprint.initial(client + 1)) for client in range(2)]
-        objective = OBJECTIVES[request.param](ClassWeightedEnsemble(members, holdings(COUNTS).T))
+        objective = OBJECTIVES[request.param](ClassWeightedEnsemble(members, class_shares(COUNTS).T))
         torch.manual_seed(0)
         generator = settings.build_generator((1, 8, 8), 3)
         student = blueprint.build(blueprint.initial(0))

@@ -18,7 +18,7 @@ from mosaic.cli.main import main
 from mosaic.client.worker import Worker
 from mosaic.federation.evaluation import Evaluator
 from mosaic.runs.snapshots import Snapshot, list_snapshots
-from mosaic.server.image_source import GeneratorMixture
+from mosaic.server.generators import GeneratorMixture
 from mosaic.training.signals import (
     EXIT_CODE,
     FIRST_PROCESS_FOLDER,

@@ -14,10 +14,10 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
 from mosaic.server.acceptance import accepts
-from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
+from mosaic.server.uploads import KeptUploads
 from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
@@ -58,7 +58,7 @@ class DENSE(FedAvg):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
-    heeds = frozenset[str]({"distils"})
+    resume_sensitive_to = frozenset[str]({"distils"})
 
     def __init__(
         self,
@@ -93,12 +93,12 @@ class DENSE(FedAvg):
         state = replace(state, tensors={**state.tensors, DISTILLATIONS: torch.tensor(1 + self._distillations(state))})
         if not (syntheses and updates):
             return replace(state, model=super().round(state, cohort, context).model)
-        uploads = list(cohort.train(state.model))
-        if not uploads:
+        uploads = cohort.train(state.model, KeptUploads)
+        if not uploads.clients:
             log.warning("round %d: no client has uploaded a model, so nothing is distilled", context.plan.round)
             return state
-        model = average(uploads, state.model, context.pool, context.plan.round)
-        student = self._distil(model, uploads, syntheses, updates, context)
+        model = uploads.average()
+        student = self._distil(model, uploads.replies, syntheses, updates, context)
         if not self.guarded or accepts(model, student, "student", cohort, context):
             return replace(state, model=student, distilled=True)
         return replace(state, model=model)

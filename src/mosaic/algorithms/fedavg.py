@@ -4,10 +4,10 @@ from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.model_pool import PoolKind
-from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
+from mosaic.server.uploads import Uploads
 
 
 class FedAvg(Algorithm):
@@ -20,11 +20,11 @@ class FedAvg(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths"})
-    heeds = frozenset[str]()
+    resume_sensitive_to = frozenset[str]()
 
     def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
         super().__init__(ClientProgram(objective=objective))
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Broadcast, train locally, average."""
-        return ServerState(average(cohort.train(state.model), state.model, context.pool, context.plan.round))
+        return ServerState(cohort.train(state.model, Uploads).average())

@@ -15,12 +15,12 @@ from mosaic.nets.dcgan import Generator
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
 from mosaic.server.acceptance import accepts
-from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
-from mosaic.server.experts import holdings
+from mosaic.server.experts import class_shares
 from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
+from mosaic.server.uploads import KeptUploads
 from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
     DistillationObjective,
@@ -58,7 +58,7 @@ class FedFTG(FedAvg):
         MosaicError: a number of updates or a weight is negative.
     """
 
-    heeds = frozenset[str]({"rounds"})
+    resume_sensitive_to = frozenset[str]({"rounds"})
 
     def __init__(
         self,
@@ -84,12 +84,12 @@ class FedFTG(FedAvg):
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run FedAvg's round, then distil the uploads into the average."""
-        uploads = list(cohort.train(state.model))
-        state = replace(state, model=average(uploads, state.model, context.pool, context.plan.round))
-        if not uploads or context.plan.share(self.student_updates) == 0:
+        uploads = cohort.train(state.model, KeptUploads)
+        state = replace(state, model=uploads.average())
+        if not uploads.clients or context.plan.share(self.student_updates) == 0:
             return state
         student = context.blueprint.build(state.model)
-        state = self._distil(student, uploads, state, context)
+        state = self._distil(student, uploads.replies, state, context)
         if not self.guarded or accepts(state.model, student.state_dict(), "student", cohort, context):
             state = replace(state, model=student.state_dict())
         return state
@@ -104,7 +104,9 @@ class FedFTG(FedAvg):
         if context.plan.last:
             context.observe(student, "global before distillation")
             context.observe(MixtureOfExperts(ImageExperts(members), MeanGate()), "plain ensemble")
-        self._train(generator, student, ClassWeightedEnsemble(members, holdings(class_counts).T), held, state, context)
+        self._train(
+            generator, student, ClassWeightedEnsemble(members, class_shares(class_counts).T), held, state, context
+        )
         if context.plan.last:
             context.observe(context.blueprint.build(student.state_dict()), "distilled model")  # measuring moves a net
             show_samples(generator, held, context)

@@ -7,6 +7,7 @@ from mosaic.model_pool import PoolKind
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
+from mosaic.server.uploads import Uploads
 
 
 class LocalOnly(Algorithm):
@@ -21,13 +22,12 @@ class LocalOnly(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
-    heeds = frozenset[str]()
+    resume_sensitive_to = frozenset[str]()
 
     def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
         super().__init__(ClientProgram(objective, personal="model"))
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Let every client train; nothing of it comes back but counts and losses."""
-        for _ in cohort.train(state.model):
-            pass
+        cohort.train(state.model, Uploads)
         return state

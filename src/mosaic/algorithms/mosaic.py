@@ -1,43 +1,39 @@
 """Mosaic (Liu et al., arXiv 2505.19699): data-free distillation of a mixture of experts into one global model."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
-from torch import Tensor
 
-from mosaic.algorithms.base import Algorithm, require_features, require_linear_head
+from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.errors import MosaicError
 from mosaic.generation import ClassGaussians, Generation
-from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.server.acceptance import accepts
-from mosaic.server.aggregation import average
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.distillation import Teacher, distil
-from mosaic.server.experts import ExpertBuilder, ExpertPool, ExpertStatistics, class_experts, client_experts
-from mosaic.server.gathering import ClassMeans, KeptUploads, should_fold
-from mosaic.server.gating import GateSettings
-from mosaic.server.image_source import GeneratorMixture, UploadedGenerators, ask_teacher
+from mosaic.server.distillation import distil
+from mosaic.server.experts import ExpertPool, ExpertStatistics
+from mosaic.server.generators import GeneratorMixture, collect_generators, show_samples
 from mosaic.server.state import ServerState
-from mosaic.server.teachers import TeacherMaker
+from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
+from mosaic.teachers import Evidence, Fusion, TeacherFactory
+from mosaic.teachers.asking import ask_teacher
 
 log = logging.getLogger(__name__)
 DRY_RUN_EXPERTS = 4
 """A dry run shows that experts can be formed, not that a hundred can."""
 RECALIBRATION_IMAGES = 1024
 """Generated images on which experts measure their BatchNorm statistics anew."""
-SHOWN_IMAGES = 64
-"""Samples of every generator in TensorBoard."""
 ExpertKind = Literal["clients", "class_average"]
 
 
@@ -47,12 +43,12 @@ class Mosaic(Algorithm):
     Args:
         objective: what local training minimises (released: cross-entropy).
         generation: how clients learn to make images like their own.
-        prototypes: how clients summarise their images for the gate.
+        prototypes: how clients summarise their images for teachers that need it.
         experts: ``clients`` takes their models as experts; ``class_average`` forms one expert per class (paper).
         expert_statistics: how the BatchNorm statistics of class averages come about: ``average`` like weights
             (released); ``pooled`` counts the spread of the clients' means as variance; ``recalibrated`` measures them
             anew on generated images, for client experts too.
-        gate: how experts are joined.
+        teacher: how experts become a teacher.
         distillation: how the student learns.
         teach_back: whether the models of clients with architectures of their own learn from the accepted global model
             on generated images, on the server; these clients go on with what comes back. Without it they only give.
@@ -61,7 +57,7 @@ class Mosaic(Algorithm):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
-    heeds = frozenset[str]({"distils"})
+    resume_sensitive_to = frozenset[str]({"distils"})
 
     def __init__(
         self,
@@ -70,49 +66,34 @@ class Mosaic(Algorithm):
         prototypes: PrototypeSettings = PrototypeSettings(),
         experts: ExpertKind = "clients",
         expert_statistics: ExpertStatistics = "average",
-        gate: GateSettings = GateSettings(),
+        teacher: TeacherFactory = Fusion(),
         distillation: DistillationSettings = DistillationSettings(),
         teach_back: bool = False,
         prior_epsilon: float = 0.01,
     ) -> None:
-        if expert_statistics != "average" and gate.space == "features":
+        if expert_statistics != "average" and teacher.heads_only:
             raise MosaicError(
                 f"algorithm.expert_statistics: {expert_statistics} concerns the experts' bodies, which play no part "
-                "with algorithm.gate.space features: use average, or another space"
+                "with algorithm.teacher.heads_only: use average, or set that to false"
             )
         if expert_statistics == "pooled" and experts == "clients":
             raise MosaicError(
                 "algorithm.expert_statistics: pooled concerns averages of models, which client experts are not: "
                 "use average or recalibrated, or algorithm.experts class_average"
             )
-        if gate.kind == "labels" and distillation.origin_weight == 0:
-            raise MosaicError(
-                "algorithm.gate.kind: labels knows nothing of an image but its origin, which "
-                "algorithm.distillation.origin_weight 0 ignores: set it to 1"
-            )
-        if gate.keeps_prior and distillation.origin_weight > 0 and not generation.conditional:
-            raise MosaicError(
-                "algorithm.distillation.origin_weight: expected 0, since a teacher of algorithm.gate.kind "
-                f"{gate.kind} already leans to the classes of an image's owner, got {distillation.origin_weight}: set "
-                "it to 0, or algorithm.generation.conditional true, whose labels say more"
-            )
+        teacher.check_origin(distillation.origin_weight, generation.conditional)
         super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon))
         self.experts, self.expert_statistics = experts, expert_statistics
-        self.gate, self.distillation, self.teach_back = gate, distillation, teach_back
+        self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
 
     def check_pool(self, kind: PoolKind) -> None:
-        """Refuse gates that need one model's features where there is no such model.
+        """Refuse settings that need clients with one model, or with models of their own, where there are none.
 
         Raises:
-            MosaicError: the gate does not fit.
+            MosaicError: a setting does not fit.
         """
         super().check_pool(kind)
-        if kind != "same" and (self.gate.space != "images" or self.gate.kind == "prototypes"):
-            raise MosaicError(
-                "algorithm.gate: expected a gate in image space, since clients with different models have no features "
-                f"in common, got kind {self.gate.kind} in space {self.gate.space}: set algorithm.gate.space images and "
-                "algorithm.gate.kind fusion, prior, residual or transformer"
-            )
+        self.teacher.check_pool(kind)
         if kind == "widths" and self.expert_statistics == "pooled":
             raise MosaicError(
                 "algorithm.expert_statistics: pooled needs clients that all run the whole network, got sub-models: use "
@@ -129,135 +110,79 @@ class Mosaic(Algorithm):
             )
 
     def check_network(self, blueprint: Blueprint) -> None:
-        """Refuse networks without features, where prototypes are asked for, and heads that cannot be taken off.
-
-        Raises:
-            MosaicError: the gate needs what the network has not.
-        """
-        takes_features, takes_head = self.gate.asks_for_prototypes(models_alike=True), self.gate.space != "images"
-        if not (takes_features or takes_head):
-            return
-        net = blueprint.build(blueprint.initial(seed=0))
-        if takes_features:
-            require_features(net, f"algorithm.gate.kind {self.gate.kind}")
-        if takes_head:
-            require_linear_head(
-                net, f"algorithm.gate.space {self.gate.space}", "give it one, or set algorithm.gate.space images"
-            )
+        """Refuse networks without the features or the head that the teacher needs."""
+        self.teacher.check_network(blueprint)
 
     def asks_for_prototypes(self, kind: PoolKind) -> bool:
-        """Whether the gate is made of them."""
-        return self.gate.asks_for_prototypes(models_alike=kind == "same")
+        """Whether the teacher needs them."""
+        return self.teacher.needs_prototypes(kind)
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run the paper's steps in their order; a round that does not distil is FedAvg's."""
         if not context.plan.distils:
-            tuned = self._averaged(cohort.train(state.model, returned=state.returned), state, context)
+            tuned = self._averaged(state, cohort.train(state.model, Uploads, returned=state.returned))
             return self._guard(state, tuned, cohort, context)
-        fresh = self._without_generator(state, context)
-        gathered = self._gather(state.model, context)
-        state = self._averaged(gathered.watch(cohort.train(state.model, fresh, state.returned)), state, context)
-        uploads = gathered.uploads
-        state = self._collect_generators(state, fresh, cohort, context)
+        known = {reply.client for reply in state.generators}
+        fresh = [client for client in context.plan.clients if client not in known]
+        uploads = cohort.train(state.model, self._collector(context), keep=fresh, returned=state.returned)
+        state = self._averaged(state, uploads)
+        state = collect_generators(state, fresh, self.program.generation, cohort, context)
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
             return state
-        experts = self._form_experts(state.model, gathered, images, context)
-        teacher = self._form_teacher(state.model, experts, uploads, images, cohort, context)
-        self._show(images, context)
-        student = self._distil(state.model, teacher, images, context)
+        experts = self._form_experts(uploads, images, context)
+        removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
+        evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
+        context.observe(evidence.trunk, "global before distillation")
+        teacher = self.teacher.form(experts, evidence)
+        show_samples(images, context)
+        student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
+        context.observe(context.blueprint.build(student), "student")
         if accepts(state.model, student, "student", cohort, context):
             state = replace(state, model=student, distilled=True)
         return self._return(state, uploads, images, context) if self.teach_back and state.distilled else state
 
-    @staticmethod
-    def _averaged(replies: Iterable[TrainReply], state: ServerState, context: RoundContext) -> ServerState:
-        """Average the uploads; what was on its way back to their clients has arrived."""
-        waiting = dict(state.returned)
-
-        def arrived() -> Iterator[TrainReply]:
-            for reply in replies:
-                waiting.pop(str(reply.client), None)
-                yield reply
-
-        model = average(arrived(), state.model, context.pool, context.plan.round)
-        return replace(state, model=model, returned=waiting)
-
-    @staticmethod
-    def _without_generator(state: ServerState, context: RoundContext) -> list[int]:
-        """Return the clients of this round that have not uploaded a generator yet."""
-        known = {upload.client for upload in state.generators}
-        return [client for client in context.plan.clients if client not in known]
-
-    def _collect_generators(
-        self, state: ServerState, clients: list[int], cohort: Cohort, context: RoundContext
-    ) -> ServerState:
-        """Ask these clients for their generators and show how good each is."""
-
-        def agreed(class_counts: Tensor) -> StateDict:
-            with torch.device("meta"):
-                blank = self.program.generation.build(context.blueprint.image_shape, class_counts)
-            return blank.state_dict()
-
-        fresh = cohort.generators(clients, agreed)
-        for upload in fresh:
-            context.recorder.curves(f"generator/{upload.client:02d}", upload.curves)
-            if upload.metrics["attempts"] > 1:
-                log.warning(
-                    "round %d: the generator of client %d diverged and was trained once more at a lower rate",
-                    context.plan.round,
-                    upload.client,
-                )
-            for name in ("coverage", "nearest_neighbour_ratio"):
-                if name in upload.metrics:
-                    context.recorder.scalar(f"generator/{upload.client:02d}/{name}", upload.metrics[name])
-        uploads = sorted([*state.generators, *fresh], key=lambda upload: upload.client)
-        return replace(state, generators=tuple(uploads))
-
-    def _mix_generators(
-        self, state: ServerState, uploads: list[TrainReply], context: RoundContext
-    ) -> GeneratorMixture | None:
-        """Join the generators into one source of images; only those of this round's clients where owners judge."""
-        present = {upload.client for upload in uploads}
-        usable = [upload for upload in state.generators if upload.client in present or not self._owners_judge]
-        if not usable or not uploads:
-            return None
-        nets = UploadedGenerators(usable, self.program.generation, context.blueprint.image_shape)
-        return GeneratorMixture(usable, nets, context.phases.device, self.distillation.generator_balance)
+    def _collector(self, context: RoundContext) -> Callable[..., KeptUploads | ClassMeans]:
+        """Say what becomes of uploads: experts that are averages need not hold the clients' models."""
+        most = DRY_RUN_EXPERTS if context.phases.dry_run else None
+        heads_only, blueprint = self.teacher.heads_only, context.blueprint
+        numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
+        if self.experts == "clients":
+            return partial(KeptUploads, heads_only=heads_only, most=most)
+        return partial(
+            ClassMeans,
+            heads_only=heads_only,
+            pooled=self.expert_statistics == "pooled",
+            keep_models=self._owners_judge,
+            most=most,
+            fold=heads_only or should_fold(numbers, blueprint.num_classes, clients),
+        )
 
     @property
     def _owners_judge(self) -> bool:
         """Whether generated images are labelled by the models of the clients that they come from."""
-        images_without_label = self.gate.space == "images" and not self.program.generation.conditional
-        return self.gate.kind == "owner" or (self.gate.trained and images_without_label)
+        return self.teacher.needs_owners(self.program.generation.conditional)
 
-    def _gather(self, sent: StateDict, context: RoundContext) -> KeptUploads | ClassMeans:
-        """Decide what becomes of uploads: experts that are averages need not hold the clients' models."""
-        if self.experts == "clients":
-            return KeptUploads()
-        keep: tuple[str, ...] = ()
-        if self.expert_statistics == "pooled":
-            keep = tuple(f"{layer}.running_" for layer in context.blueprint.batch_norms)
-        if self._owners_judge:
-            keep = ("",)
-        most = DRY_RUN_EXPERTS if context.phases.dry_run else None
-        heads_only, counted = self.gate.space == "features", sum(tensor.numel() for tensor in sent.values())
-        fold = heads_only or should_fold(counted, context.blueprint.num_classes, len(context.plan.clients))
-        return ClassMeans(context.pool, context.plan.round, sent, heads_only, keep, most, fold)
+    @staticmethod
+    def _averaged(state: ServerState, uploads: Uploads) -> ServerState:
+        """Take the average as the global model; what was on its way back to these clients has arrived."""
+        waiting = {name: model for name, model in state.returned.items() if int(name) not in uploads.clients}
+        return replace(state, model=uploads.average(), returned=waiting)
+
+    def _mix_generators(self, state: ServerState, uploads: Uploads, context: RoundContext) -> GeneratorMixture | None:
+        """Join the generators into one source of images; only those of this round's clients where owners judge."""
+        used = [reply for reply in state.generators if reply.client in uploads.clients or not self._owners_judge]
+        if not used or not uploads.clients:
+            return None
+        return GeneratorMixture.of(used, self.program.generation, self.distillation.generator_balance, context)
 
     def _form_experts(
-        self, model: StateDict, gathered: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
+        self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
     ) -> ExpertPool:
-        """Turn the clients' models into experts and show who knows what."""
+        """Turn the uploads into experts and show who knows what."""
         with context.measure("experts"):
-            heads_only, pooled = self.gate.space == "features", self.expert_statistics == "pooled"
-            build, epsilon = ExpertBuilder(context.pool, model, heads_only, pooled), self.program.prior_epsilon
-            if isinstance(gathered, ClassMeans):
-                experts = class_experts(gathered, build, epsilon)
-            else:
-                most = DRY_RUN_EXPERTS if context.phases.dry_run else None
-                experts = client_experts(gathered.uploads, build, epsilon, most)
+            experts = uploads.experts(self.program.prior_epsilon)
             if self.expert_statistics == "recalibrated":
                 source = images.draw(RECALIBRATION_IMAGES, context.generator_for("experts/images"))
                 shuffled = torch.randperm(len(source.images), generator=context.generator_for("experts/order"))
@@ -266,43 +191,21 @@ class Mosaic(Algorithm):
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 
-    def _form_teacher(
-        self,
-        model: StateDict,
-        pool: ExpertPool,
-        uploads: list[TrainReply],
-        images: GeneratorMixture,
-        cohort: Cohort,
-        context: RoundContext,
-    ) -> Teacher:
-        """Join the experts with a gate."""
-        adjusted, count = self.program.objective.adjusts_prior, self.distillation.pool_size
-        return TeacherMaker(self.gate, model, pool, adjusted, uploads, images, count, cohort, context).make()
-
-    @staticmethod
-    def _show(images: GeneratorMixture, context: RoundContext) -> None:
-        """Show samples of every generator, one after the other: a thousand clients' images are never held at once."""
-        random = context.generator_for("samples")
-        for row, client in enumerate(images.clients):
-            context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, SHOWN_IMAGES, random))
-
-    def _distil(self, start: StateDict, teacher: Teacher, images: GeneratorMixture, context: RoundContext) -> StateDict:
-        """Train a student that starts as the global model."""
-        student = distil(context.blueprint.build(start), teacher, images, self.distillation, context)
-        context.observe(context.blueprint.build(student), "student")
-        return student
-
     def _return(
-        self, state: ServerState, uploads: list[TrainReply], images: GeneratorMixture, context: RoundContext
+        self,
+        state: ServerState,
+        uploads: KeptUploads | ClassMeans,
+        images: GeneratorMixture,
+        context: RoundContext,
     ) -> ServerState:
         """Let the models of clients that keep their own learn from the global one, and send them back."""
         world = context.blueprint.build(state.model)
         returned = dict(state.returned)
-        for upload in uploads:
-            if context.pool.keeps_own(upload.client):
-                own = context.pool.of(upload.client).build(upload.model)
-                name = f"teach_back/{upload.client:02d}"
-                returned[str(upload.client)] = distil(
+        for reply in uploads.replies:
+            if context.pool.keeps_own(reply.client):
+                own = context.pool.of(reply.client).build(reply.model)
+                name = f"teach_back/{reply.client:02d}"
+                returned[str(reply.client)] = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
         return replace(state, returned=returned)

@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from mosaic.algorithms.base import require_features, require_linear_head
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
@@ -11,10 +10,11 @@ from mosaic.messages import StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.prototype_classifier import folded_head
+from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.gating import FitSettings, fit_linear_head, join_prototypes
 from mosaic.server.state import ServerState
+from mosaic.teachers.fitting import FitSettings, fit_linear_head, join_prototypes
 
 
 class PrototypeHead(FedAvg):
@@ -30,7 +30,7 @@ class PrototypeHead(FedAvg):
     """
 
     supports = frozenset[PoolKind]({"same"})
-    heeds = frozenset[str]({"last"})
+    resume_sensitive_to = frozenset[str]({"last"})
 
     def __init__(
         self,

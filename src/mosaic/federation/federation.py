@@ -91,7 +91,7 @@ class Federation:
                 job.data.num_clients,
             )
         RunDirectory(self.run_dir).check_name()
-        duels = bool(job.algorithm.heeds & {"distils", "rounds"})
+        duels = bool(job.algorithm.resume_sensitive_to & {"distils", "rounds"})
         rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
@@ -134,11 +134,11 @@ class Federation:
         """Find or make the state to start from; return it with what makes the folder ready, which writes there."""
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
-        found, heeds = find_snapshot(ckpt_path, directory.path), job.algorithm.heeds
+        found, sensitive_to = find_snapshot(ckpt_path, directory.path), job.algorithm.resume_sensitive_to
         if found is None:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
-                directory.check_same(job.config, start, job.data.num_clients, heeds)
+                directory.check_same(job.config, start, job.data.num_clients, sensitive_to)
                 return start, partial(self._go_on, job, directory, {})
             if writes:
                 directory.require_free()
@@ -147,7 +147,7 @@ class Federation:
         job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:
             return start, lambda: None
-        RunDirectory(source).check_same(job.config, start, job.data.num_clients, heeds)
+        RunDirectory(source).check_same(job.config, start, job.data.num_clients, sensitive_to)
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():

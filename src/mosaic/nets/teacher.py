@@ -155,7 +155,7 @@ class NoOpinion(nn.Module):
         return images.new_zeros(len(images), self.num_classes)
 
 
-class Panel(nn.Module):
+class SideBySide(nn.Module):
     """All experts and some of their mixtures side by side, for the price of the experts alone.
 
     Args:

@@ -261,7 +261,7 @@ class RunDirectory:
         return values
 
     def check_same(
-        self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int, heeds: Collection[str]
+        self, config: Mapping[str, Any], snapshot: Snapshot, num_clients: int, sensitive_to: Collection[str]
     ) -> None:
         """Compare a configuration with the one that the run was started with.
 
@@ -269,7 +269,7 @@ class RunDirectory:
             config: the present one.
             snapshot: where the run stopped.
             num_clients: N.
-            heeds: see :class:`~mosaic.algorithms.base.Algorithm`.
+            sensitive_to: see :class:`~mosaic.algorithms.base.Algorithm`.
 
         Raises:
             MosaicError: a key differs that must not, or the folder holds no run.
@@ -280,8 +280,8 @@ class RunDirectory:
             for key, value in _differences(before, now)
             if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
         )
-        if not _same_past(before, now, snapshot, num_clients, heeds):
-            advice = "; say explicitly which distill_rounds there are" if "distils" in heeds else ""
+        if not _same_past(before, now, snapshot, num_clients, sensitive_to):
+            advice = "; say explicitly which distill_rounds there are" if "distils" in sensitive_to else ""
             changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
         if changed:
             raise MosaicError(
@@ -393,14 +393,18 @@ def _differences(before: Any, now: Any, prefix: str = "") -> list[tuple[str, Any
 
 
 def _same_past(
-    before: Mapping[str, Any], now: Mapping[str, Any], snapshot: Snapshot, num_clients: int, heeds: Collection[str]
+    before: Mapping[str, Any],
+    now: Mapping[str, Any],
+    snapshot: Snapshot,
+    num_clients: int,
+    sensitive_to: Collection[str],
 ) -> bool:
     """Whether the rounds up to a snapshot would be planned as they were, in what the algorithm reads of a plan."""
     old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
 
     def past(schedule: Schedule) -> list[tuple[Any, ...]]:
         plans = [schedule.plan(r, num_clients, seed=0) for r in range(1, snapshot.round + 1)]
-        read = sorted({"clients", "steps", "epochs", "learning_rate", *heeds})
+        read = sorted({"clients", "steps", "epochs", "learning_rate", *sensitive_to})
         return [tuple(getattr(plan, name) for name in read) for plan in plans]
 
     return new.rounds >= snapshot.round and past(old) == past(new)

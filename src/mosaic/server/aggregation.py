@@ -5,7 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from mosaic.messages import StateDict, TrainReply
+from mosaic.messages import StateDict
 from mosaic.model_pool import ModelPool
 from mosaic.nets.slicing import Places, grid
 
@@ -163,33 +163,39 @@ def pooled_variance(means: Tensor, variances: Tensor, weights: Tensor) -> Tensor
     return (shares * (variances + (means - mean) ** 2)).sum(0).to(variances.dtype)
 
 
-def average(replies: Iterable[TrainReply], otherwise: StateDict, pool: ModelPool, round: int) -> StateDict:
-    """FedAvg's average: clients weigh by their number of images (McMahan et al. 2017, arXiv 1602.05629).
-
-    Sub-models are averaged coordinate by coordinate over the clients that hold each (HeteroFL, FedRolex; **Deviation**
-    from HeteroFL, which does not weigh by images). Models of other architectures are left out.
+class ModelMean:
+    """Weighted mean of whole models, or of sub-models coordinate by coordinate.
 
     Args:
-        replies: trained models.
-        otherwise: what is returned, as a whole or for single coordinates, where nobody has replied: the model that was
-            sent out.
         pool: which client runs which model.
         round: communication round, which says which channels a sub-model has.
+        sent: the model that the clients started from; gives names, shapes and types.
     """
-    replies = (reply for reply in replies if not pool.keeps_own(reply.client))
-    if pool.kind == "widths":
-        return _average_parts(replies, otherwise, pool, round)
-    mean = WeightedMean()
-    for reply in replies:
-        mean.add(reply.model, reply.num_examples)
-    return otherwise if mean.empty else mean.result()
 
+    def __init__(self, pool: ModelPool, round: int, sent: StateDict) -> None:
+        self._pool, self._round = pool, round
+        self._parts = CoordinateMean(sent) if pool.kind == "widths" else None
+        self._whole = WeightedMean()
 
-def _average_parts(replies: Iterable[TrainReply], otherwise: StateDict, pool: ModelPool, round: int) -> StateDict:
-    mean = CoordinateMean(otherwise)
-    for reply in replies:
-        rows = None
-        if pool.classifier_rows == "holders":
-            rows = torch.where(reply.class_counts > 0, reply.num_examples, 0)
-        mean.add(reply.model, pool.places(reply.client, round), reply.num_examples, rows)
-    return mean.result()
+    @property
+    def empty(self) -> bool:
+        """Whether the mean is one of whole models, and none of a positive weight has been added."""
+        return self._parts is None and self._whole.empty
+
+    def add(self, client: int, model: StateDict, weight: float, rows: Tensor | None = None) -> None:
+        """Add one client's model.
+
+        Args:
+            client: whose it is.
+            model: of the width that the client runs.
+            weight: at least 0.
+            rows: of sub-models, weight of every row of the classifier, shape ``(C,)``; all as ``weight`` if not given.
+        """
+        if self._parts is None:
+            self._whole.add(model, weight)
+        else:
+            self._parts.add(model, self._pool.places(client, self._round), weight, rows)
+
+    def result(self, otherwise: StateDict) -> StateDict:
+        """Return the mean; coordinates that no sub-model holds have these values."""
+        return self._whole.result() if self._parts is None else self._parts.result(otherwise)

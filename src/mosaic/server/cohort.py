@@ -31,9 +31,11 @@ from mosaic.messages import (
 from mosaic.model_pool import ModelPool
 from mosaic.server.context import RoundPlan
 from mosaic.server.inspection import Inspector, UnfitReplyError
+from mosaic.server.uploads import Uploads
 
 log = logging.getLogger(__name__)
 R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
+U = TypeVar("U", bound=Uploads)
 
 
 class ClientsFailedError(MosaicError):
@@ -101,12 +103,17 @@ class Cohort:
         self._blind: set[int] = set()
 
     def train(
-        self, model: StateDict, keep: Collection[int] = (), returned: Mapping[str, StateDict] = MappingProxyType({})
-    ) -> Iterator[TrainReply]:
-        """Let every client of the round train; replies arrive one by one, so that they can be folded away.
+        self,
+        model: StateDict,
+        collect: Callable[[ModelPool, int, StateDict], U],
+        keep: Collection[int] = (),
+        returned: Mapping[str, StateDict] = MappingProxyType({}),
+    ) -> U:
+        """Let every client of the round train, and collect what they upload as it arrives.
 
         Args:
             model: weights to start from; each client gets the part that it runs, or nothing if it keeps its own.
+            collect: what uploads are folded into, such as :class:`~mosaic.server.uploads.Uploads` for their average.
             keep: clients that keep the trained model for a later request of this round.
             returned: for clients that keep their own model, by client: a better one of the same architecture.
         """
@@ -126,12 +133,14 @@ class Cohort:
             for client in plan.clients
         )
         self._sent = model
+        uploads = collect(pool, plan.round, model)
         for reply in self._ask(requests, TrainReply):
             if reply.metrics.get("validation_images") == 0:
                 self._blind.add(reply.client)
             elif reply.judgement:
                 self._judgements.append(reply.judgement)
-            yield reply
+            uploads.add(reply)
+        return uploads
 
     def generators(
         self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict] | None = None

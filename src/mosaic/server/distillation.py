@@ -2,7 +2,6 @@
 
 import copy
 from collections.abc import Callable
-from functools import partial
 
 from torch import Tensor
 
@@ -10,13 +9,8 @@ from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
 from mosaic.server.aggregation import weighted_mean
 from mosaic.server.context import RoundContext
-from mosaic.server.image_source import (
-    GeneratedImages,
-    GeneratorMixture,
-    TaughtBatches,
-    TaughtPool,
-    origin_log_prior,
-)
+from mosaic.server.generators import GeneratedImages, GeneratorMixture
+from mosaic.server.labelled_images import LabelledBatches, LabelledImages, origin_log_prior
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask
 
 Teacher = Callable[[GeneratedImages], Tensor]
@@ -31,13 +25,13 @@ def distil(
     context: RoundContext,
     name: str = "distillation",
 ) -> StateDict:
-    """Train a student on images that the teacher has judged.
+    """Train a student on images that the teacher has labelled.
 
     Args:
         student: starts from its present weights; trained in place.
-        teacher: judges the images.
+        teacher: answers before the student trains.
         images: where they come from.
-        settings: how.
+        settings: how the student learns.
         context: of the round.
         name: of the phase, which decides its random streams and under which its curves are recorded.
 
@@ -48,42 +42,33 @@ def distil(
     start = copy.deepcopy(student.state_dict()) if share < 1 else {}
     seed = context.seed_for(name)
     with context.measure("synthesis"):
-        pool = teach(name, 0, teacher, images, settings, context)
-    later = [
-        partial(teach, name, turn, teacher, images, settings, context) for turn in range(1, settings.refreshes + 1)
-    ]
+        labelled = label_images(teacher, images, settings, context, name)
     batch_size, steps = context.phases.limit_batch(settings.batch_size), context.phases.limit(settings.steps)
     task = DistillationTask(student, settings, context.seed_for(f"{name}/view"))
     with context.measure("distillation"):
-        curves = context.phases.run(task, TaughtBatches(pool, batch_size, steps, seed, later), seed)
+        curves = context.phases.run(task, LabelledBatches(labelled, batch_size, steps, seed), seed)
     context.count("student", steps)
     context.recorder.curves(name, curves)
     learnt = task.trained_student().state_dict()
     return learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share])
 
 
-def teach(
-    name: str,
-    turn: int,
-    teacher: Teacher,
-    images: GeneratorMixture,
-    settings: DistillationSettings,
-    context: RoundContext,
-) -> TaughtPool:
-    """Make a pool of images and ask the teacher about each, in the light of where it comes from.
+def label_images(
+    teacher: Teacher, images: GeneratorMixture, settings: DistillationSettings, context: RoundContext, name: str
+) -> LabelledImages:
+    """Make images, ask the teacher about each, and add what its origin tells of its class.
 
     Args:
-        name: of the phase.
-        turn: number of the pool; each has images of its own.
         teacher: judges the images.
         images: where they come from.
         settings: how many, and how much their origin counts.
         context: of the round.
+        name: of the phase.
     """
     count = context.phases.limit_batch(settings.pool_size)
-    source = images.draw(count, context.generator_for(f"{name}/images/{turn}"))
+    source = images.draw(count, context.generator_for(f"{name}/images/0"))
     logits = teacher(source)
     if settings.origin_weight > 0:
         origin = origin_log_prior(source, images.class_counts, images.conditional, settings.origin_epsilon)
         logits = logits + settings.origin_weight * origin
-    return TaughtPool(source, logits, settings.balanced, settings.min_confidence)
+    return LabelledImages(source, logits, settings.balanced, settings.min_confidence)

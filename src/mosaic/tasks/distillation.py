@@ -27,7 +27,6 @@ class DistillationSettings:
         batch_size: generated images per update (released: 320).
         pool_size: generated images that are drawn from; the teacher sees each once (DENSE replays a pool like this; the
             release has none).
-        refreshes: how often the pool is made anew on the way (the release draws new images for every update).
         learning_rate: of Adam (released: 1e-4 for CIFAR-10, 1e-5 for CIFAR-100).
         temperature: t of the soft targets (released: 1).
         alpha: share of the soft targets against pseudo-labels (released: 0.8).
@@ -63,7 +62,6 @@ class DistillationSettings:
     steps: int = 600
     batch_size: int = 128
     pool_size: int = 6000
-    refreshes: int = 0
     learning_rate: float = 2e-3
     temperature: float = 1.0
     alpha: float = 0.8
@@ -95,7 +93,6 @@ class DistillationSettings:
         )
         require_at_least_zero(
             section,
-            refreshes=self.refreshes,
             alpha=self.alpha,
             beta=self.beta,
             origin_weight=self.origin_weight,

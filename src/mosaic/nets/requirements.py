@@ -1,0 +1,40 @@
+"""What a classifier must have for its features and its head to be used by themselves."""
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.errors import MosaicError
+from mosaic.nets.classifier import Classifier
+
+
+def require_features(net: Classifier, wanted_by: str) -> None:
+    """Refuse networks whose ``features`` are no vectors.
+
+    Args:
+        net: of the run.
+        wanted_by: the key of the configuration that needs them.
+
+    Raises:
+        MosaicError: they are not.
+    """
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        features = net.eval().features(torch.zeros(2, *net.image_shape))
+    if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
+        got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
+        raise MosaicError(
+            f"model.net: {wanted_by} needs a vector of features for each image, shape (B, F), got {got} for two images "
+            "from features(): flatten them there"
+        )
+
+
+def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
+    """Refuse networks whose head is not one linear layer with a bias, on its features.
+
+    Raises:
+        MosaicError: it is something else.
+    """
+    if not isinstance(net.head, nn.Linear) or net.head.bias is None:
+        got = "a linear layer without bias" if isinstance(net.head, nn.Linear) else type(net.head).__name__
+        raise MosaicError(
+            f"model.net: {wanted_by} needs a head that is one torch.nn.Linear with a bias, got {got}: {advice}"
+        )

@@ -1,0 +1,197 @@
+"""The clients' generators as one source of images that no client ever had."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from mosaic.generation.base import Generation
+from mosaic.messages import GeneratorReply, StateDict
+from mosaic.nets.image_generator import ImageGenerator
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
+from mosaic.transfer import send
+
+log = logging.getLogger(__name__)
+SHOWN_IMAGES = 64
+"""Samples of every generator in TensorBoard."""
+
+
+class GeneratedImages(NamedTuple):
+    """Images and where they come from.
+
+    Attributes:
+        images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
+        owners: which generator made each image, shape ``(B,)``.
+        labels: which class was drawn from the owner's counts, shape ``(B,)``; only a conditional generator heeds it.
+    """
+
+    images: Tensor
+    owners: Tensor
+    labels: Tensor
+
+
+class GeneratorMixture:
+    """Uploaded generators as one source of images.
+
+    Attributes:
+        clients: who owns each generator.
+        conditional: whether generators heed the labels that are drawn for them.
+        class_counts: images per class that each generator has learnt from, shape ``(N, C)``.
+
+    Args:
+        uploads: the clients' generators, at least one.
+        generators: the networks with the uploaded weights, aligned with ``uploads``.
+        device: where images are made; each generator is there only while it is at work.
+        balance: gamma; client i is drawn in proportion to ``n[i]^gamma``. 0 draws all clients alike.
+    """
+
+    def __init__(
+        self,
+        uploads: Sequence[GeneratorReply],
+        generators: Sequence[ImageGenerator],
+        device: torch.device,
+        balance: float = 0.5,
+    ) -> None:
+        if not uploads:
+            raise ValueError("GeneratorMixture needs at least one generator, got none")
+        self.class_counts = torch.stack([upload.class_counts for upload in uploads])
+        self.clients = [upload.client for upload in uploads]
+        self.conditional = generators[0].conditional
+        self._generators = generators
+        self._device = device
+        self._balance = balance
+
+    @classmethod
+    def of(
+        cls, uploads: Sequence[GeneratorReply], generation: Generation, balance: float, context: RoundContext
+    ) -> "GeneratorMixture":
+        """Return the mixture of these uploads.
+
+        Args:
+            uploads: the clients' generators, at least one.
+            generation: how they were learnt.
+            balance: see above.
+            context: of the round.
+        """
+        nets = UploadedGenerators(uploads, generation, context.blueprint.image_shape)
+        return cls(uploads, nets, context.phases.device, balance)
+
+    @torch.no_grad()
+    def draw(self, count: int, random: torch.Generator, chunk: int = 512) -> GeneratedImages:
+        """Draw images.
+
+        Args:
+            count: how many.
+            random: CPU generator of owners, labels and noise, so that the device does not matter.
+            chunk: images made at a time.
+
+        Returns:
+            ``count`` images on the mixture's device, sorted by owner; owners and labels beside them.
+        """
+        sizes = self.class_counts.sum(1).double()
+        owners = torch.multinomial(sizes**self._balance, count, replacement=True, generator=random).sort().values
+        labels = torch.multinomial(self.class_counts.double()[owners], 1, generator=random).squeeze(1)
+        parts = [self._make(owner, labels[owners == owner], random, chunk) for owner in owners.unique().tolist()]
+        return GeneratedImages(torch.cat(parts), owners.to(self._device), labels.to(self._device))
+
+    @torch.no_grad()
+    def draw_from(self, row: int, count: int, random: torch.Generator) -> Tensor:
+        """Draw images of one generator, with labels as its owner holds them.
+
+        Args:
+            row: which generator.
+            count: how many.
+            random: CPU generator of labels and noise.
+
+        Returns:
+            Pixels, shape ``(count, channels, H, W)``.
+        """
+        labels = torch.multinomial(self.class_counts[row].double(), count, replacement=True, generator=random)
+        return self._make(row, labels, random, chunk=count)
+
+    def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
+        """Return an image for every label, of one generator."""
+        generator = send(self._generators[row], self._device).eval()
+        images: list[Tensor] = []
+        for wanted in labels.split(chunk):
+            noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
+            images.append(generator(send(noise, self._device), send(wanted, self._device)))
+        return torch.cat(images)
+
+
+class UploadedGenerators(Sequence[ImageGenerator]):
+    """The networks of uploaded generators, each built when it is asked for: a thousand of them are never held at once.
+
+    Args:
+        uploads: the clients' generators.
+        generation: how they were learnt.
+        image_shape: channels, height, width.
+    """
+
+    def __init__(
+        self,
+        uploads: Sequence[GeneratorReply],
+        generation: Generation,
+        image_shape: tuple[int, int, int],
+    ) -> None:
+        self._uploads, self._generation, self._image_shape = uploads, generation, image_shape
+
+    def __len__(self) -> int:
+        return len(self._uploads)
+
+    def __getitem__(self, row: Any) -> Any:
+        """Return a new network with the weights of the upload in this row, or a list of them for a slice."""
+        if isinstance(row, slice):
+            return [self[index] for index in range(*row.indices(len(self)))]
+        upload = self._uploads[row]
+        with torch.random.fork_rng(devices=[]):
+            generator = self._generation.build(self._image_shape, upload.class_counts)
+        generator.load_state_dict(upload.generator)
+        return generator
+
+
+def collect_generators(
+    state: ServerState, clients: Sequence[int], generation: Generation, cohort: Cohort, context: RoundContext
+) -> ServerState:
+    """Ask these clients for their generators, show how good each is, and keep them in client order.
+
+    Args:
+        state: of the server.
+        clients: who is asked.
+        generation: how generators are learnt.
+        cohort: the clients of the round.
+        context: of the round.
+    """
+
+    def agreed(class_counts: Tensor) -> StateDict:
+        with torch.device("meta"):
+            blank = generation.build(context.blueprint.image_shape, class_counts)
+        return blank.state_dict()
+
+    fresh = cohort.generators(clients, agreed)
+    for reply in fresh:
+        name, metrics = f"generator/{reply.client:02d}", reply.metrics
+        context.recorder.curves(name, reply.curves)
+        if metrics["attempts"] > 1:
+            log.warning(
+                "round %d: the generator of client %d diverged and was trained once more at a lower rate",
+                context.plan.round,
+                reply.client,
+            )
+        for figure in ("coverage", "nearest_neighbour_ratio"):
+            if figure in metrics:
+                context.recorder.scalar(f"{name}/{figure}", metrics[figure])
+    generators = sorted([*state.generators, *fresh], key=lambda reply: reply.client)
+    return replace(state, generators=tuple(generators))
+
+
+def show_samples(images: GeneratorMixture, context: RoundContext) -> None:
+    """Show samples of every generator, one after the other: a thousand clients' images are never held at once."""
+    random = context.generator_for("samples")
+    for row, client in enumerate(images.clients):
+        context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, SHOWN_IMAGES, random))

@@ -1,0 +1,78 @@
+"""Generated images with the teacher's answers, and batches of them (METHOD section 6)."""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from mosaic.batches import own_share
+from mosaic.server.generators import GeneratedImages
+from mosaic.tasks.distillation import TaughtImages
+from mosaic.transfer import send
+
+
+def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional: bool, epsilon: float) -> Tensor:
+    """Say what an image's origin tells of its class, before anyone has looked at it (METHOD section 6).
+
+    Args:
+        source: generated images with owner and drawn label.
+        class_counts: of the generators' owners, shape ``(N, C)``.
+        conditional: whether generators heed labels; the drawn label then replaces the owner's shares.
+        epsilon: added to every share, so that no class is ruled out.
+
+    Returns:
+        ``log(share + epsilon)``, shape ``(B, C)``.
+    """
+    if conditional:
+        shares = torch.nn.functional.one_hot(source.labels, class_counts.shape[1]).float()
+    else:
+        of_owner = class_counts / class_counts.sum(1, keepdim=True)
+        shares = of_owner.to(source.images.device)[source.owners]
+    return (shares + epsilon).log()
+
+
+class LabelledImages:
+    """Generated images with the teacher's logits, computed once and drawn from many times.
+
+    Args:
+        source: the images and their owners.
+        teacher_logits: shape ``(M, C)``.
+        balanced: whether images are drawn so that all pseudo-labels come equally often.
+        min_confidence: images whose most likely class has a smaller probability are never drawn, unless that would
+            leave none.
+    """
+
+    def __init__(
+        self, source: GeneratedImages, teacher_logits: Tensor, balanced: bool, min_confidence: float = 0.0
+    ) -> None:
+        self.images, self.teacher_logits = source.images, teacher_logits
+        confidence, pseudo_labels = (part.cpu() for part in teacher_logits.softmax(-1).max(-1))
+        sure = confidence >= min_confidence
+        self.kept = sure if sure.any() else torch.ones_like(sure)
+        counts = torch.bincount(pseudo_labels[self.kept], minlength=teacher_logits.shape[1]).double()
+        weights = 1 / counts[pseudo_labels].clamp(min=1) if balanced else torch.ones(len(source.images)).double()
+        self.weights = weights * self.kept
+
+
+class LabelledBatches:
+    """Random batches, drawn with replacement; every rank takes its share of each.
+
+    Args:
+        images: to draw from.
+        batch_size: of the global batch.
+        steps: how many batches.
+        seed: of the drawing.
+    """
+
+    def __init__(self, images: LabelledImages, batch_size: int, steps: int, seed: int) -> None:
+        self._images, self._batch_size, self._steps, self._seed = images, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return self._steps
+
+    def __iter__(self) -> Iterator[TaughtImages]:
+        random, source = torch.Generator().manual_seed(self._seed), self._images
+        for _ in range(self._steps):
+            batch = torch.multinomial(source.weights, self._batch_size, replacement=True, generator=random)
+            mine = send(own_share(batch), source.images.device)
+            yield TaughtImages(source.images[mine], source.teacher_logits[mine])

@@ -1,0 +1,221 @@
+"""What clients upload in a round: averaged as it arrives, and kept as far as experts are made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.losses.priors import label_prior
+from mosaic.messages import StateDict, TrainReply
+from mosaic.model_pool import ModelPool
+from mosaic.server.aggregation import ModelMean, pooled_variance
+from mosaic.server.experts import ExpertPool, class_shares, first_of_equal_rows, head_of
+
+FOLDED_BYTES = 2 * 2**30
+"""Memory that the sums of class averages may always take."""
+
+
+@dataclass
+class Uploads:
+    """The average of the clients' models, and nothing else of them.
+
+    Attributes:
+        pool: which client runs which model.
+        round: communication round of the uploads.
+        sent: the model that the clients started from.
+        clients: who has uploaded, in order of arrival.
+    """
+
+    pool: ModelPool
+    round: int
+    sent: StateDict
+    clients: list[int] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        """Start with an empty average."""
+        self._mean = ModelMean(self.pool, self.round, self.sent)
+
+    def add(self, reply: TrainReply) -> None:
+        """Take in one upload."""
+        self.clients.append(reply.client)
+        if self.pool.keeps_own(reply.client):
+            return
+        rows = None
+        if self.pool.classifier_rows == "holders":
+            rows = torch.where(reply.class_counts > 0, reply.num_examples, 0)
+        self._mean.add(reply.client, reply.model, reply.num_examples, rows)
+
+    def average(self) -> StateDict:
+        """Return FedAvg's average: clients weigh by their number of images (McMahan et al. 2017, arXiv 1602.05629).
+
+        Sub-models are averaged coordinate by coordinate over the clients that hold each (HeteroFL, FedRolex;
+        **Deviation** from HeteroFL, which does not weigh by images). Models of other architectures are left out; where
+        nothing is left, the average is the model that was sent.
+        """
+        return self.sent if self._mean.empty else self._mean.result(self.sent)
+
+
+@dataclass
+class KeptUploads(Uploads):
+    """The average, and every upload as it is; the clients' own models are the experts.
+
+    Attributes:
+        heads_only: whether experts are the models' last layers alone.
+        most: form only the first so many experts.
+        replies: the uploads, in order of arrival.
+    """
+
+    heads_only: bool = False
+    most: int | None = None
+    replies: list[TrainReply] = field(default_factory=list, init=False)
+
+    def add(self, reply: TrainReply) -> None:
+        """Take in one upload and keep it."""
+        super().add(reply)
+        self.replies.append(reply)
+
+    def experts(self, epsilon: float) -> ExpertPool:
+        """Return the clients' models as experts.
+
+        Args:
+            epsilon: images of every class that a client is credited with in its label prior.
+        """
+        used = self.replies[: self.most]
+        class_counts = torch.stack([reply.class_counts for reply in used])
+        models = [self._expert(reply) for reply in used]
+        authority = class_shares(class_counts).T.contiguous()
+        names = [f"client {reply.client}" for reply in used]
+        return ExpertPool(models, authority, label_prior(class_counts, epsilon), class_counts.float(), names)
+
+    def _expert(self, reply: TrainReply) -> nn.Module:
+        return head_of(reply.model) if self.heads_only else self.pool.of(reply.client).build(reply.model)
+
+
+@dataclass
+class ClassMeans(Uploads):
+    """The average, and one more for each class, by images of that class; these averages are the experts (the paper's).
+
+    A folded model goes into one float64 sum for each class that its client holds, and is let go. A hundred sums of a
+    large network take more memory than the models of few clients: these are then kept, and averaged when experts are
+    formed. The averages are the same, bit for bit.
+
+    Attributes:
+        heads_only: whether only the last layers are averaged.
+        pooled: whether the BatchNorm variances of an average are those of all its clients' images taken together;
+            otherwise they are averaged like weights, which drops the spread of the means.
+        keep_models: whether the clients' models are kept beside the averages.
+        most: form only the first so many experts; the last of them speaks for the classes that are left.
+        fold: whether models are folded as they arrive; :func:`should_fold` says when.
+        replies: the uploads, in order of arrival, with the tensors that are kept.
+    """
+
+    heads_only: bool = False
+    pooled: bool = False
+    keep_models: bool = False
+    most: int | None = None
+    fold: bool = True
+    replies: list[TrainReply] = field(default_factory=list, init=False)
+
+    def __post_init__(self) -> None:
+        """Start with empty averages."""
+        super().__post_init__()
+        self._means: dict[int, ModelMean] = {}
+        self._all = ModelMean(self.pool, self.round, self.sent)
+        statistics = tuple(f"{layer}.running_" for layer in self.pool.blueprint.batch_norms)
+        self._kept_names = ("",) if self.keep_models or not self.fold else statistics if self.pooled else ()
+
+    def add(self, reply: TrainReply) -> None:
+        """Take in one upload, fold its model into the averages of its classes, and keep what else is needed."""
+        super().add(reply)
+        if self.fold:
+            model, counts = self._averaged_part(reply), reply.class_counts[: self.most]
+            for label in counts.nonzero().flatten().tolist():
+                mean = self._means.setdefault(label, ModelMean(self.pool, self.round, self.sent))
+                mean.add(reply.client, model, float(counts[label]))
+            self._all.add(reply.client, model, reply.num_examples)
+        kept = {name: tensor for name, tensor in reply.model.items() if name.startswith(self._kept_names)}
+        self.replies.append(replace(reply, model=kept))
+
+    @property
+    def class_counts(self) -> Tensor:
+        """Images of every upload and class, shape ``(N, C)``."""
+        return torch.stack([reply.class_counts for reply in self.replies])
+
+    def of_class(self, label: int, otherwise: StateDict) -> StateDict:
+        """Return the average for one class, or over all images where nobody holds the class.
+
+        Args:
+            label: the class.
+            otherwise: values of coordinates that no sub-model holds.
+        """
+        if self.fold:
+            return self._means.get(label, self._all).result(otherwise)
+        held = any(reply.class_counts[label] > 0 for reply in self.replies)
+        mean = ModelMean(self.pool, self.round, self.sent)
+        for reply in self.replies:
+            weight = float(reply.class_counts[label]) if held else reply.num_examples
+            mean.add(reply.client, self._averaged_part(reply), weight)
+        return mean.result(otherwise)
+
+    def experts(self, epsilon: float) -> ExpertPool:
+        """Return the averages as experts; classes that are spread alike share one, so that it is evaluated once.
+
+        The prior of an average is the average of the priors.
+
+        Args:
+            epsilon: images of every class that a client is credited with in its label prior.
+        """
+        class_counts, otherwise = self.class_counts, self.average()
+        shares = class_shares(class_counts)
+        firsts, expert_of_class = first_of_equal_rows(shares)
+        firsts = [label for label in firsts if self.most is None or label < self.most]
+        expert_of_class = expert_of_class.clamp(max=len(firsts) - 1)
+        weights = torch.where(class_counts.sum(0) > 0, class_counts, class_counts.sum(1, keepdim=True))
+        models = [self._expert(label, otherwise, weights[:, label]) for label in firsts]
+        authority = nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
+        rows, names = shares[firsts], [f"class {label}" for label in firsts]
+        return ExpertPool(
+            models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names
+        )
+
+    def _expert(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
+        mean = self.of_class(label, otherwise)
+        if self.heads_only:
+            return head_of(mean)
+        if self.pooled:
+            mean |= pooled_variances(self.replies, self.pool.blueprint.batch_norms, weights)
+        return self.pool.blueprint.build(mean)
+
+    def _averaged_part(self, reply: TrainReply) -> StateDict:
+        if not self.heads_only:
+            return reply.model
+        return {name: tensor for name, tensor in reply.model.items() if name.startswith("head.")}
+
+
+def pooled_variances(replies: Sequence[TrainReply], layers: Sequence[str], weights: Tensor) -> StateDict:
+    """Return the variances of these BatchNorm layers over all clients' images, with these weights of shape ``(N,)``."""
+    variances = {}
+    for layer in layers:
+        mean, variance = (
+            torch.stack([reply.model[f"{layer}.running_{kind}"] for reply in replies]) for kind in ("mean", "var")
+        )
+        variances[f"{layer}.running_var"] = pooled_variance(mean, variance, weights)
+    return variances
+
+
+def should_fold(parameters: int, classes: int, clients: int) -> bool:
+    """Whether folding class averages takes less memory than keeping the clients' models, or little anyway.
+
+    Args:
+        parameters: of a model that are averaged.
+        classes: that may get an average of their own.
+        clients: that train in this round.
+
+    >>> should_fold(parameters=11_000_000, classes=100, clients=10)
+    False
+    >>> should_fold(parameters=11_000_000, classes=100, clients=1000)
+    True
+    """
+    sums, models = 8 * parameters * (classes + 1), 4 * parameters * clients
+    return sums <= max(models, FOLDED_BYTES)

@@ -1,0 +1,40 @@
+"""Ask networks about generated images."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.server.generators import GeneratedImages
+from mosaic.transfer import bring
+
+ABSENT = -30.0
+"""Logit of a class that is ruled out: far below any other, yet finite, so that no divergence becomes infinite."""
+
+
+def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
+    """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
+    bring(teacher, images.device).eval()
+    with torch.inference_mode():
+        answers = [teacher(batch) for batch in images.split(chunk)]
+    return torch.cat(answers)  # out here it gives tensors that a loss may use
+
+
+@torch.no_grad()
+def ask_owners(models: Mapping[int, nn.Module], source: GeneratedImages, class_counts: Tensor) -> Tensor:
+    """Let each image be judged by the model of the client whose generator made it, among that client's classes.
+
+    Args:
+        models: classifier of every owner, by its place among the generators.
+        source: generated images with their owners.
+        class_counts: of the owners, shape ``(N, C)``.
+
+    Returns:
+        Log-probabilities ``(M, C)`` on the images' device; classes that the owner does not hold are negligible.
+    """
+    logits = torch.empty(len(source.images), class_counts.shape[1], device=source.images.device)
+    for owner in source.owners.unique().tolist():
+        own = source.owners == owner
+        logits[own] = ask_teacher(models[owner], source.images[own])
+    absent = (class_counts == 0).to(logits.device)[source.owners]
+    return logits.masked_fill(absent, -torch.inf).log_softmax(-1).clamp(min=ABSENT)

@@ -1,0 +1,141 @@
+"""What every teacher is made by: a class that says what it needs, and forms a teacher of experts and evidence."""
+
+from abc import ABC, abstractmethod
+
+from torch import nn
+
+from mosaic.errors import MosaicError
+from mosaic.model_pool import PoolKind
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.requirements import require_features, require_linear_head
+from mosaic.nets.teacher import MixtureOfExperts
+from mosaic.server.distillation import Teacher
+from mosaic.server.experts import ExpertPool
+from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.evidence import Evidence
+
+
+class TeacherFactory(ABC):
+    """Forms a teacher, and says beforehand what it needs for it.
+
+    Attributes:
+        heads_only: whether experts are their last layers alone, on the averaged model's features.
+        needs_linear_heads: whether it asks the experts' last layers by themselves.
+        leans_to_owner: whether its answers still carry the label priors of the experts that it asks, so that an image's
+            origin would count twice.
+        knows_origin_only: whether it says nothing of an image, whose origin must then count.
+    """
+
+    heads_only: bool = False
+    needs_linear_heads: bool = False
+    leans_to_owner: bool = False
+    knows_origin_only: bool = False
+
+    def supports(self, kind: PoolKind) -> bool:
+        """Whether it works with clients whose models are the same or differ in this way."""
+        return True
+
+    def needs_prototypes(self, kind: PoolKind) -> bool:
+        """Whether clients are asked for prototypes of their images."""
+        return False
+
+    def needs_owners(self, conditional: bool) -> bool:
+        """Whether images are judged by the models of the clients that they come from.
+
+        Args:
+            conditional: whether the clients' generators know the classes of their images.
+        """
+        return False
+
+    def check_pool(self, kind: PoolKind) -> None:
+        """Refuse clients whose models differ in a way that this teacher cannot work with.
+
+        Raises:
+            MosaicError: it does not support them.
+        """
+        if not self.supports(kind):
+            raise MosaicError(
+                "algorithm.teacher: expected one that looks at images, since clients with different models have no "
+                f"features in common, got {type(self).__name__}: use mosaic.teachers.Fusion, Prior, Residual or "
+                "Transformer, without heads_only and fit_on_prototypes"
+            )
+
+    def check_network(self, blueprint: Blueprint) -> None:
+        """Refuse networks without features, where prototypes are needed, and heads that cannot be taken off.
+
+        Raises:
+            MosaicError: the network lacks what the teacher needs.
+        """
+        takes_features, name = self.needs_prototypes("same"), f"algorithm.teacher {type(self).__name__}"
+        if not (takes_features or self.needs_linear_heads):
+            return
+        net = blueprint.build(blueprint.initial(seed=0))
+        if takes_features:
+            require_features(net, name)
+        if self.needs_linear_heads:
+            require_linear_head(net, name, "give it one, or leave out heads_only and fit_on_prototypes")
+
+    def check_origin(self, weight: float, conditional: bool) -> None:
+        """Refuse to count an image's origin twice, or not at all.
+
+        Args:
+            weight: how much it counts beside the teacher's answers.
+            conditional: whether the clients' generators know the classes of their images.
+
+        Raises:
+            MosaicError: the weight does not fit this teacher.
+        """
+        name = type(self).__name__
+        if self.knows_origin_only and weight == 0:
+            raise MosaicError(
+                f"algorithm.teacher: {name} knows nothing of an image but its origin, which "
+                "algorithm.distillation.origin_weight 0 ignores: set it to 1"
+            )
+        if self.leans_to_owner and weight > 0 and not conditional:
+            raise MosaicError(
+                f"algorithm.distillation.origin_weight: expected 0, since the answers of algorithm.teacher {name} "
+                f"already lean to the classes of an image's owner, got {weight}: set it to 0, or "
+                "algorithm.generation.conditional true, whose labels say more"
+            )
+
+    @abstractmethod
+    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+        """Form a teacher.
+
+        Args:
+            experts: what it asks.
+            evidence: what else is known in this round.
+
+        Returns:
+            Maps ``M`` generated images to logits of shape ``(M, C)``.
+        """
+
+
+class GatedTeacher(TeacherFactory):
+    """A mixture of experts: a gate joins the experts' opinions. A gate of your own overrides :meth:`gate`.
+
+    Args:
+        heads_only: whether experts are their last layers alone, on the averaged model's features (released), instead of
+            whole networks on the image (paper).
+    """
+
+    def __init__(self, heads_only: bool = False) -> None:
+        self.heads_only = self.needs_linear_heads = heads_only
+
+    def supports(self, kind: PoolKind) -> bool:
+        """Whether it works with these clients: different models have no features in common."""
+        return kind == "same" or not self.needs_linear_heads
+
+    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+        """Join the experts, and measure them, their plain mean and the mixture."""
+        mixture = self.mixture(experts, evidence)
+        evidence.observe(experts, self.heads_only, mixture)
+        return lambda source: ask_teacher(mixture, source.images)
+
+    def mixture(self, experts: ExpertPool, evidence: Evidence) -> MixtureOfExperts:
+        """Return the experts with their gate."""
+        return MixtureOfExperts(evidence.opinions(experts, self.heads_only), self.gate(experts, evidence))
+
+    @abstractmethod
+    def gate(self, experts: ExpertPool, evidence: Evidence) -> nn.Module:
+        """Return what maps the experts' logits ``(B, E, C)`` to one opinion ``(B, C)``."""

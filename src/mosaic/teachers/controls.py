@@ -1,0 +1,79 @@
+"""Controls: teachers without a gate, which every gate must beat."""
+
+import torch
+
+from mosaic.model_pool import PoolKind
+from mosaic.nets.gates import MeanGate
+from mosaic.server.distillation import Teacher
+from mosaic.server.experts import ExpertPool
+from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.base import GatedTeacher, TeacherFactory
+from mosaic.teachers.evidence import Evidence
+from mosaic.teachers.fitting import FitSettings
+
+
+class Mean(GatedTeacher):
+    """The plain ensemble: the mean of the experts' probabilities.
+
+    Args:
+        heads_only: as for :class:`~mosaic.teachers.GatedTeacher`.
+    """
+
+    leans_to_owner = True
+
+    def gate(self, experts: ExpertPool, evidence: Evidence) -> MeanGate:
+        """Return the mean."""
+        return MeanGate()
+
+
+class Prototypes(TeacherFactory):
+    """The meta model of :class:`~mosaic.teachers.Fusion` alone, without experts.
+
+    Args:
+        head: how its linear head is trained.
+    """
+
+    def __init__(self, head: FitSettings = FitSettings()) -> None:
+        self.head = head
+
+    def supports(self, kind: PoolKind) -> bool:
+        """Whether it works with these clients: different models have no features in common."""
+        return kind == "same"
+
+    def needs_prototypes(self, kind: PoolKind) -> bool:
+        """Whether clients are asked for prototypes: always."""
+        return True
+
+    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+        """Train a classifier on the prototypes."""
+        classifier = evidence.prototype_classifier(self.head)
+        evidence.observe(experts, self.heads_only)
+        evidence.context.observe(classifier, "gated teacher")
+        return lambda source: ask_teacher(classifier, source.images)
+
+
+class Owner(TeacherFactory):
+    """Each image is judged by the model of the client whose generator made it, among that client's classes."""
+
+    leans_to_owner = True
+
+    def needs_owners(self, conditional: bool) -> bool:
+        """Whether owners judge their images: always."""
+        return True
+
+    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+        """Ask the owners."""
+        evidence.observe(experts, self.heads_only)
+        return evidence.owners_answer
+
+
+class Labels(TeacherFactory):
+    """Nobody is asked; what is known of an image is where it comes from."""
+
+    knows_origin_only = True
+
+    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+        """Say nothing."""
+        evidence.observe(experts, self.heads_only)
+        classes = evidence.context.blueprint.num_classes
+        return lambda source: torch.zeros(len(source.images), classes, device=source.images.device)

@@ -1,0 +1,145 @@
+"""Fit small models to labelled examples: gates, and classifiers of prototypes (METHOD section 5)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.batches import ShuffledBatches
+from mosaic.errors import MosaicError, require_decay, require_positive
+from mosaic.messages import PrototypeReply
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
+from mosaic.seeding import seeded
+from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from mosaic.training.phases import PhaseRunner
+
+_CONSTANT = 1e-6
+"""Standard deviation below which a feature counts as constant."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How a small model is fitted to labelled examples.
+
+    Attributes:
+        epochs: passes over the examples (ours).
+        batch_size: examples per step (ours).
+        learning_rate: of Adam (ours: a linear head takes ten times the released gate's).
+        average_decay: of the moving average that is used (the released gate's).
+    """
+
+    epochs: int = 200
+    batch_size: int = 64
+    learning_rate: float = 0.01
+    average_decay: float = 0.99
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be trained."""
+        require_positive(
+            "fitting",
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+        )
+        require_decay("fitting", average_decay=self.average_decay)
+
+
+def fit(
+    gate: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    settings: FitSettings,
+    phases: PhaseRunner,
+    seed: int,
+) -> tuple[nn.Module, dict[str, Tensor]]:
+    """Fit a gate, or another meta model, to labelled examples; every epoch is a full pass, classes count alike.
+
+    Args:
+        gate: untrained; maps inputs to logits.
+        inputs: what it looks at, for a gate the experts' logits of shape ``(P, E, C)``.
+        labels: true classes, shape ``(P,)``.
+        num_classes: C.
+        settings: how long and how fast.
+        phases: trains.
+        seed: of shuffling.
+
+    Returns:
+        The gate to use, frozen, and its curves.
+    """
+    task = GatingTask(
+        gate,
+        balanced_class_weights(labels, num_classes),
+        settings.learning_rate,
+        settings.average_decay,
+    )
+    batch_size = min(settings.batch_size, len(labels))
+    steps = phases.limit(settings.epochs * -(-len(labels) // batch_size))
+    batches = ShuffledBatches(inputs, labels, batch_size=batch_size, steps=steps, seed=seed)
+    curves = phases.run(task, batches, seed)
+    return task.trained_gate(), curves
+
+
+def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
+    """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order.
+
+    Raises:
+        MosaicError: no client of the round holds enough images of any class to send one.
+    """
+    if not any(len(reply.labels) for reply in replies):
+        raise MosaicError(
+            "algorithm.prototypes.min_count: expected at most the size of the largest class of some client of this "
+            "round, but none of them could send a prototype: lower it, let more clients take part "
+            "(federation.schedule.participation), or use mosaic.teachers.Prior as algorithm.teacher, which needs none"
+        )
+    return torch.cat([reply.prototypes for reply in replies]), torch.cat([reply.labels for reply in replies])
+
+
+def fit_prototype_classifier(
+    trunk: Classifier, prototypes: Tensor, labels: Tensor, settings: FitSettings, phases: PhaseRunner, seed: int
+) -> tuple[PrototypeClassifier, dict[str, Tensor]]:
+    """Make the meta model of the ``fusion`` gate: a linear head and a kernel on standardised prototypes.
+
+    Args:
+        trunk: the network whose features the prototypes are.
+        prototypes: shape ``(P, F)``.
+        labels: shape ``(P,)``.
+        settings: how long and how fast the head is trained.
+        phases: trains the head.
+        seed: of its initial weights and of shuffling.
+
+    Returns:
+        The classifier, frozen, and the head's curves.
+    """
+    classes = trunk.num_classes
+    mean, std, head, curves = fit_linear_head(prototypes, labels, classes, settings, phases, seed)
+    kernel = PrototypeKernel((prototypes - mean) / std, labels, classes)
+    return PrototypeClassifier(trunk, mean, std, head, kernel), curves
+
+
+def fit_linear_head(
+    prototypes: Tensor, labels: Tensor, num_classes: int, settings: FitSettings, phases: PhaseRunner, seed: int
+) -> tuple[Tensor, Tensor, nn.Linear, dict[str, Tensor]]:
+    """Train a linear head on standardised prototypes, classes counting alike.
+
+    Args:
+        prototypes: shape ``(P, F)``.
+        labels: shape ``(P,)``.
+        num_classes: C.
+        settings: how long and how fast.
+        phases: trains.
+        seed: of the initial weights and of shuffling.
+
+    Returns:
+        Mean ``(F,)`` and standard deviation ``(F,)`` that features are standardised with, the head, and its curves. The
+        deviation of a feature that is the same for all prototypes is infinite: it becomes 0 and moves no logit.
+    """
+    mean, std = prototypes.mean(0), prototypes.std(0, correction=0)
+    std = std.masked_fill(std < _CONSTANT, torch.inf)  # what never changes tells nothing, here and of other images
+    with seeded(seed):
+        head = nn.Linear(prototypes.shape[1], num_classes)
+    trained, curves = fit(head, (prototypes - mean) / std, labels, num_classes, settings, phases, seed)
+    return mean, std, cast(nn.Linear, trained), curves

@@ -1,0 +1,42 @@
+"""Experts that speak about pairs of classes that they have seen, and a classifier of prototypes about all pairs."""
+
+from torch import nn
+
+from mosaic.model_pool import PoolKind
+from mosaic.nets.gates import FusionGate
+from mosaic.nets.teacher import FusedMixture, MixtureOfExperts, NoOpinion
+from mosaic.server.experts import ExpertPool
+from mosaic.teachers.base import GatedTeacher
+from mosaic.teachers.evidence import Evidence
+from mosaic.teachers.fitting import FitSettings
+
+
+class Fusion(GatedTeacher):
+    """The closed form of :class:`~mosaic.nets.gates.FusionGate`, with a meta model trained on prototypes (ours).
+
+    Where clients have different models, they have no features in common to learn a meta model from: it then holds all
+    classes for alike.
+
+    Args:
+        heads_only: as for :class:`~mosaic.teachers.GatedTeacher`.
+        head: how the meta model's linear head is trained.
+    """
+
+    def __init__(self, heads_only: bool = False, head: FitSettings = FitSettings()) -> None:
+        super().__init__(heads_only)
+        self.head = head
+
+    def needs_prototypes(self, kind: PoolKind) -> bool:
+        """Whether clients are asked for prototypes: where their models are alike."""
+        return kind == "same"
+
+    def mixture(self, experts: ExpertPool, evidence: Evidence) -> MixtureOfExperts:
+        """Return experts, meta model and gate."""
+        meta: nn.Module = NoOpinion(evidence.context.blueprint.num_classes)
+        if self.needs_prototypes(evidence.context.pool.kind):
+            meta = evidence.prototype_classifier(self.head)
+        return FusedMixture(evidence.opinions(experts, self.heads_only), meta, self.gate(experts, evidence))
+
+    def gate(self, experts: ExpertPool, evidence: Evidence) -> FusionGate:
+        """Return the gate that also hears the meta model."""
+        return FusionGate(experts.class_counts, evidence.log_prior(experts))

@@ -1,0 +1,140 @@
+import pytest
+import torch
+from torch import Tensor
+
+from mosaic.generation import Adversarial
+from mosaic.messages import GeneratorReply
+from mosaic.nets import Generator
+from mosaic.server.generators import GeneratorMixture, UploadedGenerators
+
+CPU = torch.device("cpu")
+SHAPE = (1, 8, 8)
+COUNTS = [[90, 0, 10], [0, 4, 0]]
+
+
+class Flat(Generator):
+    """Says in every pixel which generator made it and which class was wanted."""
+
+    def __init__(self, owner: int, conditional: bool = True) -> None:
+        super().__init__(SHAPE, 3, latent_dim=2, width=1, conditional=conditional)
+        self.owner = owner
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        assert labels is not None
+        return ((3 * self.owner + labels) / 10)[:, None, None, None].expand(-1, *SHAPE)
+
+
+def uploads(counts: list[list[int]]) -> list[GeneratorReply]:
+    return [GeneratorReply(i, {}, torch.tensor(row), {}, {}) for i, row in enumerate(counts)]
+
+
+def mixture(balance: float = 0.5) -> GeneratorMixture:
+    return GeneratorMixture(uploads(COUNTS), [Flat(0), Flat(1)], CPU, balance)
+
+
+def test_every_image_comes_with_its_own_owner_and_label(random: torch.Generator) -> None:
+    source = mixture().draw(300, random, chunk=7)
+    said = (10 * source.images[:, 0, 0, 0]).round().long()
+    assert torch.equal(said, 3 * source.owners + source.labels)
+    assert len(source.images) == 300
+
+
+def test_labels_are_those_that_the_owner_holds(random: torch.Generator) -> None:
+    source = mixture().draw(2000, random)
+    assert set(zip(source.owners.tolist(), source.labels.tolist(), strict=True)) == {(0, 0), (0, 2), (1, 1)}
+    own = source.labels[source.owners == 0]
+    assert (own == 0).float().mean().item() == pytest.approx(0.9, abs=0.05)
+
+
+@pytest.mark.parametrize(("balance", "share"), [(0.0, 1 / 2), (0.5, 10 / 12), (1.0, 100 / 104)])
+def test_balance_decides_between_clients_and_images(random: torch.Generator, balance: float, share: float) -> None:
+    owners = mixture(balance).draw(2000, random).owners
+    assert (owners == 0).float().mean().item() == pytest.approx(share, abs=0.05)
+
+
+def real_generators(settings: Adversarial) -> tuple[list[GeneratorReply], list[Generator]]:
+    torch.manual_seed(0)
+    nets = [settings.build_generator(SHAPE, 3) for _ in COUNTS]
+    sent = [
+        GeneratorReply(i, net.state_dict(), torch.tensor(row), {}, {})
+        for i, (net, row) in enumerate(zip(nets, COUNTS, strict=True))
+    ]
+    return sent, nets
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_images_lie_in_the_range_of_pixels_and_carry_no_gradient(random: torch.Generator, conditional: bool) -> None:
+    settings = Adversarial(latent_dim=4, width=2, conditional=conditional)
+    sent, _ = real_generators(settings)
+    nets = UploadedGenerators(sent, settings, SHAPE)
+    source = GeneratorMixture(sent, nets, CPU).draw(20, random)
+    assert source.images.shape == (20, *SHAPE)
+    assert 0 <= source.images.min() < source.images.max() <= 1
+    assert not source.images.requires_grad
+
+
+def test_drawing_leaves_the_uploads_as_they_were(random: torch.Generator) -> None:
+    settings = Adversarial(latent_dim=4, width=2)
+    sent, _ = real_generators(settings)
+    before = [{name: tensor.clone() for name, tensor in reply.generator.items()} for reply in sent]
+    GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU).draw(20, random)
+    for reply, weights in zip(sent, before, strict=True):
+        assert all(torch.equal(tensor, weights[name]) for name, tensor in reply.generator.items())
+
+
+def test_generators_are_built_one_at_a_time() -> None:
+    settings = Adversarial(latent_dim=4, width=2)
+    sent, _ = real_generators(settings)
+    nets = UploadedGenerators(sent, settings, SHAPE)
+    assert len(nets) == len(sent) == len(list(nets)) == len(nets[:])
+    assert nets[0] is not nets[0]
+
+
+def test_a_mixture_knows_whose_generators_it_has() -> None:
+    sent = [
+        GeneratorReply(7, {}, torch.tensor([1, 0, 0]), {}, {}),
+        GeneratorReply(2, {}, torch.tensor([0, 3, 5]), {}, {}),
+    ]
+    source = GeneratorMixture(sent, [Flat(0), Flat(1)], CPU)
+    assert source.clients == [7, 2]
+    assert source.class_counts.tolist() == [[1, 0, 0], [0, 3, 5]]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_mixture_knows_whether_labels_are_heeded(conditional: bool) -> None:
+    assert (
+        GeneratorMixture(uploads(COUNTS), [Flat(0, conditional), Flat(1, conditional)], CPU).conditional is conditional
+    )
+
+
+def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
+    settings = Adversarial(latent_dim=4, width=2)
+    sent, nets = real_generators(settings)
+    before = torch.get_rng_state()
+    loaded = UploadedGenerators(sent, settings, SHAPE)
+    assert torch.equal(torch.get_rng_state(), before)
+    noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
+    for ours, theirs in zip(loaded, nets, strict=True):
+        assert torch.equal(ours.eval()(noise, labels), theirs.eval()(noise, labels))
+
+
+def test_the_generator_of_random_numbers_decides_the_images() -> None:
+    settings = Adversarial(latent_dim=4, width=2)
+    sent, _ = real_generators(settings)
+    source = GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU)
+    first, again, other = (source.draw(9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
+    assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
+    assert not torch.equal(first.images, other.images)
+
+
+def test_a_mixture_of_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one generator"):
+        GeneratorMixture([], [], CPU)
+
+
+def test_images_of_one_generator_show_what_its_owner_holds(random: torch.Generator) -> None:
+    for row, counts in enumerate(COUNTS):
+        images = mixture().draw_from(row, 50, random)
+        assert images.shape == (50, *SHAPE)
+        said = (10 * images[:, 0, 0, 0]).round().long() - 3 * row
+        assert set(said.tolist()) == {label for label, count in enumerate(counts) if count}

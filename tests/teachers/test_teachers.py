@@ -1,0 +1,125 @@
+"""What teachers say that they need, and the gates that they form."""
+
+import math
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+import torch
+from torch import nn
+
+from mosaic.errors import MosaicError
+from mosaic.nets.gates import FusionGate, MeanGate, PriorGate
+from mosaic.server.experts import ExpertPool
+from mosaic.teachers import (
+    Evidence,
+    Fusion,
+    Labels,
+    Mean,
+    Owner,
+    Prior,
+    Prototypes,
+    Residual,
+    TeacherFactory,
+    Transformer,
+)
+from tests.cases import for_each
+
+ALL = [Fusion, Labels, Mean, Owner, Prior, Prototypes, Residual, Transformer]
+
+
+@pytest.fixture
+def pool() -> ExpertPool:
+    authority = torch.tensor([[0.75, 0.5, 0.0], [0.25, 0.5, 1.0]])
+    prior = torch.tensor([[0.5, 0.4, 0.1], [0.2, 0.3, 0.5]])
+    return ExpertPool([], authority, prior, torch.tensor([[6.0, 5.0, 0.0], [2.0, 5.0, 4.0]]), ["a", "b"])
+
+
+def evidence(prior_removed: bool = False) -> Evidence:
+    """As much as gates in closed form look at."""
+    return cast(Evidence, SimpleNamespace(log_prior=lambda experts: experts.log_prior(prior_removed)))
+
+
+@for_each(("teacher", "expected"), [(Fusion(), FusionGate), (Prior(), PriorGate), (Mean(), MeanGate)])
+def test_gates_in_closed_form_have_nothing_to_train(pool: ExpertPool, teacher: Any, expected: type) -> None:
+    gate = teacher.gate(pool, evidence())
+    assert type(gate) is expected
+    assert not list(gate.parameters())
+
+
+@for_each("teacher", [Residual(), Transformer(dim=8)])
+def test_trained_gates_have_weights(pool: ExpertPool, teacher: Any) -> None:
+    assert list(teacher.untrained(pool, evidence()).parameters())
+
+
+def start_of(teacher: Prior | Residual, pool: ExpertPool, prior_removed: bool = False) -> nn.Module:
+    said = evidence(prior_removed)
+    return teacher.gate(pool, said) if isinstance(teacher, Prior) else teacher.untrained(pool, said)
+
+
+@for_each("kind", [Prior, Residual])
+def test_gates_start_from_authority_and_prior(pool: ExpertPool, kind: Any) -> None:
+    opinions = torch.tensor([[[0.5, 0.4, 0.1], [0.4, 0.1, 0.5]]]).log()
+    expected = [0.25 * math.log(2), 0.5 * math.log(1 / 3), 0.0]
+    assert start_of(kind(), pool)(opinions)[0].tolist() == pytest.approx(expected, abs=1e-6)
+
+
+@for_each("kind", [Prior, Residual])
+def test_probabilities_are_averaged_where_asked_to(pool: ExpertPool, kind: Any) -> None:
+    opinions = torch.tensor([[[0.5, 0.4, 0.1], [0.4, 0.1, 0.5]]]).log()
+    expected = [0.75 * 0.5 + 0.25 * 0.4, 0.5 * 0.4 + 0.5 * 0.1, 0.5]
+    assert start_of(kind(probabilities=True), pool)(opinions)[0].exp().tolist() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_prior_that_is_removed_already_is_not_removed_again(pool: ExpertPool) -> None:
+    opinions = torch.randn(5, 2, 3).log_softmax(-1)
+    torch.testing.assert_close(start_of(Prior(), pool, prior_removed=True)(opinions)[:, 2], opinions[:, 1, 2])
+
+
+@for_each(
+    ("teacher", "alike", "different"),
+    [
+        *((each(), True, True) for each in (Fusion, Prior, Residual, Transformer, Mean, Owner, Labels)),
+        (Prototypes(), True, False),
+        *((each(heads_only=True), True, False) for each in (Fusion, Prior, Residual, Transformer, Mean)),
+        *((each(fit_on_prototypes=True), True, False) for each in (Residual, Transformer)),
+    ],
+)
+def test_different_models_have_no_features_in_common(teacher: TeacherFactory, alike: bool, different: bool) -> None:
+    assert teacher.supports("same") == alike
+    assert teacher.supports("widths") == teacher.supports("architectures") == different
+    if not different:
+        with pytest.raises(MosaicError, match=rf"^algorithm\.teacher: .*got {type(teacher).__name__}: use mosaic"):
+            teacher.check_pool("widths")
+
+
+@for_each(
+    ("teacher", "alike", "different"),
+    [
+        (Fusion(), True, False),
+        (Prototypes(), True, True),
+        *((each(fit_on_prototypes=True), True, True) for each in (Residual, Transformer)),
+        *((each(), False, False) for each in (Prior, Residual, Transformer, Mean, Owner, Labels)),
+    ],
+)
+def test_prototypes_are_asked_for_where_they_are_used(teacher: TeacherFactory, alike: bool, different: bool) -> None:
+    assert (teacher.needs_prototypes("same"), teacher.needs_prototypes("widths")) == (alike, different)
+
+
+@for_each(
+    ("teacher", "conditional", "unconditional"),
+    [
+        (Owner(), True, True),
+        *((each(), False, True) for each in (Residual, Transformer)),
+        *((each(fit_on_prototypes=True), False, False) for each in (Residual, Transformer)),
+        *((each(), False, False) for each in (Fusion, Prior, Mean, Prototypes, Labels)),
+    ],
+)
+def test_owners_are_needed_where_they_judge(teacher: TeacherFactory, conditional: bool, unconditional: bool) -> None:
+    assert (teacher.needs_owners(True), teacher.needs_owners(False)) == (conditional, unconditional)
+
+
+@for_each("dim", [0, 30])
+def test_a_width_that_heads_cannot_share_is_refused(dim: int) -> None:
+    with pytest.raises(MosaicError, match=rf"^algorithm\.teacher\.dim: expected .*, got {dim}$"):
+        Transformer(dim=dim)
