@@ -6,9 +6,9 @@ from mosaic.runs.figures import bands, confusion_matrix, heat_map, partition_hea
 
 FIGURES = {
     "mosaic.federation.federation.partition_heat_map": partition_heat_map,
-    "mosaic.federation.record.partition_heat_map": partition_heat_map,
+    "mosaic.federation.results_writer.partition_heat_map": partition_heat_map,
     "mosaic.cli.partition.partition_heat_map": partition_heat_map,
-    "mosaic.federation.record.confusion_matrix": confusion_matrix,
+    "mosaic.federation.results_writer.confusion_matrix": confusion_matrix,
     "mosaic.runs.figures.heat_map": heat_map,
     "mosaic.comparison.writing.bands": bands,
 }

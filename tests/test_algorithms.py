@@ -231,7 +231,7 @@ def messages(run: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    ("switches", "teacher", "asks_for_prototypes"),
+    ("switches", "teacher", "needs_prototypes"),
     [
         pytest.param(["teacher=Mean"], True, False, marks=pytest.mark.slow),
         pytest.param(["teacher=Mean", "teacher.heads_only=true"], True, False, marks=pytest.mark.slow),
@@ -252,13 +252,13 @@ def messages(run: Path) -> set[str]:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_controls_run_and_ask_only_for_what_they_use(
-    switches: list[str], teacher: bool, asks_for_prototypes: bool, tmp_path: Path
+    switches: list[str], teacher: bool, needs_prototypes: bool, tmp_path: Path
 ) -> None:
     run = fit_with(switches, tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
     assert {"global before distillation", "plain ensemble", "student"} <= stages(run).keys()
     assert ("gated teacher" in stages(run)) == teacher
-    assert ("Prototype" in messages(run)) == asks_for_prototypes
+    assert ("Prototype" in messages(run)) == needs_prototypes
 
 
 @pytest.mark.slow

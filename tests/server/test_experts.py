@@ -14,7 +14,7 @@ from mosaic.nets import Blueprint, FirstChannels, SmallCNN
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
 from mosaic.server.aggregation import weighted_mean
-from mosaic.server.experts import ExpertPool, class_shares, first_of_equal_rows
+from mosaic.server.experts import Experts, class_shares, first_of_equal_rows
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from tests.cases import for_each
 from tests.small_runs import LinearNet, same_models
@@ -43,14 +43,14 @@ def average(replies: list[TrainReply], pool: ModelPool, sent: StateDict) -> Stat
     return uploads.average()
 
 
-def class_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> ExpertPool:
+def class_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> Experts:
     """Experts of averages that were folded as the uploads arrived, in round 2."""
     means = ClassMeans(pool, 2, pool.blueprint.initial(99), **options)
     take_in(means, replies)
     return means.experts(0.01)
 
 
-def client_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> ExpertPool:
+def client_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> Experts:
     uploads = KeptUploads(pool, 2, pool.blueprint.initial(99), **options)
     take_in(uploads, replies)
     return uploads.experts(0.01)

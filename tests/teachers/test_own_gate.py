@@ -9,7 +9,7 @@ import yaml
 from torch import Tensor, nn
 
 from mosaic.cli.main import main
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers import Evidence, GatedTeacher
 from tests.small_runs import UNSEEN, final_model, rows_without_time, tiny_fit
 
@@ -25,9 +25,9 @@ class Surest(nn.Module):
 class SurestExpert(GatedTeacher):
     """Listens to one expert for each image."""
 
-    seen: list[ExpertPool] = []  # noqa: RUF012  # what the test looks at
+    seen: list[Experts] = []  # noqa: RUF012  # what the test looks at
 
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> Surest:
+    def gate(self, experts: Experts, evidence: Evidence) -> Surest:
         self.seen.append(experts)
         return Surest()
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mosaic.errors import MosaicError
 from mosaic.nets.gates import FusionGate, MeanGate, PriorGate
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers import (
     Evidence,
     Fusion,
@@ -29,10 +29,10 @@ ALL = [Fusion, Labels, Mean, Owner, Prior, Prototypes, Residual, Transformer]
 
 
 @pytest.fixture
-def pool() -> ExpertPool:
+def pool() -> Experts:
     authority = torch.tensor([[0.75, 0.5, 0.0], [0.25, 0.5, 1.0]])
     prior = torch.tensor([[0.5, 0.4, 0.1], [0.2, 0.3, 0.5]])
-    return ExpertPool([], authority, prior, torch.tensor([[6.0, 5.0, 0.0], [2.0, 5.0, 4.0]]), ["a", "b"])
+    return Experts([], authority, prior, torch.tensor([[6.0, 5.0, 0.0], [2.0, 5.0, 4.0]]), ["a", "b"])
 
 
 def evidence(prior_removed: bool = False) -> Evidence:
@@ -41,37 +41,37 @@ def evidence(prior_removed: bool = False) -> Evidence:
 
 
 @for_each(("teacher", "expected"), [(Fusion(), FusionGate), (Prior(), PriorGate), (Mean(), MeanGate)])
-def test_gates_in_closed_form_have_nothing_to_train(pool: ExpertPool, teacher: Any, expected: type) -> None:
+def test_gates_in_closed_form_have_nothing_to_train(pool: Experts, teacher: Any, expected: type) -> None:
     gate = teacher.gate(pool, evidence())
     assert type(gate) is expected
     assert not list(gate.parameters())
 
 
 @for_each("teacher", [Residual(), Transformer(dim=8)])
-def test_trained_gates_have_weights(pool: ExpertPool, teacher: Any) -> None:
+def test_trained_gates_have_weights(pool: Experts, teacher: Any) -> None:
     assert list(teacher.untrained(pool, evidence()).parameters())
 
 
-def start_of(teacher: Prior | Residual, pool: ExpertPool, prior_removed: bool = False) -> nn.Module:
+def start_of(teacher: Prior | Residual, pool: Experts, prior_removed: bool = False) -> nn.Module:
     said = evidence(prior_removed)
     return teacher.gate(pool, said) if isinstance(teacher, Prior) else teacher.untrained(pool, said)
 
 
 @for_each("kind", [Prior, Residual])
-def test_gates_start_from_authority_and_prior(pool: ExpertPool, kind: Any) -> None:
+def test_gates_start_from_authority_and_prior(pool: Experts, kind: Any) -> None:
     opinions = torch.tensor([[[0.5, 0.4, 0.1], [0.4, 0.1, 0.5]]]).log()
     expected = [0.25 * math.log(2), 0.5 * math.log(1 / 3), 0.0]
     assert start_of(kind(), pool)(opinions)[0].tolist() == pytest.approx(expected, abs=1e-6)
 
 
 @for_each("kind", [Prior, Residual])
-def test_probabilities_are_averaged_where_asked_to(pool: ExpertPool, kind: Any) -> None:
+def test_probabilities_are_averaged_where_asked_to(pool: Experts, kind: Any) -> None:
     opinions = torch.tensor([[[0.5, 0.4, 0.1], [0.4, 0.1, 0.5]]]).log()
     expected = [0.75 * 0.5 + 0.25 * 0.4, 0.5 * 0.4 + 0.5 * 0.1, 0.5]
     assert start_of(kind(probabilities=True), pool)(opinions)[0].exp().tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_prior_that_is_removed_already_is_not_removed_again(pool: ExpertPool) -> None:
+def test_a_prior_that_is_removed_already_is_not_removed_again(pool: Experts) -> None:
     opinions = torch.randn(5, 2, 3).log_softmax(-1)
     torch.testing.assert_close(start_of(Prior(), pool, prior_removed=True)(opinions)[:, 2], opinions[:, 1, 2])
 

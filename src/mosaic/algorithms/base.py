@@ -1,4 +1,4 @@
-"""What an algorithm is: a client's half as settings and a server's half as one method."""
+"""The base class of algorithms: settings for the clients, one method for the server."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar
@@ -22,7 +22,7 @@ class Algorithm(ABC):
     """One communication round.
 
     Args:
-        program: what clients do when asked.
+        program: what clients do when they are asked.
 
     Attributes:
         supports: how the clients' models may differ.
@@ -49,14 +49,14 @@ class Algorithm(ABC):
             )
 
     def check_network(self, blueprint: Blueprint) -> None:  # noqa: B027  # most algorithms work with any network
-        """Refuse a global network that some later step cannot work with; a plain average works with any.
+        """Refuse a global network that the algorithm cannot work with.
 
         Raises:
             MosaicError: it does not fit.
         """
 
-    def asks_for_prototypes(self, kind: PoolKind) -> bool:
-        """Whether some round needs the clients' prototypes, so that a run in which none can be sent is not begun."""
+    def needs_prototypes(self, kind: PoolKind) -> bool:
+        """Whether some round needs the clients' prototypes."""
         return False
 
     def __init__(self, program: ClientProgram) -> None:

@@ -1,11 +1,11 @@
-"""No federation either, but all data in one place: the upper end of the scale."""
+"""Centralised training, a control: the upper end of the scale."""
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.model_pool import PoolKind
 
 
 class Centralised(FedAvg):
-    """Plain training on the images of all clients together: what federated learning can hope to reach.
+    """Train one model on the images of all clients together: what federated learning can hope to reach.
 
     **It breaks the promise that images stay with their clients, and is a control only.** In every round the model takes
     as many optimiser steps, of the same batch size, as all clients of that round take together in FedAvg; with one

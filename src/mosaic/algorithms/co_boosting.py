@@ -1,4 +1,4 @@
-"""DENSE whose images and ensemble improve each other."""
+"""Co-Boosting: DENSE whose images and ensemble improve each other."""
 
 from mosaic.algorithms.dense import DENSE
 from mosaic.client.objectives import CrossEntropy, LocalObjective
@@ -62,7 +62,7 @@ class CoBoosting(DENSE):
         self.reweighing = reweighing
 
     def _show(self, task: PoolSynthesisTask, context: RoundContext) -> None:
-        """Show the experts' weights too, and measure what they have made of the ensemble."""
+        """Show the experts' weights too, and measure the weighted ensemble."""
         context.recorder.heat_map("server/ensemble_weights", task.weights[:, None], "expert", "weight")
         context.observe(task.ensemble, "weighted ensemble")
         super()._show(task, context)

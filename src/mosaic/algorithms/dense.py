@@ -1,4 +1,4 @@
-"""FedAvg whose server distils the ensemble of the uploads on images that it makes from them."""
+"""DENSE: the server distils the ensemble of the uploads on images that it makes from them."""
 
 import logging
 from dataclasses import replace
@@ -86,7 +86,7 @@ class DENSE(FedAvg):
         self.distilling_rounds = distilling_rounds
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Run FedAvg's round; where it distils, offer the clients a student in the average's place."""
+        """Run FedAvg's round; in a distilling round, offer the clients a student in place of the average."""
         if not (context.plan.distils and self.student_updates):
             return replace(state, model=super().round(state, cohort, context).model)
         syntheses, updates = self._shares(state, context)
@@ -125,7 +125,7 @@ class DENSE(FedAvg):
     def _distil(
         self, start: StateDict, uploads: list[TrainReply], syntheses: int, updates: int, context: RoundContext
     ) -> StateDict:
-        """Train a student that starts as the average of the uploads."""
+        """Train a student that starts from the average of the uploads."""
         ensemble = self._mean_ensemble(uploads, context)
         student = context.blueprint.build(start)
         context.observe(student, "global before distillation")

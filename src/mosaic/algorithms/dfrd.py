@@ -1,4 +1,4 @@
-"""FedFTG's rounds with another generator, and a memory of the generators of earlier rounds."""
+"""DFRD: FedFTG with another loss and a moving average of the generators of earlier rounds."""
 
 import torch
 
@@ -26,7 +26,7 @@ ROUNDS = "generator.rounds"
 
 
 class DFRD(FedFTG):
-    """FedAvg, then data-free distillation with a generator that is remembered (Luo et al., NeurIPS 2023).
+    """FedAvg, then data-free distillation with a remembered generator (Luo et al., NeurIPS 2023).
 
     As in FedFTG, labels are drawn as often as the clients hold them and each client counts by its share of the images
     that have the wanted label. What differs: the generator listens to the ensemble of all clients at once, it is

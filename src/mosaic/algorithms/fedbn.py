@@ -1,4 +1,4 @@
-"""FedAvg whose clients keep their BatchNorm layers to themselves."""
+"""FedBN: clients keep their BatchNorm layers to themselves."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""FedAvg whose averaged model the server tunes against a generator of hard images, without any real one."""
+"""FedFTG: the server fine-tunes the average on hard generated images."""
 
 from dataclasses import replace
 
@@ -97,7 +97,7 @@ class FedFTG(FedAvg):
     def _distil(
         self, student: Classifier, uploads: list[TrainReply], state: ServerState, context: RoundContext
     ) -> ServerState:
-        """Train generator and student in turns; return the state with the generator as it is now."""
+        """Train generator and student in turns; return the state with the new generator."""
         class_counts = torch.stack([upload.class_counts for upload in uploads])
         members = [context.pool.of(upload.client).build(upload.model) for upload in uploads]
         generator, held = load_generator(self.tuning, state, context), class_counts.sum(0)
@@ -140,14 +140,14 @@ class FedFTG(FedAvg):
             context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
 
     def _objective(self, ensemble: ClassWeightedEnsemble, plan: RoundPlan) -> DistillationObjective:
-        """Say what generator and student minimise."""
+        """Return what generator and student minimise."""
         first = plan.spent(self.generator_updates)
         return FedFTGObjective(ensemble, self.classification_weight, self.diversity_weight, first)
 
     def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:
-        """Return what else makes images for the student."""
+        """Return the generator of earlier rounds that also makes images for the student."""
         return None
 
     def _remember(self, generator: Generator, state: ServerState) -> StateDict:
-        """Return what to keep for the next round."""
+        """Return the tensors to keep for the next round."""
         return {**state.tensors, **tensors_of(generator, LATEST)}

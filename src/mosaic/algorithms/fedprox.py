@@ -1,4 +1,4 @@
-"""FedAvg whose clients stay near the model that they receive."""
+"""FedProx: clients stay near the model that they receive."""
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import Proximal

@@ -1,4 +1,4 @@
-"""FedAvg whose clients leave the classes alone that they hardly see."""
+"""FedRS: clients hardly train the classes that they lack."""
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import RestrictedSoftmax

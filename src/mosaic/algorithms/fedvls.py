@@ -1,4 +1,4 @@
-"""FedAvg whose clients keep what the global model knows of classes that they lack."""
+"""FedVLS: clients keep what the global model knows of classes that they lack."""
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import VacantClass

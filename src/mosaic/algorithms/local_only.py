@@ -1,4 +1,4 @@
-"""No federation at all: the lower end of the scale."""
+"""Local training alone, a control: the lower end of the scale."""
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
@@ -11,7 +11,7 @@ from mosaic.server.uploads import Uploads
 
 
 class LocalOnly(Algorithm):
-    """Every client trains a model of its own and never exchanges it: what federated learning must beat.
+    """Each client trains a model of its own and never shares it: what federated learning must beat.
 
     All start from the same initial weights and take the steps, and the rates, of the schedule. There is no global
     model: a run reports the mean over clients, by images, of their own models' test accuracy. Where clients' networks
@@ -28,6 +28,6 @@ class LocalOnly(Algorithm):
         super().__init__(ClientProgram(objective, personal="model"))
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Let every client train; nothing of it comes back but counts and losses."""
+        """Let every client train; only counts and losses come back."""
         cohort.train(state.model, Uploads)
         return state

@@ -21,7 +21,7 @@ from mosaic.server.acceptance import accepts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil
-from mosaic.server.experts import ExpertPool, ExpertStatistics
+from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, collect_generators, show_samples
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
@@ -38,7 +38,7 @@ ExpertKind = Literal["clients", "class_average"]
 
 
 class Mosaic(Algorithm):
-    """Collaborative rounds; in a distilling round the server turns the uploads into a teacher and a better model.
+    """Collaborative rounds; in a distilling round the server makes the uploads a teacher, and trains a better model.
 
     Args:
         objective: what local training minimises (released: cross-entropy).
@@ -87,7 +87,7 @@ class Mosaic(Algorithm):
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
 
     def check_pool(self, kind: PoolKind) -> None:
-        """Refuse settings that need clients with one model, or with models of their own, where there are none.
+        """Refuse settings that do not fit the clients' models.
 
         Raises:
             MosaicError: a setting does not fit.
@@ -113,7 +113,7 @@ class Mosaic(Algorithm):
         """Refuse networks without the features or the head that the teacher needs."""
         self.teacher.check_network(blueprint)
 
-    def asks_for_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether the teacher needs them."""
         return self.teacher.needs_prototypes(kind)
 
@@ -141,10 +141,10 @@ class Mosaic(Algorithm):
         context.observe(context.blueprint.build(student), "student")
         if accepts(state.model, student, "student", cohort, context):
             state = replace(state, model=student, distilled=True)
-        return self._return(state, uploads, images, context) if self.teach_back and state.distilled else state
+        return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
 
     def _collector(self, context: RoundContext) -> Callable[..., KeptUploads | ClassMeans]:
-        """Say what becomes of uploads: experts that are averages need not hold the clients' models."""
+        """Return what uploads are collected in: experts that are averages need not hold the clients' models."""
         most = DRY_RUN_EXPERTS if context.phases.dry_run else None
         heads_only, blueprint = self.teacher.heads_only, context.blueprint
         numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
@@ -154,32 +154,32 @@ class Mosaic(Algorithm):
             ClassMeans,
             heads_only=heads_only,
             pooled=self.expert_statistics == "pooled",
-            keep_models=self._owners_judge,
+            keep_models=self._owners_label,
             most=most,
             fold=heads_only or should_fold(numbers, blueprint.num_classes, clients),
         )
 
     @property
-    def _owners_judge(self) -> bool:
+    def _owners_label(self) -> bool:
         """Whether generated images are labelled by the models of the clients that they come from."""
         return self.teacher.needs_owners(self.program.generation.conditional)
 
     @staticmethod
     def _averaged(state: ServerState, uploads: Uploads) -> ServerState:
-        """Take the average as the global model; what was on its way back to these clients has arrived."""
+        """Make the average the global model, and forget the models that these clients have received back."""
         waiting = {name: model for name, model in state.returned.items() if int(name) not in uploads.clients}
         return replace(state, model=uploads.average(), returned=waiting)
 
     def _mix_generators(self, state: ServerState, uploads: Uploads, context: RoundContext) -> GeneratorMixture | None:
-        """Join the generators into one source of images; only those of this round's clients where owners judge."""
-        used = [reply for reply in state.generators if reply.client in uploads.clients or not self._owners_judge]
+        """Join the generators into one source of images; where owners label images, only those of present clients."""
+        used = [reply for reply in state.generators if reply.client in uploads.clients or not self._owners_label]
         if not used or not uploads.clients:
             return None
         return GeneratorMixture.of(used, self.program.generation, self.distillation.generator_balance, context)
 
     def _form_experts(
         self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
-    ) -> ExpertPool:
+    ) -> Experts:
         """Turn the uploads into experts and show who knows what."""
         with context.measure("experts"):
             experts = uploads.experts(self.program.prior_epsilon)
@@ -191,14 +191,14 @@ class Mosaic(Algorithm):
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 
-    def _return(
+    def _teach_back(
         self,
         state: ServerState,
         uploads: KeptUploads | ClassMeans,
         images: GeneratorMixture,
         context: RoundContext,
     ) -> ServerState:
-        """Let the models of clients that keep their own learn from the global one, and send them back."""
+        """Distil the global model into the models of clients that keep their own, and send these back."""
         world = context.blueprint.build(state.model)
         returned = dict(state.returned)
         for reply in uploads.replies:
@@ -211,7 +211,7 @@ class Mosaic(Algorithm):
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Keep the student where sub-models cannot fine-tune it: it was trained as a whole, and its parts were not."""
+        """Keep the student if fine-tuning by sub-models makes it worse: it was trained as a whole network."""
         if not before.distilled or context.pool.kind != "widths":
             return after
         better = accepts(before.model, after.model, "fine-tuning", cohort, context)

@@ -1,4 +1,4 @@
-"""The control that a mixture must beat: FedAvg with its head retrained on prototypes."""
+"""A control that a mixture must beat: FedAvg with its head retrained on prototypes."""
 
 from dataclasses import replace
 
@@ -52,7 +52,7 @@ class PrototypeHead(FedAvg):
         require_features(net, "mosaic.algorithms.PrototypeHead")
         require_linear_head(net, "mosaic.algorithms.PrototypeHead", "give it one, or choose another algorithm")
 
-    def asks_for_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether the new head needs them: always."""
         return True
 

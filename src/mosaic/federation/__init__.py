@@ -1,1 +1,1 @@
-"""The loop, and what surrounds it: evaluation, the run directory, the books, and the executors that reach clients."""
+"""The loop over rounds, the evaluation, and what is written of both."""

@@ -13,7 +13,7 @@ from mosaic.nets.inference import predict
 
 @dataclass(frozen=True)
 class Measurement:
-    """What models do on the test split; nothing stands for what was not measured.
+    """Accuracy and loss on the test split; ``None`` is what was not measured.
 
     Attributes:
         accuracy: share of test images that the global model gets right.
@@ -28,14 +28,14 @@ class Measurement:
     own_accuracy: float | None = None
 
     def __str__(self) -> str:
-        """Say in a few words how accurate what was measured is."""
+        """Say how accurate the measured models are."""
         if self.own_accuracy is not None:
             return f"own models' test accuracy {100 * self.own_accuracy:.2f} %"
         return "test accuracy -" if self.accuracy is None else f"test accuracy {100 * self.accuracy:.2f} %"
 
 
 class Evaluator:
-    """Owns the test split.
+    """Measures models on the test split, and keeps it to itself.
 
     Args:
         images: test images.

@@ -1,4 +1,4 @@
-"""A federation: starts a run or goes on with one, and ends it in order."""
+"""Start or resume a run, and end it in order."""
 
 import io
 import logging
@@ -17,7 +17,7 @@ from mosaic.errors import MosaicError, require_positive, require_share
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
-from mosaic.federation.judging import Judge
+from mosaic.federation.measuring import Measurer
 from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
 from mosaic.federation.schedule import Schedule
@@ -66,7 +66,7 @@ class Federation:
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
     def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
-        """Run all rounds that are left, or help the process that does.
+        """Run all rounds that are left, or serve the process that does.
 
         Args:
             job: what to work on.
@@ -114,9 +114,17 @@ class Federation:
         limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
-        judge = Judge(job, evaluator, self.validate_every, schedule.rounds)
+        measurer = Measurer(job, evaluator, self.validate_every, schedule.rounds)
         run = Run(
-            job, schedule, start, judge, directory, tracker, self.snapshot_every, self.keep_snapshots, self.max_failed
+            job,
+            schedule,
+            start,
+            measurer,
+            directory,
+            tracker,
+            self.snapshot_every,
+            self.keep_snapshots,
+            self.max_failed,
         )
         del start, make_ready  # or their models would stay as long as the run
         try:
@@ -131,7 +139,7 @@ class Federation:
     def _start(
         self, job: Job, directory: RunDirectory, ckpt_path: str | None, writes: bool
     ) -> tuple[Snapshot, Callable[[], None]]:
-        """Find or make the state to start from; return it with what makes the folder ready, which writes there."""
+        """Find or make the state to start from; return it, and a function that prepares the folder."""
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
         found, sensitive_to = find_snapshot(ckpt_path, directory.path), job.algorithm.resume_sensitive_to
@@ -161,7 +169,7 @@ class Federation:
         return start, partial(self._go_on, job, directory, start.sizes)
 
     def _go_on(self, job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:
-        """Make a run's folder as it was at a snapshot, and whole."""
+        """Restore a run's folder to its state at a snapshot."""
         directory.complete(partial(_write_partition, job))
         directory.write_config(job.config)
         cut_back(directory.path, sizes)
@@ -169,7 +177,7 @@ class Federation:
 
 
 def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str, int]) -> None:
-    """Make a new folder that goes on from another run's snapshot."""
+    """Make a new folder for a run that starts from another run's snapshot."""
 
     def fill(folder: Path) -> None:
         _write_partition(job, folder)
@@ -180,7 +188,7 @@ def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str,
 
 
 def _write_partition(job: Job, folder: Path) -> None:
-    """Write who holds what, as a table and a picture, where it is not there yet."""
+    """Write the partition as a table and a picture, if they are not there yet."""
     table, picture = folder / "partition.json", folder / "partition.png"
     if not table.is_file():
         job.data.write_partition(table)
@@ -191,7 +199,7 @@ def _write_partition(job: Job, folder: Path) -> None:
 
 
 def _agree(phases: PhaseRunner, stamp: str) -> None:
-    """Refuse to train with ranks that begin elsewhere: each has read the snapshot by itself.
+    """Refuse to train if ranks start from different snapshots: each reads its own.
 
     Raises:
         MosaicError: they do.

@@ -1,4 +1,4 @@
-"""What a federation works on, and what it makes of it for every process alike."""
+"""What a federation works on; every process makes the same."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -54,16 +54,16 @@ class Job:
 
     @property
     def own_models(self) -> OwnModels:
-        """What of a model stays on clients."""
+        """The tensors of a model that stay on clients."""
         return OwnModels(self.pool, self.algorithm.program.personal, self.seed)
 
     def worker(self) -> Worker:
-        """Make what answers requests in this or another process; only controls bring all images to one client."""
+        """Return the worker that answers requests; only controls bring all images to one client."""
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
         return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
 
     def check(self) -> None:
-        """Refuse what can be known not to work before anything is trained.
+        """Refuse, before anything is trained, what cannot work.
 
         Raises:
             MosaicError: the algorithm cannot work with these models or images, the device does not exist, or several
@@ -77,7 +77,7 @@ class Job:
         kind = self.pool.kind
         self.algorithm.check_pool(kind)
         self.algorithm.check_network(self.blueprint)
-        if self.algorithm.asks_for_prototypes(kind):
+        if self.algorithm.needs_prototypes(kind):
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
 
     @property
@@ -87,7 +87,7 @@ class Job:
         return images
 
     def clients_models(self, model: StateDict) -> Iterator[tuple[int, StateDict]]:
-        """Yield the own model of every client that has trained one; none where there is a global model instead.
+        """Yield the own model of every client that has trained one; nothing where there is a global model.
 
         Args:
             model: what of a model is common to all.

@@ -1,4 +1,4 @@
-"""What people see while a run goes on: a bar for rounds and a line for each phase."""
+"""Show progress: a bar for rounds and a log line for each phase."""
 
 import logging
 import sys
@@ -29,7 +29,7 @@ def configure_logging() -> None:
 
 
 def first_rank() -> bool:
-    """Whether this process is the one that speaks, as far as its environment tells before anything is launched."""
+    """Whether this process is the first, as far as its environment says before a launch."""
     return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 

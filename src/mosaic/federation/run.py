@@ -1,4 +1,4 @@
-"""The only loop: rounds, and what happens around each of them."""
+"""The only loop: rounds, and what happens around each."""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -11,10 +11,10 @@ from torch import nn
 
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
-from mosaic.federation.judging import Judge, Validation
+from mosaic.federation.measuring import Measurer, Validation
 from mosaic.federation.progress import rounds_bar
-from mosaic.federation.record import Record, mean
-from mosaic.federation.schedule import Schedule, gathered
+from mosaic.federation.results_writer import ResultsWriter, mean
+from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, TrainReply
 from mosaic.runs.directory import RunDirectory, append_only_sizes, sync_append_only
 from mosaic.runs.ledger import AccountedExecutor
@@ -35,7 +35,7 @@ class Run:
         job: what to work on.
         schedule: which round does what.
         start: the state to go on from.
-        judge: measures the models.
+        measurer: measures the models.
         directory: the run's folder.
         tracker: where traces go; a silent one in every process but the first, which then writes nothing at all.
         snapshot_every: rounds between snapshots; the last round always gets one.
@@ -48,18 +48,18 @@ class Run:
         job: Job,
         schedule: Schedule,
         start: Snapshot,
-        judge: Judge,
+        measurer: Measurer,
         directory: RunDirectory,
         tracker: Tracker | SilentTracker,
         snapshot_every: int,
         keep_snapshots: int,
         max_failed: float,
     ) -> None:
-        self._job, self._schedule, self._judge = job, schedule, judge
+        self._job, self._schedule, self._measurer = job, schedule, measurer
         self._directory, self._tracker = directory, tracker
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
         self._max_failed = max_failed
-        self._record = Record(job, directory, tracker) if isinstance(tracker, Tracker) else None
+        self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
         self._ledger, self._state = start.ledger, start.server
         self._losses: list[float] = []
         self._unwritten: Snapshot | None = None
@@ -67,12 +67,12 @@ class Run:
         self._round_number = start.round
 
     def complete(self) -> None:
-        """Run all rounds that are left, and write what they come to."""
-        if self._record is not None:
-            self._record.write_partition()
+        """Run all rounds that are left, and write the results."""
+        if self._writer is not None:
+            self._writer.write_partition()
         measurement = self._rounds(self._round_number + 1)
-        if self._record is not None:
-            self._record.finish(self._schedule.rounds, self._state, measurement, self._judge.evaluator, self._ledger)
+        if self._writer is not None:
+            self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._ledger)
 
     def _rounds(self, first: int) -> Measurement:
         """Run the rounds from ``first`` on; return the last measurement of the models."""
@@ -84,7 +84,7 @@ class Run:
                 self._snapshot(round)
         if first > self._schedule.rounds:
             log.info("all %d rounds are done already", self._schedule.rounds)
-            measurement = self._judge.measure(self._state.model)
+            measurement = self._measurer.measure(self._state.model)
         return measurement
 
     def _round(self, round: int) -> Measurement:
@@ -102,7 +102,7 @@ class Run:
             self._phase,
             self._ledger.book_updates,
         )
-        judges = round > 1 and self._judge.due(round - 1)
+        judges = round > 1 and self._measurer.due(round - 1)
         cohort = Cohort(
             self._executor,
             plan,
@@ -115,26 +115,26 @@ class Run:
         )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
-        measurement = self._judge.measure_in(round, self._state.model)
+        measurement = self._measurer.measure_in(round, self._state.model)
         self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
-        validation = self._judge.validate(round, self._state.model, cohort)
+        validation = self._measurer.validate(round, self._state.model, cohort)
         seconds = perf_counter() - started
         self._announce(plan, measurement, validation, seconds)
-        if self._record is not None:
+        if self._writer is not None:
             after = self._ledger.totals()
-            self._record.write_round(plan, measurement, self._losses, before, after, seconds)
-            self._record.write_validation(validation)
+            self._writer.write_round(plan, measurement, self._losses, before, after, seconds)
+            self._writer.write_validation(validation)
         return measurement
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed)
         plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
         if self._job.algorithm.gathers_data:
-            return gathered(plan, self._job.images, self._job.data.batch_size)
+            return centralised_plan(plan, self._job.images, self._job.data.batch_size)
         return plan
 
     def _announced(self) -> dict[int, int]:
-        """Return how many training images each client has, where controls have one client that holds them all."""
+        """Return the number of training images of each client; controls have one client with all of them."""
         images = self._job.images
         return {0: sum(images)} if self._job.algorithm.gathers_data else dict(enumerate(images))
 
@@ -152,12 +152,12 @@ class Run:
         )
 
     def _snapshot(self, round: int) -> None:
-        """Write a snapshot where one is due, else keep what it would hold, for the case that the run is cut off."""
-        if self._record is None:
+        """Write a snapshot if one is due; otherwise keep it in memory, in case the run is interrupted."""
+        if self._writer is None:
             return
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
-        states, stages = self._job.executor.states.copy(), dict(self._judge.evaluator.stages)
+        states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
         self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
@@ -170,7 +170,7 @@ class Run:
 
     @contextmanager
     def _rescued(self, round: int) -> Iterator[None]:
-        """Keep the rounds before this one if a signal comes or something fails."""
+        """Write the last snapshot if a signal comes or the round fails."""
         try:
             yield
         except BaseException as error:
@@ -184,7 +184,7 @@ class Run:
 
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
-        """Book and tell the time of a server phase."""
+        """Record and log the time of a server phase."""
         leave_if_alone_and_asked()
         start = perf_counter()
         yield
@@ -193,9 +193,9 @@ class Run:
         self._tell(name, seconds)
 
     def _observe(self, module: nn.Module, *stages: str) -> None:
-        """Measure models on the way: many experts on a test split take their time."""
+        """Measure models within a round, unless a signal has come: many experts take long."""
         leave_if_alone_and_asked()
-        self._judge.evaluator.observe(module, *stages)
+        self._measurer.evaluator.observe(module, *stages)
 
     def _tell(self, phase: str, seconds: float) -> None:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)

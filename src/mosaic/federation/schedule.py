@@ -1,4 +1,4 @@
-"""Which round does what, named once for all algorithms."""
+"""The schedule of rounds, the same for all algorithms."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -107,8 +107,8 @@ class Schedule:
         return tuple(sorted(chosen.tolist()))
 
 
-def gathered(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPlan:
-    """Return the round of a single client that takes as many steps as all clients of a round take together.
+def centralised_plan(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPlan:
+    """Return a round in which one client takes as many steps as all clients together.
 
     Args:
         plan: of the clients.
@@ -116,7 +116,7 @@ def gathered(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPl
         batch_size: of local training.
 
     >>> plan = RoundPlan(1, 9, (0, 2), steps=20, epochs=0.0, learning_rate=0.1, distils=False)
-    >>> gathered(plan, [100, 50, 10], batch_size=32).steps
+    >>> centralised_plan(plan, [100, 50, 10], batch_size=32).steps
     40
     """
     counts = (images[client] for client in plan.clients if images[client])  # who has none declines to train

@@ -10,7 +10,7 @@ log = logging.getLogger(__name__)
 
 
 def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
-    """Ask the clients' validation images whether a model is at least as good as the one that it would replace.
+    """Whether a model is at least as good as the one that it would replace, on the clients' validation images.
 
     Worse is who gets fewer of them right, or as many with a larger cross-entropy. One rule for all algorithms, since
     rules of selection that differ make a comparison unfair.

@@ -1,4 +1,4 @@
-"""The clients of one round, as functions."""
+"""Ask the clients of one round."""
 
 import logging
 from collections import deque
@@ -39,7 +39,7 @@ U = TypeVar("U", bound=Uploads)
 
 
 class ClientsFailedError(MosaicError):
-    """So many clients of a phase have failed that what the others say counts for little."""
+    """Too many clients of a phase have failed."""
 
     exit_code = 1
 
@@ -62,13 +62,13 @@ class Judgement(NamedTuple):
         return int(self.correct.sum()), float(self.loss.sum() / self.total.sum().clamp(min=1))
 
     def merit(self) -> tuple[int, float]:
-        """Return what models are ordered by: more images right, and among equals a smaller cross-entropy."""
+        """Return the order of models: more images right, then a smaller cross-entropy."""
         correct, loss = self.figures()
         return correct, -loss
 
 
 class Cohort:
-    """Asks the clients of one round. Replies come in client order, whoever was quicker.
+    """Asks the clients of one round; replies come in client order.
 
     A reply that is not what was asked for is refused, and the round goes on as if the client had declined. So it does
     without a client whose code has raised, unless too many fail.
@@ -162,11 +162,11 @@ class Cohort:
 
     @property
     def received(self) -> Judgement | None:
-        """What the clients have said of the model that they received to train, where they were to judge it."""
+        """The clients' judgement of the model that they received for training, if they were asked for one."""
         return self._joined(self._judgements) if self._judges else None
 
     def evaluate(self, model: StateDict) -> Judgement:
-        """Let every client of the round that can run the global model judge one on its validation images.
+        """Let clients judge a model on their validation images.
 
         Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Nobody
         is asked who has said that it has no such images, or who has judged this very model when it received it.
@@ -186,7 +186,7 @@ class Cohort:
         return not model or self._pool.can_judge(client)
 
     def _joined(self, judgements: Sequence[StateDict]) -> Judgement:
-        """Stack what clients have said, nothing at all being one client without an image."""
+        """Stack the clients' judgements; none at all counts as one client without images."""
         if not judgements:
             return Judgement(*torch.zeros(3, 1, self._pool.blueprint.num_classes))
         return Judgement(*(torch.stack([said[name] for said in judgements]) for name in Judgement._fields))

@@ -1,4 +1,4 @@
-"""What a round of an algorithm is given besides state and cohort."""
+"""What a round is given besides state and cohort."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -42,7 +42,7 @@ class RoundPlan:
         return self.round == self.rounds
 
     def share(self, total: int) -> int:
-        """Return this round's part of something that is spread evenly over all rounds; the parts add up to it.
+        """Return this round's part of a total that is spread evenly over all rounds.
 
         >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).share(10) for round in (1, 2, 3, 4)]
         [2, 3, 2, 3]
@@ -50,7 +50,7 @@ class RoundPlan:
         return total * self.round // self.rounds - self.spent(total)
 
     def spent(self, total: int) -> int:
-        """Return the parts of the rounds before this one together.
+        """Return the sum of the parts of all earlier rounds.
 
         >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).spent(10) for round in (1, 2, 3, 4)]
         [0, 2, 5, 7]
@@ -59,7 +59,7 @@ class RoundPlan:
 
 
 class Recorder(Protocol):
-    """Where a round writes what people look at; nothing can be read back."""
+    """Takes figures for people to look at; nothing can be read back."""
 
     def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
         """Keep curves of shape ``(steps,)`` under ``prefix/name``, over their own steps."""
@@ -83,7 +83,7 @@ class Observe(Protocol):
 
 @dataclass(frozen=True)
 class RoundContext:
-    """The server's hands in one round.
+    """What the server works with in one round.
 
     Attributes:
         plan: this round's row of the schedule.

@@ -1,4 +1,4 @@
-"""Experts: classifiers, and who of them knows which class (METHOD section 3)."""
+"""Experts, and which classes each of them knows (METHOD section 3)."""
 
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -13,8 +13,8 @@ ExpertStatistics = Literal["average", "pooled", "recalibrated"]
 
 
 @dataclass(frozen=True)
-class ExpertPool:
-    """Experts and what is known of them.
+class Experts:
+    """Experts, and what each of them knows.
 
     Attributes:
         models: E classifiers, or their heads.

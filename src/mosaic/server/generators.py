@@ -27,7 +27,7 @@ class GeneratedImages(NamedTuple):
     Attributes:
         images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
         owners: which generator made each image, shape ``(B,)``.
-        labels: which class was drawn from the owner's counts, shape ``(B,)``; only a conditional generator heeds it.
+        labels: which class was drawn from the owner's counts, shape ``(B,)``; only a conditional generator uses it.
     """
 
     images: Tensor
@@ -40,7 +40,7 @@ class GeneratorMixture:
 
     Attributes:
         clients: who owns each generator.
-        conditional: whether generators heed the labels that are drawn for them.
+        conditional: whether generators make images of the labels that are drawn.
         class_counts: images per class that each generator has learnt from, shape ``(N, C)``.
 
     Args:
@@ -125,7 +125,7 @@ class GeneratorMixture:
 
 
 class UploadedGenerators(Sequence[ImageGenerator]):
-    """The networks of uploaded generators, each built when it is asked for: a thousand of them are never held at once.
+    """The networks of uploaded generators, each built when it is asked for, so that they are never held all at once.
 
     Args:
         uploads: the clients' generators.
@@ -191,7 +191,7 @@ def collect_generators(
 
 
 def show_samples(images: GeneratorMixture, context: RoundContext) -> None:
-    """Show samples of every generator, one after the other: a thousand clients' images are never held at once."""
+    """Show samples of every generator, one after another, so that they are never held all at once."""
     random = context.generator_for("samples")
     for row, client in enumerate(images.clients):
         context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, SHOWN_IMAGES, random))

@@ -1,4 +1,4 @@
-"""Believe no reply before it is checked: whose it is, what it holds, and whether its numbers can be meant."""
+"""Check every reply before it is used: sender, contents, and plausible numbers."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -38,7 +38,7 @@ _KINDS: dict[type, type] = {
 
 
 class UnfitReplyError(ValueError):
-    """A reply is not what its request has asked for."""
+    """A reply is not what its request asked for."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Inspector:
                 self._check_judgement(reply.judgement)
 
     def _trained(self, request: TrainRequest) -> StateDict:
-        """What a trained model should look like: like the one that was sent, or like that which the client keeps."""
+        """Return what a trained model must look like: the model that was sent, or the one that the client keeps."""
         if not request.upload:
             return {}
         keeps = self.pool.keeps_own(request.client)
@@ -140,7 +140,7 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
 
 
 def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
-    """Refuse numbers that no training can have made of what was sent, and that would drown everybody else's."""
+    """Refuse numbers too large to come from training, which would outweigh all other uploads."""
     if (found := _largest(given)) > MOST_GROWTH:
         most = MOST_GROWTH * max(1.0, _largest(sent))
         _require(found <= most, f"{name}: expected no number beyond {most:.3g}, got {found:.3g}")

@@ -1,4 +1,4 @@
-"""A generator that the server trains itself and keeps from round to round, as tensors of its state."""
+"""A generator that the server trains and keeps from round to round."""
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +17,7 @@ SHOWN_IMAGES = 64
 
 
 def load_generator(settings: GeneratorDistillationSettings, state: ServerState, context: RoundContext) -> Generator:
-    """Return the generator of the round before, or a fresh one."""
+    """Return the last round's generator, or a new one."""
     blueprint = context.blueprint
     with seeded(context.seed_for("generator/init")):
         generator = settings.build_generator(blueprint.image_shape, blueprint.num_classes)
@@ -42,12 +42,12 @@ def show_samples(generator: Generator, class_counts: Tensor, context: RoundConte
 
 
 def tensors_of(network: nn.Module, prefix: str) -> StateDict:
-    """Return a network's tensors under names with this beginning."""
+    """Return a network's tensors, their names with this prefix."""
     return {f"{prefix}{name}": tensor for name, tensor in network.state_dict().items()}
 
 
 def tensors_below(prefix: str, tensors: StateDict) -> StateDict:
-    """Return the tensors whose names begin so, without the beginning.
+    """Return the tensors whose names have this prefix, without it.
 
     >>> tensors_below("a.", {"a.b": torch.ones(1), "c": torch.zeros(1)})
     {'b': tensor([1.])}

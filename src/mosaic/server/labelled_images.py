@@ -12,12 +12,12 @@ from mosaic.transfer import send
 
 
 def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional: bool, epsilon: float) -> Tensor:
-    """Say what an image's origin tells of its class, before anyone has looked at it (METHOD section 6).
+    """Return the class prior that an image's origin gives (METHOD section 6).
 
     Args:
         source: generated images with owner and drawn label.
         class_counts: of the generators' owners, shape ``(N, C)``.
-        conditional: whether generators heed labels; the drawn label then replaces the owner's shares.
+        conditional: whether generators use labels; the drawn label then replaces the owner's shares.
         epsilon: added to every share, so that no class is ruled out.
 
     Returns:

@@ -1,4 +1,4 @@
-"""All that the server remembers from one round to the next."""
+"""What the server keeps from one round to the next."""
 
 from dataclasses import dataclass, field
 
@@ -9,7 +9,7 @@ from mosaic.messages import GeneratorReply, StateDict
 @wire
 @dataclass(frozen=True)
 class ServerState:
-    """Saved in every snapshot; a run goes on from it bit for bit.
+    """The server's state, saved in every snapshot; a run resumes from it bit for bit.
 
     Attributes:
         model: weights of the global model.

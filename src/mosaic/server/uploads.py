@@ -1,4 +1,4 @@
-"""What clients upload in a round: averaged as it arrives, and kept as far as experts are made of it."""
+"""Collect what clients upload: average it as it arrives, and keep what experts need."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,7 +10,7 @@ from mosaic.losses.priors import label_prior
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import ModelPool
 from mosaic.server.aggregation import ModelMean, pooled_variance
-from mosaic.server.experts import ExpertPool, class_shares, first_of_equal_rows, head_of
+from mosaic.server.experts import Experts, class_shares, first_of_equal_rows, head_of
 
 FOLDED_BYTES = 2 * 2**30
 """Memory that the sums of class averages may always take."""
@@ -18,7 +18,7 @@ FOLDED_BYTES = 2 * 2**30
 
 @dataclass
 class Uploads:
-    """The average of the clients' models, and nothing else of them.
+    """Collects the average of the clients' models, and nothing else of them.
 
     Attributes:
         pool: which client runs which model.
@@ -37,7 +37,7 @@ class Uploads:
         self._mean = ModelMean(self.pool, self.round, self.sent)
 
     def add(self, reply: TrainReply) -> None:
-        """Take in one upload."""
+        """Add one upload."""
         self.clients.append(reply.client)
         if self.pool.keeps_own(reply.client):
             return
@@ -58,7 +58,7 @@ class Uploads:
 
 @dataclass
 class KeptUploads(Uploads):
-    """The average, and every upload as it is; the clients' own models are the experts.
+    """Collects the average and every upload; the clients' own models are the experts.
 
     Attributes:
         heads_only: whether experts are the models' last layers alone.
@@ -71,11 +71,11 @@ class KeptUploads(Uploads):
     replies: list[TrainReply] = field(default_factory=list, init=False)
 
     def add(self, reply: TrainReply) -> None:
-        """Take in one upload and keep it."""
+        """Add one upload and keep it."""
         super().add(reply)
         self.replies.append(reply)
 
-    def experts(self, epsilon: float) -> ExpertPool:
+    def experts(self, epsilon: float) -> Experts:
         """Return the clients' models as experts.
 
         Args:
@@ -86,7 +86,7 @@ class KeptUploads(Uploads):
         models = [self._expert(reply) for reply in used]
         authority = class_shares(class_counts).T.contiguous()
         names = [f"client {reply.client}" for reply in used]
-        return ExpertPool(models, authority, label_prior(class_counts, epsilon), class_counts.float(), names)
+        return Experts(models, authority, label_prior(class_counts, epsilon), class_counts.float(), names)
 
     def _expert(self, reply: TrainReply) -> nn.Module:
         return head_of(reply.model) if self.heads_only else self.pool.of(reply.client).build(reply.model)
@@ -94,7 +94,7 @@ class KeptUploads(Uploads):
 
 @dataclass
 class ClassMeans(Uploads):
-    """The average, and one more for each class, by images of that class; these averages are the experts (the paper's).
+    """Collects the average, and one average for each class, weighted by images of that class: the paper's experts.
 
     A folded model goes into one float64 sum for each class that its client holds, and is let go. A hundred sums of a
     large network take more memory than the models of few clients: these are then kept, and averaged when experts are
@@ -126,7 +126,7 @@ class ClassMeans(Uploads):
         self._kept_names = ("",) if self.keep_models or not self.fold else statistics if self.pooled else ()
 
     def add(self, reply: TrainReply) -> None:
-        """Take in one upload, fold its model into the averages of its classes, and keep what else is needed."""
+        """Add one upload: fold its model into the averages of its classes, and keep what else is needed."""
         super().add(reply)
         if self.fold:
             model, counts = self._averaged_part(reply), reply.class_counts[: self.most]
@@ -158,7 +158,7 @@ class ClassMeans(Uploads):
             mean.add(reply.client, self._averaged_part(reply), weight)
         return mean.result(otherwise)
 
-    def experts(self, epsilon: float) -> ExpertPool:
+    def experts(self, epsilon: float) -> Experts:
         """Return the averages as experts; classes that are spread alike share one, so that it is evaluated once.
 
         The prior of an average is the average of the priors.
@@ -175,9 +175,7 @@ class ClassMeans(Uploads):
         models = [self._expert(label, otherwise, weights[:, label]) for label in firsts]
         authority = nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
         rows, names = shares[firsts], [f"class {label}" for label in firsts]
-        return ExpertPool(
-            models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names
-        )
+        return Experts(models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names)
 
     def _expert(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
         mean = self.of_class(label, otherwise)

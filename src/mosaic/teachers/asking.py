@@ -22,7 +22,7 @@ def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
 
 @torch.no_grad()
 def ask_owners(models: Mapping[int, nn.Module], source: GeneratedImages, class_counts: Tensor) -> Tensor:
-    """Let each image be judged by the model of the client whose generator made it, among that client's classes.
+    """Return what each image's owner, the client whose generator made it, says of it, among that client's classes.
 
     Args:
         models: classifier of every owner, by its place among the generators.

@@ -1,4 +1,4 @@
-"""What every teacher is made by: a class that says what it needs, and forms a teacher of experts and evidence."""
+"""The base classes of teachers: each says what it needs, and forms a teacher from experts and evidence."""
 
 from abc import ABC, abstractmethod
 
@@ -10,13 +10,13 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.server.distillation import Teacher
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers.asking import ask_teacher
 from mosaic.teachers.evidence import Evidence
 
 
 class TeacherFactory(ABC):
-    """Forms a teacher, and says beforehand what it needs for it.
+    """Forms a teacher, and says beforehand what it needs.
 
     Attributes:
         heads_only: whether experts are their last layers alone, on the averaged model's features.
@@ -40,7 +40,7 @@ class TeacherFactory(ABC):
         return False
 
     def needs_owners(self, conditional: bool) -> bool:
-        """Whether images are judged by the models of the clients that they come from.
+        """Whether images are labelled by the models of the clients that they come from.
 
         Args:
             conditional: whether the clients' generators know the classes of their images.
@@ -99,7 +99,7 @@ class TeacherFactory(ABC):
             )
 
     @abstractmethod
-    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+    def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Form a teacher.
 
         Args:
@@ -126,16 +126,16 @@ class GatedTeacher(TeacherFactory):
         """Whether it works with these clients: different models have no features in common."""
         return kind == "same" or not self.needs_linear_heads
 
-    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+    def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Join the experts, and measure them, their plain mean and the mixture."""
         mixture = self.mixture(experts, evidence)
         evidence.observe(experts, self.heads_only, mixture)
         return lambda source: ask_teacher(mixture, source.images)
 
-    def mixture(self, experts: ExpertPool, evidence: Evidence) -> MixtureOfExperts:
+    def mixture(self, experts: Experts, evidence: Evidence) -> MixtureOfExperts:
         """Return the experts with their gate."""
         return MixtureOfExperts(evidence.opinions(experts, self.heads_only), self.gate(experts, evidence))
 
     @abstractmethod
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> nn.Module:
+    def gate(self, experts: Experts, evidence: Evidence) -> nn.Module:
         """Return what maps the experts' logits ``(B, E, C)`` to one opinion ``(B, C)``."""

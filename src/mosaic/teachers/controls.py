@@ -5,7 +5,7 @@ import torch
 from mosaic.model_pool import PoolKind
 from mosaic.nets.gates import MeanGate
 from mosaic.server.distillation import Teacher
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers.asking import ask_teacher
 from mosaic.teachers.base import GatedTeacher, TeacherFactory
 from mosaic.teachers.evidence import Evidence
@@ -21,7 +21,7 @@ class Mean(GatedTeacher):
 
     leans_to_owner = True
 
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> MeanGate:
+    def gate(self, experts: Experts, evidence: Evidence) -> MeanGate:
         """Return the mean."""
         return MeanGate()
 
@@ -44,7 +44,7 @@ class Prototypes(TeacherFactory):
         """Whether clients are asked for prototypes: always."""
         return True
 
-    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+    def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Train a classifier on the prototypes."""
         classifier = evidence.prototype_classifier(self.head)
         evidence.observe(experts, self.heads_only)
@@ -53,27 +53,27 @@ class Prototypes(TeacherFactory):
 
 
 class Owner(TeacherFactory):
-    """Each image is judged by the model of the client whose generator made it, among that client's classes."""
+    """Each image is labelled by the model of the client whose generator made it, among that client's classes."""
 
     leans_to_owner = True
 
     def needs_owners(self, conditional: bool) -> bool:
-        """Whether owners judge their images: always."""
+        """Whether owners label their images: always."""
         return True
 
-    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
+    def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Ask the owners."""
         evidence.observe(experts, self.heads_only)
         return evidence.owners_answer
 
 
 class Labels(TeacherFactory):
-    """Nobody is asked; what is known of an image is where it comes from."""
+    """No model is asked: images are labelled by their origin alone."""
 
     knows_origin_only = True
 
-    def form(self, experts: ExpertPool, evidence: Evidence) -> Teacher:
-        """Say nothing."""
+    def form(self, experts: Experts, evidence: Evidence) -> Teacher:
+        """Return a teacher without an opinion."""
         evidence.observe(experts, self.heads_only)
         classes = evidence.context.blueprint.num_classes
         return lambda source: torch.zeros(len(source.images), classes, device=source.images.device)

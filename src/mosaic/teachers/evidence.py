@@ -1,4 +1,4 @@
-"""What is known in a round beside the experts: prototypes, generated images, the owners' models."""
+"""What a round knows beside the experts: prototypes, generated images, the owners' models."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from mosaic.nets.prototype_classifier import PrototypeClassifier
 from mosaic.nets.teacher import FeatureExperts, ImageExperts, MixtureOfExperts, SideBySide, StackedExperts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.server.generators import GeneratedImages, GeneratorMixture
 from mosaic.server.uploads import ClassMeans, KeptUploads
 from mosaic.teachers.asking import ask_owners, ask_teacher
@@ -22,7 +22,7 @@ from mosaic.teachers.fitting import FitSettings, fit, fit_prototype_classifier, 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a teacher can be formed of, in one round.
+    """What a teacher can be formed from, in one round.
 
     Attributes:
         model: the averaged model, whose features count.
@@ -48,27 +48,27 @@ class Evidence:
         """The averaged model as a network."""
         return self.context.blueprint.build(self.model)
 
-    def log_prior(self, experts: ExpertPool) -> Tensor:
+    def log_prior(self, experts: Experts) -> Tensor:
         """Return what is taken out of the experts' opinions, shape ``(E, C)``."""
         return experts.log_prior(self.prior_removed)
 
-    def opinions(self, experts: ExpertPool, heads_only: bool) -> nn.Module:
+    def opinions(self, experts: Experts, heads_only: bool) -> nn.Module:
         """Return what maps pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
         if heads_only not in self._opinions:
             self._opinions[heads_only] = self._of_heads(experts) if heads_only else self._of_networks(experts)
         return self._opinions[heads_only]
 
-    def _of_heads(self, experts: ExpertPool) -> FeatureExperts:
+    def _of_heads(self, experts: Experts) -> FeatureExperts:
         return FeatureExperts(self.trunk, experts.heads)
 
-    def _of_networks(self, experts: ExpertPool) -> nn.Module:
+    def _of_networks(self, experts: Experts) -> nn.Module:
         phases = self.context.phases
         if self.context.pool.kind == "same" and phases.stacks_experts:
             return StackedExperts(experts.models)
         networks = ImageExperts(experts.models, phases.precision)
         return networks.to(memory_format=torch.channels_last) if phases.channels_last else networks
 
-    def observe(self, experts: ExpertPool, heads_only: bool, *mixtures: MixtureOfExperts) -> None:
+    def observe(self, experts: Experts, heads_only: bool, *mixtures: MixtureOfExperts) -> None:
         """Measure every expert, their plain mean and these mixtures, with one pass of the experts over the images."""
         opinions = self.opinions(experts, heads_only)
         together = SideBySide(opinions, [MixtureOfExperts(opinions, MeanGate()), *mixtures])
@@ -80,12 +80,12 @@ class Evidence:
         return join_prototypes(self.cohort.prototypes(self.model))
 
     @torch.no_grad()
-    def opinions_on_prototypes(self, experts: ExpertPool) -> tuple[Tensor, Tensor]:
+    def opinions_on_prototypes(self, experts: Experts) -> tuple[Tensor, Tensor]:
         """Return what the experts' heads say of the prototypes, shape ``(P, E, C)``, and the true classes ``(P,)``."""
         prototypes, labels = self.prototypes()
         return self._of_heads(experts).from_features(prototypes), labels
 
-    def opinions_on_images(self, experts: ExpertPool, heads_only: bool) -> tuple[Tensor, Tensor]:
+    def opinions_on_images(self, experts: Experts, heads_only: bool) -> tuple[Tensor, Tensor]:
         """Return what the experts say of generated images, shape ``(M, E, C)``, and their supposed classes ``(M,)``.
 
         Where the generators do not know the classes of their images, the owners' models say them.
@@ -97,7 +97,7 @@ class Evidence:
         return ask_teacher(self.opinions(experts, heads_only), source.images).cpu(), labels.cpu()
 
     def owners_answer(self, source: GeneratedImages) -> Tensor:
-        """Let each image be judged by the model of the client that it comes from; shape ``(M, C)``."""
+        """Return what each image's owner says of it, shape ``(M, C)``."""
         return ask_owners(self._owners, source, self.images.class_counts)
 
     @cached_property

@@ -56,7 +56,7 @@ def fit(
     phases: PhaseRunner,
     seed: int,
 ) -> tuple[nn.Module, dict[str, Tensor]]:
-    """Fit a gate, or another meta model, to labelled examples; every epoch is a full pass, classes count alike.
+    """Fit a small model to labelled examples; classes count alike.
 
     Args:
         gate: untrained; maps inputs to logits.
@@ -101,7 +101,7 @@ def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
 def fit_prototype_classifier(
     trunk: Classifier, prototypes: Tensor, labels: Tensor, settings: FitSettings, phases: PhaseRunner, seed: int
 ) -> tuple[PrototypeClassifier, dict[str, Tensor]]:
-    """Make the meta model of the ``fusion`` gate: a linear head and a kernel on standardised prototypes.
+    """Fit a linear head and a kernel to standardised prototypes: the meta model of ``Fusion``.
 
     Args:
         trunk: the network whose features the prototypes are.
@@ -123,7 +123,7 @@ def fit_prototype_classifier(
 def fit_linear_head(
     prototypes: Tensor, labels: Tensor, num_classes: int, settings: FitSettings, phases: PhaseRunner, seed: int
 ) -> tuple[Tensor, Tensor, nn.Linear, dict[str, Tensor]]:
-    """Train a linear head on standardised prototypes, classes counting alike.
+    """Fit a linear head to standardised prototypes; classes count alike.
 
     Args:
         prototypes: shape ``(P, F)``.

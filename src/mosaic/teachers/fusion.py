@@ -1,11 +1,11 @@
-"""Experts that speak about pairs of classes that they have seen, and a classifier of prototypes about all pairs."""
+"""Experts decide between classes that they have seen; a classifier of prototypes helps with all others."""
 
 from torch import nn
 
 from mosaic.model_pool import PoolKind
 from mosaic.nets.gates import FusionGate
 from mosaic.nets.teacher import FusedMixture, MixtureOfExperts, NoOpinion
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers.base import GatedTeacher
 from mosaic.teachers.evidence import Evidence
 from mosaic.teachers.fitting import FitSettings
@@ -30,13 +30,13 @@ class Fusion(GatedTeacher):
         """Whether clients are asked for prototypes: where their models are alike."""
         return kind == "same"
 
-    def mixture(self, experts: ExpertPool, evidence: Evidence) -> MixtureOfExperts:
+    def mixture(self, experts: Experts, evidence: Evidence) -> MixtureOfExperts:
         """Return experts, meta model and gate."""
         meta: nn.Module = NoOpinion(evidence.context.blueprint.num_classes)
         if self.needs_prototypes(evidence.context.pool.kind):
             meta = evidence.prototype_classifier(self.head)
         return FusedMixture(evidence.opinions(experts, self.heads_only), meta, self.gate(experts, evidence))
 
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> FusionGate:
+    def gate(self, experts: Experts, evidence: Evidence) -> FusionGate:
         """Return the gate that also hears the meta model."""
         return FusionGate(experts.class_counts, evidence.log_prior(experts))

@@ -1,7 +1,7 @@
-"""Experts weighed by who holds which class, in closed form."""
+"""Experts weighted by the classes that they hold, in closed form."""
 
 from mosaic.nets.gates import PriorGate
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers.base import GatedTeacher
 from mosaic.teachers.evidence import Evidence
 
@@ -18,6 +18,6 @@ class Prior(GatedTeacher):
         super().__init__(heads_only)
         self.probabilities = self.leans_to_owner = probabilities
 
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> PriorGate:
+    def gate(self, experts: Experts, evidence: Evidence) -> PriorGate:
         """Return the closed form."""
         return PriorGate(experts.authority, evidence.log_prior(experts), self.probabilities)

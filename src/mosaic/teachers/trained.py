@@ -8,7 +8,7 @@ from mosaic.errors import MosaicError, require_positive
 from mosaic.model_pool import PoolKind
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
 from mosaic.seeding import seeded
-from mosaic.server.experts import ExpertPool
+from mosaic.server.experts import Experts
 from mosaic.teachers.base import GatedTeacher
 from mosaic.teachers.evidence import Evidence
 from mosaic.teachers.fitting import FitSettings
@@ -39,10 +39,10 @@ class TrainedTeacher(GatedTeacher):
         return self.fit_on_prototypes
 
     def needs_owners(self, conditional: bool) -> bool:
-        """Whether owners judge their images: where the gate is trained on images of unknown classes."""
+        """Whether owners label their images: where the gate is trained on images of unknown classes."""
         return not (self.fit_on_prototypes or conditional)
 
-    def gate(self, experts: ExpertPool, evidence: Evidence) -> nn.Module:
+    def gate(self, experts: Experts, evidence: Evidence) -> nn.Module:
         """Return the trained gate."""
         with seeded(evidence.context.seed_for("gate/init")):
             gate = self.untrained(experts, evidence)
@@ -51,7 +51,7 @@ class TrainedTeacher(GatedTeacher):
         return evidence.fit_gate(gate, *evidence.opinions_on_images(experts, self.heads_only), self.fitting)
 
     @abstractmethod
-    def untrained(self, experts: ExpertPool, evidence: Evidence) -> nn.Module:
+    def untrained(self, experts: Experts, evidence: Evidence) -> nn.Module:
         """Return the gate with its initial weights; it maps ``(B, E, C)`` to ``(B, C)``."""
 
 
@@ -78,7 +78,7 @@ class Transformer(TrainedTeacher):
             raise MosaicError(f"algorithm.teacher.dim: expected a multiple of {TransformerGate.HEADS}, got {dim}")
         self.dim = dim
 
-    def untrained(self, experts: ExpertPool, evidence: Evidence) -> TransformerGate:
+    def untrained(self, experts: Experts, evidence: Evidence) -> TransformerGate:
         """Return the gate with its initial weights."""
         num_experts, num_classes = experts.authority.shape
         return TransformerGate(num_experts, num_classes, self.dim)
@@ -106,7 +106,7 @@ class Residual(TrainedTeacher):
         super().__init__(heads_only, fit_on_prototypes, fitting)
         self.probabilities = self.leans_to_owner = probabilities
 
-    def untrained(self, experts: ExpertPool, evidence: Evidence) -> ResidualGate:
+    def untrained(self, experts: Experts, evidence: Evidence) -> ResidualGate:
         """Return the closed form with a correction of zero."""
         prior = PriorGate(experts.authority, evidence.log_prior(experts), self.probabilities)
         num_experts, num_classes = experts.authority.shape

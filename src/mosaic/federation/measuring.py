@@ -1,4 +1,4 @@
-"""How good the models are: on the test split, and by the clients' validation images."""
+"""Measure the models of a run on the test split and on the clients' validation images."""
 
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ SMALLEST_JUDGED_CLIENT = 20
 
 
 class Validation(NamedTuple):
-    """Accuracies by the clients' validation images; nan where there are too few.
+    """Accuracies on the clients' validation images; nan where there are too few.
 
     Attributes:
         accuracy: over all images.
@@ -25,7 +25,7 @@ class Validation(NamedTuple):
     worst: float = float("nan")
 
 
-class Judge:
+class Measurer:
     """Measures the models of a run.
 
     Args:
@@ -39,11 +39,11 @@ class Judge:
         self._job, self.evaluator, self._every, self._rounds = job, evaluator, every, rounds
 
     def due(self, round: int) -> bool:
-        """Whether the model of this round is judged."""
+        """Whether the clients judge this round's model."""
         return round % self._every == 0 or round == self._rounds
 
     def measure(self, model: StateDict) -> Measurement:
-        """Measure the global model, or where there is none, all clients' own ones, on the test split."""
+        """Measure the global model, or all clients' own models where there is none, on the test split."""
         if not self._job.own_models.exist:
             return self.evaluator.measure(self._job.blueprint.build(model))
         images, pool = self._job.images, self._job.pool
@@ -51,11 +51,11 @@ class Judge:
         return self.evaluator.measure_own((pool.of(client).build(tensors), images[client]) for client, tensors in own)
 
     def measure_in(self, round: int, model: StateDict) -> Measurement:
-        """Measure the global model; the clients' own ones, which are many, only when they are due."""
+        """Measure the global model, or the clients' own models when they are due."""
         return self.measure(model) if self.due(round) or not self._job.own_models.exist else Measurement()
 
     def validate(self, round: int, model: StateDict, cohort: Cohort) -> dict[int, Validation]:
-        """Return what clients say of models, by the round that has made them.
+        """Return the clients' validation of models, by the round that made them.
 
         They judge a model when they receive it, at the start of the next round; the last one they are asked about.
         """

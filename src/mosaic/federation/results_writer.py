@@ -1,4 +1,4 @@
-"""What a run leaves behind beside its snapshots: rows, curves, figures, models and the summary."""
+"""Write a run's results: rows, curves, figures, models and the summary."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 from mosaic.disk import write_whole
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
-from mosaic.federation.judging import Validation
+from mosaic.federation.measuring import Validation
 from mosaic.messages import GeneratorReply
 from mosaic.runs.checkpoint import save_checkpoint
 from mosaic.runs.directory import RunDirectory
@@ -20,8 +20,8 @@ from mosaic.server.state import ServerState
 Totals = Mapping[str, Mapping[str, float]]
 
 
-class Record:
-    """Writes what a run has found; only the first process of several has one.
+class ResultsWriter:
+    """Writes a run's results; only the first of several processes has one.
 
     Args:
         job: what the run works on.
@@ -33,7 +33,7 @@ class Record:
         self._job, self._directory, self._tracker = job, directory, tracker
 
     def write_partition(self) -> None:
-        """Show who holds what."""
+        """Show the partition."""
         names = self._job.data.images.class_names
         self._tracker.figure("data/partition", partition_heat_map(self._job.data.class_counts.numpy(), names))
 
@@ -81,7 +81,7 @@ class Record:
         )
 
     def write_validation(self, said: Mapping[int, Validation]) -> None:
-        """Write what clients say of models, by the round that has made them."""
+        """Write the clients' validation of models, by the round that made them."""
         for round, validation in said.items():
             figures = {"validation_accuracy": validation.accuracy, "worst_validation_accuracy": validation.worst}
             for name, value in figures.items():
@@ -154,7 +154,7 @@ def mean(values: Sequence[float]) -> float:
 
 
 def generator_facts(upload: GeneratorReply) -> dict[str, Any]:
-    """Return what the summary tells of a client's generator."""
+    """Return what the summary says of a client's generator."""
     counts = upload.class_counts
     told = ("coverage", "nearest_neighbour_ratio", "attempts")
     metrics = {name: upload.metrics[name] for name in told if name in upload.metrics}
