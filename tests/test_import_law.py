@@ -36,6 +36,8 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.training.phases",
         *UPPER,
     ),
+    "mosaic.comparison": ("mosaic.cli",),
+    "mosaic.report": ("mosaic.cli", "mosaic.comparison"),
     "mosaic.federation": ("mosaic.cli", "mosaic.comparison", "mosaic.report"),
     "mosaic.executors": (
         "mosaic.cli",

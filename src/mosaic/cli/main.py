@@ -69,11 +69,17 @@ def _first_configuration() -> Path:
 
 def _lightning(given: list[str], from_process: bool) -> None:
     """Run one of Lightning's subcommands."""
-    from mosaic.cli.lightning import run
     from mosaic.federation.progress import configure_logging
 
     configure_logging()
-    run(None if from_process else given)
+    fit(None if from_process else given)
+
+
+def fit(arguments: Sequence[str] | None) -> None:
+    """Run one of Lightning's subcommands, and leave errors and the log to the caller."""
+    from mosaic.cli.lightning import run
+
+    run(arguments)
 
 
 def _partition(given: Sequence[str]) -> None:
@@ -90,7 +96,7 @@ def _partition(given: Sequence[str]) -> None:
 def _compare(given: Sequence[str]) -> None:
     from mosaic.comparison.command import compare
 
-    _call(compare, "compare", given)
+    _call(compare, "compare", given, fit=fit)
 
 
 def _report(given: Sequence[str]) -> None:
@@ -113,13 +119,13 @@ _TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
 }
 
 
-def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> object:
-    """Call a typed function with arguments from the command line; what it requires is positional."""
+def _call(function: Callable[..., object], name: str, given: Sequence[str], **known: object) -> object:
+    """Call a typed function with known arguments and those of the command line; what it requires is positional."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
-    return function(**parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(known))
+    return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
 
 def _carry_out(request: Callable[[], None]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
@@ -11,8 +11,12 @@ from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_
 from mosaic.comparison.tuning import read_choices, tuned
 from mosaic.errors import MosaicError
 
+if TYPE_CHECKING:
+    from mosaic.comparison.runner import Fit
+
 
 def compare(
+    fit: "Fit",
     config: Path,
     algorithms: str = "mosaic,fedavg",
     seeds: str = "0,1,2",
@@ -29,6 +33,7 @@ def compare(
     """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
 
     Args:
+        fit: runs mosaic fit.
         config: of mosaic fit, which all runs have in common.
         algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
             configuration's own algorithm.
@@ -74,7 +79,7 @@ def compare(
         console.print(f"{name}: {amount}", soft_wrap=True)
 
     def finish(asked: Sequence[RunRequest], file: str = "tried.jsonl") -> list[Outcome | Failure]:
-        return finish_all(asked, output / file, runs or output / "runs", processes, console)
+        return finish_all(fit, asked, output / file, runs or output / "runs", processes, console)
 
     if choices:
         requests = tuned(requests, choices, finish, output / "outcomes.jsonl")

@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -22,6 +22,9 @@ from mosaic.comparison.outcome import Outcome, check_same_request
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import users_mistake
 from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
+
+Fit = Callable[[Sequence[str]], None]
+"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +43,12 @@ class Failure:
 
 
 def finish_all(
-    requests: Sequence[RunRequest], outcomes: Path, runs: Path, processes: int, console: Console
+    fit: Fit, requests: Sequence[RunRequest], outcomes: Path, runs: Path, processes: int, console: Console
 ) -> list[Outcome | Failure]:
     """Return what became of every request, in their order.
 
     Args:
+        fit: runs ``mosaic fit``.
         requests: what to run.
         outcomes: file of the outcomes; what it holds already is not run again.
         runs: folder of the run directories; an interrupted run goes on.
@@ -65,7 +69,7 @@ def finish_all(
     if done:
         console.print(f"{len(done)} of {len(requests)} runs are there already: {outcomes}")
     started = time.perf_counter()
-    for request, result in _run_each(missing, runs, processes):
+    for request, result in _run_each(fit, missing, runs, processes):
         if isinstance(result, Outcome):
             result.write(outcomes)
         done[request] = result
@@ -74,18 +78,18 @@ def finish_all(
 
 
 def _run_each(
-    requests: Sequence[RunRequest], runs: Path, processes: int
+    fit: Fit, requests: Sequence[RunRequest], runs: Path, processes: int
 ) -> Iterator[tuple[RunRequest, Outcome | Failure]]:
     """Yield every request with its result as soon as it is there."""
     if processes == 1 or len(requests) < 2:
         for request in requests:
-            yield request, run_one(request, runs)
+            yield request, run_one(fit, request, runs)
         return
     waiting, running = iter(requests), dict[Future[Outcome | Failure], RunRequest]()
     with heeding_signals(), _workers(processes) as pool:
         while True:  # never more runs than workers: what a pool has taken in cannot be taken back
             for request in islice(waiting, processes - len(running)):
-                running[_submit(pool, request, runs)] = request
+                running[_submit(pool, fit, request, runs)] = request
             if not running:
                 return
             for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
@@ -123,9 +127,9 @@ def _leave_with_the_first() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _submit(pool: ProcessPoolExecutor, request: RunRequest, runs: Path) -> Future[Outcome | Failure]:
+def _submit(pool: ProcessPoolExecutor, fit: Fit, request: RunRequest, runs: Path) -> Future[Outcome | Failure]:
     try:
-        return pool.submit(run_one, request, runs)
+        return pool.submit(run_one, fit, request, runs)
     except BrokenProcessPool as error:
         future = Future[Outcome | Failure]()
         future.set_exception(error)
@@ -146,14 +150,12 @@ def folder_of(request: RunRequest, runs: Path) -> Path:
     return runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
 
 
-def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
+def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    from mosaic.cli.lightning import run
-
     folder = folder_of(request, runs)
     try:
         with _silence(), tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
-            run([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
+            fit([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
         return Outcome.of(request, folder)
     except Exception as error:
         reason = str(users_mistake(error) or f"{type(error).__name__}: {error}")
