@@ -8,6 +8,7 @@ import tempfile
 from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, cast
 
 import torch
@@ -26,7 +27,6 @@ from mosaic.executors.base import Recipe
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
-from mosaic.instantiation import class_called
 from mosaic.model_pool import ClientModels
 from mosaic.report.summary import print_summary
 from mosaic.runs.checkpoint import check_checkpoint
@@ -233,7 +233,7 @@ def _check_rate(optimizer: Mapping[str, Any]) -> None:
         if isinstance(value, float) and not abs(value) < LARGEST:
             raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
     given = arguments.get("lr")
-    usual = inspect.signature(class_called(path)).parameters.get("lr")
+    usual = inspect.signature(resolve_name(path)).parameters.get("lr")
     if usual is not None and given != usual.default:
         raise MosaicError(
             f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "

@@ -2,11 +2,11 @@
 
 import typing
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from types import NoneType
 from typing import Any
 
 from mosaic.errors import MosaicError
-from mosaic.instantiation import class_called
 
 
 def require_values(spec: Any, expected: Any, key: str) -> None:
@@ -26,7 +26,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
     if not isinstance(spec, Mapping):
         return
     if "class_path" in spec:
-        expected, spec = class_called(str(spec["class_path"])), spec.get("init_args") or {}
+        expected, spec = resolve_name(str(spec["class_path"])), spec.get("init_args") or {}
     hints = _hints(expected)
     for name, value in spec.items():
         hint = hints.get(name, Any)
