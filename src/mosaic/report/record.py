@@ -13,7 +13,7 @@ from mosaic.report.rounds import Round, read_rounds
 
 @dataclass(frozen=True)
 class RunRecord:
-    """Everything that a report tells of.
+    """What a report shows.
 
     Attributes:
         name: of the run's folder.
@@ -57,8 +57,7 @@ def read_run(run: Path) -> RunRecord:
 
 
 def _read_facts(file: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return facts
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:
