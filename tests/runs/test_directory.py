@@ -12,8 +12,11 @@ from mosaic.algorithms.fedavg import average
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState
-from mosaic.runs.directory import RunDirectory, check_sizes, cut_back, describe_environment
+from mosaic.runs.append_only import check_sizes, cut_back
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.environment import describe_environment
 from mosaic.runs.ledger import Ledger
+from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, list_snapshots
 from mosaic.server.state import ServerState
 from tests.small_runs import TWO_ROUNDS, SharedRuns, fit_other
@@ -28,7 +31,7 @@ def goes_on(folder: Path, algorithm: type[Algorithm], after: int, **schedule: in
     directory.write_config(config())
     snapshot = Snapshot(after, ServerState({}))
     try:
-        directory.check_same(config(**schedule), snapshot, num_clients=4, heeds=algorithm.heeds)
+        check_same(directory, config(**schedule), snapshot, 4, algorithm.heeds)
     except MosaicError as error:
         return f"federation.schedule (rounds 1..{after} would have been other ones" not in str(error)
     return True
@@ -156,7 +159,7 @@ def test_a_damaged_configuration_is_named(data: bytes, tmp_path: Path) -> None:
     directory = RunDirectory(tmp_path)
     directory.config.write_bytes(data)
     with pytest.raises(MosaicError, match=r"config.yaml is damaged .*: restore it from a copy, or start a new run"):
-        directory.check_same(config(), Snapshot(1, ServerState({})), num_clients=4, heeds=())
+        check_same(directory, config(), Snapshot(1, ServerState({})), 4, sensitive_to=())
 
 
 def test_tables_that_are_shorter_than_a_snapshot_counts_are_refused(tmp_path: Path) -> None:
