@@ -16,10 +16,10 @@ _FACTS = "mosaic"
 
 
 def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint that ``Trainer.test`` and ``GlobalClassifier`` load.
+    """Write a checkpoint that ``Trainer.test`` and ``GlobalClassifier`` load, whole or not at all.
 
     Args:
-        path: of the file; it is written aside and renamed.
+        path: of the file.
         model: weights of the model, normalisation included.
         facts: what a reader should know, as plain values: rounds, image shape, class names.
     """

@@ -21,13 +21,13 @@ _SERVER = "server.safetensors"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the rounds to come depend on.
+    """Everything that the next rounds depend on.
 
     Attributes:
         round: the last finished round.
-        server: what the server remembers.
-        clients: what clients remember.
-        ledger: the books so far.
+        server: what the server keeps.
+        clients: what clients keep.
+        ledger: what the run has cost so far.
         stages: test accuracy of every stage observed so far.
         sizes: lengths of the run's append-only files.
     """
@@ -40,7 +40,7 @@ class Snapshot:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def stamp(self) -> str:
-        """Say in a few words where rounds go on from, and with what: equal for equal states alone."""
+        """Describe the next round and the state before it; the texts of different states differ."""
         digest = hashlib.sha256(encode(self.server))
         for client, state in self.clients.items():
             digest.update(f"client {client}".encode() + encode(state))
@@ -62,10 +62,10 @@ class Snapshot:
         return target
 
     def _write(self, folder: Path) -> None:
-        """Write every file with its checksum, those of the books among them."""
+        """Write every file, and ``run.json`` with the checksums of all of them."""
         (folder / "clients").mkdir(parents=True)
-        sums = {}
-        for name, value in ((_SERVER, self.server), *((_file_of(c), state) for c, state in self.clients.items())):
+        sums, states = {}, {f"clients/{client:04d}.safetensors": state for client, state in self.clients.items()}
+        for name, value in {_SERVER: self.server, **states}.items():
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
@@ -104,7 +104,7 @@ class Snapshot:
 
 def list_snapshots(rounds: Path) -> list[Path]:
     """Return the finished snapshots in the order of their rounds."""
-    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=_number)
 
 
 def drop_old(rounds: Path, keep: int) -> None:
@@ -122,7 +122,7 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
         run_path: the run's folder.
 
     Returns:
-        The snapshot's folder, or ``None`` to start anew.
+        The snapshot's folder, or ``None`` to start at round 1.
 
     Raises:
         MosaicError: there is no such snapshot.
@@ -130,17 +130,14 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
     if ckpt_path is None:
         return None
     own = list_snapshots(run_path / "rounds")
-    if ckpt_path == "auto":
+    if ckpt_path == "last" and not own:
+        raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
+    if ckpt_path in ("auto", "last"):
         return own[-1] if own else None
-    if ckpt_path == "last":
-        if not own:
-            raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
-        return own[-1]
     path = Path(ckpt_path)
     if (path / "run.json").is_file():
         return path
-    inside = list_snapshots(path / "rounds")
-    if inside:
+    if inside := list_snapshots(path / "rounds"):
         return inside[-1]
     raise MosaicError(
         f"--ckpt_path {ckpt_path}: expected auto, last, a run directory or one of its rounds/NNNN folders, got "
@@ -159,10 +156,6 @@ def way_on_without(snapshot: Path) -> str:
 
 def _number(snapshot: Path) -> int:
     return int(snapshot.name) if snapshot.name.isdecimal() else 0
-
-
-def _file_of(client: int) -> str:
-    return f"clients/{client:04d}.safetensors"
 
 
 def _digest(books: Mapping[str, Any]) -> str:
