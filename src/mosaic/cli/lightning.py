@@ -2,10 +2,8 @@
 
 import csv
 import inspect
-import re
 import sys
 import tempfile
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,7 +16,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mosaic.algorithms import Algorithm
+from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
+from mosaic.cli.renamed import refuse_renamed_in_run
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule
 from mosaic.errors import LARGEST, MosaicError, users_mistake
@@ -30,8 +30,6 @@ from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
 from mosaic.report.summary import print_summary
 from mosaic.runs.checkpoint import check_checkpoint
-from mosaic.runs.yaml_files import read_yaml
-from mosaic.tasks.generation import GenerationSettings
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner, check_owned_by_phases
 from mosaic.training.silence import expected_warnings
@@ -52,16 +50,6 @@ class MosaicParser(LightningArgumentParser):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"exit_on_error": False, **kwargs})
-
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Read every configuration first as people may have made it."""
-        given = list(sys.argv[1:] if args is None else args)
-        for before, argument in zip(["", *given], given, strict=False):
-            named = argument.removeprefix("--config=") if argument.startswith("--config=") else ""
-            path = Path(argument if before in ("--config", "-c") else named)
-            if path.is_file():
-                read_yaml(path)
-        return super().parse_args(args, *more, **options)
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
         """Leave out the arguments of default classes: they are filled in once it is known which classes are asked for.
@@ -94,11 +82,7 @@ class MosaicCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
-        try:
-            self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            _require_class_of_gans(str(error))
-            raise
+        self.config = parser.parse_args(args)
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             check_owned_by_phases(chosen.trainer)
@@ -134,7 +118,7 @@ class MosaicCLI(LightningCLI):
         except ValueError as error:
             if "Does not validate against" not in str(error) or users_mistake(error):
                 raise
-            raise MosaicError(f"the configuration holds what cannot be made: {_first_cause(error)}") from error
+            raise MosaicError(f"the configuration holds what cannot be made: {first_cause(error)}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
@@ -154,6 +138,8 @@ class MosaicCLI(LightningCLI):
     ) -> None:
         """Run the federation that the configuration describes and print its summary."""
         federation: Federation = self._get(self.config_init, "federation")
+        if ckpt_path is not None:
+            refuse_renamed_in_run(Path(federation.run_dir), Path(ckpt_path), Path(ckpt_path).parent.parent)
         run = federation.fit(self._job(model, datamodule), ckpt_path)
         if run.is_dir() and first_rank():
             print_summary(run)
@@ -163,7 +149,7 @@ class MosaicCLI(LightningCLI):
         try:
             dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
         except (ValueError, TypeError) as error:
-            raise MosaicError(f"a value cannot be written into config.yaml: {_first_cause(error)}") from error
+            raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
         config = _writable(yaml.safe_load(dumped))
         _check_rate(config["model"]["optimizer"])
         datamodule.setup("fit")
@@ -214,14 +200,6 @@ def _writable(values: Any) -> Any:
     return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
 
 
-def _first_cause(error: Exception) -> str:
-    """Return what jsonargparse says of a value, without the dump of everything around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
-    given = next((line for line in lines if line.startswith("Given value: ")), "")
-    return f"{cause.removeprefix('- ')} {given[:120]}".strip()
-
-
 def _check_rate(optimizer: Mapping[str, Any]) -> None:
     """Refuse a learning rate that would have no effect, and numbers that no weight can hold.
 
@@ -269,24 +247,6 @@ def make_worker(config: Mapping[str, Any]) -> Worker:
         cli = _carry_out(WorkerCLI, ["fit", "--config", str(path)])
     assert isinstance(cli, WorkerCLI)
     return cli.worker
-
-
-def _require_class_of_gans(complaint: str) -> None:
-    """Say how settings of GANs are written since Gaussians are the default.
-
-    Args:
-        complaint: jsonargparse's.
-
-    Raises:
-        MosaicError: the complaint is about such a setting.
-    """
-    found = re.search(r"mosaic\.generation\.(\w+)':\s+Option '(\w+)' is not accepted", complaint)
-    kind, key = found.groups() if found else ("", "")
-    if key in GenerationSettings.__dataclass_fields__:
-        raise MosaicError(
-            f"algorithm.generation: {key} is a setting of GANs, and generators here are {kind}: write class_path: "
-            f"mosaic.generation.Adversarial there, {key} under init_args, or --algorithm.generation Adversarial first"
-        )
 
 
 def run(args: Sequence[str] | None) -> None:

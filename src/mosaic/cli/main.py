@@ -39,10 +39,21 @@ def main(args: Sequence[str] | None = None) -> None:
             print(f"mosaic {__version__}")
         case [] | ["-h"] | ["--help"]:
             print(_overview())
-        case [command] if command in _TOOLS:
+        case ["report" | "export" as command]:  # what they read of a run has never been renamed
             _carry_out(lambda: _TOOLS[command](given[1:]))
-        case _:
-            _carry_out(lambda: _lightning(given, from_process=args is None))
+        case [command]:
+            _carry_out(lambda: _check_and_run(command, given, from_process=args is None))
+
+
+def _check_and_run(command: str, given: list[str], from_process: bool) -> None:
+    """Run a command that takes a configuration, unless it names what is called otherwise now."""
+    from mosaic.cli.renamed import read_arguments, refuse_renamed
+
+    refuse_renamed(read_arguments(given[1:]))
+    if command in _TOOLS:
+        _TOOLS[command](given[1:])
+    else:
+        _lightning(given, from_process)
 
 
 def _overview() -> str:
