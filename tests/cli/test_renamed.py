@@ -157,6 +157,15 @@ def test_files_and_flags_are_stacked(tmp_path: Path) -> None:
     }
 
 
+def test_what_cannot_be_read_is_left_to_the_parser(tmp_path: Path) -> None:
+    (tmp_path / "bytes.yaml").write_bytes(bytes(range(128, 256)))
+    long, broken, bad = "a" * 5000, "[1, 2", str(tmp_path / "bytes.yaml")
+    given = read_arguments(["--overlay", long, f"--data.a={broken}", f"--data.b={bad}", "--config", "nowhere.yaml"])
+    assert given == {"data": {"a": broken, "b": bad}}
+    with pytest.raises(MosaicError, match="expected a configuration in UTF-8"):
+        read_arguments(["--config", bad])
+
+
 @for_each(
     "given",
     [

@@ -1,4 +1,4 @@
-"""The ``mosaic`` command: what it is asked for is imported when it is asked for, and not before."""
+"""The ``mosaic`` command. Each subcommand imports what it needs when it is called."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: arguments, for use from tests and notebooks; those of the process when not given.
 
     Raises:
-        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, 1, where what
-            was to work has failed, 75, where a signal has asked this process to leave, or 130, where that was Ctrl-C.
+        SystemExit: with one line on standard error and a code: 2 where the request is at fault, 1 where something
+            fails that should work, 75 where a signal asks this process to leave, 130 for Ctrl-C.
     """
     end_with_the_first()
     given = list(sys.argv[1:] if args is None else args)
@@ -39,51 +39,52 @@ def main(args: Sequence[str] | None = None) -> None:
             print(f"mosaic {__version__}")
         case [] | ["-h"] | ["--help"]:
             print(_overview())
-        case ["report" | "export" as command]:  # what they read of a run has never been renamed
-            _carry_out(lambda: _TOOLS[command](given[1:]))
-        case [command]:
-            _carry_out(lambda: _check_and_run(command, given, from_process=args is None))
-
-
-def _check_and_run(command: str, given: list[str], from_process: bool) -> None:
-    """Run a command that takes a configuration, unless it names what is called otherwise now."""
-    from mosaic.cli.renamed import read_arguments, refuse_renamed
-
-    refuse_renamed(read_arguments(given[1:]))
-    if command in _TOOLS:
-        _TOOLS[command](given[1:])
-    else:
-        _lightning(given, from_process)
+        case _:
+            _carry_out(lambda: _run(*given, from_process=args is None))
 
 
 def _overview() -> str:
-    width = max(map(len, _COMMANDS))
-    lines = [f"  {name:{width}}  {meaning}" for name, meaning in _COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes",
-            "",
-            *lines,
-            "",
-            f"start here: mosaic fit --config {_first_configuration()}",
-        ]
-    )
-
-
-def _first_configuration() -> Path:
-    """Return the demo's configuration, in the installed package or in the checkout, as it is reached from here."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[1]  # in a checkout, configs/ is two folders above it
     places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
-    found = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
-    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    demo = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    demo = demo.relative_to(Path.cwd()) if demo.is_relative_to(Path.cwd()) else demo
+    lines = "\n".join(f"  {name:9}  {meaning}" for name, meaning in _COMMANDS.items())
+    usage = "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes"
+    return f"{usage}\n\n{lines}\n\nstart here: mosaic fit --config {demo}"
 
 
-def _lightning(given: list[str], from_process: bool) -> None:
-    """Run one of Lightning's subcommands."""
-    from mosaic.federation.progress import configure_logging
+def _run(command: str, *given: str, from_process: bool) -> None:
+    from mosaic.cli.renamed import read_arguments, refuse_renamed
 
-    configure_logging()
-    fit(None if from_process else given)
+    if command not in ("report", "export"):  # what these read of a run has kept its names
+        refuse_renamed(read_arguments(given))
+    match command:
+        case "compare":
+            from mosaic.comparison.command import compare
+
+            _call(compare, command, given, fit=fit)
+        case "report":
+            from mosaic.report.html import report
+
+            print(f"Report: {_call(report, command, given)}")
+        case "export":
+            from mosaic.report.export import export
+
+            print(f"Exported: {_call(export, command, given)}")
+        case "partition":
+            from mosaic.cli.lightning import MosaicParser
+            from mosaic.cli.partition import DESCRIPTION, partition
+            from mosaic.federation.progress import configure_logging
+            from mosaic.training.silence import expected_warnings
+
+            configure_logging()
+            with expected_warnings():
+                partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
+        case _:
+            from mosaic.federation.progress import configure_logging
+
+            configure_logging()
+            fit(None if from_process else [command, *given])
 
 
 def fit(arguments: Sequence[str] | None) -> None:
@@ -91,43 +92,6 @@ def fit(arguments: Sequence[str] | None) -> None:
     from mosaic.cli.lightning import run
 
     run(arguments)
-
-
-def _partition(given: Sequence[str]) -> None:
-    from mosaic.cli.lightning import MosaicParser
-    from mosaic.cli.partition import DESCRIPTION, partition
-    from mosaic.federation.progress import configure_logging
-    from mosaic.training.silence import expected_warnings
-
-    configure_logging()
-    with expected_warnings():
-        partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
-
-
-def _compare(given: Sequence[str]) -> None:
-    from mosaic.comparison.command import compare
-
-    _call(compare, "compare", given, fit=fit)
-
-
-def _report(given: Sequence[str]) -> None:
-    from mosaic.report.html import report
-
-    print(f"Report: {_call(report, 'report', given)}")
-
-
-def _export(given: Sequence[str]) -> None:
-    from mosaic.report.export import export
-
-    print(f"Exported: {_call(export, 'export', given)}")
-
-
-_TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
-    "partition": _partition,
-    "compare": _compare,
-    "report": _report,
-    "export": _export,
-}
 
 
 def _call(function: Callable[..., object], name: str, given: Sequence[str], **known: object) -> object:

@@ -1,4 +1,4 @@
-"""Null where a class takes no such thing: jsonargparse lets it pass, and the class fails somewhere else."""
+"""Refuse null where a class does not take it: jsonargparse lets it pass, and the class fails somewhere else."""
 
 import typing
 from collections.abc import Mapping
@@ -10,15 +10,12 @@ from mosaic.errors import MosaicError
 
 
 def require_values(spec: Any, expected: Any, key: str) -> None:
-    """Refuse null for arguments whose type does not take it, here and in everything below.
+    """Refuse null for arguments whose type does not take it, at every depth.
 
     Args:
         spec: parsed configuration, as plain values.
         expected: class or type that it is for.
-        key: where it stands.
-
-    Raises:
-        MosaicError: there is one.
+        key: of the configuration, where it stands.
     """
     if isinstance(spec, list):
         for item in spec:

@@ -1,4 +1,4 @@
-"""``mosaic partition``: show and keep who holds what, without training."""
+"""``mosaic partition``: show and write which client holds which images, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,23 +17,22 @@ from mosaic.runs.figures import partition_heat_map
 
 DESCRIPTION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
 MAX_CLASS_COLUMNS = 20
-"""Classes above which a client's row says how many it holds, and not how many images of each."""
+"""With more classes, a client's row counts its classes and not the images of each."""
 MAX_ROWS = 100
-"""Clients above which the table leaves the rest to ``partition.json``."""
-
+"""With more clients, the table leaves the rest to ``partition.json``."""
 UNUSED = (
     *("seed_everything", "trainer", "model", "algorithm", "executor", "federation", "clients"),
     *("ckpt_path", "weights_only"),
 )
-"""Top-level keys of ``fit`` that are taken, so that its files and flags can be given unchanged, and not looked at."""
+"""Top-level keys of ``fit`` that are accepted and ignored, so that its files and flags can be given unchanged."""
 
 
 def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
-    """Read the ``data`` part of what ``fit`` would be given, and show it.
+    """Show the partition of a configuration.
 
     Args:
         parser: an empty one.
-        args: ``--config`` files, flags, and ``--output`` with the folder to write into.
+        args: what ``fit`` takes, and ``--output`` with the folder to write into.
 
     Raises:
         MosaicError: the request cannot be carried out; nothing was written.
@@ -50,11 +49,6 @@ def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
 def show_partition(data: FederatedDataModule, output: Path, console: Console | None = None) -> None:
     """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
 
-    Args:
-        data: the images and who holds them.
-        output: folder to write into; made where it is missing.
-        console: where to print; standard output when not given.
-
     Raises:
         MosaicError: the files exist already, or the data cannot be read or split as asked.
     """
@@ -64,7 +58,7 @@ def show_partition(data: FederatedDataModule, output: Path, console: Console | N
     if taken or (output.exists() and not output.is_dir()):
         raise MosaicError(
             f"--output {output}: {(taken or [output])[0]} exists and is never overwritten: choose another folder with "
-            "--output, or move what is there away"
+            "--output, or move it away"
         )
     data.setup("fit")
     counts, names = data.class_counts.numpy(), data.images.class_names
@@ -88,7 +82,7 @@ def print_partition(
         num_images: of the training set, dealt or not.
         console: where to print.
     """
-    make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else holdings_table
+    make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else largest_class_table
     table = make_table(counts, validation, class_names)
     console.print("\n[bold]Images to train on, by client[/bold]", highlight=False)
     least = console.measure(table, options=console.options.update(width=10_000)).minimum
@@ -112,7 +106,7 @@ def class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[s
     return _table([*class_names, "all", "validation"], rows, sums)
 
 
-def holdings_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
+def largest_class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
     """Return one row per client with its images, how many classes they are of, and the largest class."""
 
     def summary(row: np.ndarray, held: int) -> list[int | str]:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +26,18 @@ GONE = {
     ),
 }
 """Keys without a successor, and what to do instead."""
+_SUFFIXES = (".yaml", ".yml")
 _FITTING = ("epochs", "batch_size", "learning_rate", "average_decay")
 _STACKED = ("", "c", "config", "overlay", "algorithms")
 """Options, beside positional arguments, that take whole configurations."""
 
 
 def refuse_renamed(values: Values, where: str = "") -> None:
-    """Refuse keys and class paths that are not valid any more.
+    """Refuse keys and class paths of older versions; name all of them, each with what replaces it.
 
     Args:
         values: a configuration of ``mosaic fit``; init arguments may stand under ``init_args`` or beside it.
         where: the file that holds it, if it is one.
-
-    Raises:
-        MosaicError: there are some; all are named, each with what replaces it.
     """
     algorithm = _arguments(values.get("algorithm"))
     sections = {
@@ -54,21 +53,15 @@ def refuse_renamed(values: Values, where: str = "") -> None:
 
 
 def refuse_renamed_in_run(*folders: Path) -> None:
-    """Refuse to go on with a run whose configuration an older version has written; leave damaged ones to others."""
+    """Refuse to go on with a run whose configuration has such keys; a damaged one is refused where it is compared."""
     for file in (folder / "config.yaml" for folder in folders):
-        try:
-            values = yaml.safe_load(file.read_text())
-        except (OSError, ValueError, yaml.YAMLError):
-            continue
-        if isinstance(values, Mapping):
-            refuse_renamed(values, str(file))
+        with suppress(OSError, ValueError, yaml.YAMLError):
+            if isinstance(values := yaml.safe_load(file.read_text()), Mapping):
+                refuse_renamed(values, str(file))
 
 
 def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     """Return what the files and flags of a command line say, stacked.
-
-    Raises:
-        MosaicError: a configuration cannot be read.
 
     >>> read_arguments(["--algorithm.gate.kind=prior", "--algorithm.gate.dim", "8"])
     {'algorithm': {'gate': {'kind': 'prior', 'dim': 8}}}
@@ -80,36 +73,31 @@ def read_arguments(arguments: Sequence[str]) -> dict[str, Any]:
         option, equals, text = argument.partition("=") if is_option else (before, "=", argument)
         before = "" if equals else option
         if equals:
-            for values in _said(option.lstrip("-"), text):
+            for values in _values_of(option.lstrip("-"), text):
                 total = _stacked(total, values)
     return dict(total)
 
 
-def _said(key: str, text: str) -> Iterator[Values]:
-    """Yield the values of one option."""
-    if key not in _STACKED:
-        value = _parsed(Path(text).read_text() if _is_yaml(text) else text)
-        for part in reversed(key.split(".")):
-            value = {part: value}
-        yield value
-        return
-    for part in [text] if Path(text).is_file() else re.split(r"[,+]", text):
-        if _is_yaml(part) or (key in ("c", "config") and Path(part).is_file()):
-            values = _parsed(read_yaml(Path(part)))
-            yield values if isinstance(values, Mapping) else {}
-
-
-def _is_yaml(text: str) -> bool:
-    return text.endswith((".yaml", ".yml")) and Path(text).is_file()
-
-
-def _parsed(text: str) -> Any:
+def _values_of(option: str, text: str) -> Iterator[Values]:
     from jsonargparse import get_loader
 
-    try:
-        return get_loader("yaml")(text)
-    except (ValueError, yaml.YAMLError):
-        return text
+    if option in _STACKED:
+        for part in [text] if _is_file(text) else re.split(r"[,+]", text):
+            if _is_file(part) and (option in ("c", "config") or part.endswith(_SUFFIXES)):
+                yield get_loader("yaml")(read_yaml(Path(part))) or {}
+        return
+    value: Any = text
+    with suppress(ValueError, yaml.YAMLError):  # jsonargparse will say more about it
+        value = get_loader("yaml")(Path(text).read_text() if text.endswith(_SUFFIXES) and _is_file(text) else text)
+    for part in reversed(option.split(".")):
+        value = {part: value}
+    yield value
+
+
+def _is_file(text: str) -> bool:
+    with suppress(OSError):  # the text may be longer than any name
+        return Path(text).is_file()
+    return False
 
 
 def _stacked(below: Any, above: Any, key: str = "") -> Any:

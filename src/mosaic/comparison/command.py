@@ -53,12 +53,11 @@ def compare(
     Raises:
         MosaicError: the comparison cannot be made or would not be fair; nothing was run.
     """
-    for option, value, least in (
-        *(("processes", processes, 1), ("student_updates", student_updates, 0)),
-        ("generator_updates", generator_updates, 0),
-    ):
-        if value is not None and value < least:
-            raise MosaicError(f"--{option}: expected {least} or more, got {value}")
+    for option, value in {"student_updates": student_updates, "generator_updates": generator_updates}.items():
+        if value is not None and value < 0:
+            raise MosaicError(f"--{option}: expected 0 or more, got {value}")
+    if processes < 1:
+        raise MosaicError(f"--processes: expected 1 or more, got {processes}")
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
     rows = read_rows(common, _parts(algorithms))
     require_one_device(merged(common))
@@ -74,7 +73,8 @@ def compare(
     from mosaic.comparison.writing import write_comparison
 
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
-    spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
+    exceptions = f", except {', '.join(own)}, which spend their own" if own else ""
+    spent = {} if budget is None else {"server-side budget": f"{budget}{exceptions}"}
     for name, amount in spent.items():
         console.print(f"{name}: {amount}", soft_wrap=True)
 
@@ -95,17 +95,13 @@ def compare(
 def _budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
 ) -> Budget | None:
-    """Return what all rows may spend; nothing where it cannot be counted and nobody asks for it."""
+    """Return what all rows may spend; nothing where it cannot be counted and no row needs it."""
     try:
         return reference_budget(common, rows, student, generator)
     except MosaicError:
         if any(spends(config) for config in rows.values()):
             raise
         return None
-
-
-def _exceptions(own: Sequence[str]) -> str:
-    return f", except {', '.join(own)}, which spend their own" if own else ""
 
 
 def _parts(text: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Configurations of ``mosaic fit`` as plain values: found, read and stacked without importing what they name."""
+"""Find, read and stack configurations of ``mosaic fit``, as plain values: the classes in them are not imported."""
 
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -16,29 +16,20 @@ AS_CONFIGURED = "config"
 
 
 class Configuration(NamedTuple):
-    """A file of ``fit`` as it was when it was read: what becomes of the file afterwards changes no run.
-
-    Attributes:
-        path: where it lay.
-        text: what it said.
-    """
+    """Path and text of a file of ``fit``, as it was when it was read: later changes of the file change no run."""
 
     path: Path
     text: str
 
     @property
     def values(self) -> dict[str, Any]:
-        """What it says, numbers and dates as ``fit`` reads them."""
+        """Its values, with numbers and dates as ``fit`` reads them."""
         values: dict[str, Any] = get_loader("yaml")(self.text)
         return values
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Read a file.
-
-    Raises:
-        MosaicError: the file is missing or is no mapping.
-    """
+    """Read a file."""
     configuration = Configuration(path, read_yaml(path))
     try:
         values = configuration.values
@@ -52,7 +43,7 @@ def read_configuration(path: Path) -> Configuration:
 
 
 def find_presets(name: str) -> list[Configuration]:
-    """Return the files of an algorithm: presets of this package by name, or files by path.
+    """Return the files of an algorithm: presets of this package by name, or files by path, joined by ``+``.
 
     Raises:
         MosaicError: there is none of this name, or it holds more than an ``algorithm`` section.
@@ -70,8 +61,7 @@ def find_presets(name: str) -> list[Configuration]:
                 f"{known}"
             )
         preset = read_configuration(path)
-        others = sorted(set(preset.values) - {"algorithm"})
-        if others:
+        if others := sorted(set(preset.values) - {"algorithm"}):
             raise MosaicError(
                 f"--algorithms: {path} changes {', '.join(others)} too, and then more than the algorithm would differ: "
                 "move that into a file for --overlay, which all algorithms get"

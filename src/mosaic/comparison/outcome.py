@@ -1,4 +1,4 @@
-"""What a finished run says, small enough to keep and to commit."""
+"""The figures of a finished run, small enough to keep and to commit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -25,13 +25,13 @@ class Outcome:
     """Figures of one run; accuracies are shares, on the test split unless their name says otherwise.
 
     Attributes:
-        algorithm: what it is called in the table.
+        algorithm: its name in the table.
         seed: of the run.
-        request: what was asked for, see :meth:`RunRequest.content`.
+        request: see :meth:`RunRequest.content`.
         version: of this package.
         date: when it finished.
         machine: where it ran.
-        rounds: per round, in order: accuracies (nothing where none was measured) and bytes so far.
+        rounds: accuracies (None where none was measured) and bytes so far, by round.
         summary: final figures.
     """
 
@@ -47,10 +47,9 @@ class Outcome:
     @classmethod
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
         """Read a finished run's folder."""
-        file = run / "summary.json"
+        file, rounds = run / "summary.json", read_rounds(run)
         summary = json.loads(file.read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
-        rounds = read_rounds(run)
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
             algorithm=request.algorithm,
@@ -65,20 +64,15 @@ class Outcome:
 
     @classmethod
     def read_all(cls, file: Path) -> list["Outcome"]:
-        """Read what :meth:`write` has written.
-
-        Raises:
-            MosaicError: the file holds something else.
-        """
-        return [cls._of_record(record, file) for record in JsonLines(file, _KEY).read()]
-
-    @classmethod
-    def _of_record(cls, record: Mapping[str, Any], file: Path) -> "Outcome":
-        try:
-            return cls(**record)
-        except TypeError as error:
-            line = f"the line of {record['algorithm']}, seed {record['seed']}"
-            raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
+        """Read what :meth:`write` has written."""
+        outcomes = []
+        for fields in JsonLines(file, _KEY).read():
+            try:
+                outcomes.append(cls(**fields))
+            except TypeError as error:
+                line = f"the line of {fields['algorithm']}, seed {fields['seed']}"
+                raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
+        return outcomes
 
     def write(self, file: Path) -> None:
         """Write the outcome among those of the same comparison."""
@@ -96,9 +90,9 @@ class Outcome:
 
     @property
     def chosen(self) -> float | None:
-        """Accuracy after the round that the clients' validation images like best, the first among equals."""
-        judged = [row for row in self.rounds if row.get("validation_accuracy") is not None]
-        best = max(judged, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
+        """Accuracy after the round with the best validation accuracy, the first among equals."""
+        validated = [row for row in self.rounds if row.get("validation_accuracy") is not None]
+        best = max(validated, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
         return None if best is None else best.get("test_accuracy")
 
     @property
@@ -123,36 +117,30 @@ class Outcome:
 
     @property
     def distils(self) -> bool:
-        """Whether a server has distilled, or was to: it was told a budget, or updates of student or generators show."""
+        """Whether a server has distilled or should have: it had a budget, or has updated a student or generators."""
         told = any(flag.startswith("--algorithm.student_updates=") for flag in self.request.get("flags", ()))
         return told or bool(self.updates("student") or self.updates("generator"))
 
     def updates(self, network: str) -> int:
         """Return how often ``local`` models, the ``student``, ``generator``s or ``discriminator``s were updated.
 
-        Runs of earlier versions tell nothing of discriminators; those of Mosaic had one update for each of a generator.
+        Runs of earlier versions do not count discriminators; those of Mosaic had one update for each of a generator.
         """
         booked = self.summary["updates"]
-        if network == "discriminator" and network not in booked and self._class_path.endswith(".Mosaic"):
-            network = "generator"
+        if network == "discriminator" and network not in booked:
+            path = str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
+            network = "generator" if path.endswith(".Mosaic") else network
         return int(booked.get(network, 0))
-
-    @property
-    def _class_path(self) -> str:
-        return str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
 
 
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:
-    """Refuse an outcome of something else.
+    """Refuse an outcome that belongs to another request.
 
     Args:
-        outcome: what is there.
-        request: what is asked for.
-        file: where it is.
-        folder: where the run was, and would be.
-
-    Raises:
-        MosaicError: the outcome belongs to another request.
+        outcome: read from ``file``.
+        request: the present one.
+        file: of the outcomes.
+        folder: of the run.
     """
     asked = request.content()
     if outcome.request != asked:

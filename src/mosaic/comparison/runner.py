@@ -1,4 +1,4 @@
-"""Run what is missing, one run after the other or some side by side; one that fails does not stop the others."""
+"""Run what is missing, one run after the other or several side by side; a failure does not stop the others."""
 
 import contextlib
 import io
@@ -29,13 +29,7 @@ Fit = Callable[[Sequence[str]], None]
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that came to nothing.
-
-    Attributes:
-        algorithm: what it is called in the table.
-        seed: of the run.
-        reason: in one line.
-    """
+    """A run that has failed, and the reason in one line."""
 
     algorithm: str
     seed: int
@@ -45,24 +39,23 @@ class Failure:
 def finish_all(
     fit: Fit, requests: Sequence[RunRequest], outcomes: Path, runs: Path, processes: int, console: Console
 ) -> list[Outcome | Failure]:
-    """Return what became of every request, in their order.
+    """Return the result of every request, in their order.
 
     Args:
         fit: runs ``mosaic fit``.
         requests: what to run.
-        outcomes: file of the outcomes; what it holds already is not run again.
+        outcomes: file of the outcomes; what it holds is not run again.
         runs: folder of the run directories; an interrupted run goes on.
         processes: runs side by side.
-        console: is told what happens.
+        console: where to print.
 
     Raises:
-        MosaicError: it holds an outcome that belongs to another request; nothing was run.
+        MosaicError: the file holds an outcome that belongs to another request; nothing was run.
     """
     there = {(outcome.algorithm, outcome.seed): outcome for outcome in Outcome.read_all(outcomes)}
     done: dict[RunRequest, Outcome | Failure] = {}
     for request in requests:
-        outcome = there.get((request.algorithm, request.seed))
-        if outcome is not None:
+        if outcome := there.get((request.algorithm, request.seed)):
             check_same_request(outcome, request, outcomes, folder_of(request, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
@@ -73,14 +66,15 @@ def finish_all(
         if isinstance(result, Outcome):
             result.write(outcomes)
         done[request] = result
-        _tell(request, result, f"[{len(done)}/{len(requests)}]", time.perf_counter() - started, console)
+        told, seconds = f"{request.algorithm}, seed {request.seed}: {_told(result)}", time.perf_counter() - started
+        console.print(f"[{len(done)}/{len(requests)}] {told}  ({seconds:.0f} s since the start)", soft_wrap=True)
     return [done[request] for request in requests]
 
 
 def _run_each(
     fit: Fit, requests: Sequence[RunRequest], runs: Path, processes: int
 ) -> Iterator[tuple[RunRequest, Outcome | Failure]]:
-    """Yield every request with its result as soon as it is there."""
+    """Yield every request with its result as soon as it has one."""
     if processes == 1 or len(requests) < 2:
         for request in requests:
             yield request, run_one(fit, request, runs)
@@ -100,7 +94,7 @@ def _run_each(
 
 @contextlib.contextmanager
 def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Start processes; where this one leaves early, by whatever signal, they stop at their next step."""
+    """Start processes, which stop at their next step where this one leaves early."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_the_first) as pool:
@@ -114,7 +108,7 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _leave_with_the_first() -> None:
-    """Let this worker end when the process that has started it is gone, however that came about."""
+    """End this worker when the process that has started it is gone, for whatever reason."""
     first = multiprocessing.parent_process()
     assert first is not None, "a worker has been started by somebody"
 
@@ -131,13 +125,12 @@ def _submit(pool: ProcessPoolExecutor, fit: Fit, request: RunRequest, runs: Path
     try:
         return pool.submit(run_one, fit, request, runs)
     except BrokenProcessPool as error:
-        future = Future[Outcome | Failure]()
-        future.set_exception(error)
+        (future := Future[Outcome | Failure]()).set_exception(error)
         return future
 
 
 def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome | Failure:
-    """Return what came of a run, even where its process was killed, which takes the others' along."""
+    """Return the result of a run, also where its process was killed, which takes the others with it."""
     try:
         return future.result()
     except BrokenProcessPool:
@@ -175,14 +168,8 @@ def _silence() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _tell(request: RunRequest, result: Outcome | Failure, progress: str, seconds: float, console: Console) -> None:
-    match result:
-        case Failure(reason=reason):
-            said = f"failed: {reason}"
-        case Outcome(last=last, own=own):
-            accuracy = last if last is not None else own
-            said = "done" if accuracy is None else f"{100 * accuracy:.2f} %"
-    console.print(
-        f"{progress} {request.algorithm}, seed {request.seed}: {said}  ({seconds:.0f} s since the start)",
-        soft_wrap=True,
-    )
+def _told(result: Outcome | Failure) -> str:
+    if isinstance(result, Failure):
+        return f"failed: {result.reason}"
+    accuracy = result.last if result.last is not None else result.own
+    return "done" if accuracy is None else f"{100 * accuracy:.2f} %"

@@ -19,9 +19,9 @@ class RunRecord:
         name: of the run's folder.
         config: the run's configuration as text.
         settings: the same as plain values.
-        environment: versions, hardware, commit; empty where the folder was copied without them.
-        rounds: one row per round; a figure that was not measured is nothing.
-        summary: final figures; empty where the run has not come to an end.
+        environment: versions, hardware, commit; may be empty.
+        rounds: one row per round; None where nothing was measured.
+        summary: final figures; empty where the run has not finished.
         pictures: PNG files by their name in TensorBoard, the last of each.
     """
 
@@ -35,11 +35,7 @@ class RunRecord:
 
 
 def read_run(run: Path) -> RunRecord:
-    """Read a run's folder.
-
-    Raises:
-        MosaicError: the folder holds no run.
-    """
+    """Read a run's folder."""
     if not (run / "config.yaml").is_file():
         raise MosaicError(
             f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"

@@ -19,42 +19,35 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier, versioned
 from mosaic.runs.checkpoint import check_checkpoint
 
+Shape = tuple[int, int, int]
 _INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A network with trained weights, in eval mode, and what a reader of its file must know.
+    """A network with trained weights, in eval mode.
 
     Attributes:
         net: takes pixels in ``[0, 1]``.
-        facts: class names, image shape, network, its arguments and the share of its channels, each as text.
+        facts: for readers of its file: class names, image shape, network, its arguments and share of channels, as text.
     """
 
     net: Classifier
     facts: dict[str, str]
 
     def images(self, count: int) -> Tensor:
-        """Return random images that the network takes."""
+        """Return random images of the network's shape."""
         return torch.rand(count, *json.loads(self.facts["image_shape"]))
 
     def check(self, answer: Callable[[Tensor], Tensor], count: int) -> None:
-        """Compare the network with what was written of it, on a batch.
-
-        Raises:
-            AssertionError: the logits differ.
-        """
+        """Raise an AssertionError if ``answer`` gives other logits for a batch than the network."""
         images = self.images(count)
         with torch.no_grad():
             torch.testing.assert_close(answer(images), self.net(images), rtol=1e-3, atol=1e-4)
 
 
 def find_checkpoint(source: Path) -> Path:
-    """Return the checkpoint that is meant: a file, or the global model of a run's folder.
-
-    Raises:
-        MosaicError: there is none.
-    """
+    """Return the checkpoint that is meant: a file, or the global model of a run's folder."""
     if source.is_file():
         return source
     if (source / "global.ckpt").is_file():
@@ -68,7 +61,7 @@ def find_checkpoint(source: Path) -> Path:
 
 
 def load_model(checkpoint: Path) -> TrainedModel:
-    """Build the network that the run's ``config.yaml`` names, for the client if it is one's own, and load it.
+    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it.
 
     Raises:
         MosaicError: checkpoint or configuration cannot be read, or do not fit each other.
@@ -77,10 +70,10 @@ def load_model(checkpoint: Path) -> TrainedModel:
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     known = content["mosaic"]
     shape, names, level = tuple(known["image_shape"]), known["class_names"], known.get("level", 1.0)
-    class_path, init_args = _network(checkpoint, known.get("client"))
+    class_path, init_args = network = _network(checkpoint, known.get("client"))
     tensors = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
     try:
-        net = _loaded(tensors, class_path, init_args, level, shape, len(names))
+        net = _loaded(tensors, network, level, shape, len(names))
     except (TypeError, RuntimeError) as error:
         raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
     facts = {
@@ -104,14 +97,14 @@ def load_safetensors(file: Path) -> TrainedModel:
         facts = dict(content.metadata() or {})
     try:
         shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
-        level, init_args = float(json.loads(facts.get("level", "1.0"))), dict(json.loads(facts["init_args"]))
-        net = _loaded(load_file(file), facts["network"], init_args, level, shape, len(names))
+        level, network = float(json.loads(facts.get("level", "1"))), (facts["network"], json.loads(facts["init_args"]))
+        net = _loaded(load_file(file), network, level, shape, len(names))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net, facts)
 
 
-def _image_shape(value: object) -> tuple[int, int, int]:
+def _image_shape(value: object) -> Shape:
     match value:
         case [int(channels), int(height), int(width)] if min(channels, height, width) > 0:
             return channels, height, width
@@ -136,15 +129,10 @@ def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]
 
 
 def _loaded(
-    tensors: dict[str, Tensor],
-    class_path: str,
-    init_args: dict[str, Any],
-    level: float,
-    shape: tuple[int, int, int],
-    classes: int,
+    tensors: dict[str, Tensor], network: tuple[str, dict[str, Any]], level: float, shape: Shape, classes: int
 ) -> Classifier:
-    """Build a network of this class with this share of its channels, and load its weights."""
-    blueprint = Blueprint(partial(_class(class_path), **init_args), shape, classes, mean=(), std=())
+    """Build a network of this class path, arguments and share of channels, and load its weights."""
+    blueprint = Blueprint(partial(_class(network[0]), **network[1]), shape, classes, mean=(), std=())
     net = blueprint.scaled(level).factory(shape, classes)
     net.load_state_dict(versioned(net, tensors))
     return net.eval()

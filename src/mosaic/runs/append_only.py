@@ -17,9 +17,6 @@ def check_sizes(root: Path, sizes: Mapping[str, int], snapshot: Path) -> None:
         root: the run's folder.
         sizes: length in bytes by path relative to ``root``, as the snapshot has them.
         snapshot: its folder.
-
-    Raises:
-        MosaicError: a file is missing or shorter.
     """
     present = append_only_sizes(root)
     for name, size in sizes.items():

@@ -37,11 +37,7 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
 
 
 def check_checkpoint(path: str) -> None:
-    """Refuse what is not a checkpoint of a global model, before Lightning loads it.
-
-    Raises:
-        MosaicError: the file is missing, corrupt or foreign.
-    """
+    """Refuse what is not a checkpoint of a global model, before Lightning loads it."""
     file = Path(path)
     if not file.is_file():
         raise MosaicError(

@@ -50,11 +50,7 @@ class RunDirectory:
         return self.path / "clients" / f"{client:02d}.ckpt"
 
     def check_name(self) -> None:
-        """Refuse a name that no folder can have.
-
-        Raises:
-            MosaicError: the system says so.
-        """
+        """Refuse a name that no folder can have."""
         for path in (self.path, self._aside):
             try:
                 path.lstat()
@@ -133,11 +129,7 @@ class RunDirectory:
             raise
 
     def require_free(self) -> None:
-        """Refuse to begin where something is.
-
-        Raises:
-            MosaicError: something is.
-        """
+        """Refuse to begin where something is."""
         try:
             empty = not self.path.exists() or not any(self.path.iterdir())
         except OSError as error:

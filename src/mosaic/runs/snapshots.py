@@ -77,11 +77,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot":
-        """Read a snapshot, every file of it as it was written.
-
-        Raises:
-            MosaicError: it is missing, truncated, changed or something else.
-        """
+        """Read a snapshot, every file of it as it was written."""
         try:
             books = json.loads((path / "run.json").read_bytes())
             if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
@@ -123,9 +119,6 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
 
     Returns:
         The snapshot's folder, or ``None`` to start at round 1.
-
-    Raises:
-        MosaicError: there is no such snapshot.
     """
     if ckpt_path is None:
         return None
