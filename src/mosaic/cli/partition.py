@@ -28,14 +28,14 @@ UNUSED = (
 
 
 def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
-    """Show the partition of a configuration.
+    """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
 
     Args:
         parser: an empty one.
         args: what ``fit`` takes, and ``--output`` with the folder to write into.
 
     Raises:
-        MosaicError: the request cannot be carried out; nothing was written.
+        MosaicError: the files exist already, or the data cannot be read or split as asked; nothing was written.
     """
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration of fit; may be repeated")
     parser.add_argument("--output", default="partition", help="new folder for partition.json and partition.png")
@@ -43,16 +43,8 @@ def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
     for key in UNUSED:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, help="as in fit; not used here")
     config = parser.parse_args(list(args))
-    show_partition(parser.instantiate_classes(config).data, Path(config.output))
-
-
-def show_partition(data: FederatedDataModule, output: Path, console: Console | None = None) -> None:
-    """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
-
-    Raises:
-        MosaicError: the files exist already, or the data cannot be read or split as asked.
-    """
-    console = console or Console()
+    data: FederatedDataModule = parser.instantiate_classes(config).data
+    output = Path(config.output)
     indices, picture = output / "partition.json", output / "partition.png"
     taken = [path for path in (indices, picture) if path.exists()]
     if taken or (output.exists() and not output.is_dir()):
@@ -62,7 +54,8 @@ def show_partition(data: FederatedDataModule, output: Path, console: Console | N
         )
     data.setup("fit")
     counts, names = data.class_counts.numpy(), data.images.class_names
-    validation = np.array([len(holding.validation) for holding in data.splits])
+    validation = np.array([len(client.validation) for client in data.splits])
+    console = Console()
     print_partition(counts, validation, names, len(data.images.train), console)
     output.mkdir(parents=True, exist_ok=True)
     data.write_partition(indices)
@@ -73,7 +66,7 @@ def show_partition(data: FederatedDataModule, output: Path, console: Console | N
 def print_partition(
     counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...], num_images: int, console: Console
 ) -> None:
-    """Print images per client and class where there are few classes, else what each client holds most of.
+    """Print images per client and class where there are few classes, else each client's largest class.
 
     Args:
         counts: images to train on, shape ``(N, C)``.
@@ -82,7 +75,7 @@ def print_partition(
         num_images: of the training set, dealt or not.
         console: where to print.
     """
-    make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else largest_class_table
+    make_table = _class_table if len(class_names) <= MAX_CLASS_COLUMNS else _largest_class_table
     table = make_table(counts, validation, class_names)
     console.print("\n[bold]Images to train on, by client[/bold]", highlight=False)
     least = console.measure(table, options=console.options.update(width=10_000)).minimum
@@ -99,16 +92,12 @@ def print_partition(
     )
 
 
-def class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
-    """Return one row per client with its images of every class."""
+def _class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
     rows = [[*row, sum(row), held] for row, held in zip(counts.tolist(), validation.tolist(), strict=True)]
-    sums = np.sum(rows, axis=0).tolist()
-    return _table([*class_names, "all", "validation"], rows, sums)
+    return _table([*class_names, "all", "validation"], rows, np.sum(rows, axis=0).tolist())
 
 
-def largest_class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
-    """Return one row per client with its images, how many classes they are of, and the largest class."""
-
+def _largest_class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
     def summary(row: np.ndarray, held: int) -> list[int | str]:
         largest = int(row.argmax())
         return [int(row.sum()), held, int((row > 0).sum()), class_names[largest], int(row[largest])]
@@ -119,7 +108,6 @@ def largest_class_table(counts: np.ndarray, validation: np.ndarray, class_names:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[int | str]], sums: Sequence[int | str]) -> Table:
-    """Return clients row by row, the first of them when there are many, and all clients together."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("client", justify="right", no_wrap=True)
     for column, total in zip(columns, sums, strict=True):

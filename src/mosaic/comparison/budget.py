@@ -83,7 +83,7 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
     """Whether an algorithm is Mosaic, which is also fit's default, or a class derived from it."""
     path = str(algorithm_of(config).get("class_path", "Mosaic"))
     found = _class_of(path)
-    return "Mosaic" in ([base.__name__ for base in found.__mro__] if found else path.split("."))
+    return "Mosaic" in ([base.__name__ for base in found.__mro__] if found else [path.rpartition(".")[2]])
 
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:

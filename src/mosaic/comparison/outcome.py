@@ -13,7 +13,7 @@ from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import Round, read_rounds
-from mosaic.report.students import Students, count_students, judged_students
+from mosaic.report.students import Students, count_students, students_of
 
 _PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
 _KEY = ("algorithm", "seed")
@@ -113,7 +113,7 @@ class Outcome:
     @property
     def students(self) -> Students:
         """What became of the distilled models."""
-        return judged_students(self.summary, self.summary.get("students", {}))
+        return students_of(self.summary, self.summary.get("students", {}))
 
     @property
     def distils(self) -> bool:

@@ -31,7 +31,7 @@ def count_students(rounds: Sequence[Round]) -> dict[str, int]:
     return {"offered": sum(verdict is not None for verdict in verdicts), "accepted": int(sum(v or 0 for v in verdicts))}
 
 
-def judged_students(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
+def students_of(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
     """Return the students of a run, from its counts, or else from its summary, which shows a last student's refusal."""
     if counts.get("offered"):
         return Students(counts["offered"], counts["offered"] - counts["accepted"])

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mosaic.report.rounds import Round, read_rounds
-from mosaic.report.students import count_students, judged_students
+from mosaic.report.students import count_students, students_of
 
 Row = tuple[str, ...]
 
@@ -98,7 +98,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 
 def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
     rows = [(stage, percent(share), STAGES.get(stage.split(":")[0], "")) for stage, share in summary["stages"].items()]
-    students = judged_students(summary, count_students(rounds))
+    students = students_of(summary, count_students(rounds))
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
     last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), "the model of this run")

@@ -12,7 +12,7 @@ from mosaic.report.rounds import Round, read_rounds
 
 
 @dataclass(frozen=True)
-class RunRecord:
+class RunContents:
     """What a report shows.
 
     Attributes:
@@ -34,14 +34,14 @@ class RunRecord:
     pictures: dict[str, bytes]
 
 
-def read_run(run: Path) -> RunRecord:
+def read_run(run: Path) -> RunContents:
     """Read a run's folder."""
     if not (run / "config.yaml").is_file():
         raise MosaicError(
             f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
         )
     config = (run / "config.yaml").read_text()
-    return RunRecord(
+    return RunContents(
         name=run.resolve().name,
         config=config,
         settings=yaml.safe_load(config),
