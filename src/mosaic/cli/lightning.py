@@ -213,14 +213,7 @@ def make_worker(config: Mapping[str, Any]) -> Worker:
 
 
 def run(args: Sequence[str] | None) -> None:
-    """Carry out one of Lightning's subcommands.
-
-    Args:
-        args: arguments with the subcommand first; those of the process when not given.
-
-    Raises:
-        MosaicError: the request cannot be carried out; jsonargparse wraps it where a class may be one of several.
-    """
+    """Carry out one of Lightning's subcommands, from arguments that begin with it, or those of the process."""
     _carry_out(MosaicCLI, args)
 
 

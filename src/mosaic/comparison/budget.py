@@ -19,11 +19,9 @@ PREFERRED = "mosaic"
 
 @dataclass(frozen=True)
 class Budget:
-    """Optimiser steps of a whole run for distillation.
+    """Optimiser steps of a whole run: of the global model, and of all generators, the clients' included.
 
     Attributes:
-        student_updates: of the global model.
-        generator_updates: of generators, the clients' and the server's together.
         of: the row that spends as much; empty where both figures were given.
     """
 
@@ -39,19 +37,11 @@ class Budget:
 def reference_budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
 ) -> Budget:
-    """Return the budget of all server-side distillation: what Mosaic spends, unless figures are given.
+    """Return the budget of all server-side distillation: the given figures, or else what Mosaic spends.
 
     Mosaic is the row ``mosaic``, else the configuration's own, else the first row that is a variant of it, else its
-    preset on the configuration.
-
-    Args:
-        common: the merged configuration that all runs have in common.
-        rows: the merged configuration of every row that shares the budget, in the order of the table.
-        student: student updates, if given.
-        generator: generator updates, if given.
-
-    Raises:
-        MosaicError: the configuration does not say what Mosaic would spend.
+    preset on the configuration. Configurations are merged; ``rows`` are those that share the budget, in the order of
+    the table.
     """
     name, config = _reference(common, rows)
     settings = algorithm_of(config).get("init_args") or {}

@@ -43,11 +43,7 @@ def read_configuration(path: Path) -> Configuration:
 
 
 def find_presets(name: str) -> list[Configuration]:
-    """Return the files of an algorithm: presets of this package by name, or files by path, joined by ``+``.
-
-    Raises:
-        MosaicError: there is none of this name, or it holds more than an ``algorithm`` section.
-    """
+    """Return the files of an algorithm: presets of this package by name, or files by path, joined by ``+``."""
     if name == AS_CONFIGURED:
         return []
     shipped = Path(str(files("mosaic") / "presets"))

@@ -12,12 +12,7 @@ from mosaic.errors import MosaicError
 
 
 class JsonLines:
-    """A file of objects, in the order of their keys.
-
-    Args:
-        file: path, which need not exist.
-        key: fields that tell one object from another, for example ``("algorithm", "seed")``.
-    """
+    """A file of objects, in the order of the fields that tell them apart: ``("algorithm", "seed")``."""
 
     def __init__(self, file: Path, key: Sequence[str]) -> None:
         self.file, self._key = file, tuple(key)

@@ -25,11 +25,8 @@ class Outcome:
     """Figures of one run; accuracies are shares, on the test split unless their name says otherwise.
 
     Attributes:
-        algorithm: its name in the table.
-        seed: of the run.
         request: see :meth:`RunRequest.content`.
         version: of this package.
-        date: when it finished.
         machine: where it ran.
         rounds: accuracies (None where none was measured) and bytes so far, by round.
         summary: final figures.
@@ -134,14 +131,7 @@ class Outcome:
 
 
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:
-    """Refuse an outcome that belongs to another request.
-
-    Args:
-        outcome: read from ``file``.
-        request: the present one.
-        file: of the outcomes.
-        folder: of the run.
-    """
+    """Refuse an outcome in ``file`` that belongs to another request; ``folder`` is that of the run."""
     asked = request.content()
     if outcome.request != asked:
         changed = ", ".join(sorted(_differences(outcome.request, asked)))

@@ -20,9 +20,7 @@ class RunRequest:
     """One run.
 
     Attributes:
-        algorithm: its name in the table.
-        seed: of initialisation and training.
-        configs: configurations; later ones win.
+        configs: later ones win.
         flags: more of the command line.
         tuned: settings that the algorithm has chosen or tries, as ``KEY=VALUE``.
     """
@@ -36,8 +34,8 @@ class RunRequest:
     def arguments(self, folder: Path) -> list[str]:
         """Write the configurations into a folder; return the arguments of ``mosaic``.
 
-        The algorithm is a file of its own, stacked beforehand: ``fit`` would let it keep arguments of the class below
-        it that have the same name, and the rows would differ in more than their method.
+        The algorithm is stacked beforehand: ``fit`` would let it keep arguments of the class below it that have the
+        same name, and the rows would differ in more than their method.
         """
         algorithm = merged(self.configs).get("algorithm")
         sections = [{key: v for key, v in config.values.items() if key != "algorithm"} for config in self.configs]
@@ -56,11 +54,7 @@ class RunRequest:
 
 
 def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:
-    """Return the configurations of every algorithm: those of all runs, and its presets.
-
-    Raises:
-        MosaicError: an algorithm is unknown, is named twice, or its preset changes more than the algorithm.
-    """
+    """Return the configurations of every algorithm: those of all runs, and its presets."""
     _require_different("algorithms", algorithms)
     return {name: (*common, *find_presets(name)) for name in algorithms}
 
@@ -89,9 +83,6 @@ def plan_runs(
         partition_seed: one partition for all runs; when not given it moves with the seed.
         budget: of server-side distillation, for every algorithm that takes one.
         own_budget: algorithms that spend what their preset says instead.
-
-    Raises:
-        MosaicError: an algorithm with a budget of its own is no row, or seeds are none or the same.
     """
     if unknown := set(own_budget) - set(rows):
         raise MosaicError(f"--own_budget: {', '.join(sorted(unknown))} is not among --algorithms")

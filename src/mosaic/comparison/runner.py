@@ -44,13 +44,10 @@ def finish_all(
     Args:
         fit: runs ``mosaic fit``.
         requests: what to run.
-        outcomes: file of the outcomes; what it holds is not run again.
+        outcomes: file of the outcomes; what it holds is not run again, and must belong to these requests.
         runs: folder of the run directories; an interrupted run goes on.
         processes: runs side by side.
         console: where to print.
-
-    Raises:
-        MosaicError: the file holds an outcome that belongs to another request; nothing was run.
     """
     there = {(outcome.algorithm, outcome.seed): outcome for outcome in Outcome.read_all(outcomes)}
     done: dict[RunRequest, Outcome | Failure] = {}

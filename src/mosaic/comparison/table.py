@@ -60,12 +60,7 @@ def comparison_table(
 
     Accuracies are shares of the test split in per cent, except those of the worst client, which are of its own
     validation images. The test is a paired, two-sided t-test over seeds against the first row, uncorrected for the
-    number of rows.
-
-    Args:
-        results: of all runs.
-        budget: of every row that distils, if there is one.
-        own_budget: rows to which it does not apply.
+    number of rows. The budget applies to every row that distils, unless it has one of its own.
     """
     names = list(dict.fromkeys(result.algorithm for result in results))
     of = {name: [r for r in results if isinstance(r, Outcome) and r.algorithm == name] for name in names}

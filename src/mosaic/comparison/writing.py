@@ -39,8 +39,8 @@ def write_comparison(
         facts: what the runs have in common, in words.
         output: folder to write into.
         console: where to print.
-        budget: of every row that distils, if there is one.
-        own_budget: rows to which it does not apply.
+        budget: of every row that distils, unless it is in ``own_budget``.
+        own_budget: names of rows.
     """
     table = comparison_table(results, budget, own_budget)
     outcomes = [result for result in results if isinstance(result, Outcome)]

@@ -11,19 +11,14 @@ _BATCHES = (1, 2, 7)
 
 
 def export(source: Path, format: Format = "safetensors", output: Path | None = None) -> Path:
-    """Write a trained model with its normalisation and class names.
+    """Write a trained model with its normalisation and class names; return the written file.
+
+    It is loaded again, and must answer batches of every size as the network does; else nothing is left.
 
     Args:
         source: folder of a run, or a .ckpt file in it, such as clients/03.ckpt where clients keep models of their own.
         format: safetensors holds weights, onnx and torch hold programs that need no mosaic.
         output: file to write; beside the checkpoint when not given.
-
-    Returns:
-        The written file.
-
-    Raises:
-        MosaicError: there is no such model, the file exists, a package is missing, or the written file does not answer
-            batches of every size as the network does; nothing is left then.
     """
     from mosaic.report.formats import FORMATS  # imports torch, which --help need not wait for
     from mosaic.report.trained_model import find_checkpoint, load_model

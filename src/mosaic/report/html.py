@@ -24,12 +24,6 @@ def report(run: Path, output: Path | None = None) -> Path:
     Args:
         run: the run's folder, finished or not.
         output: file to write; report.html in the run's folder when not given. An older report is replaced.
-
-    Returns:
-        The written file.
-
-    Raises:
-        MosaicError: the folder holds no run, or the file is something else than a report.
     """
     contents = read_run(run)
     output = output or run / "report.html"

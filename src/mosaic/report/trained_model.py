@@ -61,11 +61,7 @@ def find_checkpoint(source: Path) -> Path:
 
 
 def load_model(checkpoint: Path) -> TrainedModel:
-    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it.
-
-    Raises:
-        MosaicError: checkpoint or configuration cannot be read, or do not fit each other.
-    """
+    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it."""
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     known = content["mosaic"]
@@ -88,11 +84,7 @@ def load_model(checkpoint: Path) -> TrainedModel:
 
 
 def load_safetensors(file: Path) -> TrainedModel:
-    """Read back what ``mosaic export`` has written as safetensors.
-
-    Raises:
-        MosaicError: the file holds something else, or names a class that is no network.
-    """
+    """Read back what ``mosaic export`` has written as safetensors; refuse files that hold something else."""
     with safe_open(file, "pt") as content:
         facts = dict(content.metadata() or {})
     try:

@@ -11,13 +11,7 @@ from mosaic.runs.snapshots import way_on_without
 
 
 def check_sizes(root: Path, sizes: Mapping[str, int], snapshot: Path) -> None:
-    """Refuse files that have lost what a snapshot counts.
-
-    Args:
-        root: the run's folder.
-        sizes: length in bytes by path relative to ``root``, as the snapshot has them.
-        snapshot: its folder.
-    """
+    """Refuse files of a run's folder that are shorter than their ``sizes`` in a snapshot."""
     present = append_only_sizes(root)
     for name, size in sizes.items():
         if (found := present.get(name, 0)) < size:

@@ -20,13 +20,9 @@ _LOCK = ".lock"
 
 
 class RunDirectory:
-    """Paths inside a run's folder.
-
-    Args:
-        path: of the folder, which need not exist.
+    """Paths inside a run's folder, which need not exist.
 
     Attributes:
-        config: the run's configuration.
         environment: versions, hardware and commit.
         rounds: folder of the snapshots.
         metrics: table with one row per round.
@@ -63,10 +59,9 @@ class RunDirectory:
                 ) from error
 
     def claim(self) -> None:
-        """Let no other process write here until this one closes the folder or ends, where the file system can.
+        """Refuse a folder where another process writes; keep others out until this one closes it or ends.
 
-        Raises:
-            MosaicError: another process has, or the folder cannot be written to.
+        Without effect where the file system has no locks.
         """
         try:
             (self.path / _LOCK).touch()
@@ -157,11 +152,7 @@ class RunDirectory:
         sync(self.path.parent)
 
     def complete(self, fill: Callable[[Path], None] = lambda _: None) -> None:
-        """Make what is missing of what a run begins with, except its configuration.
-
-        Args:
-            fill: writes more into a folder, where it is not there yet.
-        """
+        """Make what is missing of what a run begins with, except its configuration; ``fill`` writes more."""
         for folder in (self.rounds, self.tensorboard):
             folder.mkdir(parents=True, exist_ok=True)
         if not self.environment.is_file():

@@ -20,8 +20,7 @@ class Ledger:
     """Sums since the start of the run; saved in snapshots.
 
     Attributes:
-        bytes_down: server to clients, by request class.
-        bytes_up: clients to server, by request class.
+        bytes_down, bytes_up: to and from clients, by request class.
         updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
             wherever it is trained, with the attempts before it. What is declined in the end has no steps.
         seconds: wall time by phase.
@@ -67,13 +66,7 @@ class Ledger:
 
 
 class AccountedExecutor:
-    """An executor that books requests and replies.
-
-    Args:
-        executor: carries the requests.
-        ledger: where they are booked.
-        on_phase: is told name and seconds of each phase that all its clients have answered.
-    """
+    """An executor that books requests and replies, and reports name and seconds of each phase to ``on_phase``."""
 
     def __init__(self, executor: Executor, ledger: Ledger, on_phase: Callable[[str, float], None]) -> None:
         self._executor, self._ledger, self._on_phase = executor, ledger, on_phase

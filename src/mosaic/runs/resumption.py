@@ -28,7 +28,7 @@ def check_same(
     num_clients: int,
     sensitive_to: Collection[str],
 ) -> None:
-    """Compare a configuration with the one that the run was started with.
+    """Refuse a configuration with which the run would not have come to its snapshot, or go on otherwise.
 
     Args:
         directory: of the run.
@@ -36,9 +36,6 @@ def check_same(
         snapshot: where the run stopped.
         num_clients: N.
         sensitive_to: what the algorithm reads of a round's plan, see :class:`~mosaic.algorithms.base.Algorithm`.
-
-    Raises:
-        MosaicError: a key differs that must not, or the folder holds no run.
     """
     before = _read_config(directory, config.keys())
     changed = sorted(

@@ -110,15 +110,12 @@ def drop_old(rounds: Path, keep: int) -> None:
 
 
 def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
-    """Resolve what ``--ckpt_path`` asks for.
+    """Return the snapshot that ``--ckpt_path`` asks for, or ``None`` to start at round 1.
 
     Args:
         ckpt_path: nothing, ``auto`` (the last snapshot if there is one), ``last`` (it must exist), or a path of a
             snapshot or of a run.
         run_path: the run's folder.
-
-    Returns:
-        The snapshot's folder, or ``None`` to start at round 1.
     """
     if ckpt_path is None:
         return None

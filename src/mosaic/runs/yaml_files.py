@@ -15,8 +15,7 @@ def read_yaml(path: Path) -> str:
     """Return the text of a YAML file that holds one mapping.
 
     Raises:
-        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, a key twice, or an
-            anchor that refers to itself.
+        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, or a key twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
