@@ -95,7 +95,7 @@ def fit(arguments: Sequence[str] | None) -> None:
 
 
 def _call(function: Callable[..., object], name: str, given: Sequence[str], **known: object) -> object:
-    """Call a typed function with known arguments and those of the command line; what it requires is positional."""
+    """Call a function with arguments of the command line and those in ``known``; required arguments are positional."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
@@ -104,7 +104,7 @@ def _call(function: Callable[..., object], name: str, given: Sequence[str], **kn
 
 
 def _carry_out(request: Callable[[], None]) -> None:
-    """Do what is asked; the user's mistakes and signals end in one line."""
+    """Carry out a request; a user's mistake or a signal ends it with one line."""
     try:
         with leaving_at_once():
             request()

@@ -34,7 +34,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
 
 
 def _hints(expected: Any) -> dict[str, Any]:
-    """Return the types of a class's arguments, as far as they are known; of a union, those of its first class."""
+    """Return the types of a class's arguments where they are known; for a union, those of its first class."""
     candidates = (each for each in (expected, *typing.get_args(expected)) if each is not NoneType)
     found = next((each for each in candidates if isinstance(each, type)), None)
     try:

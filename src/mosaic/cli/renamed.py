@@ -53,7 +53,7 @@ def refuse_renamed(values: Values, where: str = "") -> None:
 
 
 def refuse_renamed_in_run(*folders: Path) -> None:
-    """Refuse to go on with a run whose configuration has such keys; a damaged one is refused where it is compared."""
+    """Refuse to go on with a run whose configuration has such keys; a damaged one is refused later."""
     for file in (folder / "config.yaml" for folder in folders):
         with suppress(OSError, ValueError, yaml.YAMLError):
             if isinstance(values := yaml.safe_load(file.read_text()), Mapping):
@@ -101,7 +101,7 @@ def _is_file(text: str) -> bool:
 
 
 def _stacked(below: Any, above: Any, key: str = "") -> Any:
-    """Lay values over others; another class takes over no arguments, except another algorithm, which may read them."""
+    """Stack values; a section of another class replaces the one below, except the algorithm's, which is checked whole."""
     if isinstance(below, str) and isinstance(above, Mapping):
         below = {"class_path": below}
     if isinstance(below, Mapping) and isinstance(above, str):

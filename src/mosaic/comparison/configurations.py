@@ -1,4 +1,4 @@
-"""Find, read and stack configurations of ``mosaic fit``, as plain values: the classes in them are not imported."""
+"""Find, read and stack configurations of ``mosaic fit`` as plain values; no class in them is imported."""
 
 from collections.abc import Iterable, Mapping
 from importlib.resources import files

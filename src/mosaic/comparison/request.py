@@ -48,7 +48,7 @@ class RunRequest:
         return ["fit", *given, *self.flags, *(f"--{setting}" for setting in self.tuned)]
 
     def content(self) -> dict[str, Any]:
-        """Return what decides the outcome: the stacked values and the flags, wherever the files lie."""
+        """Return what decides the outcome: the stacked values and the flags, but not where the files lie."""
         tuned = {"tuned": list(self.tuned)} if self.tuned else {}
         return {"config": merged(self.configs), "flags": list(self.flags), **tuned}
 

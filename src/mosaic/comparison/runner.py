@@ -91,7 +91,7 @@ def _run_each(
 
 @contextlib.contextmanager
 def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Start processes, which stop at their next step where this one leaves early."""
+    """Start worker processes; they stop at their next step if this process leaves early."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_the_first) as pool:
@@ -154,7 +154,7 @@ def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep a run's log and closing tables to itself."""
+    """Suppress a run's log and closing tables."""
     log = logging.getLogger("mosaic")
     level = log.level
     log.setLevel(logging.ERROR)

@@ -30,7 +30,7 @@ class Choice:
 
 
 def read_choices(text: str) -> list[Choice]:
-    """Read ``KEY=V1,V2,...``, several of them with spaces between.
+    """Read ``KEY=V1,V2,...``, separated by spaces.
 
     >>> read_choices("federation.schedule.learning_rate=0.01,0.1")
     [Choice(key='federation.schedule.learning_rate', values=('0.01', '0.1'))]

@@ -1,4 +1,4 @@
-"""Curves over rounds as inline SVG, whose colours follow the page."""
+"""Draw curves over rounds as inline SVG; the page sets the colours."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""Read what a run has left in its folder, finished or not."""
+"""Read the folder of a run, finished or not."""
 
 import json
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""``mosaic export``: take a run's model elsewhere, as weights, as ONNX, or as a program of ``torch.export``."""
+"""``mosaic export``: write a run's model as weights, as ONNX, or as a program of ``torch.export``."""
 
 from pathlib import Path
 from typing import Literal

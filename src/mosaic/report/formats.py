@@ -1,4 +1,4 @@
-"""The forms in which a trained model leaves: how each is written, and read back to be tested."""
+"""Formats of an exported model: how each is written, and read back for a test."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ _ANY_BATCH = ({0: torch.export.Dim("batch", min=1)},)
 
 
 class Form(NamedTuple):
-    """A form: the suffix of its files, what writes one, and what loads it again."""
+    """A file format: its suffix, its writer and its reader."""
 
     suffix: str
     write: Callable[[TrainedModel, Path], None]

@@ -19,7 +19,7 @@ _MEBIBYTE = 2**20
 
 
 def report(run: Path, output: Path | None = None) -> Path:
-    """Write one HTML page with everything that a run has left; it needs no network to be read.
+    """Write one self-contained HTML page with everything that a run has left.
 
     Args:
         run: the run's folder, finished or not.

@@ -1,4 +1,4 @@
-"""The tables of rounds that a run leaves."""
+"""Read the tables of rounds in a run's folder."""
 
 import csv
 from pathlib import Path

@@ -32,7 +32,7 @@ def count_students(rounds: Sequence[Round]) -> dict[str, int]:
 
 
 def students_of(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
-    """Return the students of a run, from its counts, or else from its summary, which shows a last student's refusal."""
+    """Return a run's students from its counts, or else from its summary, which shows whether the last was refused."""
     if counts.get("offered"):
         return Students(counts["offered"], counts["offered"] - counts["accepted"])
     refused = "student" in summary.get("stages", {}) and not summary.get("distilled")

@@ -47,7 +47,7 @@ class TrainedModel:
 
 
 def find_checkpoint(source: Path) -> Path:
-    """Return the checkpoint that is meant: a file, or the global model of a run's folder."""
+    """Return the checkpoint to export: the given file, or the global model of the given run."""
     if source.is_file():
         return source
     if (source / "global.ckpt").is_file():
@@ -131,7 +131,7 @@ def _loaded(
 
 
 def _class(path: str) -> type[Classifier]:
-    """Import a network's class; files come from strangers, and another class might do anything when it is called."""
+    """Import a network's class, and refuse any other: a stranger's file could name one that does harm."""
     try:
         found = resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:

@@ -124,7 +124,7 @@ class RunDirectory:
             raise
 
     def require_free(self) -> None:
-        """Refuse to begin where something is."""
+        """Refuse a folder that is not empty."""
         try:
             empty = not self.path.exists() or not any(self.path.iterdir())
         except OSError as error:
@@ -142,7 +142,7 @@ class RunDirectory:
         )
 
     def _put(self, aside: "RunDirectory") -> None:
-        """Let a whole folder take this place, and its claim hold here."""
+        """Rename a finished folder to this path, and keep its lock."""
         try:
             aside.path.rename(self.path)
         except OSError as error:

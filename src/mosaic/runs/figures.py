@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out."""
+"""Draw matplotlib figures of arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -123,7 +123,7 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
 
 
 def _side_by_side(places: Sequence[np.ndarray]) -> np.ndarray:
-    """Return how far to move every curve to the right: none is moved unless all of them are one and the same round."""
+    """Return how far to move each curve to the right: zero, unless every curve is one point of the same round."""
     same = all(len(each) == 1 and each == places[0] == np.round(each) for each in places)
     return np.linspace(-0.35, 0.35, len(places)) if same and len(places) > 1 else np.zeros(len(places))
 

@@ -1,4 +1,4 @@
-"""Whether a run may go on: only with the configuration that it was started with."""
+"""Decide whether a run may go on: only with the configuration that it was started with."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
@@ -28,7 +28,7 @@ def check_same(
     num_clients: int,
     sensitive_to: Collection[str],
 ) -> None:
-    """Refuse a configuration with which the run would not have come to its snapshot, or go on otherwise.
+    """Refuse to go on with another configuration than the one that the run was started with.
 
     Args:
         directory: of the run.

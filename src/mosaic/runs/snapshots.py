@@ -77,7 +77,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot":
-        """Read a snapshot, every file of it as it was written."""
+        """Read a snapshot, and refuse one of which a file has changed."""
         try:
             books = json.loads((path / "run.json").read_bytes())
             if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
@@ -137,7 +137,7 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
 
 
 def way_on_without(snapshot: Path) -> str:
-    """Say how a run goes on without one of its snapshots."""
+    """Say how to go on with a run without one of its snapshots."""
     older = [path for path in list_snapshots(snapshot.parent) if int(path.name) < _number(snapshot)]
     if older:
         return f"delete {snapshot}, and --ckpt_path auto goes on from {older[-1]}"

@@ -84,7 +84,7 @@ class Tracker:
 
 
 class SilentTracker:
-    """Takes everything and writes nothing: for every rank but the first."""
+    """Ignores everything: the tracker of every process but the first."""
 
     round = 0
 
