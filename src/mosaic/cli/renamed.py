@@ -101,7 +101,7 @@ def _is_file(text: str) -> bool:
 
 
 def _stacked(below: Any, above: Any, key: str = "") -> Any:
-    """Stack values; a section of another class replaces the one below, except the algorithm's, which is checked whole."""
+    """Stack values; a section of another class replaces the one below, but not the algorithm's: all of it is checked."""
     if isinstance(below, str) and isinstance(above, Mapping):
         below = {"class_path": below}
     if isinstance(below, Mapping) and isinstance(above, str):
