@@ -162,6 +162,8 @@ def test_what_cannot_be_read_is_left_to_the_parser(tmp_path: Path) -> None:
     long, broken, bad = "a" * 5000, "[1, 2", str(tmp_path / "bytes.yaml")
     given = read_arguments(["--overlay", long, f"--data.a={broken}", f"--data.b={bad}", "--config", "nowhere.yaml"])
     assert given == {"data": {"a": broken, "b": bad}}
+    (tmp_path / "digits.yaml").write_text(f"seed_everything: {'9' * 5000}")
+    assert read_arguments(["--config", str(tmp_path / "digits.yaml")]) == {}
     with pytest.raises(MosaicError, match="expected a configuration in UTF-8"):
         read_arguments(["--config", bad])
 

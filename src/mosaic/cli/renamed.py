@@ -84,7 +84,9 @@ def _values_of(option: str, text: str) -> Iterator[Values]:
     if option in _STACKED:
         for part in [text] if _is_file(text) else re.split(r"[,+]", text):
             if _is_file(part) and (option in ("c", "config") or part.endswith(_SUFFIXES)):
-                yield get_loader("yaml")(read_yaml(Path(part))) or {}
+                content = read_yaml(Path(part))
+                with suppress(ValueError, yaml.YAMLError):
+                    yield get_loader("yaml")(content) or {}
         return
     value: Any = text
     with suppress(ValueError, yaml.YAMLError):  # jsonargparse will say more about it
@@ -101,7 +103,7 @@ def _is_file(text: str) -> bool:
 
 
 def _stacked(below: Any, above: Any, key: str = "") -> Any:
-    """Stack values; a section of another class replaces the one below, but not the algorithm's: all of it is checked."""
+    """Stack values; a section of another class replaces the one below, except the algorithm's."""
     if isinstance(below, str) and isinstance(above, Mapping):
         below = {"class_path": below}
     if isinstance(below, Mapping) and isinstance(above, str):
