@@ -249,10 +249,14 @@ def test_a_lawful_package_has_no_violations() -> None:
         ({"mosaic.data.module": "import mosaic.tasks.shared"}, ("mosaic.data", "mosaic.tasks.shared")),
         ({"mosaic.model_pool": "from mosaic.data import p"}, ("mosaic.model_pool", "mosaic.data")),
         ({"mosaic.tasks.shared": "from mosaic import model_pool"}, ("mosaic.tasks.shared", "mosaic.model_pool")),
+        (
+            {"mosaic.cli": "", "mosaic.comparison": "def f():\n    from mosaic.cli import fit"},
+            ("mosaic.comparison", "mosaic.cli"),
+        ),
     ],
     ids=[
         *("plain", "from", "through another", "inside a function", "renamed", "parent package", "sibling", "upwards"),
-        *("below its floor", "by whom it may not"),
+        *("below its floor", "by whom it may not", "the command line's circle"),
     ],
 )
 def test_every_way_to_break_the_law_is_seen(changes: dict[str, str], broken: tuple[str, str]) -> None:

@@ -49,9 +49,6 @@ def compare(
         tune: settings that every algorithm chooses for itself, as KEY=V1,V2,... with spaces between; one after the
             other, on the first seed, by the clients' validation images.
         processes: runs side by side.
-
-    Raises:
-        MosaicError: the comparison cannot be made or would not be fair; nothing was run.
     """
     for option, value in {"student_updates": student_updates, "generator_updates": generator_updates}.items():
         if value is not None and value < 0:

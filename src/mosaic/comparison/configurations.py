@@ -32,13 +32,10 @@ def read_configuration(path: Path) -> Configuration:
     """Read a file."""
     configuration = Configuration(path, read_yaml(path))
     try:
-        values = configuration.values
+        if configuration.values is None:
+            raise ValueError("the file is empty")
     except (ValueError, yaml.YAMLError) as error:
-        raise MosaicError(
-            f"{path}: expected a configuration of mosaic fit, which could not be read: {error}"
-        ) from error
-    if not isinstance(values, dict):
-        raise MosaicError(f"{path}: expected a configuration of mosaic fit, got {type(values).__name__}")
+        raise MosaicError(f"{path}: expected a configuration of mosaic fit, which cannot be read: {error}") from error
     return configuration
 
 

@@ -27,9 +27,7 @@ class Outcome:
     Attributes:
         request: see :meth:`RunRequest.content`.
         version: of this package.
-        machine: where it ran.
         rounds: accuracies (None where none was measured) and bytes so far, by round.
-        summary: final figures.
     """
 
     algorithm: str
@@ -45,7 +43,7 @@ class Outcome:
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
         """Read a finished run's folder."""
         file, rounds = run / "summary.json", read_rounds(run)
-        summary = json.loads(file.read_text())
+        summary, where = json.loads(file.read_text()), json.loads((run / "environment.json").read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
@@ -54,7 +52,7 @@ class Outcome:
             request=request.content(),
             version=__version__,
             date=str(date.fromtimestamp(file.stat().st_mtime)),
-            machine=_machine(json.loads((run / "environment.json").read_text())),
+            machine=f"{where['cpu_count']} CPU cores ({where['processor']}), {', '.join(where['gpus']) or 'no GPU'}",
             rounds=_abridged(rounds),
             summary={**kept, "students": count_students(rounds), **sums, "phases": summary["seconds"]},
         )
@@ -148,11 +146,6 @@ def _differences(before: Any, now: Any, place: str = "") -> set[str]:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return set().union(*(_differences(*pair, f"{place}") for pair in zip(before, now, strict=True)))
     return set() if before == now else {place.strip(".") or "everything"}
-
-
-def _machine(environment: Mapping[str, Any]) -> str:
-    gpus = ", ".join(environment["gpus"]) or "no GPU"
-    return f"{environment['cpu_count']} CPU cores ({environment['processor']}), {gpus}"
 
 
 def _abridged(rounds: Sequence[Round]) -> list[Round]:

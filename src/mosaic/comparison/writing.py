@@ -10,7 +10,7 @@ from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
-from mosaic.comparison.table import FEWEST_FOR_A_TEST, Table, comparison_table
+from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
 from mosaic.runs.figures import Band, bands
 
 COLUMNS = (
@@ -34,19 +34,15 @@ def write_comparison(
 ) -> None:
     """Print the table and write it, with plots of the runs that have finished.
 
-    Args:
-        results: of all runs.
-        facts: what the runs have in common, in words.
-        output: folder to write into.
-        console: where to print.
-        budget: of every row that distils, unless it is in ``own_budget``.
-        own_budget: names of rows.
+    ``facts`` says in words what the runs have in common; the budget holds for every row that distils, unless it is in
+    ``own_budget``.
     """
     table = comparison_table(results, budget, own_budget)
     outcomes = [result for result in results if isinstance(result, Outcome)]
     told = [f"{key}: {value}" for key, value in (*facts.items(), *_measured(outcomes))]
     output.mkdir(parents=True, exist_ok=True)
-    (output / "comparison.md").write_text(_page(table, told))
+    lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
+    (output / "comparison.md").write_text("\n\n".join([*map(markdown, table.parted()), lines]) + "\n")
     (output / "comparison.csv").write_text(comma_separated(table))
     (output / "comparison.tex").write_text(latex(table))
     plots = {"rounds": ("round", "communication round", 1.0), "traffic": ("bytes", "MiB sent and received", 2.0**-20)}
@@ -71,11 +67,6 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     versions = sorted({outcome.version for outcome in outcomes})
     by = f", by mosaic {' and '.join(versions)}" if len(versions) > 1 else ""
     return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minutes in all")]
-
-
-def _page(table: Table, told: Sequence[str]) -> str:
-    lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
-    return "\n\n".join([*map(markdown, table.parted()), lines]) + "\n"
 
 
 def _bands(outcomes: Sequence[Outcome], column: str, scale: float) -> dict[str, Band]:
