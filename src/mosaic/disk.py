@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and one line about a disk that is full, read-only or broken."""
+"""Write files whole or not at all, and report a full, read-only or broken disk in one line."""
 
 import errno
 import os
@@ -15,20 +15,17 @@ _TROUBLES = {
 
 
 class DiskError(MosaicError):
-    """The disk does not take what is to be written: nobody's mistake, so the exit code is that of a failure."""
+    """A disk cannot be written to. It is not the user's mistake, so the exit code is that of a failure."""
 
     exit_code = 1
 
 
 @contextmanager
 def naming_disk(folder: Path) -> Iterator[None]:
-    """Say in one line which folder's disk does not take more.
-
-    Args:
-        folder: where everything inside the block is written.
+    """Turn the errors of a full, read-only or broken disk into one line that names the folder.
 
     Raises:
-        DiskError: something inside the block has met a full, read-only or broken disk.
+        DiskError: something inside the block has met such a disk.
     """
     said_by_threads = threading.excepthook  # TensorBoard writes in one, which prints a traceback of its own
     threading.excepthook = lambda said: None if _trouble(said.exc_value) else said_by_threads(said)
@@ -47,7 +44,7 @@ def naming_disk(folder: Path) -> Iterator[None]:
 
 
 def _trouble(error: BaseException | None) -> OSError | None:
-    """Find what a disk has answered behind an exception."""
+    """Return the disk's error behind an exception, if there is one."""
     while error is not None:
         if isinstance(error, OSError) and error.errno in _TROUBLES:
             return error
@@ -56,7 +53,7 @@ def _trouble(error: BaseException | None) -> OSError | None:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file aside, bring it to disk and rename it, so that nobody ever sees half of it."""
+    """Write a file aside, sync and rename it, so that nobody ever sees half of it."""
     aside = path.with_name(f".{path.name}.tmp")
     try:
         write_synced(aside, data)
@@ -67,7 +64,7 @@ def write_whole(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
-    """Write a file and bring it to disk."""
+    """Write a file and sync it to disk."""
     with path.open("wb") as file:
         file.write(data)
         file.flush()
@@ -75,7 +72,7 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
 
 
 def sync(path: Path) -> None:
-    """Bring what a file holds, or the names in a folder, to disk."""
+    """Sync a file, or the names in a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -76,3 +76,8 @@ def settings_of(factory: object) -> str:
     """
     bound = {name: value for name, value in getattr(factory, "keywords", {}).items() if value is not None}
     return f"; made with {', '.join(f'{name}={value}' for name, value in bound.items())}" if bound else ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's text, or its kind where there is none."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

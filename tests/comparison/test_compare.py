@@ -103,11 +103,11 @@ def test_an_interrupted_comparison_goes_on(
 ) -> None:
     finished, asked = runner.run_one, []
 
-    def stop_at_the_third(request: RunRequest, runs: Path) -> Outcome | runner.Failure:
+    def stop_at_the_third(fit: runner.Fit, request: RunRequest, runs: Path) -> Outcome | runner.Failure:
         asked.append((request.algorithm, request.seed))
         if len(asked) == 3:
             raise KeyboardInterrupt
-        return finished(request, runs)
+        return finished(fit, request, runs)
 
     monkeypatch.setattr(runner, "run_one", stop_at_the_third)
     with pytest.raises(SystemExit) as stop:
@@ -245,7 +245,9 @@ def test_reasons_and_names_are_text_and_not_markup(
     monkeypatch.chdir(tmp_path)
     Path("own[v2].yaml").write_text(yaml.safe_dump({"algorithm": "mosaic.algorithms.FedAvg"}))
     reason = "pip install 'mosaic[ray]' [/data/cifar]"
-    monkeypatch.setattr(runner, "run_one", lambda request, _: runner.Failure(request.algorithm, request.seed, reason))
+    monkeypatch.setattr(
+        runner, "run_one", lambda _, request, __: runner.Failure(request.algorithm, request.seed, reason)
+    )
     compare(tmp_path / "output", tiny, "--algorithms", "own[v2].yaml", "--seeds", "0")
     told = capsys.readouterr().out
     assert told.count(reason) == 2, "when it happens, and under the table"
@@ -313,7 +315,9 @@ def test_what_cannot_be_counted_is_asked_for_only_where_somebody_is_told(
 ) -> None:
     """Epochs are not the same number of updates for all clients, which matters to rivals that distil."""
     monkeypatch.chdir(two_distillations)
-    monkeypatch.setattr(runner, "run_one", lambda request, _: runner.Failure(request.algorithm, request.seed, "none"))
+    monkeypatch.setattr(
+        runner, "run_one", lambda _, request, __: runner.Failure(request.algorithm, request.seed, "none")
+    )
     variant = "Mosaic.yaml+epochs.yaml"
     compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},fedavg")
     assert "server-side budget" not in (tmp_path / "output" / "comparison.md").read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mosaic.cli.main import main
 from mosaic.comparison import runner
 from mosaic.comparison.request import RunRequest
 from mosaic.training.signals import EXIT_CODE, heeding_signals, leave_if_alone_and_asked
@@ -17,7 +18,7 @@ LIMIT = 600.0
 """Seconds after which a stand-in that nobody ends gives up."""
 
 
-def wait_in_place_of(request: RunRequest, runs: Path) -> runner.Failure:
+def wait_in_place_of(fit: runner.Fit, request: RunRequest, runs: Path) -> runner.Failure:
     """Say that it has begun, then heed signals as a run does, between one step and the next."""
     deadline = time.monotonic() + LIMIT
     with (runs / "begun").open("w") as begun, heeding_signals():
@@ -33,7 +34,7 @@ def finish_four(folder: Path) -> None:
     """Do what ``mosaic compare --processes 2`` does; in a process of its own."""
     runner.run_one = wait_in_place_of
     requests = [RunRequest("any", seed, (), ()) for seed in range(4)]
-    runner.finish_all(requests, folder / "outcomes.jsonl", folder, 2, Console())
+    runner.finish_all(main, requests, folder / "outcomes.jsonl", folder, 2, Console())
 
 
 @pytest.mark.usefixtures("processes")

@@ -17,7 +17,8 @@ from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
 from mosaic.nets.classifier import ImageShape
-from mosaic.report.export import Format, export, load_model, load_safetensors
+from mosaic.report.export import Format, export
+from mosaic.report.trained_model import load_model, load_safetensors
 from tests.small_runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

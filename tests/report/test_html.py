@@ -14,8 +14,8 @@ from rich.console import Console
 from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.report.chart import line_chart, nice_ticks
+from mosaic.report.contents import read_run
 from mosaic.report.html import report
-from mosaic.report.record import read_run
 from mosaic.report.summary import print_summary
 from tests.cases import for_each
 from tests.small_runs import FOUR_ROUNDS, REPOSITORY, TWO_ROUNDS, SharedRuns, tiny_fit

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from mosaic.report.contents import read_run
 from mosaic.report.html import page
-from mosaic.report.record import read_run
 from mosaic.report.rounds import read_rounds
-from mosaic.report.students import Students, count_students, judged_students
+from mosaic.report.students import Students, count_students, students_of
 from mosaic.report.summary import print_summary
 from mosaic.runs.tracking import Tracker
 from tests.cases import for_each
@@ -46,7 +46,7 @@ SMALL = [
 def test_rounds_know_best_and_the_end_where_they_are_silent(
     summary: dict[str, object], counts: dict[str, int], expected: Students
 ) -> None:
-    assert judged_students(summary, counts) == expected
+    assert students_of(summary, counts) == expected
 
 
 @pytest.fixture(scope="session")

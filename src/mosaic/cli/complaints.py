@@ -1,9 +1,9 @@
-"""What jsonargparse complains of, in one line: the key, and what was expected of it."""
+"""Complaints of jsonargparse in one line: the key, and what was expected of it."""
 
 import re
 
-LONGEST = 500
-"""Characters of a line that somebody still reads."""
+LONGEST = 800
+"""Most characters of a line."""
 _NOTHING = "Expected a <class 'NoneType'>"
 
 
@@ -23,8 +23,16 @@ def complaint(text: str) -> str:
 
 
 def shortened(text: str) -> str:
-    """Return a text on one line, of which the middle is left out where nobody would read it to its end."""
+    """Return a text on one line, without its middle where it is long."""
     line = " ".join(text.split())
     if len(line) > LONGEST:  # jsonargparse shows everything around what it complains of
         line = line.partition(" Given value")[0]
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def first_cause(error: Exception) -> str:
+    """Return the cause that jsonargparse names, without the dump of everything around it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
+    given = next((line for line in lines if line.startswith("Given value: ")), "")
+    return f"{cause.removeprefix('- ')} {given[:120]}".strip()

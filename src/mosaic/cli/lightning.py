@@ -2,12 +2,11 @@
 
 import csv
 import inspect
-import re
 import sys
 import tempfile
-from argparse import ArgumentError
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, cast
 
 import torch
@@ -17,7 +16,9 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mosaic.algorithms import Algorithm
+from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
+from mosaic.cli.renamed import refuse_renamed_in_run
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule
 from mosaic.errors import LARGEST, MosaicError, users_mistake
@@ -26,23 +27,16 @@ from mosaic.executors.base import Recipe
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
-from mosaic.instantiation import class_called
 from mosaic.model_pool import ClientModels
 from mosaic.report.summary import print_summary
 from mosaic.runs.checkpoint import check_checkpoint
-from mosaic.runs.yaml_files import read_yaml
-from mosaic.tasks.generation import GenerationSettings
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner, check_owned_by_phases
 from mosaic.training.silence import expected_warnings
 
 _SECTIONS: dict[str, Any] = {
-    "model": GlobalClassifier,
-    "data": FederatedDataModule,
-    "algorithm": Algorithm,
-    "executor": ClientExecutor,
-    "federation": Federation,
-    "clients": ClientModels,
+    **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
+    **{"federation": Federation, "clients": ClientModels},
 }
 """Sections of a configuration, and what they make."""
 
@@ -53,21 +47,10 @@ class MosaicParser(LightningArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **{"exit_on_error": False, **kwargs})
 
-    def parse_args(self, args: Sequence[str] | None = None, *more: Any, **options: Any) -> Any:  # type: ignore[override]
-        """Read every configuration first as people may have made it."""
-        given = list(sys.argv[1:] if args is None else args)
-        for before, argument in zip(["", *given], given, strict=False):
-            named = argument.removeprefix("--config=") if argument.startswith("--config=") else ""
-            path = Path(argument if before in ("--config", "-c") else named)
-            if path.is_file():
-                read_yaml(path)
-        return super().parse_args(args, *more, **options)
-
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Leave out the arguments of default classes: they are filled in once it is known which classes are asked for.
+        """Leave out the arguments of default classes, or jsonargparse would hand them to classes that replace these.
 
-        jsonargparse lets a class that is named in another's place take over what both know. So ``ResNet18`` would be as
-        narrow as the default ``SmallCNN``, and ``AdamW`` would decay weights as little as the default ``SGD``.
+        ``ResNet18`` would be as narrow as the default ``SmallCNN``, ``AdamW`` would decay weights as little as ``SGD``.
         """
         defaults = super().get_defaults(*args, **kwargs)
         for key in ("algorithm", "executor", "model.net", "model.optimizer"):
@@ -85,20 +68,12 @@ class MosaicCLI(LightningCLI):
         parser.add_subclass_arguments(ClientExecutor, "executor")
         parser.add_class_arguments(Federation, "federation")
         parser.add_class_arguments(ClientModels, "clients")
-        parser.set_defaults(
-            {
-                "algorithm": {"class_path": "mosaic.algorithms.Mosaic"},
-                "executor": {"class_path": "mosaic.executors.SerialExecutor"},
-            }
-        )
+        defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
+        parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
-        try:
-            self.config = parser.parse_args(args)
-        except ArgumentError as error:
-            _require_class_of_gans(str(error))
-            raise
+        self.config = parser.parse_args(args)
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             check_owned_by_phases(chosen.trainer)
@@ -112,19 +87,14 @@ class MosaicCLI(LightningCLI):
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
         command = self.config.subcommand
-        if command == "fit":
-            return
         ckpt_path = self.config[command].get("ckpt_path")
-        if ckpt_path is None:
+        if command != "fit" and ckpt_path is None:
             raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
-        check_checkpoint(ckpt_path)
+        if command != "fit":
+            check_checkpoint(ckpt_path)
 
     def instantiate_classes(self) -> None:
-        """Make model, data and trainer.
-
-        Raises:
-            MosaicError: jsonargparse cannot make a value of the configuration.
-        """
+        """Make model, data and trainer."""
         chosen = self.config[self.config.subcommand]
         for section, owner in _SECTIONS.items():
             if section in chosen:
@@ -134,18 +104,13 @@ class MosaicCLI(LightningCLI):
         except ValueError as error:
             if "Does not validate against" not in str(error) or users_mistake(error):
                 raise
-            raise MosaicError(f"the configuration holds what cannot be made: {_first_cause(error)}") from error
+            raise MosaicError(f"the configuration holds what cannot be made: {first_cause(error)}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
-        """Make Lightning's Trainer for everything but ``fit``, where every phase makes its own.
+        """Make Lightning's Trainer; ``fit``, whose phases make their own, needs only the class."""
+        return cast(Trainer, Trainer) if self.subcommand == "fit" else super().instantiate_trainer(**kwargs)
 
-        LightningCLI looks up ``fit`` on what is returned here, and then calls ours: the class will do.
-        """
-        if self.subcommand == "fit":
-            return cast(Trainer, Trainer)
-        return super().instantiate_trainer(**kwargs)
-
-    def fit(
+    def fit(  # its signature decides which options the command has
         self,
         model: GlobalClassifier,
         datamodule: FederatedDataModule,
@@ -154,16 +119,21 @@ class MosaicCLI(LightningCLI):
     ) -> None:
         """Run the federation that the configuration describes and print its summary."""
         federation: Federation = self._get(self.config_init, "federation")
-        run = federation.fit(self._job(model, datamodule), ckpt_path)
+        if ckpt_path is not None:
+            refuse_renamed_in_run(Path(federation.run_dir), Path(ckpt_path), Path(ckpt_path).parent.parent)
+        self._fit(federation, self._job(model, datamodule), ckpt_path)
+
+    def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
+        run = federation.fit(job, ckpt_path)
         if run.is_dir() and first_rank():
             print_summary(run)
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
-        """Put together what a federation works on."""
+        """Gather what a federation works on."""
         try:
             dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
         except (ValueError, TypeError) as error:
-            raise MosaicError(f"a value cannot be written into config.yaml: {_first_cause(error)}") from error
+            raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
         config = _writable(yaml.safe_load(dumped))
         _check_rate(config["model"]["optimizer"])
         datamodule.setup("fit")
@@ -184,15 +154,9 @@ class MosaicCLI(LightningCLI):
         )
 
     def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
-        """Predict the test images and write guesses and probabilities beside the checkpoint.
-
-        Raises:
-            MosaicError: several devices would each see a part of the images.
-        """
-        if self.trainer.world_size > 1:
-            raise MosaicError(
-                f"mosaic predict: expected one device, got {self.trainer.world_size}: set --trainer.devices 1"
-            )
+        """Predict the test images and write guesses and probabilities beside the checkpoint."""
+        if (devices := self.trainer.world_size) > 1:
+            raise MosaicError(f"mosaic predict: expected one device, got {devices}: set --trainer.devices 1")
         batches = self.trainer.predict(model, datamodule=datamodule, **options)
         path = Path(options["ckpt_path"]).with_name("predictions.csv")
         names = datamodule.images.class_names
@@ -214,26 +178,14 @@ def _writable(values: Any) -> Any:
     return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
 
 
-def _first_cause(error: Exception) -> str:
-    """Return what jsonargparse says of a value, without the dump of everything around it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
-    given = next((line for line in lines if line.startswith("Given value: ")), "")
-    return f"{cause.removeprefix('- ')} {given[:120]}".strip()
-
-
 def _check_rate(optimizer: Mapping[str, Any]) -> None:
-    """Refuse a learning rate that would have no effect, and numbers that no weight can hold.
-
-    Raises:
-        MosaicError: somebody has set one.
-    """
+    """Refuse a learning rate that would have no effect, and numbers that no weight can hold."""
     arguments, path = optimizer.get("init_args") or {}, str(optimizer["class_path"])
     for key, value in arguments.items():
         if isinstance(value, float) and not abs(value) < LARGEST:
             raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
     given = arguments.get("lr")
-    usual = inspect.signature(class_called(path)).parameters.get("lr")
+    usual = inspect.signature(resolve_name(path)).parameters.get("lr")
     if usual is not None and given != usual.default:
         raise MosaicError(
             f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "
@@ -242,27 +194,16 @@ def _check_rate(optimizer: Mapping[str, Any]) -> None:
 
 
 class WorkerCLI(MosaicCLI):
-    """Sets up what ``fit`` does, and keeps the clients' side of it instead of running rounds."""
+    """Makes a worker where ``fit`` would run rounds."""
 
     worker: Worker
 
-    def fit(
-        self,
-        model: GlobalClassifier,
-        datamodule: FederatedDataModule,
-        ckpt_path: str | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Make the worker."""
-        self.worker = self._job(model, datamodule).worker()
+    def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
+        self.worker = job.worker()
 
 
 def make_worker(config: Mapping[str, Any]) -> Worker:
-    """Make the worker of a configuration, in whatever process.
-
-    Args:
-        config: of ``mosaic fit``, as plain values.
-    """
+    """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
     with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
@@ -271,40 +212,19 @@ def make_worker(config: Mapping[str, Any]) -> Worker:
     return cli.worker
 
 
-def _require_class_of_gans(complaint: str) -> None:
-    """Say how settings of GANs are written since Gaussians are the default.
-
-    Args:
-        complaint: jsonargparse's.
-
-    Raises:
-        MosaicError: the complaint is about such a setting.
-    """
-    found = re.search(r"mosaic\.generation\.(\w+)':\s+Option '(\w+)' is not accepted", complaint)
-    kind, key = found.groups() if found else ("", "")
-    if key in GenerationSettings.__dataclass_fields__:
-        raise MosaicError(
-            f"algorithm.generation: {key} is a setting of GANs, and generators here are {kind}: write class_path: "
-            f"mosaic.generation.Adversarial there, {key} under init_args, or --algorithm.generation Adversarial first"
-        )
-
-
 def run(args: Sequence[str] | None) -> None:
-    """Carry out one of Lightning's subcommands.
-
-    Args:
-        args: arguments with the subcommand first; those of the process when not given.
-
-    Raises:
-        MosaicError: the request cannot be carried out; jsonargparse wraps it where a class may be one of several.
-    """
+    """Carry out one of Lightning's subcommands, from arguments that begin with it, or those of the process."""
     _carry_out(MosaicCLI, args)
 
 
 def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
+    """Build the parser of the command that is asked for alone: all four would take four times as long."""
     given = sys.argv[1:] if args is None else args
+    commands = {name: skipped for name, skipped in cli.subcommands().items() if name in given[:1]}
+    if commands:
+        cli = type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: commands)})
     with expected_warnings():
-        return _for_one_command(cli, *given[:1])(
+        return cli(
             GlobalClassifier,
             FederatedDataModule,
             args=None if args is None else list(args),
@@ -315,9 +235,3 @@ def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
             auto_configure_optimizers=False,
             load_from_checkpoint_support=False,
         )
-
-
-def _for_one_command(cli: type[MosaicCLI], command: str = "") -> type[MosaicCLI]:
-    """Build the parser of the command that is asked for; Lightning would build all four, in four times as long."""
-    commands = {name: skipped for name, skipped in cli.subcommands().items() if name == command}
-    return type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: commands)}) if commands else cli

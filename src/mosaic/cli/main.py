@@ -1,4 +1,4 @@
-"""The ``mosaic`` command: what it is asked for is imported when it is asked for, and not before."""
+"""The ``mosaic`` command. Each subcommand imports what it needs when it is called."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -29,8 +29,8 @@ def main(args: Sequence[str] | None = None) -> None:
         args: arguments, for use from tests and notebooks; those of the process when not given.
 
     Raises:
-        SystemExit: with one line on standard error and code 2, where the request cannot be carried out, 1, where what
-            was to work has failed, 75, where a signal has asked this process to leave, or 130, where that was Ctrl-C.
+        SystemExit: with one line on standard error and a code: 2 where the request is at fault, 1 where something
+            fails that should work, 75 where a signal asks this process to leave, 130 for Ctrl-C.
     """
     end_with_the_first()
     given = list(sys.argv[1:] if args is None else args)
@@ -39,91 +39,72 @@ def main(args: Sequence[str] | None = None) -> None:
             print(f"mosaic {__version__}")
         case [] | ["-h"] | ["--help"]:
             print(_overview())
-        case [command] if command in _TOOLS:
-            _carry_out(lambda: _TOOLS[command](given[1:]))
         case _:
-            _carry_out(lambda: _lightning(given, from_process=args is None))
+            _carry_out(lambda: _run(*given, from_process=args is None))
 
 
 def _overview() -> str:
-    width = max(map(len, _COMMANDS))
-    lines = [f"  {name:{width}}  {meaning}" for name, meaning in _COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes",
-            "",
-            *lines,
-            "",
-            f"start here: mosaic fit --config {_first_configuration()}",
-        ]
-    )
-
-
-def _first_configuration() -> Path:
-    """Return the demo's configuration, in the installed package or in the checkout, as it is reached from here."""
-    package = Path(__file__).parents[1]
+    package = Path(__file__).parents[1]  # in a checkout, configs/ is two folders above it
     places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
-    found = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
-    return found.relative_to(Path.cwd()) if found.is_relative_to(Path.cwd()) else found
+    demo = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    demo = demo.relative_to(Path.cwd()) if demo.is_relative_to(Path.cwd()) else demo
+    lines = "\n".join(f"  {name:9}  {meaning}" for name, meaning in _COMMANDS.items())
+    usage = "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes"
+    return f"{usage}\n\n{lines}\n\nstart here: mosaic fit --config {demo}"
 
 
-def _lightning(given: list[str], from_process: bool) -> None:
-    """Run one of Lightning's subcommands."""
+def _run(command: str, *given: str, from_process: bool) -> None:
+    from mosaic.cli.renamed import read_arguments, refuse_renamed
+
+    if command not in ("report", "export"):  # what these read of a run has kept its names
+        refuse_renamed(read_arguments(given))
+    match command:
+        case "compare":
+            from mosaic.comparison.command import compare
+
+            _call(compare, command, given, fit=fit)
+        case "report":
+            from mosaic.report.html import report
+
+            print(f"Report: {_call(report, command, given)}")
+        case "export":
+            from mosaic.report.export import export
+
+            print(f"Exported: {_call(export, command, given)}")
+        case "partition":
+            from mosaic.cli.lightning import MosaicParser
+            from mosaic.cli.partition import DESCRIPTION, partition
+            from mosaic.federation.progress import configure_logging
+            from mosaic.training.silence import expected_warnings
+
+            configure_logging()
+            with expected_warnings():
+                partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
+        case _:
+            from mosaic.federation.progress import configure_logging
+
+            configure_logging()
+            fit(None if from_process else [command, *given])
+
+
+def fit(arguments: Sequence[str] | None) -> None:
+    """Run one of Lightning's subcommands, and leave errors and the log to the caller."""
     from mosaic.cli.lightning import run
-    from mosaic.federation.progress import configure_logging
 
-    configure_logging()
-    run(None if from_process else given)
+    run(arguments)
 
 
-def _partition(given: Sequence[str]) -> None:
-    from mosaic.cli.lightning import MosaicParser
-    from mosaic.cli.partition import DESCRIPTION, partition
-    from mosaic.federation.progress import configure_logging
-    from mosaic.training.silence import expected_warnings
-
-    configure_logging()
-    with expected_warnings():
-        partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
-
-
-def _compare(given: Sequence[str]) -> None:
-    from mosaic.comparison.command import compare
-
-    _call(compare, "compare", given)
-
-
-def _report(given: Sequence[str]) -> None:
-    from mosaic.report.html import report
-
-    print(f"Report: {_call(report, 'report', given)}")
-
-
-def _export(given: Sequence[str]) -> None:
-    from mosaic.report.export import export
-
-    print(f"Exported: {_call(export, 'export', given)}")
-
-
-_TOOLS: dict[str, Callable[[Sequence[str]], None]] = {
-    "partition": _partition,
-    "compare": _compare,
-    "report": _report,
-    "export": _export,
-}
-
-
-def _call(function: Callable[..., object], name: str, given: Sequence[str]) -> object:
-    """Call a typed function with arguments from the command line; what it requires is positional."""
+def _call(function: Callable[..., object], name: str, given: Sequence[str], **known: object) -> object:
+    """Call a function with arguments of the command line and those in ``known``; required arguments are positional."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=True)
-    return function(**parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(known))
+    return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
 
 def _carry_out(request: Callable[[], None]) -> None:
-    """Do what is asked; the user's mistakes and signals end in one line."""
+    """Carry out a request; a user's mistake or a signal ends it with one line."""
     try:
         with leaving_at_once():
             request()

@@ -1,24 +1,21 @@
-"""Null where a class takes no such thing: jsonargparse lets it pass, and the class fails somewhere else."""
+"""Refuse null where a class does not take it: jsonargparse lets it pass, and the class fails somewhere else."""
 
 import typing
 from collections.abc import Mapping
+from pkgutil import resolve_name
 from types import NoneType
 from typing import Any
 
 from mosaic.errors import MosaicError
-from mosaic.instantiation import class_called
 
 
 def require_values(spec: Any, expected: Any, key: str) -> None:
-    """Refuse null for arguments whose type does not take it, here and in everything below.
+    """Refuse null for arguments whose type does not take it, at every depth.
 
     Args:
         spec: parsed configuration, as plain values.
         expected: class or type that it is for.
-        key: where it stands.
-
-    Raises:
-        MosaicError: there is one.
+        key: of the configuration, where it stands.
     """
     if isinstance(spec, list):
         for item in spec:
@@ -26,7 +23,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
     if not isinstance(spec, Mapping):
         return
     if "class_path" in spec:
-        expected, spec = class_called(str(spec["class_path"])), spec.get("init_args") or {}
+        expected, spec = resolve_name(str(spec["class_path"])), spec.get("init_args") or {}
     hints = _hints(expected)
     for name, value in spec.items():
         hint = hints.get(name, Any)
@@ -37,7 +34,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
 
 
 def _hints(expected: Any) -> dict[str, Any]:
-    """Return the types of a class's arguments, as far as they are known; of a union, those of its first class."""
+    """Return the types of a class's arguments where they are known; for a union, those of its first class."""
     candidates = (each for each in (expected, *typing.get_args(expected)) if each is not NoneType)
     found = next((each for each in candidates if isinstance(each, type)), None)
     try:

@@ -1,4 +1,4 @@
-"""``mosaic partition``: show and keep who holds what, without training."""
+"""``mosaic partition``: show and write which client holds which images, without training."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,26 +17,25 @@ from mosaic.runs.figures import partition_heat_map
 
 DESCRIPTION = "Show who holds what: a table, indices and a heat map, without training. Takes what fit takes."
 MAX_CLASS_COLUMNS = 20
-"""Classes above which a client's row says how many it holds, and not how many images of each."""
+"""With more classes, a client's row counts its classes and not the images of each."""
 MAX_ROWS = 100
-"""Clients above which the table leaves the rest to ``partition.json``."""
-
+"""With more clients, the table leaves the rest to ``partition.json``."""
 UNUSED = (
     *("seed_everything", "trainer", "model", "algorithm", "executor", "federation", "clients"),
     *("ckpt_path", "weights_only"),
 )
-"""Top-level keys of ``fit`` that are taken, so that its files and flags can be given unchanged, and not looked at."""
+"""Top-level keys of ``fit`` that are accepted and ignored, so that its files and flags can be given unchanged."""
 
 
 def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
-    """Read the ``data`` part of what ``fit`` would be given, and show it.
+    """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
 
     Args:
         parser: an empty one.
-        args: ``--config`` files, flags, and ``--output`` with the folder to write into.
+        args: what ``fit`` takes, and ``--output`` with the folder to write into.
 
     Raises:
-        MosaicError: the request cannot be carried out; nothing was written.
+        MosaicError: the files exist already, or the data cannot be read or split as asked; nothing was written.
     """
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration of fit; may be repeated")
     parser.add_argument("--output", default="partition", help="new folder for partition.json and partition.png")
@@ -44,31 +43,19 @@ def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
     for key in UNUSED:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, help="as in fit; not used here")
     config = parser.parse_args(list(args))
-    show_partition(parser.instantiate_classes(config).data, Path(config.output))
-
-
-def show_partition(data: FederatedDataModule, output: Path, console: Console | None = None) -> None:
-    """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
-
-    Args:
-        data: the images and who holds them.
-        output: folder to write into; made where it is missing.
-        console: where to print; standard output when not given.
-
-    Raises:
-        MosaicError: the files exist already, or the data cannot be read or split as asked.
-    """
-    console = console or Console()
+    data: FederatedDataModule = parser.instantiate_classes(config).data
+    output = Path(config.output)
     indices, picture = output / "partition.json", output / "partition.png"
     taken = [path for path in (indices, picture) if path.exists()]
     if taken or (output.exists() and not output.is_dir()):
         raise MosaicError(
             f"--output {output}: {(taken or [output])[0]} exists and is never overwritten: choose another folder with "
-            "--output, or move what is there away"
+            "--output, or move it away"
         )
     data.setup("fit")
     counts, names = data.class_counts.numpy(), data.images.class_names
-    validation = np.array([len(holding.validation) for holding in data.splits])
+    validation = np.array([len(client.validation) for client in data.splits])
+    console = Console()
     print_partition(counts, validation, names, len(data.images.train), console)
     output.mkdir(parents=True, exist_ok=True)
     data.write_partition(indices)
@@ -79,7 +66,7 @@ def show_partition(data: FederatedDataModule, output: Path, console: Console | N
 def print_partition(
     counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...], num_images: int, console: Console
 ) -> None:
-    """Print images per client and class where there are few classes, else what each client holds most of.
+    """Print images per client and class where there are few classes, else each client's largest class.
 
     Args:
         counts: images to train on, shape ``(N, C)``.
@@ -88,7 +75,7 @@ def print_partition(
         num_images: of the training set, dealt or not.
         console: where to print.
     """
-    make_table = class_table if len(class_names) <= MAX_CLASS_COLUMNS else holdings_table
+    make_table = _class_table if len(class_names) <= MAX_CLASS_COLUMNS else _largest_class_table
     table = make_table(counts, validation, class_names)
     console.print("\n[bold]Images to train on, by client[/bold]", highlight=False)
     least = console.measure(table, options=console.options.update(width=10_000)).minimum
@@ -105,16 +92,12 @@ def print_partition(
     )
 
 
-def class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
-    """Return one row per client with its images of every class."""
+def _class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
     rows = [[*row, sum(row), held] for row, held in zip(counts.tolist(), validation.tolist(), strict=True)]
-    sums = np.sum(rows, axis=0).tolist()
-    return _table([*class_names, "all", "validation"], rows, sums)
+    return _table([*class_names, "all", "validation"], rows, np.sum(rows, axis=0).tolist())
 
 
-def holdings_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
-    """Return one row per client with its images, how many classes they are of, and the largest class."""
-
+def _largest_class_table(counts: np.ndarray, validation: np.ndarray, class_names: tuple[str, ...]) -> Table:
     def summary(row: np.ndarray, held: int) -> list[int | str]:
         largest = int(row.argmax())
         return [int(row.sum()), held, int((row > 0).sum()), class_names[largest], int(row[largest])]
@@ -125,7 +108,6 @@ def holdings_table(counts: np.ndarray, validation: np.ndarray, class_names: tupl
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[int | str]], sums: Sequence[int | str]) -> Table:
-    """Return clients row by row, the first of them when there are many, and all clients together."""
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("client", justify="right", no_wrap=True)
     for column, total in zip(columns, sums, strict=True):

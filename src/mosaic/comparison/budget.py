@@ -1,16 +1,16 @@
-"""What a server may spend on distillation: as much as Mosaic in the same comparison, for whoever can be told."""
+"""The budget of server-side distillation: what Mosaic spends in the same comparison, for all who take a budget."""
 
-import importlib
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged
 from mosaic.errors import MosaicError
 
 MATCHED = ("student_updates", "generator_updates")
-"""Init arguments by which an algorithm is told its part; also the attributes of a budget."""
+"""Init arguments by which an algorithm is told its budget; also the budget's attributes."""
 _SHARED_BY = "distilling_rounds"
 """Init argument of algorithms that cannot see how many rounds of the run share these."""
 PREFERRED = "mosaic"
@@ -19,11 +19,9 @@ PREFERRED = "mosaic"
 
 @dataclass(frozen=True)
 class Budget:
-    """What a server may spend on distillation over a whole run.
+    """Optimiser steps of a whole run: of the global model, and of all generators, the clients' included.
 
     Attributes:
-        student_updates: optimiser steps of the global model.
-        generator_updates: optimiser steps of generators, those of the clients together with the server's.
         of: the row that spends as much; empty where both figures were given.
     """
 
@@ -39,26 +37,20 @@ class Budget:
 def reference_budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
 ) -> Budget:
-    """Return the budget that all server-side distillation gets: what Mosaic spends, unless told otherwise.
+    """Return the budget of all server-side distillation: the given figures, or else what Mosaic spends.
 
-    Mosaic is the row ``mosaic``, else the configuration's own, else the first row that is a variant of it, else what
-    its preset would be on the configuration.
-
-    Args:
-        common: the configuration that all runs have in common, merged.
-        rows: the same of every algorithm that is to share the budget, with its presets, in the order of the table.
-        student: student updates, if given.
-        generator: generator updates, if given.
-
-    Raises:
-        MosaicError: the configuration does not say what Mosaic would spend.
+    Mosaic is the row ``mosaic``, else the configuration's own, else the first row that is a variant of it, else its
+    preset on the configuration. Configurations are merged; ``rows`` are those that share the budget, in the order of
+    the table.
     """
     name, config = _reference(common, rows)
     settings = algorithm_of(config).get("init_args") or {}
     rounds = _distilling_rounds(config)
     of = name if student is None or generator is None else ""
     if student is None:
-        student = rounds * _student_steps(settings)
+        from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
+
+        student = rounds * int((settings.get("distillation") or {}).get("steps", DistillationSettings.steps))
     if generator is None:
         generator = min(rounds, 1) * _clients(config) * _generator_steps(settings, name)  # clients train theirs once
     return Budget(student, generator, of)
@@ -81,14 +73,7 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
     """Whether an algorithm is Mosaic, which is also fit's default, or a class derived from it."""
     path = str(algorithm_of(config).get("class_path", "Mosaic"))
     found = _class_of(path)
-    names = [base.__name__ for base in found.__mro__] if found else [path.rpartition(".")[2]]
-    return "Mosaic" in names
-
-
-def _student_steps(settings: Mapping[str, Any]) -> int:
-    from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
-
-    return int((settings.get("distillation") or {}).get("steps", DistillationSettings.steps))
+    return "Mosaic" in ([base.__name__ for base in found.__mro__] if found else [path.rpartition(".")[2]])
 
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
@@ -126,12 +111,7 @@ def _clients(config: Mapping[str, Any]) -> int:
 
 
 def matching_flags(config: Mapping[str, Any], budget: Budget) -> tuple[str, ...]:
-    """Return flags that give an algorithm this budget, where it takes one, and say how many rounds share it.
-
-    Args:
-        config: the algorithm's, merged.
-        budget: of the comparison.
-    """
+    """Return flags that tell an algorithm its budget, if it takes one, and how many rounds share it."""
     told = {key: getattr(budget, key) for key in spends(config)}
     rounds = _distilling_rounds(config)
     if told and rounds > 1 and _SHARED_BY in _takes(config):
@@ -140,30 +120,28 @@ def matching_flags(config: Mapping[str, Any], budget: Budget) -> tuple[str, ...]
 
 
 def spends(config: Mapping[str, Any]) -> list[str]:
-    """Return by which init arguments an algorithm is told its budget."""
-    taken = _takes(config)
-    return [key for key in MATCHED if key in taken]
+    """Return the init arguments by which an algorithm is told its budget."""
+    return [key for key in MATCHED if key in _takes(config)]
 
 
 def _takes(config: Mapping[str, Any]) -> set[str]:
-    """Return the init arguments of an algorithm: those of its class, and those that its YAML names."""
+    """Return the init arguments of an algorithm: those that its class takes, and those that its YAML names."""
     algorithm = algorithm_of(config)
     found = _class_of(str(algorithm.get("class_path", "")))
     return {*(algorithm.get("init_args") or {}), *(_init_arguments(found) if found else ())}
 
 
 def _class_of(path: str) -> type | None:
-    """Import a class; nothing where that fails, about which the run itself will say more."""
-    module, _, name = path.rpartition(".")
+    """Import a class; nothing where that fails, since the run itself will say more."""
     try:
-        found = getattr(importlib.import_module(module or "mosaic.algorithms"), name)
+        found = resolve_name(path if "." in path else f"mosaic.algorithms.{path}")
     except Exception:
         return None
     return found if isinstance(found, type) else None
 
 
 def _init_arguments(found: type) -> set[str]:
-    """Return what a class is made from; a constructor with ``**kwargs`` hands them on to the next one."""
+    """Return the arguments of a class; a constructor with ``**kwargs`` hands them on to the next one."""
     names: set[str] = set()
     for each in found.__mro__:
         if "__init__" in vars(each):

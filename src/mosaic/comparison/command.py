@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
@@ -11,8 +11,12 @@ from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_
 from mosaic.comparison.tuning import read_choices, tuned
 from mosaic.errors import MosaicError
 
+if TYPE_CHECKING:
+    from mosaic.comparison.runner import Fit
+
 
 def compare(
+    fit: "Fit",
     config: Path,
     algorithms: str = "mosaic,fedavg",
     seeds: str = "0,1,2",
@@ -29,6 +33,7 @@ def compare(
     """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
 
     Args:
+        fit: runs mosaic fit.
         config: of mosaic fit, which all runs have in common.
         algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
             configuration's own algorithm.
@@ -44,16 +49,12 @@ def compare(
         tune: settings that every algorithm chooses for itself, as KEY=V1,V2,... with spaces between; one after the
             other, on the first seed, by the clients' validation images.
         processes: runs side by side.
-
-    Raises:
-        MosaicError: the comparison cannot be made or would not be fair; nothing was run.
     """
-    for option, value, least in (
-        *(("processes", processes, 1), ("student_updates", student_updates, 0)),
-        ("generator_updates", generator_updates, 0),
-    ):
-        if value is not None and value < least:
-            raise MosaicError(f"--{option}: expected {least} or more, got {value}")
+    for option, value in {"student_updates": student_updates, "generator_updates": generator_updates}.items():
+        if value is not None and value < 0:
+            raise MosaicError(f"--{option}: expected 0 or more, got {value}")
+    if processes < 1:
+        raise MosaicError(f"--processes: expected 1 or more, got {processes}")
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
     rows = read_rows(common, _parts(algorithms))
     require_one_device(merged(common))
@@ -69,12 +70,13 @@ def compare(
     from mosaic.comparison.writing import write_comparison
 
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
-    spent = {} if budget is None else {"server-side budget": f"{budget}{_exceptions(own)}"}
+    exceptions = f", except {', '.join(own)}, which spend their own" if own else ""
+    spent = {} if budget is None else {"server-side budget": f"{budget}{exceptions}"}
     for name, amount in spent.items():
         console.print(f"{name}: {amount}", soft_wrap=True)
 
     def finish(asked: Sequence[RunRequest], file: str = "tried.jsonl") -> list[Outcome | Failure]:
-        return finish_all(asked, output / file, runs or output / "runs", processes, console)
+        return finish_all(fit, asked, output / file, runs or output / "runs", processes, console)
 
     if choices:
         requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
@@ -90,17 +92,13 @@ def compare(
 def _budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
 ) -> Budget | None:
-    """Return what all rows may spend; nothing where it cannot be counted and nobody asks for it."""
+    """Return what all rows may spend; nothing where it cannot be counted and no row needs it."""
     try:
         return reference_budget(common, rows, student, generator)
     except MosaicError:
         if any(spends(config) for config in rows.values()):
             raise
         return None
-
-
-def _exceptions(own: Sequence[str]) -> str:
-    return f", except {', '.join(own)}, which spend their own" if own else ""
 
 
 def _parts(text: str) -> list[str]:

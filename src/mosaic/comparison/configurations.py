@@ -1,4 +1,4 @@
-"""Configurations of ``mosaic fit`` as plain values: found, read and stacked without importing what they name."""
+"""Find, read and stack configurations of ``mosaic fit`` as plain values; no class in them is imported."""
 
 from collections.abc import Iterable, Mapping
 from importlib.resources import files
@@ -16,47 +16,31 @@ AS_CONFIGURED = "config"
 
 
 class Configuration(NamedTuple):
-    """A file of ``fit`` as it was when it was read: what becomes of the file afterwards changes no run.
-
-    Attributes:
-        path: where it lay.
-        text: what it said.
-    """
+    """Path and text of a file of ``fit``, as it was when it was read: later changes of the file change no run."""
 
     path: Path
     text: str
 
     @property
     def values(self) -> dict[str, Any]:
-        """What it says, numbers and dates as ``fit`` reads them."""
+        """Its values, with numbers and dates as ``fit`` reads them."""
         values: dict[str, Any] = get_loader("yaml")(self.text)
         return values
 
 
 def read_configuration(path: Path) -> Configuration:
-    """Read a file.
-
-    Raises:
-        MosaicError: the file is missing or is no mapping.
-    """
+    """Read a file."""
     configuration = Configuration(path, read_yaml(path))
     try:
-        values = configuration.values
+        if configuration.values is None:
+            raise ValueError("the file is empty")
     except (ValueError, yaml.YAMLError) as error:
-        raise MosaicError(
-            f"{path}: expected a configuration of mosaic fit, which could not be read: {error}"
-        ) from error
-    if not isinstance(values, dict):
-        raise MosaicError(f"{path}: expected a configuration of mosaic fit, got {type(values).__name__}")
+        raise MosaicError(f"{path}: expected a configuration of mosaic fit, which cannot be read: {error}") from error
     return configuration
 
 
 def find_presets(name: str) -> list[Configuration]:
-    """Return the files of an algorithm: presets of this package by name, or files by path.
-
-    Raises:
-        MosaicError: there is none of this name, or it holds more than an ``algorithm`` section.
-    """
+    """Return the files of an algorithm: presets of this package by name, or files by path, joined by ``+``."""
     if name == AS_CONFIGURED:
         return []
     shipped = Path(str(files("mosaic") / "presets"))
@@ -70,8 +54,7 @@ def find_presets(name: str) -> list[Configuration]:
                 f"{known}"
             )
         preset = read_configuration(path)
-        others = sorted(set(preset.values) - {"algorithm"})
-        if others:
+        if others := sorted(set(preset.values) - {"algorithm"}):
             raise MosaicError(
                 f"--algorithms: {path} changes {', '.join(others)} too, and then more than the algorithm would differ: "
                 "move that into a file for --overlay, which all algorithms get"

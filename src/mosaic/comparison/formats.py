@@ -1,4 +1,4 @@
-"""One table as text for terminals, Markdown, CSV and LaTeX."""
+"""Write one table for terminals, and as Markdown, CSV and LaTeX."""
 
 import csv
 import io
@@ -16,7 +16,7 @@ _LATEX = {
 
 
 def terminal(table: Table) -> TerminalTable:
-    """Return a table for rich, in whose cells figures stay in one line."""
+    """Return a table for rich whose figures are not wrapped."""
     shown = TerminalTable()
     for place, column in enumerate(table.columns):
         shown.add_column(column, justify="right" if place else "left", no_wrap=bool(place and " " not in column))
@@ -40,7 +40,7 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Return a CSV table; means and standard deviations are columns of their own, and notes the last one."""
+    """Return a CSV table; means and standard deviations are separate columns, and notes the last one."""
     rows = [[row.algorithm, *(part for cell in row.cells for part in _split(cell)), row.note] for row in table.rows]
     columns = [part for name in table.columns[1:] for part in (name, f"{name}, standard deviation")]
     wide = [[table.columns[0], *columns, "note"], *rows]

@@ -1,4 +1,4 @@
-"""What a finished run says, small enough to keep and to commit."""
+"""The figures of a finished run, small enough to keep and to commit."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import Round, read_rounds
-from mosaic.report.students import Students, count_students, judged_students
+from mosaic.report.students import Students, count_students, students_of
 
 _PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
 _KEY = ("algorithm", "seed")
@@ -25,14 +25,9 @@ class Outcome:
     """Figures of one run; accuracies are shares, on the test split unless their name says otherwise.
 
     Attributes:
-        algorithm: what it is called in the table.
-        seed: of the run.
-        request: what was asked for, see :meth:`RunRequest.content`.
+        request: see :meth:`RunRequest.content`.
         version: of this package.
-        date: when it finished.
-        machine: where it ran.
-        rounds: per round, in order: accuracies (nothing where none was measured) and bytes so far.
-        summary: final figures.
+        rounds: accuracies (None where none was measured) and bytes so far, by round.
     """
 
     algorithm: str
@@ -47,10 +42,9 @@ class Outcome:
     @classmethod
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
         """Read a finished run's folder."""
-        file = run / "summary.json"
-        summary = json.loads(file.read_text())
+        file, rounds = run / "summary.json", read_rounds(run)
+        summary, where = json.loads(file.read_text()), json.loads((run / "environment.json").read_text())
         kept = {key: summary[key] for key in _KEPT if key in summary}
-        rounds = read_rounds(run)
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
             algorithm=request.algorithm,
@@ -58,27 +52,22 @@ class Outcome:
             request=request.content(),
             version=__version__,
             date=str(date.fromtimestamp(file.stat().st_mtime)),
-            machine=_machine(json.loads((run / "environment.json").read_text())),
+            machine=f"{where['cpu_count']} CPU cores ({where['processor']}), {', '.join(where['gpus']) or 'no GPU'}",
             rounds=_abridged(rounds),
             summary={**kept, "students": count_students(rounds), **sums, "phases": summary["seconds"]},
         )
 
     @classmethod
     def read_all(cls, file: Path) -> list["Outcome"]:
-        """Read what :meth:`write` has written.
-
-        Raises:
-            MosaicError: the file holds something else.
-        """
-        return [cls._of_record(record, file) for record in JsonLines(file, _KEY).read()]
-
-    @classmethod
-    def _of_record(cls, record: Mapping[str, Any], file: Path) -> "Outcome":
-        try:
-            return cls(**record)
-        except TypeError as error:
-            line = f"the line of {record['algorithm']}, seed {record['seed']}"
-            raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
+        """Read what :meth:`write` has written."""
+        outcomes = []
+        for fields in JsonLines(file, _KEY).read():
+            try:
+                outcomes.append(cls(**fields))
+            except TypeError as error:
+                line = f"the line of {fields['algorithm']}, seed {fields['seed']}"
+                raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
+        return outcomes
 
     def write(self, file: Path) -> None:
         """Write the outcome among those of the same comparison."""
@@ -96,9 +85,9 @@ class Outcome:
 
     @property
     def chosen(self) -> float | None:
-        """Accuracy after the round that the clients' validation images like best, the first among equals."""
-        judged = [row for row in self.rounds if row.get("validation_accuracy") is not None]
-        best = max(judged, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
+        """Accuracy after the round with the best validation accuracy, the first among equals."""
+        validated = [row for row in self.rounds if row.get("validation_accuracy") is not None]
+        best = max(validated, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
         return None if best is None else best.get("test_accuracy")
 
     @property
@@ -119,41 +108,28 @@ class Outcome:
     @property
     def students(self) -> Students:
         """What became of the distilled models."""
-        return judged_students(self.summary, self.summary.get("students", {}))
+        return students_of(self.summary, self.summary.get("students", {}))
 
     @property
     def distils(self) -> bool:
-        """Whether a server has distilled, or was to: it was told a budget, or updates of student or generators show."""
+        """Whether a server has distilled or should have: it had a budget, or has updated a student or generators."""
         told = any(flag.startswith("--algorithm.student_updates=") for flag in self.request.get("flags", ()))
         return told or bool(self.updates("student") or self.updates("generator"))
 
     def updates(self, network: str) -> int:
         """Return how often ``local`` models, the ``student``, ``generator``s or ``discriminator``s were updated.
 
-        Runs of earlier versions tell nothing of discriminators; those of Mosaic had one update for each of a generator.
+        Runs of earlier versions do not count discriminators; those of Mosaic had one update for each of a generator.
         """
         booked = self.summary["updates"]
-        if network == "discriminator" and network not in booked and self._class_path.endswith(".Mosaic"):
-            network = "generator"
+        if network == "discriminator" and network not in booked:
+            path = str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
+            network = "generator" if path.endswith(".Mosaic") else network
         return int(booked.get(network, 0))
-
-    @property
-    def _class_path(self) -> str:
-        return str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
 
 
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:
-    """Refuse an outcome of something else.
-
-    Args:
-        outcome: what is there.
-        request: what is asked for.
-        file: where it is.
-        folder: where the run was, and would be.
-
-    Raises:
-        MosaicError: the outcome belongs to another request.
-    """
+    """Refuse an outcome in ``file`` that belongs to another request; ``folder`` is that of the run."""
     asked = request.content()
     if outcome.request != asked:
         changed = ", ".join(sorted(_differences(outcome.request, asked)))
@@ -170,11 +146,6 @@ def _differences(before: Any, now: Any, place: str = "") -> set[str]:
     if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
         return set().union(*(_differences(*pair, f"{place}") for pair in zip(before, now, strict=True)))
     return set() if before == now else {place.strip(".") or "everything"}
-
-
-def _machine(environment: Mapping[str, Any]) -> str:
-    gpus = ", ".join(environment["gpus"]) or "no GPU"
-    return f"{environment['cpu_count']} CPU cores ({environment['processor']}), {gpus}"
 
 
 def _abridged(rounds: Sequence[Round]) -> list[Round]:

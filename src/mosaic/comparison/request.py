@@ -1,4 +1,4 @@
-"""What a comparison asks of ``mosaic fit``: one request for each algorithm and seed, alike but for the algorithm."""
+"""The runs of a comparison: one request for each algorithm and seed, alike in all but the algorithm."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
 
 Rows = Mapping[str, Sequence[Configuration]]
-"""What every algorithm of the table is made from, by its name; later configurations win."""
+"""Configurations of every algorithm of the table by its name; later ones win."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,9 @@ class RunRequest:
     """One run.
 
     Attributes:
-        algorithm: what it is called in the table.
-        seed: of initialisation and training.
-        configs: configurations, later ones win.
+        configs: later ones win.
         flags: more of the command line.
-        tuned: settings that the algorithm has chosen for itself, or tries, as ``KEY=VALUE``.
+        tuned: settings that the algorithm has chosen or tries, as ``KEY=VALUE``.
     """
 
     algorithm: str
@@ -34,10 +32,10 @@ class RunRequest:
     tuned: tuple[str, ...] = ()
 
     def arguments(self, folder: Path) -> list[str]:
-        """Write what ``mosaic`` is to read into a folder; return what it is given.
+        """Write the configurations into a folder; return the arguments of ``mosaic``.
 
-        The algorithm is a file of its own, stacked beforehand: ``fit`` itself would let it keep arguments of another
-        class below it that happen to have the same name, and the rows would differ in more than their method.
+        The algorithm is stacked beforehand: ``fit`` would let it keep arguments of the class below it that have the
+        same name, and the rows would differ in more than their method.
         """
         algorithm = merged(self.configs).get("algorithm")
         sections = [{key: v for key, v in config.values.items() if key != "algorithm"} for config in self.configs]
@@ -50,38 +48,19 @@ class RunRequest:
         return ["fit", *given, *self.flags, *(f"--{setting}" for setting in self.tuned)]
 
     def content(self) -> dict[str, Any]:
-        """Return what decides the outcome: the stacked configurations' values, wherever they lie, and the flags.
-
-        What a configuration below says of another algorithm is no part of it.
-        """
+        """Return what decides the outcome: the stacked values and the flags, but not where the files lie."""
         tuned = {"tuned": list(self.tuned)} if self.tuned else {}
         return {"config": merged(self.configs), "flags": list(self.flags), **tuned}
 
 
 def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:
-    """Read what every algorithm is made from.
-
-    Args:
-        common: the configuration that all runs have in common, and what is stacked on it for all alike.
-        algorithms: presets by name or path, joined by ``+`` where one is stacked on another; ``config`` takes the
-            configuration's own.
-
-    Raises:
-        MosaicError: an algorithm is unknown, is named twice, or its preset changes more than the algorithm.
-    """
+    """Return the configurations of every algorithm: those of all runs, and its presets."""
     _require_different("algorithms", algorithms)
     return {name: (*common, *find_presets(name)) for name in algorithms}
 
 
 def require_one_device(config: Mapping[str, Any]) -> None:
-    """Refuse phases on several devices: Lightning starts this very command anew for each, and all would write.
-
-    Args:
-        config: of all runs alike.
-
-    Raises:
-        MosaicError: the ``trainer`` section asks for more than one device or machine, or for as many as there are.
-    """
+    """Refuse several devices or machines: Lightning starts this command anew for each, and all would write."""
     trainer = config.get("trainer") or {}
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
     one = len(devices) == 1 if isinstance(devices, list) else devices in (None, 1, "1")
@@ -94,26 +73,18 @@ def require_one_device(config: Mapping[str, Any]) -> None:
 
 
 def plan_runs(
-    rows: Rows,
-    seeds: Sequence[int],
-    partition_seed: int | None,
-    budget: Budget | None,
-    own_budget: Sequence[str],
+    rows: Rows, seeds: Sequence[int], partition_seed: int | None, budget: Budget | None, own_budget: Sequence[str]
 ) -> list[RunRequest]:
     """Return all runs of a comparison, algorithm by algorithm.
 
     Args:
-        rows: what every algorithm is made from.
+        rows: configurations of every algorithm.
         seeds: of initialisation and training, and of the partition where it has none of its own.
         partition_seed: one partition for all runs; when not given it moves with the seed.
-        budget: of the server-side distillation, for every algorithm that can be told; none where nobody can.
+        budget: of server-side distillation, for every algorithm that takes one.
         own_budget: algorithms that spend what their preset says instead.
-
-    Raises:
-        MosaicError: an algorithm with a budget of its own is no row, or seeds are none or the same.
     """
-    unknown = set(own_budget) - set(rows)
-    if unknown:
+    if unknown := set(own_budget) - set(rows):
         raise MosaicError(f"--own_budget: {', '.join(sorted(unknown))} is not among --algorithms")
     _require_different("seeds", seeds)
     runs = []

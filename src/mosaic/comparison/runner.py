@@ -1,4 +1,4 @@
-"""Run what is missing, one run after the other or some side by side; one that fails does not stop the others."""
+"""Run what is missing, one run after the other or several side by side; a failure does not stop the others."""
 
 import contextlib
 import io
@@ -9,7 +9,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -23,16 +23,13 @@ from mosaic.comparison.request import RunRequest
 from mosaic.errors import users_mistake
 from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
 
+Fit = Callable[[Sequence[str]], None]
+"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
+
 
 @dataclass(frozen=True)
 class Failure:
-    """A run that came to nothing.
-
-    Attributes:
-        algorithm: what it is called in the table.
-        seed: of the run.
-        reason: in one line.
-    """
+    """A run that has failed, and the reason in one line."""
 
     algorithm: str
     seed: int
@@ -40,52 +37,50 @@ class Failure:
 
 
 def finish_all(
-    requests: Sequence[RunRequest], outcomes: Path, runs: Path, processes: int, console: Console
+    fit: Fit, requests: Sequence[RunRequest], outcomes: Path, runs: Path, processes: int, console: Console
 ) -> list[Outcome | Failure]:
-    """Return what became of every request, in their order.
+    """Return the result of every request, in their order.
 
     Args:
+        fit: runs ``mosaic fit``.
         requests: what to run.
-        outcomes: file of the outcomes; what it holds already is not run again.
+        outcomes: file of the outcomes; what it holds is not run again, and must belong to these requests.
         runs: folder of the run directories; an interrupted run goes on.
         processes: runs side by side.
-        console: is told what happens.
-
-    Raises:
-        MosaicError: it holds an outcome that belongs to another request; nothing was run.
+        console: where to print.
     """
     there = {(outcome.algorithm, outcome.seed): outcome for outcome in Outcome.read_all(outcomes)}
     done: dict[RunRequest, Outcome | Failure] = {}
     for request in requests:
-        outcome = there.get((request.algorithm, request.seed))
-        if outcome is not None:
+        if outcome := there.get((request.algorithm, request.seed)):
             check_same_request(outcome, request, outcomes, folder_of(request, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
         console.print(f"{len(done)} of {len(requests)} runs are there already: {outcomes}")
     started = time.perf_counter()
-    for request, result in _run_each(missing, runs, processes):
+    for request, result in _run_each(fit, missing, runs, processes):
         if isinstance(result, Outcome):
             result.write(outcomes)
         done[request] = result
-        _tell(request, result, f"[{len(done)}/{len(requests)}]", time.perf_counter() - started, console)
+        told, seconds = f"{request.algorithm}, seed {request.seed}: {_told(result)}", time.perf_counter() - started
+        console.print(f"[{len(done)}/{len(requests)}] {told}  ({seconds:.0f} s since the start)", soft_wrap=True)
     return [done[request] for request in requests]
 
 
 def _run_each(
-    requests: Sequence[RunRequest], runs: Path, processes: int
+    fit: Fit, requests: Sequence[RunRequest], runs: Path, processes: int
 ) -> Iterator[tuple[RunRequest, Outcome | Failure]]:
-    """Yield every request with its result as soon as it is there."""
+    """Yield every request with its result as soon as it has one."""
     if processes == 1 or len(requests) < 2:
         for request in requests:
-            yield request, run_one(request, runs)
+            yield request, run_one(fit, request, runs)
         return
     waiting, running = iter(requests), dict[Future[Outcome | Failure], RunRequest]()
     with heeding_signals(), _workers(processes) as pool:
         while True:  # never more runs than workers: what a pool has taken in cannot be taken back
             for request in islice(waiting, processes - len(running)):
-                running[_submit(pool, request, runs)] = request
+                running[_submit(pool, fit, request, runs)] = request
             if not running:
                 return
             for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
@@ -96,7 +91,7 @@ def _run_each(
 
 @contextlib.contextmanager
 def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
-    """Start processes; where this one leaves early, by whatever signal, they stop at their next step."""
+    """Start worker processes; they stop at their next step if this process leaves early."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_the_first) as pool:
@@ -110,7 +105,7 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _leave_with_the_first() -> None:
-    """Let this worker end when the process that has started it is gone, however that came about."""
+    """End this worker when the process that has started it is gone, for whatever reason."""
     first = multiprocessing.parent_process()
     assert first is not None, "a worker has been started by somebody"
 
@@ -123,17 +118,16 @@ def _leave_with_the_first() -> None:
     threading.Thread(target=follow, daemon=True).start()
 
 
-def _submit(pool: ProcessPoolExecutor, request: RunRequest, runs: Path) -> Future[Outcome | Failure]:
+def _submit(pool: ProcessPoolExecutor, fit: Fit, request: RunRequest, runs: Path) -> Future[Outcome | Failure]:
     try:
-        return pool.submit(run_one, request, runs)
+        return pool.submit(run_one, fit, request, runs)
     except BrokenProcessPool as error:
-        future = Future[Outcome | Failure]()
-        future.set_exception(error)
+        (future := Future[Outcome | Failure]()).set_exception(error)
         return future
 
 
 def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome | Failure:
-    """Return what came of a run, even where its process was killed, which takes the others' along."""
+    """Return the result of a run, also where its process was killed, which takes the others with it."""
     try:
         return future.result()
     except BrokenProcessPool:
@@ -146,14 +140,12 @@ def folder_of(request: RunRequest, runs: Path) -> Path:
     return runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
 
 
-def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
+def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    from mosaic.cli.lightning import run
-
     folder = folder_of(request, runs)
     try:
         with _silence(), tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
-            run([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
+            fit([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])
         return Outcome.of(request, folder)
     except Exception as error:
         reason = str(users_mistake(error) or f"{type(error).__name__}: {error}")
@@ -162,7 +154,7 @@ def run_one(request: RunRequest, runs: Path) -> Outcome | Failure:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Keep a run's log and closing tables to itself."""
+    """Suppress a run's log and closing tables."""
     log = logging.getLogger("mosaic")
     level = log.level
     log.setLevel(logging.ERROR)
@@ -173,14 +165,8 @@ def _silence() -> Iterator[None]:
         log.setLevel(level)
 
 
-def _tell(request: RunRequest, result: Outcome | Failure, progress: str, seconds: float, console: Console) -> None:
-    match result:
-        case Failure(reason=reason):
-            said = f"failed: {reason}"
-        case Outcome(last=last, own=own):
-            accuracy = last if last is not None else own
-            said = "done" if accuracy is None else f"{100 * accuracy:.2f} %"
-    console.print(
-        f"{progress} {request.algorithm}, seed {request.seed}: {said}  ({seconds:.0f} s since the start)",
-        soft_wrap=True,
-    )
+def _told(result: Outcome | Failure) -> str:
+    if isinstance(result, Failure):
+        return f"failed: {result.reason}"
+    accuracy = result.last if result.last is not None else result.own
+    return "done" if accuracy is None else f"{100 * accuracy:.2f} %"

@@ -1,31 +1,27 @@
-"""Outcomes to one table: means over seeds, what each row stands for, and whether a difference could be luck."""
+"""Make one table of outcomes: means over seeds, a paired test, and remarks."""
 
 import statistics
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from mosaic.comparison.budget import Budget
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
-from mosaic.report.students import Students
 
+T = TypeVar("T")
 FEWEST_FOR_A_TEST = 5
 """Seeds below which a paired test says nothing."""
 DASH = "-"
 FIRST_COST = "MiB up"
-"""The column from which on the table tells what a run takes, and no longer what it reaches."""
+"""The first column of what a run costs; those before it are of what it reaches."""
 _MEBIBYTE = 2**20
+Cell = Callable[[Sequence[Outcome]], str]
 
 
 @dataclass(frozen=True)
 class Row:
-    """One algorithm.
-
-    Attributes:
-        algorithm: what it is called.
-        cells: one text for each column but the first.
-        note: what the figures do not say; empty where there is nothing.
-    """
+    """One algorithm: its name, the cells of all columns but the first, and a note, which may be empty."""
 
     algorithm: str
     cells: tuple[str, ...]
@@ -34,38 +30,27 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A comparison.
-
-    Attributes:
-        columns: names, the algorithm's first.
-        rows: one for each algorithm, in the order asked for.
-    """
+    """A comparison: names of the columns, the algorithm's first, and a row for each algorithm."""
 
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
     def parted(self) -> tuple["Table", "Table"]:
-        """Return what was reached and what it took, as two tables that fit a page."""
+        """Return results and costs as two tables that fit a page."""
         cost = self.columns.index(FIRST_COST)
-        reached, took = (
+        results, costs = (
             Table(
                 (self.columns[0], *self.columns[start:end]),
                 tuple(Row(row.algorithm, row.cells[start - 1 : end and end - 1], row.note) for row in self.rows),
             )
             for start, end in ((1, cost), (cost, None))
         )
-        return reached, took
+        return results, costs
 
     @property
     def notes(self) -> list[str]:
-        """What the figures do not say, a line each."""
+        """The rows' notes, a line each."""
         return [f"{row.algorithm}: {row.note}" for row in self.rows if row.note]
-
-
-@dataclass(frozen=True)
-class _Column:
-    name: str
-    cell: Callable[[Sequence[Outcome]], str]
 
 
 def comparison_table(
@@ -75,41 +60,46 @@ def comparison_table(
 
     Accuracies are shares of the test split in per cent, except those of the worst client, which are of its own
     validation images. The test is a paired, two-sided t-test over seeds against the first row, uncorrected for the
-    number of rows.
-
-    Args:
-        results: of all runs.
-        budget: what every row is held to that distils, if anything.
-        own_budget: rows that are not.
+    number of rows. The budget applies to every row that distils, unless it has one of its own.
     """
     names = list(dict.fromkeys(result.algorithm for result in results))
     of = {name: [r for r in results if isinstance(r, Outcome) and r.algorithm == name] for name in names}
     failed = {name: [r for r in results if isinstance(r, Failure) and r.algorithm == name] for name in names}
-    columns = _columns(of[names[0]], any(outcome.own is not None for found in of.values() for outcome in found))
+    reference = of[names[0]]
+    columns = _columns(reference, any(outcome.own is not None for found in of.values() for outcome in found))
     rows = []
     for name in names:
-        said = _remarks(of[name], failed[name], of[names[0]], None if name in own_budget else budget)
-        rows.append(Row(name, tuple(column.cell(of[name]) for column in columns), "; ".join(said)))
-    return Table(("algorithm", *(column.name for column in columns)), tuple(rows))
+        remarks = [
+            *_chosen(of[name]),
+            *(f"failed on seed {seeds}: {reason}" for reason, seeds in _by_seed((f.reason, f) for f in failed[name])),
+            *_refusals(of[name]),
+            *_other_local_steps(of[name], reference),
+            *_other_budget(of[name], None if name in own_budget else budget),
+        ]
+        rows.append(Row(name, tuple(cell(of[name]) for cell in columns.values()), "; ".join(remarks)))
+    return Table(("algorithm", *columns), tuple(rows))
 
 
-def _columns(reference: Sequence[Outcome], some_own: bool) -> list[_Column]:
-    own = [_Column("clients' own models", lambda found: _percent([o.own for o in found]))] if some_own else []
-    return [
-        _Column("seeds", lambda found: str(len(found)) if found else DASH),
-        _Column("test accuracy", lambda found: _percent([o.last for o in found])),
-        _Column("validated best", lambda found: _percent([o.chosen for o in found])),
-        *own,
-        _Column("worst client", lambda found: _percent([None if o.last is None else o.worst_client for o in found])),
-        _Column("p", lambda found: _significance(reference, found)),
-        _Column(FIRST_COST, lambda found: _mean([o.summary["bytes_up"] / _MEBIBYTE for o in found], 1)),
-        _Column("MiB down", lambda found: _mean([o.summary["bytes_down"] / _MEBIBYTE for o in found], 1)),
-        _Column("seconds", lambda found: _mean([o.summary["seconds"] for o in found], 0)),
-        _Column("local steps", lambda found: _mean([o.updates("local") for o in found], 0)),
-        _Column("student updates", lambda found: _mean([o.updates("student") for o in found], 0)),
-        _Column("generator updates", lambda found: _mean([o.updates("generator") for o in found], 0)),
-        _Column("discriminator updates", lambda found: _mean([o.updates("discriminator") for o in found], 0)),
-    ]
+def _columns(reference: Sequence[Outcome], some_own: bool) -> dict[str, Cell]:
+    def mean(value: Callable[[Outcome], float], digits: int = 0) -> Cell:
+        return lambda found: f"{statistics.fmean(map(value, found)):,.{digits}f}" if found else DASH
+
+    own: dict[str, Cell] = {"clients' own models": lambda found: _percent([o.own for o in found])}
+    return {
+        "seeds": lambda found: str(len(found)) if found else DASH,
+        "test accuracy": lambda found: _percent([o.last for o in found]),
+        "validated best": lambda found: _percent([o.chosen for o in found]),
+        **(own if some_own else {}),
+        "worst client": lambda found: _percent([None if o.last is None else o.worst_client for o in found]),
+        "p": lambda found: _significance(reference, found),
+        FIRST_COST: mean(lambda outcome: outcome.summary["bytes_up"] / _MEBIBYTE, digits=1),
+        "MiB down": mean(lambda outcome: outcome.summary["bytes_down"] / _MEBIBYTE, digits=1),
+        "seconds": mean(lambda outcome: outcome.summary["seconds"]),
+        "local steps": mean(lambda outcome: outcome.updates("local")),
+        "student updates": mean(lambda outcome: outcome.updates("student")),
+        "generator updates": mean(lambda outcome: outcome.updates("generator")),
+        "discriminator updates": mean(lambda outcome: outcome.updates("discriminator")),
+    }
 
 
 def _percent(shares: Sequence[float | None]) -> str:
@@ -119,10 +109,6 @@ def _percent(shares: Sequence[float | None]) -> str:
         return DASH
     spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
     return f"{statistics.fmean(known):.2f}{spread}"
-
-
-def _mean(values: Sequence[float], digits: int) -> str:
-    return f"{statistics.fmean(values):,.{digits}f}" if values else DASH
 
 
 def _significance(reference: Sequence[Outcome], found: Sequence[Outcome]) -> str:
@@ -145,33 +131,14 @@ def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     return float(ttest_rel(first, second).pvalue)
 
 
-def _remarks(
-    found: Sequence[Outcome], failed: Sequence[Failure], reference: Sequence[Outcome], budget: Budget | None
-) -> list[str]:
-    """Say what was chosen, what failed and why, what clients refused, and what would make it unfair."""
-    unfair = (*_other_local_steps(found, reference), *_other_budget(found, budget))
-    return [*_chosen(found), *_failures(failed), *_refusals(found), *unfair]
-
-
 def _chosen(found: Sequence[Outcome]) -> list[str]:
-    settings = dict.fromkeys(setting for outcome in found for setting in outcome.tuned)
-    parted = [setting.partition("=") for setting in settings]
+    parted = [setting.partition("=") for setting in dict.fromkeys(s for outcome in found for s in outcome.tuned)]
     return ["chose " + ", ".join(f"{key.rpartition('.')[2]} {value}" for key, _, value in parted)] if parted else []
 
 
-def _failures(failed: Sequence[Failure]) -> list[str]:
-    by_reason: dict[str, list[int]] = {}
-    for failure in failed:
-        by_reason.setdefault(failure.reason, []).append(failure.seed)
-    return [f"failed on seed {_listed(seeds)}: {reason}" for reason, seeds in by_reason.items()]
-
-
 def _refusals(found: Sequence[Outcome]) -> list[str]:
-    by_students: dict[Students, list[int]] = {}
-    for outcome in found:
-        if outcome.students.refused:
-            by_students.setdefault(outcome.students, []).append(outcome.seed)
-    return [f"the clients refused {students} on seed {_listed(seeds)}" for students, seeds in by_students.items()]
+    refused = [(outcome.students, outcome) for outcome in found if outcome.students.refused]
+    return [f"the clients refused {students} on seed {seeds}" for students, seeds in _by_seed(refused)]
 
 
 def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -> list[str]:
@@ -184,17 +151,17 @@ def _other_budget(found: Sequence[Outcome], budget: Budget | None) -> list[str]:
     """Say what runs that distil have spent, where that is not the budget."""
     if budget is None:
         return []
-    allowed = {"student": budget.student_updates, "generator": budget.generator_updates}
-    told = []
-    for network, due in allowed.items():
-        by_updates: dict[int, list[int]] = {}
-        for outcome in found:
-            if outcome.distils and outcome.updates(network) != due:
-                by_updates.setdefault(outcome.updates(network), []).append(outcome.seed)
-        for updates, seeds in by_updates.items():
-            told.append(f"{updates:,} {network} updates on seed {_listed(seeds)}, where the budget is {due:,}")
-    return told
+    remarks = []
+    for network, due in (("student", budget.student_updates), ("generator", budget.generator_updates)):
+        spent = [(o.updates(network), o) for o in found if o.distils and o.updates(network) != due]
+        for updates, seeds in _by_seed(spent):
+            remarks.append(f"{updates:,} {network} updates on seed {seeds}, where the budget is {due:,}")
+    return remarks
 
 
-def _listed(seeds: Sequence[int]) -> str:
-    return ", ".join(map(str, seeds))
+def _by_seed(pairs: Iterable[tuple[T, Outcome | Failure]]) -> list[tuple[T, str]]:
+    """Return each value once, with the seeds on which it occurs."""
+    seeds: dict[T, list[int]] = {}
+    for value, result in pairs:
+        seeds.setdefault(value, []).append(result.seed)
+    return [(value, ", ".join(map(str, of))) for value, of in seeds.items()]

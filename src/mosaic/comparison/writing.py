@@ -10,10 +10,9 @@ from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.runner import Failure
-from mosaic.comparison.table import FEWEST_FOR_A_TEST, Table, comparison_table
+from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
 from mosaic.runs.figures import Band, bands
 
-_MEBIBYTE = 2**20
 COLUMNS = (
     "Mean ± standard deviation over seeds, in per cent.",
     "test accuracy: of the global model after the last round.",
@@ -33,27 +32,22 @@ def write_comparison(
     budget: Budget | None = None,
     own_budget: Collection[str] = (),
 ) -> None:
-    """Print the table and write it, with plots where a run has come to an end.
+    """Print the table and write it, with plots of the runs that have finished.
 
-    Args:
-        results: of all runs.
-        facts: what the runs have in common, in words.
-        output: folder to write into.
-        console: where to print.
-        budget: what every row is held to that distils, if anything.
-        own_budget: rows that are not.
+    ``facts`` says in words what the runs have in common; the budget holds for every row that distils, unless it is in
+    ``own_budget``.
     """
     table = comparison_table(results, budget, own_budget)
     outcomes = [result for result in results if isinstance(result, Outcome)]
     told = [f"{key}: {value}" for key, value in (*facts.items(), *_measured(outcomes))]
     output.mkdir(parents=True, exist_ok=True)
-    (output / "comparison.md").write_text(_page(table, told))
+    lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
+    (output / "comparison.md").write_text("\n\n".join([*map(markdown, table.parted()), lines]) + "\n")
     (output / "comparison.csv").write_text(comma_separated(table))
     (output / "comparison.tex").write_text(latex(table))
-    for name, against in (("rounds", "round"), ("traffic", "bytes")):
-        drawn = _bands(outcomes, against)
-        if drawn:
-            label = "communication round" if against == "round" else "MiB sent and received"
+    plots = {"rounds": ("round", "communication round", 1.0), "traffic": ("bytes", "MiB sent and received", 2.0**-20)}
+    for name, (column, label, scale) in plots.items():
+        if drawn := _bands(outcomes, column, scale):
             bands(drawn, x_label=label, y_label="test accuracy, %").savefig(output / f"{name}.png")
     for part in table.parted():
         console.print()
@@ -75,12 +69,7 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minutes in all")]
 
 
-def _page(table: Table, told: Sequence[str]) -> str:
-    lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
-    return "\n\n".join([*map(markdown, table.parted()), lines]) + "\n"
-
-
-def _bands(outcomes: Sequence[Outcome], against: str) -> dict[str, Band]:
+def _bands(outcomes: Sequence[Outcome], column: str, scale: float) -> dict[str, Band]:
     """Return a mean curve and its spread over seeds for each algorithm with a global model."""
     drawn = {}
     for name in dict.fromkeys(outcome.algorithm for outcome in outcomes):
@@ -89,10 +78,8 @@ def _bands(outcomes: Sequence[Outcome], against: str) -> dict[str, Band]:
         curves = [[row.get("test_accuracy") for row in outcome.rounds[:rounds]] for outcome in found]
         if any(value is None for curve in curves for value in curve):
             continue
-        scale = 1 / _MEBIBYTE if against == "bytes" else 1.0
-        places = np.array([[row[against] for row in outcome.rounds[:rounds]] for outcome in found], dtype=float).mean(0)
+        places = np.array([[row[column] for row in outcome.rounds[:rounds]] for outcome in found], dtype=float).mean(0)
         heights = 100 * np.array(curves, dtype=float)
-        drawn[name] = Band(
-            scale * places, heights.mean(0), heights.std(0, ddof=1) if len(found) > 1 else 0 * heights[0]
-        )
+        spread = heights.std(0, ddof=1) if len(found) > 1 else 0 * heights[0]
+        drawn[name] = Band(scale * places, heights.mean(0), spread)
     return drawn

@@ -21,8 +21,10 @@ from mosaic.federation.measuring import Measurer
 from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
 from mosaic.federation.schedule import Schedule
-from mosaic.runs.directory import RunDirectory, check_sizes, copy_append_only, cut_back
+from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
+from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import partition_heat_map
+from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.state import ServerState
@@ -146,7 +148,7 @@ class Federation:
         if found is None:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
-                directory.check_same(job.config, start, job.data.num_clients, sensitive_to)
+                check_same(directory, job.config, start, job.data.num_clients, sensitive_to)
                 return start, partial(self._go_on, job, directory, {})
             if writes:
                 directory.require_free()
@@ -155,7 +157,7 @@ class Federation:
         job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:
             return start, lambda: None
-        RunDirectory(source).check_same(job.config, start, job.data.num_clients, sensitive_to)
+        check_same(RunDirectory(source), job.config, start, job.data.num_clients, sensitive_to)
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():

@@ -16,7 +16,8 @@ from mosaic.federation.progress import rounds_bar
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, TrainReply
-from mosaic.runs.directory import RunDirectory, append_only_sizes, sync_append_only
+from mosaic.runs.append_only import append_only_sizes, sync_append_only
+from mosaic.runs.directory import RunDirectory
 from mosaic.runs.ledger import AccountedExecutor
 from mosaic.runs.snapshots import Snapshot
 from mosaic.runs.tracking import SilentTracker, Tracker

@@ -1,1 +1,1 @@
-"""What people read after a run. Everything here reads run directories only."""
+"""Reports on finished runs, and exported models. Everything here reads run directories only."""

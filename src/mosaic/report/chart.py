@@ -1,7 +1,8 @@
-"""Curves over rounds as inline SVG, whose colours follow the page."""
+"""Draw curves over rounds as inline SVG; the page sets the colours."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from math import ceil, floor, log10
 
 HEIGHT = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
@@ -9,16 +10,13 @@ Points = Sequence[tuple[float, float]]
 
 
 def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] = (), width: int = 720) -> str:
-    """Draw curves over rounds, with a legend.
+    """Draw curves over rounds, with a legend, as an ``svg`` element; return empty text where there are no points.
 
     Args:
         curves: points by name, in order of x.
-        unit: what runs upwards.
-        marked: places along x with a line of their own: the rounds in which the server distilled.
-        width: of the drawing's own coordinates; a narrow one has larger words where it fills the same space.
-
-    Returns:
-        An ``svg`` element; empty text where there is nothing to draw.
+        unit: of y.
+        marked: x of vertical lines: the rounds in which the server distilled.
+        width: of the drawing's coordinates; a narrow one has larger letters where it fills the same space.
     """
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
@@ -68,8 +66,6 @@ def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
     >>> nice_ticks(3, 3)[:2]
     [3.0, 3.2]
     """
-    from math import ceil, floor, log10
-
     span = high - low or 1.0
     raw = span / (most - 1)
     power = 10.0 ** floor(log10(raw))

@@ -1,18 +1,14 @@
-"""The tables of rounds that a run leaves."""
+"""Read the tables of rounds in a run's folder."""
 
 import csv
 from pathlib import Path
 
 Round = dict[str, float | None]
-"""Figures of one round by column; nothing where none was measured."""
+"""Figures of one round by column; None where nothing was measured."""
 
 
 def read_rounds(run: Path) -> list[Round]:
-    """Return one row for each finished round, in order, with what clients say of its model; none where nothing is left.
-
-    Args:
-        run: a run's folder.
-    """
+    """Return one row for each finished round of a run's folder, in order, with the clients' validation of its model."""
     said = {row["round"]: row for row in _rows(run / "validation.csv")}
     return [{**row, **said.get(row["round"], {})} for row in _rows(run / "metrics.csv")]
 
@@ -25,7 +21,7 @@ def _rows(table: Path) -> list[Round]:
 
 
 def _number(text: str) -> float | None:
-    """Read a number or a truth; nothing and nan mean that nothing was measured."""
+    """Read a number or a truth value; empty text and nan mean that nothing was measured."""
     if text in ("True", "False"):
         return float(text == "True")
     value = float(text) if text else float("nan")

@@ -1,4 +1,4 @@
-"""How many distilled models the clients were offered, and how many of these they refused."""
+"""Count the distilled models that clients were offered, and those that they refused."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ class Students(NamedTuple):
     refused: int
 
     def __str__(self) -> str:
-        """Say which were refused, as a subject.
+        """Name the refused ones, as the subject of a sentence.
 
         >>> str(Students(1, 1)), str(Students(13, 3))
         ('the student', '3 of 13 students')
@@ -31,13 +31,8 @@ def count_students(rounds: Sequence[Round]) -> dict[str, int]:
     return {"offered": sum(verdict is not None for verdict in verdicts), "accepted": int(sum(v or 0 for v in verdicts))}
 
 
-def judged_students(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
-    """Return what became of a run's students.
-
-    Args:
-        summary: its final figures, which know at least of a student that was refused where it was measured.
-        counts: of :func:`count_students`.
-    """
+def students_of(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
+    """Return a run's students from its counts, or else from its summary, which shows whether the last was refused."""
     if counts.get("offered"):
         return Students(counts["offered"], counts["offered"] - counts["accepted"])
     refused = "student" in summary.get("stages", {}) and not summary.get("distilled")

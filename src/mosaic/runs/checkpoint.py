@@ -16,10 +16,10 @@ _FACTS = "mosaic"
 
 
 def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> None:
-    """Write a checkpoint that ``Trainer.test`` and ``GlobalClassifier`` load.
+    """Write a checkpoint that ``Trainer.test`` and ``GlobalClassifier`` load, whole or not at all.
 
     Args:
-        path: of the file; it is written aside and renamed.
+        path: of the file.
         model: weights of the model, normalisation included.
         facts: what a reader should know, as plain values: rounds, image shape, class names.
     """
@@ -37,11 +37,7 @@ def save_checkpoint(path: Path, model: StateDict, facts: Mapping[str, Any]) -> N
 
 
 def check_checkpoint(path: str) -> None:
-    """Refuse what is not a checkpoint of a global model, before Lightning loads it.
-
-    Raises:
-        MosaicError: the file is missing, corrupt or foreign.
-    """
+    """Refuse what is not a checkpoint of a global model, before Lightning loads it."""
     file = Path(path)
     if not file.is_file():
         raise MosaicError(

@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out."""
+"""Draw matplotlib figures of arrays."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -14,34 +14,21 @@ _STYLES = ("-", "--", ":")
 _MARKERS = ("o", "s", "^")
 _MOST_LINES = 500
 """Lines of a heat map; a screen shows hardly more, and matplotlib needs twice the memory beyond."""
+_MOST_NAMES = 30
+"""Rows or columns that are named along an axis."""
 
 
 def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw who holds how many images of which class.
-
-    Args:
-        class_counts: images per client and class, shape ``(N, C)``.
-        class_names: C names.
-    """
-    return heat_map(
-        class_counts, rows="client", columns="class", title="Images per client and class", column_names=class_names
-    )
+    """Draw how many images of which class each client holds, from counts of shape ``(N, C)``."""
+    return heat_map(class_counts, "client", "class", "Images per client and class", class_names)
 
 
 def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
-    """Draw a confusion matrix as shares of each true class.
-
-    Args:
-        counts: rows true classes, columns guesses, shape ``(C, C)``.
-        class_names: C names.
-    """
+    """Draw a confusion matrix (true classes by guesses, shape ``(C, C)``) as shares of each true class."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    figure = heat_map(
-        shares, rows="true class", columns="guess", title="Confusion on the test split", column_names=class_names
-    )
-    axes = figure.axes[0]
-    if len(class_names) <= 30:
-        axes.set_yticks(range(len(class_names)), class_names)
+    figure = heat_map(shares, "true class", "guess", "Confusion on the test split", class_names)
+    if len(class_names) <= _MOST_NAMES:
+        figure.axes[0].set_yticks(range(len(class_names)), class_names)
     return figure
 
 
@@ -59,57 +46,38 @@ def heat_map(
     """
     height, width = values.shape
     figure = Figure(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
-    axes = figure.add_subplot()
-    top = max(float(values.max()), 1e-9)
-    lines, several = _lines(values)
-    picture = axes.imshow(
-        lines,
-        aspect="auto",
-        cmap="Blues",
-        vmin=0,
-        vmax=top,
-        interpolation="nearest",
-        extent=(-0.5, width - 0.5, height - 0.5, -0.5),
-    )
+    axes, extent = figure.add_subplot(), (-0.5, width - 0.5, height - 0.5, -0.5)
+    several = -(-height // _MOST_LINES)
+    lines = [values[start : start + several].mean(0) for start in range(0, height, several)] if several > 1 else values
+    look: dict[str, Any] = {"aspect": "auto", "cmap": "Blues", "interpolation": "nearest", "extent": extent}
+    picture = axes.imshow(lines, vmin=0, vmax=max(float(values.max()), 1e-9), **look)
     axes.set_xlabel(columns, color=_INK)
     axes.set_ylabel(rows if several == 1 else f"{rows} (each line the mean of {several})", color=_INK)
     axes.set_title(title, loc="left", color=_INK, fontsize=11)
-    if height <= 30:
+    if height <= _MOST_NAMES:
         axes.set_yticks(range(height))
-    if column_names is not None and width <= 30:
+    if column_names is not None and width <= _MOST_NAMES:
         long = max(len(name) for name in column_names) > 3
         axes.set_xticks(range(width), column_names, rotation=45 if long else 0, ha="right" if long else "center")
-    elif width <= 30:
+    elif width <= _MOST_NAMES:
         axes.set_xticks(range(width))
     if height * width <= 400:
         _write_numbers(figure, values)
     colors = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
     colors.outline.set_visible(False)
     colors.ax.tick_params(labelsize=8, colors=_INK)
-    for side in axes.spines.values():
-        side.set_visible(False)
-    axes.tick_params(length=0, labelsize=8, colors=_INK)
-    figure.tight_layout()
-    return figure
+    return _plain(figure, labelsize=8)
 
 
 def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10) -> Figure:
-    """Draw images in rows.
-
-    Args:
-        images: pixels in ``[0, 1]``, shape ``(N, channels, H, W)`` with 1 or 3 channels.
-        titles: one for each row, or none.
-        columns: images in a row.
-    """
+    """Draw images in rows, from pixels in ``[0, 1]``, shape ``(N, channels, H, W)``; each row may have a title."""
     rows = -(-len(images) // columns)
     margin = 0.1 + 0.08 * max((len(title) for title in titles), default=0)
     width, height = 0.62 * columns + margin, 0.64 * rows + 0.1
     figure = Figure(figsize=(width, height), dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
-        axes.set_xticks([])
-        axes.set_yticks([])
-        axes.set_frame_on(False)
+        axes.set(xticks=[], yticks=[], frame_on=False)
         if place < len(images):
             axes.imshow(images[place].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for row, title in zip(grid, titles, strict=False):
@@ -119,13 +87,7 @@ def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 1
 
 
 class Band(NamedTuple):
-    """A curve and how far it varies.
-
-    Attributes:
-        places: along the horizontal axis, shape ``(R,)``.
-        heights: shape ``(R,)``.
-        spread: half of the band's width, shape ``(R,)``.
-    """
+    """A curve and half the width of the band around it, each of shape ``(R,)``."""
 
     places: np.ndarray
     heights: np.ndarray
@@ -133,14 +95,10 @@ class Band(NamedTuple):
 
 
 def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
-    """Draw curves with bands around them; every curve has a line style of its own too, for those who see no colours.
+    """Draw curves with bands around them, the first one boldest.
 
-    Curves of one point each, all of the same round, stand side by side.
-
-    Args:
-        drawn: by name; the first is drawn boldest.
-        x_label: what runs from left to right.
-        y_label: what runs upwards.
+    Every curve has a line style of its own, for readers who see no colours. Curves of one point each, all of the same
+    round, stand side by side.
     """
     figure = Figure(figsize=(7.2, 4.4), dpi=110)
     axes = figure.add_subplot()
@@ -150,9 +108,7 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
         look: dict[str, Any] = {"color": color, "linewidth": 1.4 if number else 2.4, "zorder": 90 - number}
         if len(places) > 1:
             axes.plot(places, heights, style, label=name, **look)
-            axes.fill_between(
-                places, heights - spread, heights + spread, color=color, alpha=0.12, linewidth=0, zorder=2
-            )
+            axes.fill_between(places, heights - spread, heights + spread, color=color, alpha=0.12, lw=0, zorder=2)
         else:  # neither a line nor a band would have any width
             marker = _MARKERS[number // len(_COLORS) % len(_MARKERS)]
             axes.errorbar(places + shifts[number], heights, spread, fmt=marker, capsize=3, label=name, **look)
@@ -162,27 +118,23 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
     axes.set_ylabel(y_label, color=_INK)
     axes.grid(color="#d9dce3", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.tick_params(length=0, labelsize=9, colors=_INK)
-    for side in axes.spines.values():
-        side.set_visible(False)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    figure.tight_layout()
-    return figure
+    return _plain(figure, labelsize=9)
 
 
 def _side_by_side(places: Sequence[np.ndarray]) -> np.ndarray:
-    """Return how far to move every curve to the right: none is moved unless all of them are one and the same round."""
+    """Return how far to move each curve to the right: zero, unless every curve is one point of the same round."""
     same = all(len(each) == 1 and each == places[0] == np.round(each) for each in places)
     return np.linspace(-0.35, 0.35, len(places)) if same and len(places) > 1 else np.zeros(len(places))
 
 
-def _lines(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Return at most 500 lines to draw, and how many rows of the matrix each is the mean of."""
-    several = -(-len(values) // _MOST_LINES)
-    if several == 1:
-        return values, 1
-    starts = range(0, len(values), several)
-    return np.stack([values[start : start + several].mean(0) for start in starts]), several
+def _plain(figure: Figure, labelsize: int) -> Figure:
+    """Leave out frame and tick marks."""
+    axes = figure.axes[0]
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0, labelsize=labelsize, colors=_INK)
+    figure.tight_layout()
+    return figure
 
 
 def _write_numbers(figure: Figure, values: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""The books of a run: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
+"""What a run has cost: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
 
 import time
 from collections import deque
@@ -12,7 +12,7 @@ from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, 
 from mosaic.training.signals import leave_if_alone_and_asked
 
 _END: Any = object()
-"""After the last reply, of which a client may have sent anything."""
+"""No reply is this; None might be one, since a client may send anything."""
 
 
 @dataclass
@@ -20,8 +20,7 @@ class Ledger:
     """Sums since the start of the run; saved in snapshots.
 
     Attributes:
-        bytes_down: server to clients, by request class.
-        bytes_up: clients to server, by request class.
+        bytes_down, bytes_up: to and from clients, by request class.
         updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
             wherever it is trained, with the attempts before it. What is declined in the end has no steps.
         seconds: wall time by phase.
@@ -43,8 +42,8 @@ class Ledger:
         self.updates[network] = self.updates.get(network, 0) + updates
 
     def book_exchange(self, request: Request, reply: Reply) -> None:
-        """Book the bytes of one request and its reply, the updates that it took, and a refusal."""
-        kind = type(request).__name__.removesuffix("Request")
+        """Book one request and its reply: their bytes, the updates that it took, or that the client declined."""
+        kind = _kind(request)
         self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
         with suppress(TypeError):  # it may be anything before it is inspected
             self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
@@ -58,9 +57,8 @@ class Ledger:
                 self.book_updates("discriminator", discriminator_steps)
 
     def book_refusal(self, request: Request, reason: str) -> None:
-        """Book a client that has failed, or whose reply was refused: to the round it has declined."""
-        kind = type(request).__name__.removesuffix("Request")
-        self.declined.append({"client": request.client, "asked": kind, "reason": reason})
+        """Book a client that has failed, or whose reply was refused, as one that has declined."""
+        self.declined.append({"client": request.client, "asked": _kind(request), "reason": reason})
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""
@@ -68,20 +66,9 @@ class Ledger:
 
 
 class AccountedExecutor:
-    """An executor that books what passes through it.
+    """An executor that books requests and replies, and reports name and seconds of each phase to ``on_phase``."""
 
-    Args:
-        executor: carries the requests.
-        ledger: the books.
-        on_phase: is told name and seconds of each phase that all its clients have answered.
-    """
-
-    def __init__(
-        self,
-        executor: Executor,
-        ledger: Ledger,
-        on_phase: Callable[[str, float], None],
-    ) -> None:
+    def __init__(self, executor: Executor, ledger: Ledger, on_phase: Callable[[str, float], None]) -> None:
         self._executor, self._ledger, self._on_phase = executor, ledger, on_phase
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
@@ -98,7 +85,7 @@ class AccountedExecutor:
                 if reply is _END:
                     break
                 request = sent.popleft()
-                phase, total = _PHASES[type(request).__name__], total + elapsed
+                phase, total = _PHASES[_kind(request)], total + elapsed
                 self._ledger.book_seconds(phase, elapsed)
                 self._ledger.book_exchange(request, reply)
                 yield reply
@@ -109,9 +96,13 @@ class AccountedExecutor:
             self._on_phase(phase, total)
 
 
+def _kind(request: Request) -> str:
+    return type(request).__name__.removesuffix("Request")
+
+
 _PHASES = {
-    "TrainRequest": "local training",
-    "GeneratorRequest": "generators",
-    "PrototypeRequest": "prototypes",
-    "EvaluateRequest": "validation",
+    "Train": "local training",
+    "Generator": "generators",
+    "Prototype": "prototypes",
+    "Evaluate": "validation",
 }

@@ -21,13 +21,13 @@ _SERVER = "server.safetensors"
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Everything that the rounds to come depend on.
+    """Everything that the next rounds depend on.
 
     Attributes:
         round: the last finished round.
-        server: what the server remembers.
-        clients: what clients remember.
-        ledger: the books so far.
+        server: what the server keeps.
+        clients: what clients keep.
+        ledger: what the run has cost so far.
         stages: test accuracy of every stage observed so far.
         sizes: lengths of the run's append-only files.
     """
@@ -40,7 +40,7 @@ class Snapshot:
     sizes: dict[str, int] = field(default_factory=dict)
 
     def stamp(self) -> str:
-        """Say in a few words where rounds go on from, and with what: equal for equal states alone."""
+        """Describe the next round and the state before it; the texts of different states differ."""
         digest = hashlib.sha256(encode(self.server))
         for client, state in self.clients.items():
             digest.update(f"client {client}".encode() + encode(state))
@@ -62,10 +62,10 @@ class Snapshot:
         return target
 
     def _write(self, folder: Path) -> None:
-        """Write every file with its checksum, those of the books among them."""
+        """Write every file, and ``run.json`` with the checksums of all of them."""
         (folder / "clients").mkdir(parents=True)
-        sums = {}
-        for name, value in ((_SERVER, self.server), *((_file_of(c), state) for c, state in self.clients.items())):
+        sums, states = {}, {f"clients/{client:04d}.safetensors": state for client, state in self.clients.items()}
+        for name, value in {_SERVER: self.server, **states}.items():
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
@@ -77,11 +77,7 @@ class Snapshot:
 
     @classmethod
     def read(cls, path: Path) -> "Snapshot":
-        """Read a snapshot, every file of it as it was written.
-
-        Raises:
-            MosaicError: it is missing, truncated, changed or something else.
-        """
+        """Read a snapshot, and refuse one of which a file has changed."""
         try:
             books = json.loads((path / "run.json").read_bytes())
             if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
@@ -104,7 +100,7 @@ class Snapshot:
 
 def list_snapshots(rounds: Path) -> list[Path]:
     """Return the finished snapshots in the order of their rounds."""
-    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=lambda path: int(path.name))
+    return sorted((path for path in rounds.glob("*") if path.name.isdecimal()), key=_number)
 
 
 def drop_old(rounds: Path, keep: int) -> None:
@@ -114,33 +110,24 @@ def drop_old(rounds: Path, keep: int) -> None:
 
 
 def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
-    """Resolve what ``--ckpt_path`` asks for.
+    """Return the snapshot that ``--ckpt_path`` asks for, or ``None`` to start at round 1.
 
     Args:
         ckpt_path: nothing, ``auto`` (the last snapshot if there is one), ``last`` (it must exist), or a path of a
             snapshot or of a run.
         run_path: the run's folder.
-
-    Returns:
-        The snapshot's folder, or ``None`` to start anew.
-
-    Raises:
-        MosaicError: there is no such snapshot.
     """
     if ckpt_path is None:
         return None
     own = list_snapshots(run_path / "rounds")
-    if ckpt_path == "auto":
+    if ckpt_path == "last" and not own:
+        raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
+    if ckpt_path in ("auto", "last"):
         return own[-1] if own else None
-    if ckpt_path == "last":
-        if not own:
-            raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
-        return own[-1]
     path = Path(ckpt_path)
     if (path / "run.json").is_file():
         return path
-    inside = list_snapshots(path / "rounds")
-    if inside:
+    if inside := list_snapshots(path / "rounds"):
         return inside[-1]
     raise MosaicError(
         f"--ckpt_path {ckpt_path}: expected auto, last, a run directory or one of its rounds/NNNN folders, got "
@@ -150,7 +137,7 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
 
 
 def way_on_without(snapshot: Path) -> str:
-    """Say how a run goes on without one of its snapshots."""
+    """Say how to go on with a run without one of its snapshots."""
     older = [path for path in list_snapshots(snapshot.parent) if int(path.name) < _number(snapshot)]
     if older:
         return f"delete {snapshot}, and --ckpt_path auto goes on from {older[-1]}"
@@ -159,10 +146,6 @@ def way_on_without(snapshot: Path) -> str:
 
 def _number(snapshot: Path) -> int:
     return int(snapshot.name) if snapshot.name.isdecimal() else 0
-
-
-def _file_of(client: int) -> str:
-    return f"clients/{client:04d}.safetensors"
 
 
 def _digest(books: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Where a run leaves its traces: one TensorBoard stream, and tables of rounds."""
+"""Write what a run measures: one TensorBoard stream, and tables of rounds."""
 
 import csv
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ class Tracker:
 
     Args:
         tensorboard: folder of the event files.
-        round: the last finished round; what comes belongs to the next one.
+        round: the last finished round; what is written belongs to the next one.
     """
 
     def __init__(self, tensorboard: Path, round: int) -> None:
@@ -37,9 +37,8 @@ class Tracker:
         """Write a grid of pixels ``(B, channels, H, W)``, enlarged so that small images can be seen."""
         if len(images) == 0:
             return
-        factor = max(1, 64 // images.shape[-1])
-        grid = make_grid(interpolate(images.float().cpu(), scale_factor=factor), nrow=8, padding=2, pad_value=1.0)
-        self._writer.add_image(name, grid, self.round)
+        larger = interpolate(images.float().cpu(), scale_factor=max(1, 64 // images.shape[-1]))
+        self._writer.add_image(name, make_grid(larger, nrow=8, padding=2, pad_value=1.0), self.round)
 
     def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
         """Write a picture of a matrix."""
@@ -51,35 +50,29 @@ class Tracker:
         self._writer.add_figure(name, figure, self.round)
 
     def scalar(self, name: str, value: float, round: int | None = None) -> None:
-        """Write one number of this round, or of another."""
+        """Write one number, of this round unless another is given."""
         self._writer.add_scalar(name, value, self.round if round is None else round)
         self._scalars[name] = (self.round, value)
 
     def written(self, name: str) -> float | None:
-        """Return a number of this round that has been written, if it has."""
+        """Return a number that has been written in this round, if it has."""
         round, value = self._scalars.get(name, (None, None))
         return value if round == self.round else None
 
     @staticmethod
     def row(table: Path, values: Mapping[str, float | int | str | None]) -> None:
-        """Append one row to a table of rounds; nothing leaves a cell empty.
-
-        A table that another version has begun keeps its columns.
-        """
-        columns = _columns(table)
-        with table.open("a", newline="") as file:
+        """Append one row to a table; None leaves a cell empty. A table that another version began keeps its columns."""
+        with table.open("a+", newline="") as file:
+            file.seek(0)
+            columns = next(csv.reader(file), [])
             writer = csv.DictWriter(file, columns or list(values), extrasaction="ignore")
             if not columns:
                 writer.writeheader()
             writer.writerow(values)
 
-    def hyper_parameters(self, parameters: Mapping[str, object], metrics: Mapping[str, float]) -> None:
+    def hyper_parameters(self, parameters: Mapping[str, int | str], metrics: Mapping[str, float]) -> None:
         """Write the run's settings beside its final figures."""
-        plain = {
-            key: value if isinstance(value, int | float | str | bool) else str(value)
-            for key, value in parameters.items()
-        }
-        self._writer.add_hparams(plain, dict(metrics), run_name=".")
+        self._writer.add_hparams(dict(parameters), dict(metrics), run_name=".")
 
     def flush(self) -> None:
         """Bring everything to disk."""
@@ -91,31 +84,13 @@ class Tracker:
 
 
 class SilentTracker:
-    """Takes everything and writes nothing: for every rank but the first."""
+    """Ignores everything: the tracker of every process but the first."""
 
     round = 0
 
-    def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
-        """Ignore curves."""
+    def _ignore(self, *_: object) -> None: ...
 
-    def images(self, name: str, images: Tensor) -> None:
-        """Ignore images."""
-
-    def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
-        """Ignore a matrix."""
-
-    def scalar(self, name: str, value: float) -> None:
-        """Ignore a number."""
-
-    def flush(self) -> None:
-        """Do nothing."""
-
-
-def _columns(table: Path) -> list[str]:
-    if not table.exists():
-        return []
-    with table.open(newline="") as file:
-        return next(csv.reader(file), [])
+    curves = images = heat_map = scalar = flush = _ignore
 
 
 def peak_memory_bytes() -> int:

@@ -1,4 +1,4 @@
-"""YAML files as people may have made them: read as text, and refused where a parser would hang or guess."""
+"""Read YAML files, and refuse those at which a parser would hang or guess."""
 
 from pathlib import Path
 
@@ -15,8 +15,7 @@ def read_yaml(path: Path) -> str:
     """Return the text of a YAML file that holds one mapping.
 
     Raises:
-        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, a key twice, or an
-            anchor that refers to itself.
+        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, or a key twice.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -39,7 +38,7 @@ def read_yaml(path: Path) -> str:
 
 
 class _Walk:
-    """Looks at every value once, as a parser would expand them."""
+    """Visits every value, as a parser would expand them."""
 
     def __init__(self, path: Path) -> None:
         self._path, self._seen = path, 0

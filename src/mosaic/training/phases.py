@@ -19,9 +19,9 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from mosaic.errors import MosaicError
-from mosaic.instantiation import instantiate
 from mosaic.training.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.training.blocks import SizedBatches
+from mosaic.training.instantiation import instantiate
 from mosaic.training.signals import Heeded, leave_if_asked
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task

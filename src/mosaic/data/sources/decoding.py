@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.data.sources.files import first_line
 from mosaic.data.sources.pictures import Block, Pictures
 from mosaic.data.sources.rules import MADE_COLOUR, SCALED, Rules, scale_to_eight_bits
 from mosaic.data.sources.storage import Fill
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 
 log = logging.getLogger(__name__)
 

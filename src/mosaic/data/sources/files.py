@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 
 T = TypeVar("T")
 
@@ -118,8 +118,3 @@ def file_identity(files: Iterable[Path]) -> Iterator[object]:
     for file in files:
         status = file.stat()
         yield str(file.resolve()), status.st_size, status.st_mtime_ns
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, or its kind where there is none."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,10 +5,10 @@ from functools import partial
 from typing import Any
 
 from mosaic.data.sources.base import Found, PictureSource
-from mosaic.data.sources.files import expand, first_line
+from mosaic.data.sources.files import expand
 from mosaic.data.sources.parquet import encoded_image
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 
 BLOCK_ROWS = 256
 

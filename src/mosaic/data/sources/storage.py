@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.data.sources.files import expand, first_line
-from mosaic.errors import MosaicError
+from mosaic.data.sources.files import expand
+from mosaic.errors import MosaicError, first_line
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ from typing import Any, cast
 import numpy as np
 
 from mosaic.data.sources.base import Found, PictureSource
-from mosaic.data.sources.files import expand, first_line
+from mosaic.data.sources.files import expand
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
 from mosaic.data.sources.torchvision_layout import accepted_arguments, listed_labels, stored_array
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 
 BLOCK_ROWS = 256
 

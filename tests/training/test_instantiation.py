@@ -1,6 +1,6 @@
 """Objects that a configuration names, and what is none."""
 
-from mosaic.instantiation import instantiate
+from mosaic.training.instantiation import instantiate
 
 
 def test_configured_objects_are_built_inside_out() -> None:

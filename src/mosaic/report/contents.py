@@ -1,4 +1,4 @@
-"""Read what a run has left in its folder, finished or not."""
+"""Read the folder of a run, finished or not."""
 
 import json
 from dataclasses import dataclass
@@ -12,16 +12,16 @@ from mosaic.report.rounds import Round, read_rounds
 
 
 @dataclass(frozen=True)
-class RunRecord:
-    """Everything that a report tells of.
+class RunContents:
+    """What a report shows.
 
     Attributes:
         name: of the run's folder.
         config: the run's configuration as text.
         settings: the same as plain values.
-        environment: versions, hardware, commit; empty where the folder was copied without them.
-        rounds: one row per round; a figure that was not measured is nothing.
-        summary: final figures; empty where the run has not come to an end.
+        environment: versions, hardware, commit; may be empty.
+        rounds: one row per round; None where nothing was measured.
+        summary: final figures; empty where the run has not finished.
         pictures: PNG files by their name in TensorBoard, the last of each.
     """
 
@@ -34,18 +34,14 @@ class RunRecord:
     pictures: dict[str, bytes]
 
 
-def read_run(run: Path) -> RunRecord:
-    """Read a run's folder.
-
-    Raises:
-        MosaicError: the folder holds no run.
-    """
+def read_run(run: Path) -> RunContents:
+    """Read a run's folder."""
     if not (run / "config.yaml").is_file():
         raise MosaicError(
             f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
         )
     config = (run / "config.yaml").read_text()
-    return RunRecord(
+    return RunContents(
         name=run.resolve().name,
         config=config,
         settings=yaml.safe_load(config),
@@ -57,8 +53,7 @@ def read_run(run: Path) -> RunRecord:
 
 
 def _read_facts(file: Path) -> dict[str, Any]:
-    facts: dict[str, Any] = json.loads(file.read_text()) if file.is_file() else {}
-    return facts
+    return dict(json.loads(file.read_text())) if file.is_file() else {}
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,145 @@
+"""Load a trained network: from a checkpoint in the folder of its run, or from exported weights."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from pkgutil import resolve_name
+from typing import Any
+
+import torch
+import yaml
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.classifier import Classifier, versioned
+from mosaic.runs.checkpoint import check_checkpoint
+
+Shape = tuple[int, int, int]
+_INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A network with trained weights, in eval mode.
+
+    Attributes:
+        net: takes pixels in ``[0, 1]``.
+        facts: for readers of its file: class names, image shape, network, its arguments and share of channels, as text.
+    """
+
+    net: Classifier
+    facts: dict[str, str]
+
+    def images(self, count: int) -> Tensor:
+        """Return random images of the network's shape."""
+        return torch.rand(count, *json.loads(self.facts["image_shape"]))
+
+    def check(self, answer: Callable[[Tensor], Tensor], count: int) -> None:
+        """Raise an AssertionError if ``answer`` gives other logits for a batch than the network."""
+        images = self.images(count)
+        with torch.no_grad():
+            torch.testing.assert_close(answer(images), self.net(images), rtol=1e-3, atol=1e-4)
+
+
+def find_checkpoint(source: Path) -> Path:
+    """Return the checkpoint to export: the given file, or the global model of the given run."""
+    if source.is_file():
+        return source
+    if (source / "global.ckpt").is_file():
+        return source / "global.ckpt"
+    if own := sorted((source / "clients").glob("*.ckpt")):
+        raise MosaicError(
+            f"{source} has no global model, since its clients keep models of their own: choose one of {len(own)}, for "
+            f"example {own[0]}"
+        )
+    raise MosaicError(f"{source}: expected the folder of a finished run, with a global.ckpt, or a .ckpt file")
+
+
+def load_model(checkpoint: Path) -> TrainedModel:
+    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it."""
+    check_checkpoint(str(checkpoint))
+    content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    known = content["mosaic"]
+    shape, names, level = tuple(known["image_shape"]), known["class_names"], known.get("level", 1.0)
+    class_path, init_args = network = _network(checkpoint, known.get("client"))
+    tensors = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
+    try:
+        net = _loaded(tensors, network, level, shape, len(names))
+    except (TypeError, RuntimeError) as error:
+        raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
+    facts = {
+        "class_names": json.dumps(list(names)),
+        "image_shape": json.dumps(list(shape)),
+        "network": class_path,
+        "init_args": json.dumps(init_args),
+        "level": json.dumps(level),
+        "input": _INPUT,
+    }
+    return TrainedModel(net, facts)
+
+
+def load_safetensors(file: Path) -> TrainedModel:
+    """Read back what ``mosaic export`` has written as safetensors; refuse files that hold something else."""
+    with safe_open(file, "pt") as content:
+        facts = dict(content.metadata() or {})
+    try:
+        shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
+        level, network = float(json.loads(facts.get("level", "1"))), (facts["network"], json.loads(facts["init_args"]))
+        net = _loaded(load_file(file), network, level, shape, len(names))
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
+    return TrainedModel(net, facts)
+
+
+def _image_shape(value: object) -> Shape:
+    match value:
+        case [int(channels), int(height), int(width)] if min(channels, height, width) > 0:
+            return channels, height, width
+    raise ValueError(f"image_shape: expected three positive whole numbers, got {value}")
+
+
+def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]:
+    """Return class path and arguments of the run's network, or of a client's own architecture."""
+    for folder in list(checkpoint.resolve().parents)[:2]:
+        file = folder / "config.yaml"
+        if file.is_file():
+            config = yaml.safe_load(file.read_text())
+            try:
+                net = config["model"]["net"]
+            except (KeyError, TypeError) as error:
+                raise MosaicError(f"{file}: expected the configuration of a run, with a model.net") from error
+            dealt = (config.get("clients") or {}).get("models")
+            if client is not None and dealt and dealt[client % len(dealt)] != "global":
+                net = dealt[client % len(dealt)]
+            return (net, {}) if isinstance(net, str) else (net["class_path"], dict(net.get("init_args") or {}))
+    raise MosaicError(f"{checkpoint}: expected the config.yaml of its run beside it, which says what network it is of")
+
+
+def _loaded(
+    tensors: dict[str, Tensor], network: tuple[str, dict[str, Any]], level: float, shape: Shape, classes: int
+) -> Classifier:
+    """Build a network of this class path, arguments and share of channels, and load its weights."""
+    blueprint = Blueprint(partial(_class(network[0]), **network[1]), shape, classes, mean=(), std=())
+    net = blueprint.scaled(level).factory(shape, classes)
+    net.load_state_dict(versioned(net, tensors))
+    return net.eval()
+
+
+def _class(path: str) -> type[Classifier]:
+    """Import a network's class, and refuse any other: a stranger's file could name one that does harm."""
+    try:
+        found = resolve_name(path)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise MosaicError(
+            f"the network of this model, {path}, cannot be imported ({error}): start where Python finds its file"
+        ) from error
+    if not (isinstance(found, type) and issubclass(found, Classifier)):
+        raise MosaicError(
+            f"the network of this model, {path}: expected a subclass of mosaic.nets.Classifier: not loaded"
+        )
+    return found

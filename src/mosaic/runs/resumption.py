@@ -1,0 +1,88 @@
+"""Decide whether a run may go on: only with the configuration that it was started with."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+import yaml
+
+from mosaic.errors import MosaicError
+from mosaic.federation.schedule import Schedule
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.snapshots import Snapshot
+
+FREE_TO_CHANGE = (
+    *("ckpt_path", "weights_only", "executor", "data.device_cache"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger"),
+    *("federation.run_dir", "federation.snapshot_every", "federation.keep_snapshots", "federation.max_failed"),
+    "federation.schedule.collaborative_rounds",
+    "federation.schedule.fine_tune_rounds",
+    "federation.schedule.distill_rounds",
+)
+"""Keys that may differ between stop and resume; rounds may be added, as long as finished ones stay as they were."""
+
+
+def check_same(
+    directory: RunDirectory,
+    config: Mapping[str, Any],
+    snapshot: Snapshot,
+    num_clients: int,
+    sensitive_to: Collection[str],
+) -> None:
+    """Refuse to go on with another configuration than the one that the run was started with.
+
+    Args:
+        directory: of the run.
+        config: the present one.
+        snapshot: where the run stopped.
+        num_clients: N.
+        sensitive_to: what the algorithm reads of a round's plan, see :class:`~mosaic.algorithms.base.Algorithm`.
+    """
+    before = _read_config(directory, config.keys())
+    changed = sorted(
+        key
+        for key in _differences(before, dict(config))
+        if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
+    )
+    if not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
+        advice = "; say explicitly which distill_rounds there are" if "distils" in sensitive_to else ""
+        changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
+    if changed:
+        raise MosaicError(
+            f"{directory.path} was started with another configuration; changed: {', '.join(changed)}: "
+            "take these back, move the folder away, or start a new run with --federation.run_dir"
+        )
+
+
+def _read_config(directory: RunDirectory, sections: Collection[str]) -> dict[str, Any]:
+    """Read a run's configuration, and refuse one that is missing, damaged or without these sections."""
+    if not directory.config.is_file():
+        raise MosaicError(f"{directory.path} holds no run ({directory.config.name} is missing): check --ckpt_path")
+    try:
+        values = yaml.safe_load(directory.config.read_text())
+        if not isinstance(values, dict) or not values.keys() >= set(sections):
+            raise ValueError("sections are missing")
+        Schedule(**values["federation"]["schedule"])
+    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError, MosaicError) as error:
+        raise MosaicError(
+            f"{directory.config} is damaged ({' '.join(str(error).split())[:120]}): restore it from a copy, or start a "
+            "new run with --federation.run_dir"
+        ) from error
+    return values
+
+
+def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in {*before, *now}:
+            yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+    elif before != now:
+        yield prefix.removesuffix(".")
+
+
+def _same_past(
+    before: Mapping[str, Any], now: Mapping[str, Any], rounds: int, num_clients: int, sensitive_to: Collection[str]
+) -> bool:
+    """Whether finished rounds would be planned as they were, in what the algorithm reads of a plan."""
+    read = sorted({"clients", "steps", "epochs", "learning_rate", *sensitive_to})
+    old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
+    plans = ((each.plan(r, num_clients, seed=0) for each in (old, new)) for r in range(1, rounds + 1))
+    return new.rounds >= rounds and all(getattr(was, name) == getattr(is_, name) for was, is_ in plans for name in read)

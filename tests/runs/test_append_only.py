@@ -1,0 +1,28 @@
+"""Tables and event files: cut back to a snapshot, and refused where they are shorter than it says."""
+
+from pathlib import Path
+
+import pytest
+
+from mosaic.errors import MosaicError
+from mosaic.runs.append_only import check_sizes, cut_back
+
+
+def test_files_are_cut_back_and_never_filled_up(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("round,loss\n1,0.5\n")
+    cut_back(tmp_path, {"metrics.csv": 11})
+    assert (tmp_path / "metrics.csv").read_bytes() == b"round,loss\n"
+    cut_back(tmp_path, {"metrics.csv": 400})
+    assert (tmp_path / "metrics.csv").read_bytes() == b"round,loss\n"
+
+
+def test_tables_that_are_shorter_than_a_snapshot_counts_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_text("round,loss\n1,0.5\n")
+    newest = tmp_path / "rounds" / "0002"
+    for name in ("0001", "0002"):
+        (tmp_path / "rounds" / name).mkdir(parents=True)
+    check_sizes(tmp_path, {"metrics.csv": 17}, newest)
+    with pytest.raises(MosaicError, match=r"metrics.csv holds 17 bytes where .*0002 counts 18: .*goes on from .*0001"):
+        check_sizes(tmp_path, {"metrics.csv": 18}, newest)
+    with pytest.raises(MosaicError, match=r"validation.csv holds 0 bytes"):
+        check_sizes(tmp_path, {"validation.csv": 1}, newest)
