@@ -194,15 +194,6 @@ def test_callbacks_are_made_anew_for_every_phase(monkeypatch: pytest.MonkeyPatch
     assert [(callback.name, callback.fits) for callback in used] == [("mine", 1), ("mine", 1)]
 
 
-def test_a_dry_run_shortens_phases_and_batches() -> None:
-    dry, full = PhaseRunner({**CPU, "fast_dev_run": True}), PhaseRunner(CPU)
-    assert (dry.limit(100), dry.limit_batch(64), dry.limit_batch(4)) == (1, 8, 4)
-    assert (full.limit(100), full.limit_batch(64)) == (100, 64)
-    indices = torch.arange(20)
-    assert torch.equal(dry.limit_images(indices), torch.arange(8))
-    assert torch.equal(full.limit_images(indices), indices)
-
-
 def test_a_dry_run_trains_and_records() -> None:
     curves = PhaseRunner({**CPU, "fast_dev_run": True}).run(Line(), numbers(3), seed=0)
     assert curves["loss"].shape == (3,)

@@ -120,10 +120,10 @@ class FedFTG(FedAvg):
         context: RoundContext,
     ) -> None:
         phases, plan = context.phases, context.plan
-        settings = replace(self.tuning, batch_size=phases.limit_batch(self.tuning.batch_size))
+        settings = replace(self.tuning, batch_size=phases.dry_run.batch(self.tuning.batch_size))
         turns = Turns(
-            phases.limit(plan.share(self.generator_updates)),
-            phases.limit(plan.share(self.student_updates)),
+            phases.dry_run.steps(plan.share(self.generator_updates)),
+            phases.dry_run.steps(plan.share(self.student_updates)),
             settings.iterations,
         )
         memory, seed = self._memory(state, context), context.seed_for("distillation")

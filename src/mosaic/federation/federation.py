@@ -111,7 +111,7 @@ class Federation:
         if writes:
             make_ready()
             tracker = Tracker(directory.tensorboard, start.round)
-        limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
+        limit, stamp = job.phases.dry_run.most_images, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         judge = Judge(job, evaluator, self.validate_every, schedule.rounds)

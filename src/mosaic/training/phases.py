@@ -22,6 +22,7 @@ from mosaic.errors import MosaicError
 from mosaic.instantiation import instantiate
 from mosaic.training.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.training.blocks import SizedBatches
+from mosaic.training.dry_run import DryRun
 from mosaic.training.signals import Heeded, leave_if_asked
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
@@ -130,7 +131,8 @@ class PhaseRunner:
             )
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
-        self.dry_run = bool(given.pop("fast_dev_run", False))
+        self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))
+        self.limit, self.limit_batch, self.limit_images = self.dry_run.steps, self.dry_run.batch, self.dry_run.images
         self._template, self._compile = given, compile
         self.channels_last, self.stacks_experts = channels_last, stacks_experts
         self._company: Company = _alone
@@ -146,7 +148,7 @@ class PhaseRunner:
         """
         plugins = [plugin for plugin in self._template["plugins"] if not _is_environment(plugin)]
         settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
-        template = {**self._template, **settings, "fast_dev_run": self.dry_run}
+        template = {**self._template, **settings, "fast_dev_run": self.dry_run.on}
         runner = PhaseRunner(template, self.channels_last, self._compile, self.stacks_experts)
         runner._company = company
         return runner
@@ -197,18 +199,6 @@ class PhaseRunner:
     def precision(self) -> AbstractContextManager[Any]:
         """Return a block in which networks that are asked, and not trained, answer in the Trainer's precision."""
         return self._probe.precision_plugin.forward_context()
-
-    def limit(self, steps: int) -> int:
-        """Shorten a phase to one step in a dry run."""
-        return min(steps, 1) if self.dry_run else steps
-
-    def limit_batch(self, batch_size: int) -> int:
-        """Shrink a batch to eight images in a dry run."""
-        return min(batch_size, 8) if self.dry_run else batch_size
-
-    def limit_images(self, images: Tensor) -> Tensor:
-        """Keep the first eight images, or their indices, in a dry run."""
-        return images[:8] if self.dry_run else images
 
     def run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         """Train a task on every batch once.
