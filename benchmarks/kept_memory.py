@@ -1,4 +1,4 @@
-"""What does it gain that freed memory stays with a run's process (mosaic/training/allocator.py)?
+"""What does it gain that freed memory stays with a run's process (keep_freed_memory in mosaic/training/tuning.py)?
 
 A short run of Mosaic on 10,000 MNIST images, with and without, in turn, each in a process of its own (Linux only).
 
@@ -40,10 +40,10 @@ def measure(keep: bool) -> Run:
 def run(keep: bool) -> Run:
     """Return the same, in this process."""
     from mosaic.cli.main import main as mosaic
-    from mosaic.training import phases
+    from mosaic.training import tuning
 
     if not keep:
-        phases.keep_freed_memory = lambda: False
+        tuning.keep_freed_memory = lambda: False
     logging.getLogger("mosaic").setLevel(logging.ERROR)
     configs = [f"--config={CONFIGS / name}" for name in ("mnist.yaml", "data/mnist_part.yaml")]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

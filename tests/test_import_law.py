@@ -14,7 +14,13 @@ Graph = Mapping[str, set[str]]
 
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
-    *("mosaic.instantiation", "mosaic.training.silence", "mosaic.training.trainer_memory", "mosaic.transfer"),
+    *(
+        "mosaic.instantiation",
+        "mosaic.training.silence",
+        "mosaic.training.tuning",
+        "mosaic.training.dry_run",
+        "mosaic.transfer",
+    ),
 )
 UPPER = ("mosaic.cli", "mosaic.comparison", "mosaic.federation", "mosaic.executors", "mosaic.report")
 NEVER_REACHES: dict[str, tuple[str, ...]] = {

@@ -4,12 +4,12 @@ from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar
 
-from lightning.pytorch.plugins import Precision
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mosaic.training.blocks import BLOCK, Blocks, SizedBatches
 from mosaic.training.task import Task
+from mosaic.training.tuning import steps_need_no_plugin
 
 
 class ManualTask(Task):
@@ -44,8 +44,8 @@ class ManualTask(Task):
 
     def on_train_start(self) -> None:
         """Find out whether a step needs Lightning at all: not in full precision, unwatched and without clipping."""
-        full = type(self.trainer.precision_plugin) is Precision
-        self._unaided = self.in_blocks and full and not self._clip.get("gradient_clip_val")
+        plain = self.in_blocks and not self._clip.get("gradient_clip_val")
+        self._unaided = plain and steps_need_no_plugin(self.trainer.precision_plugin)
 
     def feed(self, batches: SizedBatches) -> SizedBatches:
         """Group the batches where several are taken at once."""

@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from torch import nn
 from torch.optim import Adam
 
+from mosaic.training.tuning import allow_clipping
+
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[float, float] = (0.9, 0.999)) -> Adam:
     """Return Adam (Kingma and Ba 2015, arXiv 1412.6980), on CPUs in its fused form.
@@ -20,6 +22,6 @@ def adam(parameters: Iterable[nn.Parameter], learning_rate: float, betas: tuple[
     parameters = list(parameters)
     on_cpu = all(parameter.device.type == "cpu" for parameter in parameters)
     optimizer = Adam(parameters, lr=learning_rate, betas=betas, fused=on_cpu or None)
-    if on_cpu:  # where no gradients are ever scaled; Lightning believes they might be, and would refuse to clip
-        vars(optimizer).pop("_step_supports_amp_scaling", None)
+    if on_cpu:
+        allow_clipping(optimizer)
     return optimizer

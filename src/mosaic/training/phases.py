@@ -1,11 +1,9 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
-import gc
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import torch
@@ -20,13 +18,12 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError
 from mosaic.instantiation import instantiate
-from mosaic.training.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.training.blocks import SizedBatches
 from mosaic.training.dry_run import DryRun
 from mosaic.training.signals import Heeded, leave_if_asked
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
-from mosaic.training.trainer_memory import remembered
+from mosaic.training.tuning import freed_afterwards, tuned
 
 OWNED_BY_PHASES = {
     "logger": None,
@@ -215,12 +212,11 @@ class PhaseRunner:
         Raises:
             Preempted: a signal has asked this process to leave.
         """
-        with self._company(task, batches, seed):
+        leave_if_asked()
+        with freed_afterwards(), self._company(task, batches, seed):
             return self._run(task, batches, seed)
 
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
-        leave_if_asked()
-        aged = _times_aged()
         if self.device.type == "cpu":
             torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not here
         else:
@@ -231,11 +227,6 @@ class PhaseRunner:
             trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
         synchronise(task)
         task.trainer = None
-        del trainer
-        if _many:  # what became garbage is young, unless the collector has come by meanwhile
-            gc.collect(1 if _times_aged() == aged else 2)
-            if next(_phases) % GIVES_BACK_AFTER == 0:
-                give_back_freed_memory()
         return task.recorded()
 
     @contextmanager
@@ -266,39 +257,11 @@ class PhaseRunner:
             raise MosaicError(f"trainer: Lightning refuses these settings: {said}") from error
 
 
-GIVES_BACK_AFTER = 16
-"""So many phases keep their freed memory, before what is free then goes back."""
-_phases = count(1)
-_many = False
-"""Whether phases come by the hundred; asking the collector for its frozen objects would count them all, for 45 ms."""
-
-
 @contextmanager
 def many_phases() -> Iterator[None]:
-    """Make ready for phases by the hundred.
-
-    What does not change is found out once, freed memory stays with the process, and networks are freed at once.
-
-    Trainers are full of cycles, which Python's collector alone can free, and which it lets pile up: a hundred clients'
-    networks, on GPUs too. Inside this block it runs after every phase, and looks only at what has come since the block
-    began, so that it takes less than half a millisecond.
-    """
-    global _many
-    keep_freed_memory()
-    gc.collect()
-    gc.freeze()
-    _many = True
-    try:
-        with silence(), remembered():
-            yield
-    finally:
-        _many = False
-        gc.unfreeze()
-
-
-def _times_aged() -> int:
-    """How often the collector has come by and called what was left old; collecting the young alone is twice as fast."""
-    return sum(generation["collections"] for generation in gc.get_stats()[1:])
+    """Make phases by the hundred fast and silent, for as long as the block lasts."""
+    with silence(), tuned():
+        yield
 
 
 def _is_environment(plugin: Any) -> bool:
