@@ -4,18 +4,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-IMAGES = 8
-EXPERTS = 4
-CLIENTS = 2
+IMAGES, EXPERTS, CLIENTS = 8, 4, 2
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """The limits of a dry run. An object that is false limits nothing.
-
-    Attributes:
-        on: whether this is a dry run.
-    """
+    """The limits of a dry run; without ``on`` it is false and limits nothing."""
 
     on: bool
 

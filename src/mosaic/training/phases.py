@@ -1,8 +1,8 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -20,51 +20,32 @@ from mosaic.errors import MosaicError
 from mosaic.instantiation import instantiate
 from mosaic.training.blocks import SizedBatches
 from mosaic.training.dry_run import DryRun
-from mosaic.training.signals import Heeded, leave_if_asked
+from mosaic.training.signals import Interruptible, leave_if_asked
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
 from mosaic.training.tuning import freed_afterwards, tuned
 
-OWNED_BY_PHASES = {
-    "logger": None,
-    "max_epochs": None,
-    "min_epochs": None,
-    "max_steps": -1,
-    "min_steps": None,
-    "max_time": None,
-    "check_val_every_n_epoch": 1,
-    "val_check_interval": None,
-    "limit_val_batches": None,
-    "limit_test_batches": None,
-    "limit_predict_batches": None,
-    "log_every_n_steps": None,
-    "reload_dataloaders_every_n_epochs": 0,
-    "use_distributed_sampler": True,
-    "inference_mode": True,
-    "default_root_dir": None,
-    "enable_autolog_hparams": True,
-    "model_registry": None,
-    "enable_checkpointing": None,
-    "enable_progress_bar": None,
-    "enable_model_summary": None,
-    "num_sanity_val_steps": None,
-    "limit_train_batches": None,
-    "overfit_batches": 0.0,
-    "accumulate_grad_batches": 1,
-    "barebones": False,
+_UNSET = (
+    *("logger", "max_epochs", "min_epochs", "min_steps", "max_time", "val_check_interval", "limit_train_batches"),
+    *("limit_val_batches", "limit_test_batches", "limit_predict_batches", "log_every_n_steps", "default_root_dir"),
+    *("model_registry", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
+)
+OWNED_BY_PHASES: dict[str, Any] = {
+    **dict.fromkeys(_UNSET),
+    **{"max_steps": -1, "check_val_every_n_epoch": 1, "reload_dataloaders_every_n_epochs": 0, "overfit_batches": 0.0},
+    **{"accumulate_grad_batches": 1, "use_distributed_sampler": True, "inference_mode": True},
+    **{"enable_autolog_hparams": True, "barebones": False},
 }
-"""Keys of ``trainer:`` that each phase sets for itself, with the value that asks for nothing; null asks for nothing."""
+"""Keys of ``trainer:`` that every phase sets itself, with Lightning's defaults; a null is accepted for each of them."""
+
+_QUIET: dict[str, Any] = {
+    **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
+    **{"num_sanity_val_steps": 0, "max_epochs": 1},
+}
 
 
 def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
-    """Refuse what would be overruled by every phase, or have no effect in it.
-
-    Args:
-        trainer: the ``trainer:`` section.
-
-    Raises:
-        MosaicError: a key is set that belongs to the phases.
-    """
+    """Raise :class:`MosaicError` if the ``trainer:`` section sets a key that belongs to the phases."""
     for key, unset in OWNED_BY_PHASES.items():
         value = trainer.get(key, unset)
         if value != unset and value is not None and (unset is True or value is not False):
@@ -74,36 +55,21 @@ def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
             )
 
 
-_QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "max_epochs": 1,
-}
-
-
-Company = Callable[[Task, SizedBatches, int], AbstractContextManager[None]]
-"""Brings other processes into a phase of this task, these batches and this seed."""
-
-
-def _alone(*_: object) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 class PhaseRunner:
-    """Trains tasks, each in a Trainer of its own.
+    """Trains each task in a Trainer of its own.
 
     Args:
         template: the parsed ``trainer:`` section. Objects are given as ``{"class_path": ..., "init_args": ...}`` and
             made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
         channels_last: whether convolutions see images with the channels last in memory.
-        compile: whether networks are compiled with ``torch.compile``.
-        stacks_experts: whether the server evaluates experts of one architecture side by side.
+        compile: whether ``torch.compile`` compiles networks.
+        stacks_experts: whether the server evaluates experts of one architecture in one batch.
+
+    Attributes:
+        dry_run: the limits of this run, if it is a dry run.
 
     Raises:
-        MosaicError: the template sets a key that belongs to the phases.
+        MosaicError: the template sets a key that belongs to the phases, or one that cannot work.
     """
 
     def __init__(
@@ -132,37 +98,20 @@ class PhaseRunner:
         self.limit, self.limit_batch, self.limit_images = self.dry_run.steps, self.dry_run.batch, self.dry_run.images
         self._template, self._compile = given, compile
         self.channels_last, self.stacks_experts = channels_last, stacks_experts
-        self._company: Company = _alone
-
-    def in_company(self, company: Company, size: int, environment: Mapping[str, Any]) -> "PhaseRunner":
-        """Return a runner like this one, whose phases several processes train data-parallel, each on its one device.
-
-        Args:
-            company: given task, batches and seed, lets the others train too for as long as its block lasts.
-            size: how many processes there are.
-            environment: the plugin that tells Lightning of them, as ``class_path`` and ``init_args``; in place of
-                other environments.
-        """
-        plugins = [plugin for plugin in self._template["plugins"] if not _is_environment(plugin)]
-        settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
-        template = {**self._template, **settings, "fast_dev_run": self.dry_run.on}
-        runner = PhaseRunner(template, self.channels_last, self._compile, self.stacks_experts)
-        runner._company = company
-        return runner
 
     @cached_property
     def device(self) -> torch.device:
-        """The device on which this process trains."""
+        """The device of this process."""
         return torch.device(self._probe.strategy.root_device)
 
     @cached_property
     def rank(self) -> int:
-        """Which of the processes that train together this is; the first one writes."""
+        """The rank of this process among those that train together; rank 0 writes."""
         return int(self._probe.global_rank)
 
     @property
     def processes(self) -> int:
-        """How many processes train each phase together."""
+        """The number of processes that train together."""
         return int(self._probe.world_size)
 
     @property
@@ -172,7 +121,7 @@ class PhaseRunner:
 
     @property
     def by_slurm(self) -> bool:
-        """Whether Lightning expects SLURM to have started the processes that train together."""
+        """Whether SLURM has started the processes that train together, as far as Lightning knows."""
         return isinstance(getattr(self._probe.strategy, "cluster_environment", None), SLURMEnvironment)
 
     @cached_property
@@ -181,7 +130,7 @@ class PhaseRunner:
 
     @cached_property
     def _probe(self) -> Trainer:
-        """A Trainer that never trains, to ask what Lightning makes of the template."""
+        """A Trainer that never trains; it tells what Lightning makes of the template."""
         with silence():
             probe = self._trainer(self._template)
         if isinstance(probe.strategy.launcher, _MultiProcessingLauncher):
@@ -194,46 +143,43 @@ class PhaseRunner:
         return probe
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Return a block in which networks that are asked, and not trained, answer in the Trainer's precision."""
+        """Return a context in which networks run in the Trainer's precision outside training."""
         return self._probe.precision_plugin.forward_context()
 
     def run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         """Train a task on every batch once.
 
         Args:
-            task: what to train; it is trained in place and lies on the CPU afterwards.
-            batches: whole batches, each the global one; under DDP the iterable hands every rank its share. Not a list,
-                which Lightning takes for several loaders.
+            task: trained in place; its tensors are on the CPU afterwards.
+            batches: global batches; under DDP the iterable gives every rank its share. A list will not do: Lightning
+                takes it for several loaders.
             seed: of all randomness inside the phase.
 
         Returns:
-            What the task recorded, one value per step, each of shape ``(steps,)``.
+            The task's curves, each of shape ``(steps,)``.
 
         Raises:
             Preempted: a signal has asked this process to leave.
         """
         leave_if_asked()
-        with freed_afterwards(), self._company(task, batches, seed):
+        with freed_afterwards():
             return self._run(task, batches, seed)
 
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not here
-        else:
-            torch.manual_seed(seed)
+        torch.manual_seed(seed)
         task.train()
         with silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
-            trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
+            trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
         synchronise(task)
         task.trainer = None
         return task.recorded()
 
     @contextmanager
     def _laid_out(self, task: Task) -> Iterator[None]:
-        """Arrange the task's networks for speed while it is trained; messages and snapshots see plain tensors."""
+        """Compile the task's networks and lay out their weights for the phase; afterwards all tensors are plain."""
         if self._compile:
-            warnings.filterwarnings("ignore", COMPILERS_WARNING)  # forgotten when the phase ends, with the others
+            warnings.filterwarnings("ignore", COMPILERS_WARNING)  # until silence() ends
             for network in task.networks():
                 network.compile()
         if not self.channels_last:
@@ -248,8 +194,8 @@ class PhaseRunner:
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         try:
             settings = {key: instantiate(value) for key, value in template.items()}
-            told = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
-            if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
+            has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
+            if torch.distributed.is_initialized() and settings.get("devices") == 1 and not has_environment:
                 settings["plugins"].append(LightningEnvironment())
             return Trainer(**{**settings, **_QUIET})
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -259,21 +205,16 @@ class PhaseRunner:
 
 @contextmanager
 def many_phases() -> Iterator[None]:
-    """Make phases by the hundred fast and silent, for as long as the block lasts."""
+    """Run hundreds of phases inside the block fast and in silence."""
     with silence(), tuned():
         yield
 
 
-def _is_environment(plugin: Any) -> bool:
-    """Whether a plugin tells Lightning what other processes there are."""
-    return isinstance(plugin, Mapping) and str(plugin.get("class_path")).endswith("Environment")
-
-
 def synchronise(task: Task) -> None:
-    """Give every rank the buffers of rank 0.
+    """Copy the buffers of rank 0 to every rank.
 
-    DistributedDataParallel keeps parameters equal, but it sends buffers (BatchNorm statistics, moving averages) at the
-    *start* of a forward pass, so after the last step they differ between ranks.
+    DistributedDataParallel copies buffers (BatchNorm statistics, moving averages) at the *start* of a forward pass, so
+    they differ between ranks after the last step.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return
