@@ -36,7 +36,11 @@ class ManualTask(Task):
         """
         settings = dict(template)
         if data_parallel:
-            settings["strategy"] = _finding_unused(settings.get("strategy", "auto"))
+            strategy, unused = settings.get("strategy"), {"find_unused_parameters": True}
+            if isinstance(strategy, Mapping):
+                settings["strategy"] = {**strategy, "init_args": {**(strategy.get("init_args") or {}), **unused}}
+            else:
+                settings["strategy"] = "ddp_find_unused_parameters_true"
         self._clip = {key: settings.pop(key, None) for key in ("gradient_clip_val", "gradient_clip_algorithm")}
         watched = settings.get("callbacks") or settings.get("profiler")
         self.in_blocks = self.takes_blocks and not (watched or data_parallel)
@@ -121,10 +125,3 @@ def set_requires_grad(parameters: Iterable[nn.Parameter], requires_grad: bool) -
     """Set whether backward passes compute gradients of these parameters."""
     for parameter in parameters:
         parameter.requires_grad = requires_grad
-
-
-def _finding_unused(strategy: Any) -> Any:
-    """Return a DDP strategy that tolerates parameters without gradient."""
-    if isinstance(strategy, Mapping):
-        return {**strategy, "init_args": {**(strategy.get("init_args") or {}), "find_unused_parameters": True}}
-    return "ddp_find_unused_parameters_true"
