@@ -1,6 +1,6 @@
-"""What does it gain that freed memory stays with a run's process (mosaic/training/allocator.py)?
+"""What does a run gain by keeping freed memory (keep_freed_memory in mosaic/training/tuning.py)?
 
-A short run of Mosaic on 10,000 MNIST images, with and without, in turn, each in a process of its own (Linux only).
+Short runs of Mosaic on 10,000 MNIST images alternate with and without it, each in its own process (Linux only).
 
     MOSAIC_DATA=... python benchmarks/kept_memory.py [--pairs 3]
 """
@@ -24,26 +24,27 @@ CONFIGS = Path(__file__).parent.parent / "configs"
 SHORT = (
     *("--data.partition.alpha=0.05", "--executor.threads=1"),
     *("--federation.schedule.collaborative_rounds=2", "--federation.schedule.fine_tune_rounds=0"),
-    *("--federation.schedule.local_steps=20", "--algorithm.generation.steps=60"),
+    *("--federation.schedule.local_steps=20", "--algorithm.generation=Adversarial"),
+    "--algorithm.generation.steps=60",
     *("--algorithm.distillation.steps=60", "--algorithm.distillation.pool_size=1024"),
 )
 Run = dict[str, float]
 
 
 def measure(keep: bool) -> Run:
-    """Return what a run takes, in a fresh process."""
+    """Return the figures of a run in a fresh process."""
     command = [sys.executable, __file__, "--measure", *(["--keep"] if keep else [])]
     found: Run = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)
     return found
 
 
 def run(keep: bool) -> Run:
-    """Return the same, in this process."""
+    """Return the figures of a run in this process."""
     from mosaic.cli.main import main as mosaic
-    from mosaic.training import phases
+    from mosaic.training import tuning
 
     if not keep:
-        phases.keep_freed_memory = lambda: False
+        tuning.keep_freed_memory = lambda: False
     logging.getLogger("mosaic").setLevel(logging.ERROR)
     configs = [f"--config={CONFIGS / name}" for name in ("mnist.yaml", "data/mnist_part.yaml")]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):

@@ -1,8 +1,8 @@
-"""What does a phase cost beside a bare PyTorch loop?
+"""What does a phase cost compared with a bare PyTorch loop?
 
-The same local training (same net, same batches, same steps) runs through the phase runner, as a bare loop, and through
-a stock quiet Trainer on the same module, in turn and in one process. Reported are medians over the rounds, and the
-ratio of neighbours in time, so that a machine that slows down slows all three.
+One process alternates the same local training (net, batches, steps) through the phase runner, in a bare loop, and
+through a stock quiet Trainer. It reports medians over the rounds and the ratio of neighbours in time, so that a machine
+that slows down slows all three. ``MOSAIC_TUNING=off`` measures the phase runner without mosaic/training/tuning.py.
 
     python benchmarks/phase_overhead.py [--pairs 9] [--threads 1]
 """

@@ -14,7 +14,8 @@ Graph = Mapping[str, set[str]]
 
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
-    *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.trainer_memory", "mosaic.transfer"),
+    *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.tuning", "mosaic.training.dry_run"),
+    "mosaic.transfer",
 )
 UPPER = ("mosaic.cli", "mosaic.comparison", "mosaic.federation", "mosaic.executors", "mosaic.report")
 NEVER_REACHES: dict[str, tuple[str, ...]] = {
@@ -26,9 +27,11 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
     "mosaic.client.generator_quality": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.program": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.worker": ("mosaic.server", "mosaic.algorithms", *UPPER),
-    "mosaic.tasks": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
+    "mosaic.tasks": (
+        *("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", "mosaic.generation", "mosaic.runs"),
+        *UPPER,
+    ),
     "mosaic.generation": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
-    "mosaic.training.phases": ("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
     "mosaic.data": (
         "mosaic.server",
         "mosaic.client",
@@ -49,11 +52,11 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.algorithms",
     ),
     "mosaic.runs": ("mosaic.cli", "mosaic.comparison", "mosaic.report", "mosaic.algorithms"),
-    "mosaic.training": ("mosaic.tasks", "mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", *UPPER),
 }
 REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.losses": ("mosaic.losses",),
     "mosaic.nets": ("mosaic.nets", "mosaic.transfer", "mosaic.errors"),
+    "mosaic.training": (*("mosaic.training", "mosaic.batches", "mosaic.transfer", "mosaic.errors"),),
     "mosaic.runs.figures": ("mosaic.runs.figures",),
     "mosaic.messages": ("mosaic.messages", "mosaic.codec"),
     "mosaic.model_pool": (
@@ -154,6 +157,10 @@ def imports_ray(source: str) -> bool:
     return any(below(name, ("ray",)) for name in imported(source))
 
 
+def tunes(source: str) -> bool:
+    return any(below(name, ("gc", "ctypes")) for name in imported(source))
+
+
 def prints(source: str) -> bool:
     return any(isinstance(node, ast.Name) and node.id == "print" for node in ast.walk(ast.parse(source)))
 
@@ -203,6 +210,11 @@ def test_no_module_touches_the_search_path() -> None:
 
 def test_no_other_module_imports_ray() -> None:
     assert offenders(imports_ray, "mosaic.executors.ray.executor") == []
+
+
+def test_no_other_module_reaches_the_collector_or_the_c_library() -> None:
+    assert offenders(tunes, "mosaic.training.tuning") == []
+    assert tunes(PACKAGE["mosaic.training.tuning"])
 
 
 def test_no_other_module_prints() -> None:

@@ -88,7 +88,7 @@ def assert_reached(algorithm: str, seen: Seen) -> None:
     """Leave what trains and Mosaic's teacher; the others' ensembles judge in training, and else are only measured."""
     if algorithm != "Mosaic":
         del seen[TEACHER]
-    assert seen.keys() == {"Rehearsal", *TRAINED[algorithm]} | ({TEACHER} if algorithm == "Mosaic" else set())
+    assert seen.keys() == {"TrialStep", *TRAINED[algorithm]} | ({TEACHER} if algorithm == "Mosaic" else set())
 
 
 def fit(run: Path, algorithm: str, *switches: str) -> Path:

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mosaic.losses.priors import label_prior
+from mosaic.losses.priors import balanced_class_weights, label_prior
+from tests.cases import for_each
 
 
 def test_absent_classes_have_a_small_prior_and_class_zero_its_own() -> None:
@@ -29,3 +30,12 @@ def test_clients_do_not_mix() -> None:
 def test_a_prior_with_zeros_is_refused(epsilon: float) -> None:
     with pytest.raises(ValueError, match="epsilon > 0"):
         label_prior(torch.tensor([1, 0]), epsilon)
+
+
+@for_each("labels", [[0, 0, 0, 2], [1], [0, 1, 2, 3], [3, 3, 3, 0, 1, 1]])
+def test_weights_give_every_present_class_the_same_sum(labels: list[int]) -> None:
+    weights = balanced_class_weights(torch.tensor(labels), 4)
+    totals = [labels.count(c) * weights[c].item() for c in range(4)]
+    assert sum(totals) == pytest.approx(len(labels))
+    assert {round(total, 4) for total in totals if total} == {round(len(labels) / len(set(labels)), 4)}
+    assert all(weights[c] == 0 for c in range(4) if c not in labels)

@@ -3,10 +3,10 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
+from mosaic.losses.priors import balanced_class_weights
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
-from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from mosaic.tasks.gating import GatingTask
 from mosaic.training.phases import PhaseRunner
-from tests.cases import for_each
 
 
 def half_right(random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -78,12 +78,3 @@ def test_classes_count_alike_however_many_prototypes_they_sent(phases: PhaseRunn
     task = GatingTask(Constant(2), balanced_class_weights(labels, 2), learning_rate=0.1, average_decay=0.0)
     phases.run(task, ShuffledBatches(torch.zeros(52, 1, 2), labels, batch_size=52, steps=20, seed=0), seed=0)
     assert task.trained_gate().logits.abs().max() < 0.1
-
-
-@for_each("labels", [[0, 0, 0, 2], [1], [0, 1, 2, 3], [3, 3, 3, 0, 1, 1]])
-def test_weights_give_every_present_class_the_same_sum(labels: list[int]) -> None:
-    weights = balanced_class_weights(torch.tensor(labels), 4)
-    totals = [labels.count(c) * weights[c].item() for c in range(4)]
-    assert sum(totals) == pytest.approx(len(labels))
-    assert {round(total, 4) for total in totals if total} == {round(len(labels) / len(set(labels)), 4)}
-    assert all(weights[c] == 0 for c in range(4) if c not in labels)

@@ -5,19 +5,19 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from mosaic.algorithms.dfrd import DFRDObjective
+from mosaic.algorithms.fedftg import FedFTGObjective
 from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.server.experts import class_shares
-from mosaic.tasks.dfrd_objective import DFRDObjective
-from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
+    AlternatingUpdates,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
     Memory,
-    Turns,
-    draw_wishes,
+    draw_conditions,
 )
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
@@ -54,8 +54,8 @@ Make = Callable[..., GeneratorDistillationTask]
 def train(
     task: GeneratorDistillationTask, phases: PhaseRunner, generator_updates: int = 5, student_updates: int = 3
 ) -> dict[str, Tensor]:
-    turns = Turns(generator_updates, student_updates, task.settings.iterations)
-    return phases.run(task, turns, seed=0)
+    updates = AlternatingUpdates(generator_updates, student_updates, task.settings.iterations)
+    return phases.run(task, updates, seed=0)
 
 
 def copy_of(net: nn.Module) -> dict[str, Tensor]:
@@ -192,21 +192,21 @@ def test_clients_take_turns_in_judging_for_fedftg(blueprint: Blueprint, phases: 
 def test_a_client_without_any_of_the_labels_asks_for_diversity_alone(blueprint: Blueprint, random) -> None:  # type: ignore[no-untyped-def]
     members = [blueprint.build(blueprint.initial(client)) for client in range(2)]
     ensemble = ClassWeightedEnsemble(members, torch.tensor([[1.0, 1.0, 0.0], [0.0, 0.0, 1.0]]))
-    wishes = draw_wishes(torch.tensor([1, 1, 0]), 4, 6, random)
+    conditions = draw_conditions(torch.tensor([1, 1, 0]), 4, 6, random)
     images, student = torch.rand(6, 1, 8, 8, generator=random), blueprint.build(blueprint.initial(5))
     objective = OBJECTIVES["FedFTG"](ensemble)
-    assert objective.generator_terms(images, wishes, student, update=1).keys() == {"similarity"}
-    assert objective.generator_terms(images, wishes, student, update=0).keys() > {"similarity"}
+    assert objective.generator_terms(images, conditions, student, update=1).keys() == {"similarity"}
+    assert objective.generator_terms(images, conditions, student, update=0).keys() > {"similarity"}
 
 
 def test_turns_go_on_from_round_to_round(blueprint: Blueprint, random) -> None:  # type: ignore[no-untyped-def]
     """Two rounds of one update each, for two clients, of whom the first knows none of the labels."""
     members = [blueprint.build(blueprint.initial(client)) for client in range(2)]
     ensemble = ClassWeightedEnsemble(members, torch.tensor([[0.0, 0.0, 1.0], [1.0, 1.0, 0.0]]))
-    wishes = draw_wishes(torch.tensor([1, 1, 0]), 4, 6, random)
+    conditions = draw_conditions(torch.tensor([1, 1, 0]), 4, 6, random)
     images, student = torch.rand(6, 1, 8, 8, generator=random), blueprint.build(blueprint.initial(5))
     rounds = [FedFTGObjective(ensemble, 1.0, 1.0, first) for first in (0, 1)]
-    heard = ["disagreement" in each.generator_terms(images, wishes, student, update=0) for each in rounds]
+    heard = ["disagreement" in each.generator_terms(images, conditions, student, update=0) for each in rounds]
     assert heard == [False, True]
 
 
@@ -214,13 +214,13 @@ def test_one_clients_terms_are_means_over_all_images_of_the_batch(blueprint: Blu
     """Against a loop over the images, those that the client knows nothing of counting 0."""
     members = [blueprint.build(blueprint.initial(client)).eval() for client in range(2)]
     weights = torch.tensor([[0.75, 0.0, 0.2], [0.25, 1.0, 0.8]])
-    wishes = draw_wishes(torch.tensor([1, 1, 1]), 4, 6, random)
+    conditions = draw_conditions(torch.tensor([1, 1, 1]), 4, 6, random)
     images, student = torch.rand(6, 1, 8, 8, generator=random), blueprint.build(blueprint.initial(5)).eval()
     terms = FedFTGObjective(ClassWeightedEnsemble(members, weights), 2.0, 1.0).generator_terms(
-        images, wishes, student, update=2
+        images, conditions, student, update=2
     )
     classification = disagreement = 0.0
-    for image, label in zip(images, wishes.labels.tolist(), strict=True):
+    for image, label in zip(images, conditions.labels.tolist(), strict=True):
         ours, theirs = student(image[None])[0], members[0](image[None])[0]
         classification -= (weights[0, label] * theirs.log_softmax(-1)[label]).item()
         disagreement += (weights[0, label] * (ours - theirs).abs().sum() / 3).item()
@@ -249,7 +249,7 @@ def test_the_student_comes_to_follow_the_ensemble(make: Make, phases: PhaseRunne
 
 def test_labels_are_drawn_as_often_as_the_clients_hold_them(random: torch.Generator) -> None:
     """10,000 draws: the standard error of a share is at most 0.005, four of which are allowed for."""
-    noise, labels = draw_wishes(torch.tensor([10, 0, 70, 20]), 4, 10_000, random)
+    noise, labels = draw_conditions(torch.tensor([10, 0, 70, 20]), 4, 10_000, random)
     shares = torch.bincount(labels, minlength=4) / 10_000
     assert shares[1] == 0
     assert shares.tolist() == pytest.approx([0.1, 0, 0.7, 0.2], abs=0.02)
@@ -267,9 +267,9 @@ def test_only_held_classes_are_asked_for_in_training(make: Make, phases: PhaseRu
 
 @for_each(("generator", "student", "blocks"), [(461, 46, 10), (3, 0, 10), (0, 1, 7), (8, 9, 1)])
 def test_the_blocks_add_up_and_are_even(generator: int, student: int, blocks: int) -> None:
-    turns = list(Turns(generator, student, blocks))
-    assert len(turns) == blocks
-    for total, parts in ((generator, [t[0] for t in turns]), (student, [t[1] for t in turns])):
+    updates = list(AlternatingUpdates(generator, student, blocks))
+    assert len(updates) == blocks
+    for total, parts in ((generator, [t[0] for t in updates]), (student, [t[1] for t in updates])):
         assert sum(parts) == total
         assert max(parts) - min(parts) <= 1
 

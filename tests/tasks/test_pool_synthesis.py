@@ -16,7 +16,6 @@ from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.phases import PhaseRunner
@@ -436,29 +435,6 @@ def test_ranks_share_a_batch(make: Make, phases: PhaseRunner, monkeypatch: pytes
     task = make()
     train(task, phases, 4)
     assert len(task.pool) == 4 * 2, "eight images on three ranks are two each"
-
-
-# what is kept
-
-
-def test_a_pool_gives_back_what_it_was_given_to_the_nearest_shade(random: torch.Generator) -> None:
-    pool, images = ImagePool(16, (1, 8, 8), 3, torch.device("cpu")), images_of(random)
-    pool.append(torch.zeros(8, 1, 8, 8))
-    kept = pool.append(images)
-    assert (kept - images).abs().max() <= 0.5 / 255 + 1e-6
-    assert torch.equal(pool.samples(16)[8:], kept)
-    assert torch.equal(pool.samples(2)[1], kept[-1])
-    assert len(pool.samples(99)) == len(pool) == 16
-
-
-def test_only_images_that_have_come_are_drawn_with_their_own_answers(random: torch.Generator) -> None:
-    pool = ImagePool(40, (1, 1, 1), 1, torch.device("cpu"))
-    for shade in range(3):
-        pool.append(torch.full((4, 1, 1, 1), shade / 255))
-        pool.annotate(torch.full((4, 1), float(shade)))
-    images, logits = pool.draw(200, random)
-    assert set(logits.flatten().tolist()) == {0, 1, 2}
-    torch.testing.assert_close(images.flatten() * 255, logits.flatten())
 
 
 # refusals

@@ -1,21 +1,18 @@
-import gc
 import logging
 import shutil
 import warnings
-import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from lightning.fabric.utilities import registry
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.optim import SGD
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
-from mosaic.training.phases import OWNED_BY_PHASES, PhaseRunner, many_phases
+from mosaic.training.phases import OWNED_BY_PHASES, PhaseRunner
 from mosaic.training.task import Task
 from tests.cases import for_each
 
@@ -45,26 +42,6 @@ class Line(Task):
 class Warns(Line):
     def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
         warnings.warn("the user should hear this", UserWarning, stacklevel=2)
-        return super().training_step(batch, batch_idx)
-
-
-class BareStep(Line):
-    def training_step(self, batch: tuple[Tensor]) -> Tensor:  # type: ignore[override]
-        return super().training_step(batch, 0)
-
-
-class Collects(Line):
-    """Lets the collector come by in the middle of a phase."""
-
-    def __init__(self, generations: tuple[int, ...]) -> None:
-        super().__init__()
-        self._generations = generations
-        self.trainers: list[weakref.ref[Trainer]] = []
-
-    def training_step(self, batch: tuple[Tensor], batch_idx: int) -> Tensor:
-        self.trainers.append(weakref.ref(self.trainer))
-        for generation in self._generations:
-            gc.collect(generation)
         return super().training_step(batch, batch_idx)
 
 
@@ -194,15 +171,6 @@ def test_callbacks_are_made_anew_for_every_phase(monkeypatch: pytest.MonkeyPatch
     assert [(callback.name, callback.fits) for callback in used] == [("mine", 1), ("mine", 1)]
 
 
-def test_a_dry_run_shortens_phases_and_batches() -> None:
-    dry, full = PhaseRunner({**CPU, "fast_dev_run": True}), PhaseRunner(CPU)
-    assert (dry.limit(100), dry.limit_batch(64), dry.limit_batch(4)) == (1, 8, 4)
-    assert (full.limit(100), full.limit_batch(64)) == (100, 64)
-    indices = torch.arange(20)
-    assert torch.equal(dry.limit_images(indices), torch.arange(8))
-    assert torch.equal(full.limit_images(indices), indices)
-
-
 def test_a_dry_run_trains_and_records() -> None:
     curves = PhaseRunner({**CPU, "fast_dev_run": True}).run(Line(), numbers(3), seed=0)
     assert curves["loss"].shape == (3,)
@@ -275,44 +243,3 @@ def test_every_network_of_a_phase_is_compiled_where_asked_for(monkeypatch: pytes
     assert compiled == [nn.Conv2d, nn.Linear]
     torch.testing.assert_close(task.net.weight, plain.net.weight)
     assert set(task.state_dict()) == set(plain.state_dict())
-
-
-def test_among_many_phases_what_does_not_change_is_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    searched: list[str] = []
-
-    def searches(module: object, name: str) -> None:
-        original = getattr(module, name)
-        monkeypatch.setattr(module, name, lambda *args, **kwargs: searched.append(name) or original(*args, **kwargs))
-
-    searches(registry, "entry_points")
-    searches(torch.cuda, "device_count")
-    searches(shutil, "which")
-    phases = PhaseRunner(CPU)
-    with many_phases():
-        for _ in range(3):
-            phases.run(Line(), numbers(1), seed=0)
-    assert sorted(searched) == ["device_count", "entry_points", "which"]
-    phases.run(Line(), numbers(1), seed=0)
-    assert len(searched) > 3
-
-
-def test_among_many_phases_every_task_is_asked_for_its_own_arguments() -> None:
-    """What is remembered of one task's ``training_step`` must not be taken for another's."""
-    with many_phases():
-        for _ in range(2):
-            bare = BareStep()
-            PhaseRunner(CPU).run(Line(), numbers(), seed=0)
-            PhaseRunner(CPU).run(bare, numbers(), seed=0)
-            assert bare.guess != 0
-
-
-@for_each("collects", [(), (1,), (2,), (1, 2, 1)])
-def test_among_many_phases_a_trainer_is_gone_when_its_phase_is_over(
-    phases: PhaseRunner, collects: tuple[int, ...]
-) -> None:
-    """Also where the collector has come by in the middle, so that the Trainer is old already."""
-    with many_phases():
-        for _ in range(3):
-            task = Collects(collects)
-            phases.run(task, numbers(1), seed=0)
-            assert [trainer() for trainer in task.trainers] == [None]

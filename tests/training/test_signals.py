@@ -22,7 +22,7 @@ from mosaic.server.generators import GeneratorMixture
 from mosaic.training.signals import (
     EXIT_CODE,
     FIRST_PROCESS_FOLDER,
-    Heeded,
+    Interruptible,
     Preempted,
     heeding_signals,
     is_told_to_leave,
@@ -322,16 +322,16 @@ class TestSignals:
         assert heeding(work).cause == signal.SIGTERM
 
     def test_batches_pass_through(self) -> None:
-        assert list(Heeded([1, 2, 3])) == [1, 2, 3]
-        assert len(Heeded([1, 2, 3])) == 3
+        assert list(Interruptible([1, 2, 3])) == [1, 2, 3]
+        assert len(Interruptible([1, 2, 3])) == 3
         with pytest.raises(TypeError):
-            len(Heeded(number for number in (1, 2)))
+            len(Interruptible(number for number in (1, 2)))
 
     def test_no_batch_comes_after_a_signal(self) -> None:
         seen: list[int] = []
 
         def work() -> None:
-            for batch in Heeded([1, 2, 3]):
+            for batch in Interruptible([1, 2, 3]):
                 seen.append(batch)
                 if batch == 2:
                     send("SIGUSR1")

@@ -116,7 +116,7 @@ class DENSE(FedAvg):
             return 0, 0
         totals = (self.syntheses, self.student_updates)
         syntheses, updates = (total * (before + 1) // rounds - total * before // rounds for total in totals)
-        return context.phases.limit(syntheses), context.phases.limit(updates)
+        return context.phases.dry_run.steps(syntheses), context.phases.dry_run.steps(updates)
 
     @staticmethod
     def _distillations(state: ServerState) -> int:
@@ -135,7 +135,7 @@ class DENSE(FedAvg):
         with context.measure("distillation"):
             curves = phases.run(task, SynthesisPlan(syntheses, updates), seed)
         context.count("student", updates)
-        context.count("generator", syntheses * phases.limit(self.synthesis_steps))
+        context.count("generator", syntheses * phases.dry_run.steps(self.synthesis_steps))
         context.recorder.curves("distillation", curves)
         self._show(task, context)
         learnt = student.state_dict()
@@ -149,10 +149,10 @@ class DENSE(FedAvg):
         return PoolSynthesisTask(
             student,
             ensemble,
-            replace(synthesis, batch_size=phases.limit_batch(synthesis.batch_size)),
-            replace(learning, batch_size=phases.limit_batch(learning.batch_size)),
+            replace(synthesis, batch_size=phases.dry_run.batch(synthesis.batch_size)),
+            replace(learning, batch_size=phases.dry_run.batch(learning.batch_size)),
             self.reweighing,
-            phases.limit(self.synthesis_steps),
+            phases.dry_run.steps(self.synthesis_steps),
             syntheses,
             context.seed_for("synthesis"),
         )

@@ -1,10 +1,15 @@
 """DFRD: FedFTG with another loss and a moving average of the generators of earlier rounds."""
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mosaic.algorithms.fedftg import FedFTG
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.errors import require_at_least_zero, require_decay, require_share
+from mosaic.losses.dfrd import fidelity, transferability
+from mosaic.losses.distillation import knowledge_distillation
+from mosaic.losses.fedftg import similarity
 from mosaic.messages import StateDict
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.nets.dcgan import Generator
@@ -12,8 +17,8 @@ from mosaic.nets.moving_average import MovingAverage
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.kept_generator import load_generator, tensors_below, tensors_of
 from mosaic.server.state import ServerState
-from mosaic.tasks.dfrd_objective import DFRDObjective
 from mosaic.tasks.generator_distillation import (
+    Conditions,
     DistillationObjective,
     GeneratorDistillationSettings,
     Memory,
@@ -102,3 +107,37 @@ class DFRD(FedFTG):
             average.average.load_state_dict(tensors_below(AVERAGE, state.tensors))
             average.steps = int(state.tensors[ROUNDS])
         return average
+
+
+class DFRDObjective(DistillationObjective):
+    """Train the generator towards faithful, transferable and diverse images, the student towards the ensemble.
+
+    Args:
+        ensemble: the clients' models with their class weights.
+        transfer_weight: weight of the reward for the student's mistakes.
+        diversity_weight: weight of the images' similarity.
+    """
+
+    def __init__(self, ensemble: ClassWeightedEnsemble, transfer_weight: float, diversity_weight: float) -> None:
+        super().__init__()
+        self.ensemble = ensemble
+        self.transfer_weight, self.diversity_weight = transfer_weight, diversity_weight
+
+    def generator_terms(
+        self, images: Tensor, conditions: Conditions, student: nn.Module, update: int
+    ) -> dict[str, Tensor]:
+        """Return the three terms; the similarity is between images of different noise or labels."""
+        noise, labels = conditions
+        logits = self.ensemble(images, labels)
+        origin = torch.cat([noise, F.one_hot(labels, logits.shape[1]).to(noise.dtype)], dim=1)
+        return {
+            "fidelity": fidelity(logits, labels),
+            "transferability": self.transfer_weight * transferability(student(images), logits, labels),
+            "similarity": self.diversity_weight * similarity(origin, images),
+        }
+
+    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the divergence from the ensemble's softmax."""
+        with torch.no_grad():
+            ensemble_logits = self.ensemble(images, labels)
+        return knowledge_distillation(logits, ensemble_logits)

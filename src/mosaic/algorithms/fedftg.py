@@ -3,11 +3,17 @@
 from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.errors import require_at_least_zero
+from mosaic.losses.fedftg import (
+    ensemble_cross_entropy,
+    similarity,
+    weighted_cross_entropy,
+    weighted_disagreement,
+)
 from mosaic.messages import StateDict, TrainReply
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.nets.classifier import Classifier
@@ -21,13 +27,13 @@ from mosaic.server.experts import class_shares
 from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
-from mosaic.tasks.fedftg_objective import FedFTGObjective
 from mosaic.tasks.generator_distillation import (
+    AlternatingUpdates,
+    Conditions,
     DistillationObjective,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
     Memory,
-    Turns,
 )
 
 
@@ -122,10 +128,10 @@ class FedFTG(FedAvg):
         context: RoundContext,
     ) -> None:
         phases, plan = context.phases, context.plan
-        settings = replace(self.tuning, batch_size=phases.limit_batch(self.tuning.batch_size))
-        turns = Turns(
-            phases.limit(plan.share(self.generator_updates)),
-            phases.limit(plan.share(self.student_updates)),
+        settings = replace(self.tuning, batch_size=phases.dry_run.batch(self.tuning.batch_size))
+        updates = AlternatingUpdates(
+            phases.dry_run.steps(plan.share(self.generator_updates)),
+            phases.dry_run.steps(plan.share(self.student_updates)),
             settings.iterations,
         )
         memory, seed = self._memory(state, context), context.seed_for("distillation")
@@ -133,9 +139,9 @@ class FedFTG(FedAvg):
             generator, student, self._objective(ensemble, plan), held, settings, seed, memory
         )
         with context.measure("distillation"):
-            curves = phases.run(task, turns, seed)
-        context.count("generator", turns.generator_updates)
-        context.count("student", turns.student_updates)
+            curves = phases.run(task, updates, seed)
+        context.count("generator", updates.generator_updates)
+        context.count("student", updates.student_updates)
         for name, curve in curves.items():
             context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
 
@@ -151,3 +157,46 @@ class FedFTG(FedAvg):
     def _remember(self, generator: Generator, state: ServerState) -> StateDict:
         """Return the tensors to keep for the next round."""
         return {**state.tensors, **tensors_of(generator, LATEST)}
+
+
+class FedFTGObjective(DistillationObjective):
+    """Train the generator against one client per update, round robin; train the student on all clients.
+
+    Args:
+        ensemble: the clients' models with their class weights.
+        classification_weight: weight of the client's cross-entropy.
+        diversity_weight: weight of the images' similarity, before it is divided by the number of clients.
+        first: number of generator updates before this round, so that the round robin goes on over rounds.
+    """
+
+    def __init__(
+        self, ensemble: ClassWeightedEnsemble, classification_weight: float, diversity_weight: float, first: int = 0
+    ) -> None:
+        super().__init__()
+        self.ensemble, self.first = ensemble, first
+        self.classification_weight, self.diversity_weight = classification_weight, diversity_weight
+
+    def generator_terms(
+        self, images: Tensor, conditions: Conditions, student: nn.Module, update: int
+    ) -> dict[str, Tensor]:
+        """Return the similarity, and the client's two terms where it has seen any of the labels."""
+        clients = len(self.ensemble.members)
+        terms = {"similarity": self.diversity_weight / clients * similarity(conditions.noise, images)}
+        client = (self.first + update) % clients
+        heard, weights = self.ensemble.heard(client, conditions.labels)
+        if len(heard) == 0:
+            return terms
+        judged, weights = images[heard], weights * len(heard) / len(images)  # the others count with weight 0
+        teacher_logits = self.ensemble.members[client](judged)
+        classification = weighted_cross_entropy(teacher_logits, conditions.labels[heard], weights)
+        return {
+            **terms,
+            "classification": self.classification_weight * classification,
+            "disagreement": -weighted_disagreement(student(judged), teacher_logits, weights),
+        }
+
+    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with the clients' weighted probabilities."""
+        with torch.no_grad():
+            probabilities = self.ensemble(images, labels, lambda each: each.softmax(-1))
+        return ensemble_cross_entropy(logits, probabilities)

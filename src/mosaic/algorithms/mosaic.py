@@ -30,8 +30,6 @@ from mosaic.teachers import Evidence, Fusion, TeacherFactory
 from mosaic.teachers.asking import ask_teacher
 
 log = logging.getLogger(__name__)
-DRY_RUN_EXPERTS = 4
-"""A dry run shows that experts can be formed, not that a hundred can."""
 RECALIBRATION_IMAGES = 1024
 """Generated images on which experts measure their BatchNorm statistics anew."""
 ExpertKind = Literal["clients", "class_average"]
@@ -145,7 +143,7 @@ class Mosaic(Algorithm):
 
     def _collector(self, context: RoundContext) -> Callable[..., KeptUploads | ClassMeans]:
         """Return what uploads are collected in: experts that are averages need not hold the clients' models."""
-        most = DRY_RUN_EXPERTS if context.phases.dry_run else None
+        most = context.phases.dry_run.most_experts
         heads_only, blueprint = self.teacher.heads_only, context.blueprint
         numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
         if self.experts == "clients":

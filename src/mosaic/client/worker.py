@@ -172,7 +172,7 @@ class Worker:
     ) -> dict[str, float]:
         pixels, held_out = own.images.pixels, _of(own.class_counts, own, own.validation)
         seed = seed_for(self._seed, request.round, request.client, "generator/quality")
-        count = self._phases.limit_batch(QUALITY_IMAGES)
+        count = self._phases.dry_run.batch(QUALITY_IMAGES)
         device = self._phases.device
         return measure_generator(
             generator, guide, pixels[own.train], own.class_counts, pixels[held_out], device, seed, count
@@ -180,7 +180,7 @@ class Worker:
 
     def _summarise(self, request: PrototypeRequest, data: ClientData) -> Reply:
         net = self._pool.blueprint.build(request.model)
-        own = self._phases.limit_images(data.train)
+        own = self._phases.dry_run.images(data.train)
         features = predict(net, data.images.pixels[own], self._phases.device, ask=net.features)
         settings = self._program.prototypes
         if self._phases.dry_run:
@@ -196,7 +196,7 @@ class Worker:
     def _judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
         """Return what a model is worth on the client's validation images, as :class:`EvaluateReply` tells it."""
         classes = self._pool.blueprint.num_classes
-        own = self._phases.limit_images(data.validation)
+        own = self._phases.dry_run.images(data.validation)
         labels = data.images.labels[own]
         if len(labels) == 0:
             nothing = torch.zeros(classes, dtype=torch.long)
@@ -220,8 +220,8 @@ class Worker:
         batches = ShuffledBatches(
             images.pixels,
             images.labels,
-            batch_size=self._phases.limit_batch(batch_size),
-            steps=self._phases.limit(steps),
+            batch_size=self._phases.dry_run.batch(batch_size),
+            steps=self._phases.dry_run.steps(steps),
             seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
             indices=data.train,
         )

@@ -18,9 +18,9 @@ from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer
-from mosaic.federation.rehearsal import rehearse
 from mosaic.federation.run import Run
 from mosaic.federation.schedule import Schedule
+from mosaic.federation.trial_step import take_trial_step
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import partition_heat_map
@@ -28,7 +28,7 @@ from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.state import ServerState
-from mosaic.tasks.meeting import MeetingTask
+from mosaic.tasks.all_gather import AllGatherTask
 from mosaic.training.phases import PhaseRunner, many_phases
 from mosaic.training.signals import heeding_signals
 
@@ -94,7 +94,7 @@ class Federation:
             )
         RunDirectory(self.run_dir).check_name()
         duels = bool(job.algorithm.resume_sensitive_to & {"distils", "rounds"})
-        rehearse(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
+        take_trial_step(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)
@@ -113,7 +113,7 @@ class Federation:
         if writes:
             make_ready()
             tracker = Tracker(directory.tensorboard, start.round)
-        limit, stamp = 8 if job.phases.dry_run else None, start.stamp() if job.phases.processes > 1 else ""
+        limit, stamp = job.phases.dry_run.most_images, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         measurer = Measurer(job, evaluator, self.validate_every, schedule.rounds)
@@ -208,11 +208,11 @@ def _agree(phases: PhaseRunner, stamp: str) -> None:
     """
     if phases.processes == 1:
         return
-    meeting = MeetingTask(stamp)
-    phases.run(meeting, ShuffledBatches(torch.zeros(2), batch_size=2, steps=1, seed=0), seed=0)
-    for rank, found in enumerate(meeting.found):
-        if found != meeting.found[0]:
+    exchange = AllGatherTask(stamp)
+    phases.run(exchange, ShuffledBatches(torch.zeros(2), batch_size=2, steps=1, seed=0), seed=0)
+    for rank, found in enumerate(exchange.found):
+        if found != exchange.found[0]:
             raise MosaicError(
-                f"--ckpt_path: expected all ranks to begin at {meeting.found[0]}, as rank 0 does, got {found} at rank "
+                f"--ckpt_path: expected all ranks to begin at {exchange.found[0]}, as rank 0 does, got {found} at rank "
                 f"{rank}: let all of them see the same --federation.run_dir, on a file system that they share"
             )

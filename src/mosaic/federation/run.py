@@ -129,7 +129,7 @@ class Run:
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed)
-        plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
+        plan = replace(plan, clients=self._job.phases.dry_run.clients(plan.clients))
         if self._job.algorithm.gathers_data:
             return centralised_plan(plan, self._job.images, self._job.data.batch_size)
         return plan

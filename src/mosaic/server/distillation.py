@@ -43,7 +43,7 @@ def distil(
     seed = context.seed_for(name)
     with context.measure("synthesis"):
         labelled = label_images(teacher, images, settings, context, name)
-    batch_size, steps = context.phases.limit_batch(settings.batch_size), context.phases.limit(settings.steps)
+    batch_size, steps = context.phases.dry_run.batch(settings.batch_size), context.phases.dry_run.steps(settings.steps)
     task = DistillationTask(student, settings, context.seed_for(f"{name}/view"))
     with context.measure("distillation"):
         curves = context.phases.run(task, LabelledBatches(labelled, batch_size, steps, seed), seed)
@@ -65,7 +65,7 @@ def label_images(
         context: of the round.
         name: of the phase.
     """
-    count = context.phases.limit_batch(settings.pool_size)
+    count = context.phases.dry_run.batch(settings.pool_size)
     source = images.draw(count, context.generator_for(f"{name}/images/0"))
     logits = teacher(source)
     if settings.origin_weight > 0:

@@ -8,7 +8,7 @@ from mosaic.nets.dcgan import Generator
 from mosaic.seeding import seeded
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
-from mosaic.tasks.generator_distillation import GeneratorDistillationSettings, draw_wishes
+from mosaic.tasks.generator_distillation import GeneratorDistillationSettings, draw_conditions
 
 LATEST = "generator.latest."
 """Prefix of the generator's tensors in the server's state."""
@@ -37,7 +37,7 @@ def show_samples(generator: Generator, class_counts: Tensor, context: RoundConte
         context: of the round.
     """
     random = context.generator_for("samples")
-    noise, labels = draw_wishes(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
+    noise, labels = draw_conditions(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
     context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
 
 

@@ -1,4 +1,4 @@
-"""Train one classifier on labelled images: what every client does in every round."""
+"""Train a classifier on labelled images, as every client does in every round."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,22 +9,22 @@ from mosaic.nets.classifier import Classifier
 from mosaic.training.manual import LossTask
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
-"""Makes an optimiser for some parameters; in YAML a ``class_path`` with its other arguments."""
+"""Makes an optimiser for parameters; in YAML, a ``class_path`` with the other arguments."""
 LocalLoss = Callable[[Classifier, Tensor, Tensor], Tensor]
-"""Network, pixels ``(B, channels, H, W)`` and labels ``(B,)`` to a scalar."""
+"""Maps network, pixels ``(B, channels, H, W)`` and labels ``(B,)`` to a scalar."""
 View = Callable[[Tensor], Tensor]
-"""uint8 images ``(B, channels, H, W)`` to pixels in ``[0, 1]``, on the device where they are."""
+"""Maps uint8 images ``(B, channels, H, W)`` to pixels in ``[0, 1]`` on the same device."""
 
 
 class ClassificationTask(LossTask):
     """Local training.
 
     Args:
-        net: the classifier to train, in place.
-        loss: what to minimise.
+        net: the classifier, trained in place.
+        loss: the local objective.
         optimizer: makes the optimiser.
-        learning_rate: replaces the optimiser's own.
-        view: turns stored images into pixels, with or without augmentation.
+        learning_rate: replaces the optimiser's own rate.
+        view: maps stored images to pixels, with or without augmentation.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ClassificationTask(LossTask):
         return loss
 
     def configure_optimizers(self) -> Optimizer:
-        """Make the optimiser with the rate of this request."""
+        """Return the optimiser with the given learning rate."""
         optimizer = self._optimizer(self.net.parameters())
         for group in optimizer.param_groups:
             group["lr"] = self._learning_rate

@@ -20,43 +20,41 @@ from mosaic.training.optimizers import adam
 
 @dataclass(frozen=True)
 class DistillationSettings:
-    """How the student follows the teacher, and on which images.
+    """How the student learns from the teacher, and on which images.
 
     Attributes:
         steps: student updates (released: 1500 to 2500).
         batch_size: generated images per update (released: 320).
-        pool_size: generated images that are drawn from; the teacher sees each once (DENSE replays a pool like this; the
-            release has none).
+        pool_size: generated images in the pool that batches come from; the teacher labels each once (DENSE replays such
+            a pool; the release has none).
         learning_rate: of Adam (released: 1e-4 for CIFAR-10, 1e-5 for CIFAR-100).
         temperature: t of the soft targets (released: 1).
         alpha: share of the soft targets against pseudo-labels (released: 0.8).
         beta: weight of the Jensen-Shannon divergence (released: 1).
-        origin_weight: how much an image's origin counts beside the teacher's logits; 0 ignores it (released). Half is
-            ours: on colour photographs students of all were 3 points worse, on digits no better.
-        origin_epsilon: added to the share that a class has at the origin, before its logarithm counts (ours, 0.01 as in
-            that trial).
+        origin_weight: weight of an image's origin beside the teacher's logits; 0 ignores it (released). One half is
+            ours: with 1, students were 3 points worse on colour photographs and no better on digits.
+        origin_epsilon: added to a class's share at the origin before the logarithm (ours: 0.01, as in that trial).
         balanced: whether pseudo-labels are drawn equally often (ours); otherwise images come as generators make them
             (released).
         generator_balance: gamma; client i's generator is drawn in proportion to ``n[i]^gamma`` (ours; 0 draws all
             equally often).
-        min_confidence: images whose most likely class the teacher gives a smaller probability are left out; 0 keeps
-            all (released).
-        shift: how far an image moves at most in either direction before the student sees it, as a share of its height
-            and at least a pixel; the teacher has seen it in place (ours: an eighth, CIFAR's usual four pixels of 32;
-            released: 0, nothing moves).
-        view: what is done to the images before the student sees them, instead of ``shift`` (DENSE, arXiv 2112.12371;
-            released: nothing).
-        hard_sample_step: how far each pixel moves against the student, along the sign of the gradient of its
-            divergence from the teacher (Co-Boosting, arXiv 2402.15070: 8/255); 0 leaves images as they are (released).
-            On grey digits 8/255 gained a point, on colour photographs it cost nine.
-            **Deviation:** the teacher's answer stays that of the plain image.
-        hard_sample_weighting: whether images count by ``1 - p``, with p what the student gives to the pseudo-label
-            (Co-Boosting; released: no).
+        min_confidence: the smallest probability of its most likely class, according to the teacher, with which an image
+            is kept; 0 keeps all (released).
+        shift: the largest shift of an image in either direction before the student sees it, as a share of its height
+            and at least a pixel; the teacher sees it in place (ours: an eighth, CIFAR's usual four pixels of 32;
+            released: 0, no shift).
+        view: an augmentation of the student's images that replaces ``shift`` (DENSE, arXiv 2112.12371; released: none).
+        hard_sample_step: how far each pixel moves along the sign of the gradient of the student's divergence from the
+            teacher (Co-Boosting, arXiv 2402.15070: 8/255); 0 leaves images unchanged (released). 8/255 gained a point
+            on grey digits and lost nine on colour photographs.
+            **Deviation:** the teacher's logits remain those of the unchanged image.
+        hard_sample_weighting: whether images are weighted by ``1 - p``, where p is the student's probability of the
+            pseudo-label (Co-Boosting; released: no).
         average_decay: of a moving average of the student that becomes the global model (ours: 0.99); 0 takes the last
             weights (released).
-        interpolation: share of the student in the model that the clients are offered, the rest being the model that it
-            started from, parameter by parameter (WiSE-FT, arXiv 2109.01903); 1 offers the student itself (released).
-        freeze_statistics: whether the student's BatchNorm statistics stay as they are (released).
+        interpolation: the student's share in the model that clients validate; the rest is the model that it started
+            from, parameter by parameter (WiSE-FT, arXiv 2109.01903); 1 means the student itself (released).
+        freeze_statistics: whether the student's BatchNorm statistics stay unchanged (released).
     """
 
     steps: int = 600
@@ -105,7 +103,7 @@ class DistillationSettings:
         require_decay(section, min_confidence=self.min_confidence, average_decay=self.average_decay)
 
     def view_of(self, height: int) -> Augmentation:
-        """Return what is done to images of this height before the student sees them.
+        """Return the augmentation of the student's images of this height.
 
         >>> [DistillationSettings().view_of(height).padding for height in (4, 8, 28, 32)]
         [1, 1, 4, 4]
@@ -114,7 +112,7 @@ class DistillationSettings:
 
 
 class TaughtImages(NamedTuple):
-    """Generated images and what the teacher says of them.
+    """Generated images with the teacher's logits.
 
     Attributes:
         images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
@@ -126,15 +124,15 @@ class TaughtImages(NamedTuple):
 
 
 class DistillationTask(LossTask):
-    """Train a student to follow the teacher's logits.
+    """Train a student to match the teacher's logits.
 
-    The teacher speaks where the images are made, once per image and not once per step, so this task sees tensors only:
-    any teacher and any source of images fits.
+    The teacher labels images where they are generated, once per image and not once per step. This task sees tensors
+    only, so that any teacher and any source of images fits.
 
     Args:
-        student: the classifier to train, in place.
-        settings: how.
-        seed: of the student's view; each rank adds its number.
+        student: the classifier, trained in place.
+        settings: how to train.
+        seed: of the student's augmentation; each rank adds its number.
     """
 
     def __init__(self, student: Classifier, settings: DistillationSettings, seed: int = 0) -> None:
@@ -144,11 +142,11 @@ class DistillationTask(LossTask):
         self._seed, self._random = seed, torch.Generator()
 
     def on_fit_start(self) -> None:
-        """Give every rank its own views."""
+        """Give every rank its own augmentation."""
         self._random.manual_seed(self._seed + self.global_rank)
 
     def on_train_epoch_start(self) -> None:
-        """Hold the BatchNorm statistics of the student where asked to."""
+        """Freeze the student's BatchNorm statistics if the settings say so."""
         if self.settings.freeze_statistics:
             for layer in batch_norms(self.student).values():
                 layer.eval()
@@ -166,8 +164,8 @@ class DistillationTask(LossTask):
         self.record("agreement", (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean())
         return loss
 
-    def stepped(self) -> None:
-        """Follow the student with its moving average."""
+    def after_step(self) -> None:
+        """Update the moving average."""
         if self.average is not None:
             self.average.update(self.student)
 
@@ -176,7 +174,7 @@ class DistillationTask(LossTask):
         return adam(self.student.parameters(), self.settings.learning_rate)
 
     def trained_student(self) -> Classifier:
-        """Return the student, or its moving average where one was asked for."""
+        """Return the student's moving average, or the student where there is none."""
         if self.average is None:
             return self.student
         average = self.average.corrected()
@@ -184,7 +182,7 @@ class DistillationTask(LossTask):
         return average.requires_grad_(True)
 
     def _harden(self, images: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Move the images a step towards where the student disagrees with its teacher."""
+        """Move the images one step up the student's divergence from the teacher."""
         images = images.detach().requires_grad_(True)
         with held_statistics(self.student):
             divergence = knowledge_distillation(self.student(images), teacher_logits)

@@ -1,17 +1,17 @@
 """Train a gate on prototypes (METHOD section 5)."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from mosaic.losses.priors import balanced_class_weights as balanced_class_weights
 from mosaic.nets.moving_average import MovingAverage
 from mosaic.training.manual import LossTask
 from mosaic.training.optimizers import adam
 
 
 class GatingTask(LossTask):
-    """Fit a gate to labelled expert opinions with class-balanced cross-entropy.
+    """Fit a gate to labelled expert logits with class-balanced cross-entropy.
 
     Args:
         gate: maps expert logits ``(B, E, C)`` to logits ``(B, C)``; trained in place.
@@ -37,8 +37,8 @@ class GatingTask(LossTask):
         self.record("accuracy", (logits.argmax(-1) == labels).float().mean())
         return loss
 
-    def stepped(self) -> None:
-        """Follow the gate with its moving average."""
+    def after_step(self) -> None:
+        """Update the moving average."""
         self.average.update(self.gate)
 
     def configure_optimizers(self) -> Optimizer:
@@ -46,23 +46,5 @@ class GatingTask(LossTask):
         return adam((p for p in self.gate.parameters() if p.requires_grad), self._learning_rate)
 
     def trained_gate(self) -> nn.Module:
-        """Return the averaged gate, frozen and in eval mode."""
+        """Return the moving average of the gate, frozen and in eval mode."""
         return self.average.corrected()
-
-
-def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:
-    """Weigh classes so that each that occurs counts the same; the weights of the examples have mean one.
-
-    Args:
-        labels: shape ``(N,)``.
-        num_classes: C.
-
-    Returns:
-        Weights of shape ``(C,)``; 0 for a class without examples.
-
-    >>> balanced_class_weights(torch.tensor([0, 0, 0, 2]), 3)
-    tensor([0.6667, 0.0000, 2.0000])
-    """
-    counts = torch.bincount(labels, minlength=num_classes).float()
-    present = counts > 0
-    return torch.where(present, len(labels) / (present.sum() * counts.clamp(min=1)), 0.0)

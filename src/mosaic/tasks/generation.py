@@ -1,4 +1,4 @@
-"""Train a generator of one client's images, guided by the client's own classifier (METHOD section 2)."""
+"""Train a generator of one client's images, guided by the client's classifier (METHOD section 2)."""
 
 import copy
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Discriminator, Generator, Initialization, Normalization
 from mosaic.nets.inference import to_pixels
 from mosaic.nets.moving_average import MovingAverage
-from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
@@ -27,31 +27,31 @@ DiversityTarget = Literal["prior", "uniform"]
 class GenerationSettings:
     """How clients train their generators.
 
-    The defaults are not the released ones: on small data the released recipe (DCGAN weights, BatchNorm in the
+    The defaults differ from the released ones: on small data the released recipe (DCGAN weights, BatchNorm in the
     discriminator, BCE, a uniform target of weight 5) made images that hurt the student.
 
     Attributes:
-        steps: generator updates; each comes after one discriminator update.
-        epochs: passes over the client's images; when positive it replaces ``steps`` (released: 200).
-        batch_size: real images per step (released: 64); at equal cost more and smaller steps make better images.
+        steps: generator updates, each after one discriminator update.
+        epochs: passes over the client's images; a positive value replaces ``steps`` (released: 200).
+        batch_size: real images per step (released: 64); at equal cost, more and smaller steps make better images.
         latent_dim: length of the noise (released: 100).
         width: channels of both nets (released: 64).
-        conditional: whether generator and discriminator know the label, drawn from the client's own counts (as in
-            FedFTG, arXiv 2203.09249, and DENSE, arXiv 2112.12371; released: no).
-        learning_rate: of Adam, for both nets (released: 2e-4).
+        conditional: whether generator and discriminator are given the label, drawn from the client's class counts (as
+            in FedFTG, arXiv 2203.09249, and DENSE, arXiv 2112.12371; released: no).
+        learning_rate: of Adam for both nets (released: 2e-4).
         betas: of Adam (released: 0.5 and 0.999).
         loss: ``hinge`` (as in Geometric GAN, arXiv 1705.02894), or ``bce`` (released).
         discriminator_normalization: ``none``, or ``batch`` from the second layer on (released).
         initialization: ``default`` is PyTorch's, ``dcgan`` is N(0, 0.02) (released).
         entropy_weight: weight of the mean entropy of the classifier's predictions (paper; 0 in the released code).
-        diversity_weight: weight of the distance to the wanted class mixture (released: 5).
-        diversity_target: the client's ``prior``, or ``uniform`` over all classes (released; it pushes junk for classes
-            that the client never saw).
+        diversity_weight: weight of the distance between the generated class mixture and its target (released: 5).
+        diversity_target: the client's ``prior``, or ``uniform`` over all classes (released; it makes junk images of
+            classes that the client has never seen).
         inversion_weight: weight of the BatchNorm distance; 0 leaves it out (released: 10 x 1e-3, never switched on).
         inversion_below: tau; only clients with fewer images use the BatchNorm distance (paper, which gives no value).
-        min_count: fewest images of a class that a client makes images of: a generator that has seen fewer could only
-            repeat them. A client without such a class trains no generator (released: no such rule).
-        average_decay: of the moving average of the generator that is uploaded; 0 uploads the last weights (released).
+        min_count: the fewest images of a class from which a generator learns it; from fewer it could only copy them. A
+            client without such a class trains no generator (released: no such rule).
+        average_decay: of the moving average that is uploaded; 0 uploads the last weights (released).
     """
 
     steps: int = 600
@@ -116,13 +116,13 @@ class GenerationSettings:
 
 
 class GenerationTask(ManualTask):
-    """A GAN on one client's images whose generator also listens to a classifier.
+    """A GAN on one client's images whose generator is also guided by a classifier.
 
     Args:
         settings: how to train.
-        guide: the classifier that the client uploaded; a frozen copy in eval mode is used.
+        guide: the classifier that the client uploaded; the task uses a frozen copy in eval mode.
         class_prior: the client's smoothed label prior, shape ``(C,)``.
-        num_images: of the client; decides whether it counts as data-poor.
+        num_images: the client's images; they decide whether it counts as data-poor.
         seed: of the noise; each rank adds its number.
     """
 
@@ -137,7 +137,7 @@ class GenerationTask(ManualTask):
         self.generator = settings.build_generator(guide.image_shape, guide.num_classes)
         self.discriminator = settings.build_discriminator(guide.image_shape, guide.num_classes)
         self.average = MovingAverage(self.generator, settings.average_decay)
-        self._judging = list(self.discriminator.parameters())  # found once: looking for them took a tenth of a step
+        self._discriminator_parameters = list(self.discriminator.parameters())  # listing them takes a tenth of a step
         self.target: Tensor
         uniform = torch.full_like(class_prior, 1 / len(class_prior))
         self.register_buffer("target", class_prior if settings.diversity_target == "prior" else uniform)
@@ -146,7 +146,7 @@ class GenerationTask(ManualTask):
         self._noise = torch.Generator()
 
     def on_fit_start(self) -> None:
-        """Keep the guide in eval mode, whatever the Trainer did, and give every rank its own noise."""
+        """Put frozen networks back into eval mode, and give every rank its own noise."""
         self.guide.eval()
         self.average.eval()
         self._noise.manual_seed(self._seed + self.global_rank)
@@ -157,7 +157,7 @@ class GenerationTask(ManualTask):
         return [adam(net.parameters(), rate, betas) for net in (self.discriminator, self.generator)]
 
     def training_step(self, given: Any, batch_idx: int) -> None:
-        """Take one step, or those of a block."""
+        """Take one step, or the steps of a block."""
         for images, labels in self.batches_in(given):
             self._step(to_pixels(images), labels)
 
@@ -167,17 +167,17 @@ class GenerationTask(ManualTask):
         fake = self.generator(noise, labels)
         optimize_discriminator, optimize_generator = cast(list[Any], self.optimizers())
         self.descend(optimize_discriminator, self._discriminator_loss(real, fake.detach(), labels))
-        let_learn(self._judging, False)
+        set_requires_grad(self._discriminator_parameters, False)
         self.descend(optimize_generator, self._generator_loss(fake, labels))
-        let_learn(self._judging, True)
+        set_requires_grad(self._discriminator_parameters, True)
         self.average.update(self.generator)
 
     def trained_generator(self) -> Generator:
-        """Return the generator to upload: the moving average of the trained weights."""
+        """Return the moving average of the generator, which is uploaded."""
         return cast(Generator, self.average.corrected())
 
     def _discriminator_loss(self, real: Tensor, fake: Tensor, labels: Tensor) -> Tensor:
-        if self.settings.discriminator_normalization == "batch":  # real and fake have statistics of their own
+        if self.settings.discriminator_normalization == "batch":  # statistics of their own
             judged = (self.discriminator(real, labels), self.discriminator(fake, labels))
         else:
             judged = self.discriminator(torch.cat([real, fake]), torch.cat([labels, labels])).chunk(2)

@@ -1,4 +1,4 @@
-"""Train a generator against a student on the server, in turns, with the clients' models as judges (FedFTG, DFRD)."""
+"""Train a generator and a student on the server, alternately, against the clients' models (FedFTG, DFRD)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ from mosaic.errors import require_at_least_zero, require_positive
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
-from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
 
 @dataclass(frozen=True)
 class GeneratorDistillationSettings:
-    """How the server's generator and the student take turns. "Released" is FedFTG's code.
+    """How the server trains generator and student. "Released" is FedFTG's code.
 
     Attributes:
-        iterations: blocks of generator updates, then student updates, in a round (released: 10).
+        iterations: blocks of generator updates followed by student updates, per round (released: 10).
         batch_size: generated images per update (released: 50).
-        redraw: whether every update has noise and labels of its own; otherwise they are drawn once for each block
-            (released), which with larger budgets shows the student the same few images again and again.
+        redraw: whether every update draws its own noise and labels; otherwise each block draws them once (released),
+            which shows the student the same few images again and again when budgets are larger.
         latent_dim: length of the noise (released: 100; 256 for CIFAR-100).
         width: channels of the generator before its last layer (released: 64).
         initialization: ``default`` is PyTorch's (released), ``dcgan`` is N(0, 0.02).
@@ -35,8 +35,7 @@ class GeneratorDistillationSettings:
         generator_betas: of Adam (released: 0.9 and 0.999).
         student_learning_rate: of plain SGD (released: 0.1).
         student_weight_decay: of SGD (released: 1e-3).
-        freeze_statistics: whether the student's BatchNorm statistics stay those of the clients' images (released: they
-            follow the generated ones).
+        freeze_statistics: whether the student keeps the BatchNorm statistics of the clients' images (released: no).
     """
 
     iterations: int = 10
@@ -70,101 +69,100 @@ class GeneratorDistillationSettings:
         return Generator(image_shape, num_classes, self.latent_dim, self.width, True, self.initialization)
 
 
-class Turn(NamedTuple):
-    """One block: so many updates of the generator, then so many of the student."""
+class UpdateCounts(NamedTuple):
+    """The numbers of updates in one block: first the generator's, then the student's."""
 
     generator_updates: int
     student_updates: int
 
 
-class Turns:
+class AlternatingUpdates:
     """The blocks of one round, as even as whole numbers allow.
 
     Args:
-        generator_updates: of all blocks together.
-        student_updates: of all blocks together.
-        blocks: how many.
+        generator_updates: total over all blocks.
+        student_updates: total over all blocks.
+        blocks: number of blocks.
 
-    >>> [tuple(turn) for turn in Turns(generator_updates=7, student_updates=2, blocks=3)]
+    >>> [tuple(block) for block in AlternatingUpdates(generator_updates=7, student_updates=2, blocks=3)]
     [(2, 0), (2, 1), (3, 1)]
     """
 
     def __init__(self, generator_updates: int, student_updates: int, blocks: int) -> None:
-        self.generator_updates, self.student_updates = generator_updates, student_updates
-        self._blocks = blocks
+        self.generator_updates, self.student_updates, self._blocks = generator_updates, student_updates, blocks
 
     def __len__(self) -> int:
         return self._blocks
 
-    def __iter__(self) -> Iterator[Turn]:
+    def __iter__(self) -> Iterator[UpdateCounts]:
+        totals = (self.generator_updates, self.student_updates)
         for block in range(self._blocks):
-            yield Turn(self._part(self.generator_updates, block), self._part(self.student_updates, block))
-
-    def _part(self, total: int, block: int) -> int:
-        return total * (block + 1) // self._blocks - total * block // self._blocks
+            counts = (total * (block + 1) // self._blocks - total * block // self._blocks for total in totals)
+            yield UpdateCounts(*counts)
 
 
-class Wishes(NamedTuple):
-    """What a conditional generator is asked for: noise ``(B, latent_dim)`` and labels ``(B,)``."""
+class Conditions(NamedTuple):
+    """The input of a conditional generator: noise ``(B, latent_dim)`` and labels ``(B,)``."""
 
     noise: Tensor
     labels: Tensor
 
 
-def draw_wishes(class_counts: Tensor, latent_dim: int, count: int, random: torch.Generator) -> Wishes:
-    """Draw what to ask a generator for.
+def draw_conditions(class_counts: Tensor, latent_dim: int, count: int, random: torch.Generator) -> Conditions:
+    """Draw noise and labels.
 
     Args:
-        class_counts: how often each class is held, shape ``(C,)``; labels are drawn in proportion, so a class that
-            nobody holds is never asked for.
+        class_counts: images of every class, shape ``(C,)``; labels are drawn in proportion, so that a class that
+            nobody holds is never drawn.
         latent_dim: length of the noise.
         count: B.
-        random: CPU generator, so that the device does not matter.
+        random: CPU generator, so that all devices draw the same.
     """
     labels = torch.multinomial(class_counts.double().cpu(), count, replacement=True, generator=random)
-    return Wishes(torch.randn(count, latent_dim, generator=random), labels)
+    return Conditions(torch.randn(count, latent_dim, generator=random), labels)
 
 
 class Memory(NamedTuple):
-    """Another generator, frozen and in eval mode, that makes this share of the student's images."""
+    """Another generator, frozen and in eval mode, and the share of the student's images that it makes."""
 
     generator: nn.Module
     share: float
 
 
 class DistillationObjective(nn.Module, ABC):
-    """What tells one method from another: what the generator seeks and what the student follows."""
+    """The losses of generator and student, in which the methods differ."""
 
     @abstractmethod
-    def generator_terms(self, images: Tensor, wishes: Wishes, student: nn.Module, update: int) -> dict[str, Tensor]:
-        """Return the terms of the generator's loss, weighted and by name, for images with gradient.
+    def generator_terms(
+        self, images: Tensor, conditions: Conditions, student: nn.Module, update: int
+    ) -> dict[str, Tensor]:
+        """Return the weighted terms of the generator's loss by name.
 
         Args:
-            images: made by the generator, pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
-            wishes: what the images were made from.
+            images: the generator's, pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, with gradient.
+            conditions: noise and labels of the images.
             student: frozen and in eval mode.
-            update: of the generator in this round, from 0.
+            update: number of the generator's update in this round, from 0.
         """
 
     @abstractmethod
     def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of the student's logits ``(B, C)`` on images of these wanted labels."""
+        """Return the loss of the student's logits ``(B, C)`` on images generated for these labels."""
 
 
 class GeneratorDistillationTask(ManualTask):
-    """Let a generator look for images from which the student can learn, and the student learn from them.
+    """Alternately train a generator to make images that teach the student, and the student on such images.
 
-    The generator's moving statistics make the student's images, the student's and the judges' own make the generator's
-    loss: only who learns is in training mode.
+    Only the network that learns is in training mode; all others use their moving BatchNorm statistics.
 
     Args:
         generator: conditional; trained in place.
         student: trained in place.
-        objective: what both minimise; everything in it is frozen and in eval mode.
-        class_counts: images of every class that the clients hold together, shape ``(C,)``.
+        objective: the losses of both; everything in it is frozen and in eval mode.
+        class_counts: images of every class over all clients, shape ``(C,)``.
         settings: how to train.
         seed: of noise and labels; each rank adds its number.
-        memory: what else makes images for the student.
+        memory: another generator of images for the student.
     """
 
     def __init__(
@@ -183,80 +181,80 @@ class GeneratorDistillationTask(ManualTask):
         self.memory = memory.generator if memory else None
         self._share = memory.share if memory else 0.0
         self._class_counts = class_counts
-        self._learning = list(student.parameters())
+        self._student_parameters = list(student.parameters())
         self._seed, self._random = seed, torch.Generator()
         self._update = 0
 
     def on_fit_start(self) -> None:
-        """Keep the judges in eval mode, whatever the Trainer did, and give every rank its own noise."""
+        """Put frozen networks back into eval mode, and give every rank its own noise."""
         self.objective.eval()
         if self.memory is not None:
             self.memory.eval()
         self._random.manual_seed(self._seed + self.global_rank)
 
     def networks(self) -> list[nn.Module]:
-        """Return who makes images, who learns and who judges; the objective only joins what these say."""
-        judges = (module for module in self.objective.modules() if isinstance(module, Classifier))
-        makers = [self.generator] if self.memory is None else [self.generator, self.memory]
-        return [*makers, self.student, *judges]
+        """Return generators, student and the clients' models; the objective only combines their outputs."""
+        clients = (module for module in self.objective.modules() if isinstance(module, Classifier))
+        memory = [] if self.memory is None else [self.memory]
+        return [self.generator, *memory, self.student, *clients]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the generator and SGD for the student."""
         settings = self.settings
         return [
             adam(self.generator.parameters(), settings.generator_learning_rate, settings.generator_betas),
-            SGD(self._learning, settings.student_learning_rate, weight_decay=settings.student_weight_decay),
+            SGD(self._student_parameters, settings.student_learning_rate, weight_decay=settings.student_weight_decay),
         ]
 
-    def training_step(self, batch: Turn, batch_idx: int) -> None:
-        """Let the generator learn for a while, then the student."""
+    def training_step(self, batch: UpdateCounts, batch_idx: int) -> None:
+        """Take the generator's updates of one block, then the student's."""
         optimize_generator, optimize_student = cast(list[Any], self.optimizers())
-        wishes = None if self.settings.redraw else self._wish()
-        self._let_generator_learn()
+        conditions = None if self.settings.redraw else self._draw_conditions()
+        self._prepare_generator_updates()
         for _ in range(batch.generator_updates):
-            self.descend(optimize_generator, self._generator_loss(wishes or self._wish()))
-        self._let_student_learn()
+            self.descend(optimize_generator, self._generator_loss(conditions or self._draw_conditions()))
+        self._prepare_student_updates()
         for _ in range(batch.student_updates):
-            self.descend(optimize_student, self._student_loss(wishes or self._wish()))
+            self.descend(optimize_student, self._student_loss(conditions or self._draw_conditions()))
 
-    def _let_generator_learn(self) -> None:
+    def _prepare_generator_updates(self) -> None:
         self.generator.train()
         self.student.eval()
-        let_learn(self._learning, False)
+        set_requires_grad(self._student_parameters, False)
 
-    def _let_student_learn(self) -> None:
+    def _prepare_student_updates(self) -> None:
         self.generator.eval()
         self.student.train()
         if self.settings.freeze_statistics:
             for layer in batch_norms(self.student).values():
                 layer.eval()
-        let_learn(self._learning, True)
+        set_requires_grad(self._student_parameters, True)
 
-    def _generator_loss(self, wishes: Wishes) -> Tensor:
-        terms = self.objective.generator_terms(self.generator(*wishes), wishes, self.student, self._update)
+    def _generator_loss(self, conditions: Conditions) -> Tensor:
+        terms = self.objective.generator_terms(self.generator(*conditions), conditions, self.student, self._update)
         self._update += 1
         for name, term in terms.items():
             self.record(name, term)
         return torch.stack(list(terms.values())).sum()
 
-    def _student_loss(self, wishes: Wishes) -> Tensor:
+    def _student_loss(self, conditions: Conditions) -> Tensor:
         with torch.no_grad():
-            images = self._make(wishes)
-        loss = self.objective.student_loss(self.student(images), images, wishes.labels)
+            images = self._generate(conditions)
+        loss = self.objective.student_loss(self.student(images), images, conditions.labels)
         self.record("student", loss)
         return loss
 
-    def _make(self, wishes: Wishes) -> Tensor:
-        """Make images for the student, the first of them from memory."""
-        first = round(self._share * len(wishes.labels))
+    def _generate(self, conditions: Conditions) -> Tensor:
+        """Generate images for the student, the first of them with the memory."""
+        first = round(self._share * len(conditions.labels))
         if self.memory is None or first == 0:
-            return cast(Tensor, self.generator(*wishes))
-        remembered = self.memory(wishes.noise[:first], wishes.labels[:first])
-        if first == len(wishes.labels):
-            return cast(Tensor, remembered)
-        return torch.cat([remembered, self.generator(wishes.noise[first:], wishes.labels[first:])])
+            return cast(Tensor, self.generator(*conditions))
+        recalled = self.memory(conditions.noise[:first], conditions.labels[:first])
+        if first == len(conditions.labels):
+            return cast(Tensor, recalled)
+        return torch.cat([recalled, self.generator(conditions.noise[first:], conditions.labels[first:])])
 
-    def _wish(self) -> Wishes:
+    def _draw_conditions(self) -> Conditions:
         count = max(2, self.settings.batch_size // world_size())  # BatchNorm never sees a batch of one
-        wishes = draw_wishes(self._class_counts, self.settings.latent_dim, count, self._random)
-        return Wishes(*(send(part, self.device) for part in wishes))
+        conditions = draw_conditions(self._class_counts, self.settings.latent_dim, count, self._random)
+        return Conditions(*(send(part, self.device) for part in conditions))

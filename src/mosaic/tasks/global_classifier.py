@@ -1,4 +1,4 @@
-"""The global model as Lightning's ``validate``, ``test`` and ``predict`` see it, and as its checkpoint is loaded."""
+"""The global model for Lightning's ``validate``, ``test`` and ``predict``, and for its checkpoint."""
 
 from typing import Any, Protocol, cast
 
@@ -18,31 +18,31 @@ from mosaic.tasks.classification import OptimizerFactory
 
 
 class DescribesImages(Protocol):
-    """A data module that knows what a classifier of its images needs."""
+    """A data module that describes its images."""
 
     def blueprint(self, factory: ClassifierFactory) -> Blueprint:
-        """Join a network with the public facts of the data."""
+        """Return the network's blueprint for these images."""
         ...
 
 
 class GlobalClassifier(LightningModule):
-    """Network and optimiser of a run; evaluates the global model.
+    """Hold a run's network and optimiser; evaluate the global model.
 
     Args:
         net: makes the network from image shape and number of classes.
         optimizer: makes the optimiser of local training; its rate comes from the schedule (released: SGD without
             momentum, weight decay 1e-4).
-        channels_last: whether all training of ``fit`` keeps images and convolutions with the channels last in memory,
-            which tensor cores like best.
-        compile: whether all training of ``fit`` compiles its networks with ``torch.compile``: worth it where phases are
-            long. Networks that are asked once a round are not compiled.
-        stack_experts: whether Mosaic's teacher evaluates experts of one architecture side by side with ``torch.func``.
-            ``benchmarks/teacher_forward.py`` says whether that is faster on a device; on CPUs it is not. Results then
-            agree up to rounding, which is why nothing is timed and chosen while a run goes on.
+        channels_last: whether all training of ``fit`` uses the channels-last memory format, which is fastest on tensor
+            cores.
+        compile: whether all training of ``fit`` compiles its networks with ``torch.compile``, which pays where phases
+            are long. Networks that only predict are not compiled.
+        stack_experts: whether Mosaic's teacher evaluates experts of one architecture in one batch with ``torch.func``.
+            ``benchmarks/teacher_forward.py`` tells whether that is faster on a device; on CPUs it is not. Results agree
+            up to rounding, so a run never chooses by itself.
 
-    The Trainer's precision and ``channels_last`` also reach the whole experts of Mosaic's teacher, unless they are
-    stacked, and their accuracies are those of what the student hears. Everything else that is asked and not trained is
-    float32 with every setting: prototypes, the clients' validation, the evaluation of the global model.
+    The Trainer's precision and ``channels_last`` also apply to the experts of Mosaic's teacher, unless they are
+    stacked, and to the measurement of their accuracies. All other prediction is float32: prototypes, the clients'
+    validation, the evaluation of the global model.
     """
 
     def __init__(
@@ -67,16 +67,16 @@ class GlobalClassifier(LightningModule):
             self.make_metrics(blueprint.num_classes)
 
     def make_metrics(self, num_classes: int) -> None:
-        """Make what :meth:`test_step` and :meth:`validation_step` measure."""
+        """Make the metrics of :meth:`test_step` and :meth:`validation_step`."""
         self.accuracy = MulticlassAccuracy(num_classes, average="micro")
         self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
         self.loss = MeanMetric()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse checkpoints of other networks before their tensors are tried.
+        """Refuse a checkpoint of another network.
 
         Raises:
-            MosaicError: names or shapes of the tensors do not fit.
+            MosaicError: names or shapes of tensors differ.
         """
         own, given = self.state_dict(), checkpoint["state_dict"]
         wrong = sorted(name for name in own if name not in given or given[name].shape != own[name].shape)
@@ -95,11 +95,11 @@ class GlobalClassifier(LightningModule):
         return logits
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure one batch of the clients' validation images."""
+        """Evaluate one batch of the clients' validation images."""
         self._measure("val", batch)
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> None:
-        """Measure one batch of test images."""
+        """Evaluate one batch of test images."""
         self._measure("test", batch)
 
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
@@ -108,7 +108,7 @@ class GlobalClassifier(LightningModule):
 
     def _measure(self, stage: str, batch: tuple[Tensor, Tensor]) -> None:
         images, labels = batch
-        if len(labels):  # the share of a rank in a small last batch may be empty
+        if len(labels):  # a rank's share of a small last batch may be empty
             logits = self(to_pixels(images))
             self.accuracy.update(logits, labels)
             self.balanced_accuracy.update(logits, labels)

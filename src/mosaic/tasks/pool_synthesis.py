@@ -1,4 +1,4 @@
-"""Make images that an ensemble recognises, and teach a student with them, turn by turn (DENSE, Co-Boosting)."""
+"""Alternately synthesise images that an ensemble recognises and distil it into a student (DENSE, Co-Boosting)."""
 
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,24 +17,24 @@ from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, 
 from mosaic.nets.batchnorm import batch_norm_inputs, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
+from mosaic.nets.image_pool import ImagePool
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.seeding import seeded
-from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
-from mosaic.training.manual import ManualTask, let_learn
+from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
 from mosaic.transfer import send
 
 CURVES = ("generator", "statistics", "labels", "divergence")
-"""What is recorded of every synthesis: the loss of the images that were kept, and its terms before their weights."""
+"""Curves of every synthesis: the loss of the images that were kept, and its unweighted terms."""
 
 
 class SynthesisPlan:
-    """How many student updates follow each synthesis: an even share of them all.
+    """The number of student updates after each synthesis, as even as whole numbers allow.
 
     Args:
-        syntheses: how many there are.
-        student_updates: over all of them.
+        syntheses: number of syntheses.
+        student_updates: total over all syntheses.
 
     >>> list(SynthesisPlan(syntheses=4, student_updates=10))
     [2, 3, 2, 3]
@@ -47,24 +47,24 @@ class SynthesisPlan:
         return self.syntheses
 
     def __iter__(self) -> Iterator[int]:
-        due = [self.student_updates * turn // self.syntheses for turn in range(self.syntheses + 1)]
+        due = [self.student_updates * done // self.syntheses for done in range(self.syntheses + 1)]
         return (after - before for before, after in pairwise(due))
 
 
 class PoolSynthesisTask(ManualTask):
-    """Turns of one synthesis, whose images join a pool, and some student updates on the whole pool.
+    """Repeat: synthesise a batch of images, add it to a pool, update the student on the whole pool.
 
-    One batch of its loader is one turn and says how many student updates follow; the student's momentum lasts from turn
-    to turn. Under DDP every rank keeps the images that it made, and BatchNorm distances are those of its own share.
+    Each batch of the loader stands for one synthesis and is the number of student updates after it; the student's
+    momentum persists. Under DDP, every rank keeps its own images and computes BatchNorm distances from its own share.
 
     Args:
-        student: the classifier to train, in place.
-        ensemble: experts joined by :class:`~mosaic.nets.gates.WeightedLogits`; frozen but for these weights.
-        synthesis: how images are made.
+        student: the classifier, trained in place.
+        ensemble: experts joined by :class:`~mosaic.nets.gates.WeightedLogits`; frozen except for these weights.
+        synthesis: how images are synthesised.
         learning: how the student learns.
-        reweighing: how the ensemble's weights move.
-        steps: generator updates of one synthesis (DENSE: 30).
-        syntheses: how many there will be.
+        reweighing: how the ensemble's weights change.
+        steps: generator updates per synthesis (DENSE: 30).
+        syntheses: number of syntheses.
         seed: of generators, noise, labels and views.
     """
 
@@ -85,19 +85,19 @@ class PoolSynthesisTask(ManualTask):
         self._steps, self._syntheses, self._seed = steps, syntheses, seed
         self._student_parameters = list(student.parameters())
         self.generator = self._fresh_generator(seed)
-        self._noise: tuple[nn.Parameter, ...] = ()  # not the module's own: DDP would make it the same on every rank
+        self._noise: tuple[nn.Parameter, ...] = ()  # hidden from the module, or DDP would make it equal on all ranks
         self._seeds = torch.randint(2**62, (syntheses,), generator=torch.Generator().manual_seed(seed)).tolist()
         self._random = torch.Generator()
 
     def on_fit_start(self) -> None:
-        """Keep the ensemble in eval mode, whatever the Trainer did, and make an empty pool."""
+        """Put the ensemble back into eval mode, and create an empty pool."""
         self.ensemble.eval()
         self._random.manual_seed(self._seed + 1 + self.global_rank)
         capacity = self._syntheses * _own_size(self.synthesis.batch_size)
         self.pool = ImagePool(capacity, self.student.image_shape, self.student.num_classes, self.device)
 
     def networks(self) -> list[nn.Module]:
-        """Return makers, learner and judges; these are asked with and without the gate that joins them."""
+        """Return generator, student and experts; the experts run with and without the gate."""
         return [self.generator, self.student, self.ensemble.experts]
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -110,34 +110,34 @@ class PoolSynthesisTask(ManualTask):
         ]
 
     def training_step(self, student_updates: int, batch_idx: int) -> None:
-        """Make images, move the ensemble's weights, let the student learn."""
+        """Synthesise images, reweigh the ensemble, update the student."""
         images, labels = self._synthesise(self._seeds[batch_idx])
         if self.reweighing.step:
             self._reweigh(self._hardened(images), labels, self.reweighing.step * self.reweighing.decay**batch_idx)
         kept = self.pool.append(images)
-        if self._answers_last:
-            self.pool.annotate(self._ask(kept))
+        if self._logits_last:
+            self.pool.annotate(self._ensemble_logits(kept))
         for _ in range(student_updates):
-            self._teach()
+            self._update_student()
 
     @property
-    def _answers_last(self) -> bool:
-        """Whether the ensemble says the same of an image whenever it is drawn."""
+    def _logits_last(self) -> bool:
+        """Whether the ensemble's logits of an image stay the same, so that the pool can keep them."""
         return not (self.learning.view or self.learning.pixel_step or self.reweighing.step)
 
     def _synthesise(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Train a fresh generator and its noise for some steps; return the images of the best one and their labels."""
+        """Train a fresh generator with its noise; return the images of the best step and their labels."""
         optimizer = cast(list[Any], self.optimizers())[1]
         labels = self._start_afresh(optimizer, seed)
         self.student.eval()
-        let_learn(self._student_parameters, False)
+        set_requires_grad(self._student_parameters, False)
         best: tuple[Tensor, Tensor] | None = None
         for _ in range(self._steps):
             images = self.generator(*self._noise)
             losses = self._generator_losses(images, labels)
             best = _better(best, images.detach(), losses.detach())
             self.descend(optimizer, losses[0])
-        let_learn(self._student_parameters, True)
+        set_requires_grad(self._student_parameters, True)
         self.student.train()
         assert best is not None
         for name, value in zip(CURVES, best[1], strict=True):
@@ -167,7 +167,7 @@ class PoolSynthesisTask(ManualTask):
             )
 
     def _generator_losses(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the generator's loss and its terms, shape ``(4,)``, as :data:`CURVES` names them."""
+        """Return the generator's loss and its terms, shape ``(4,)``, in the order of :data:`CURVES`."""
         settings = self.synthesis
         with batch_norm_inputs(self.ensemble.experts) as layers:
             logits = self.ensemble(images)
@@ -188,7 +188,7 @@ class PoolSynthesisTask(ManualTask):
         return cast(Tensor, self.ensemble.gate.weights)
 
     def _reweigh(self, images: Tensor, labels: Tensor, size: float) -> None:
-        """Move the ensemble's weights down the cross-entropy of these images, on all ranks alike."""
+        """Step the ensemble's weights down the cross-entropy of these images, equally on all ranks."""
         with torch.no_grad():
             opinions = self.ensemble.experts(images)
         weights = self.weights.clone().requires_grad_(True)
@@ -197,15 +197,15 @@ class PoolSynthesisTask(ManualTask):
         gradient = cast(Tensor, self.trainer.strategy.reduce(gradient, reduce_op="mean"))
         self.weights.copy_(signed_step(weights, gradient, -size))
 
-    def _teach(self) -> None:
+    def _update_student(self) -> None:
         """Update the student once."""
         settings = self.learning
         images, teacher_logits = self.pool.draw(_own_size(settings.batch_size), self._random)
         if settings.view:
             images = settings.view(images, self._random)
         images = self._hardened(images)
-        if not self._answers_last:
-            teacher_logits = self._ask(images)
+        if not self._logits_last:
+            teacher_logits = self._ensemble_logits(images)
         logits = self.student(images)
         loss = knowledge_distillation(logits, teacher_logits, settings.temperature)
         self.descend(cast(list[Any], self.optimizers())[0], loss)
@@ -213,12 +213,12 @@ class PoolSynthesisTask(ManualTask):
         self.record("agreement", (logits.argmax(-1) == teacher_logits.argmax(-1)).float().mean())
 
     @torch.no_grad()
-    def _ask(self, images: Tensor) -> Tensor:
-        """Return what the ensemble says of pixels ``(B, channels, H, W)``: logits ``(B, C)``."""
+    def _ensemble_logits(self, images: Tensor) -> Tensor:
+        """Return the ensemble's logits ``(B, C)`` of pixels ``(B, channels, H, W)``."""
         return cast(Tensor, self.ensemble(images))
 
     def _hardened(self, images: Tensor) -> Tensor:
-        """Move images a step up the student's divergence or along a random direction, if such a step is asked for."""
+        """Move images one step up the quantity that ``pixel_direction`` names, unless the step is 0."""
         settings = self.learning
         if not settings.pixel_step:
             return images
@@ -227,7 +227,7 @@ class PoolSynthesisTask(ManualTask):
         return signed_step(images, gradient, settings.pixel_step)
 
     def _ascended(self, images: Tensor) -> Tensor:
-        """Return what images are moved up."""
+        """Return the quantity whose gradient moves images."""
         settings, logits = self.learning, self.ensemble(images)
         match settings.pixel_direction:
             case "random":
@@ -238,7 +238,7 @@ class PoolSynthesisTask(ManualTask):
 
 
 def _better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) -> tuple[Tensor, Tensor]:
-    """Return images and losses of the smaller first loss, without waiting for the device to say which it is."""
+    """Return the images and losses with the smaller first loss, without waiting for the device."""
     if best is None:
         return images, losses
     better = losses[0] < best[1][0]
@@ -246,5 +246,5 @@ def _better(best: tuple[Tensor, Tensor] | None, images: Tensor, losses: Tensor) 
 
 
 def _own_size(batch_size: int) -> int:
-    """Return this rank's part of a global batch; a net with BatchNorm never sees a batch of one."""
+    """Return the size of this rank's part of a global batch: at least 2, because of BatchNorm."""
     return max(2, batch_size // world_size())

@@ -1,4 +1,4 @@
-"""How an ensemble teaches a student with images made for it: the settings of DENSE and Co-Boosting."""
+"""Settings of synthesis and distillation in DENSE and Co-Boosting."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -12,27 +12,27 @@ PixelDirection = Literal["student", "random"]
 
 @dataclass(frozen=True)
 class SynthesisSettings:
-    """How a batch of images is made; weights, rate and latent size are DENSE's (arXiv 2112.12371).
+    """How a batch of images is synthesised; weights, rate and latent size are DENSE's (arXiv 2112.12371).
 
     Attributes:
-        batch_size: images of one synthesis; 200 syntheses of 64 make twice the images of Mosaic's default pool. A step
+        batch_size: images per synthesis; 200 syntheses of 64 make twice the images of Mosaic's default pool. A step
             holds the activations of all experts on this many images.
         latent_dim: length of the noise, which is trained with the generator (DENSE: 256).
-        width: channels of the generator before its last layer. On digits 30 steps take 32 as near to the experts'
-            BatchNorm statistics as 64 (a distance of about 10), and 16 not (13).
-        initialization: of every fresh generator, see :class:`~mosaic.nets.dcgan.Generator`; with ``dcgan`` 30 steps are
-            too few for a narrow one (width 16: 18).
+        width: channels of the generator before its last layer. After 30 steps on digits, the distance from the
+            experts' BatchNorm statistics is about 10 with 32 or 64 channels, and 13 with 16.
+        initialization: of every fresh generator, see :class:`~mosaic.nets.dcgan.Generator`; with ``dcgan``, 30 steps
+            are too few for a narrow generator (width 16: a distance of 18).
         learning_rate: of Adam (DENSE: 1e-3).
         statistics_weight: weight of the distance from the experts' BatchNorm statistics (DENSE: 1); 0 leaves it out.
         label_weight: weight of the cross-entropy between the ensemble and the drawn labels (DENSE: 1).
         divergence_weight: weight of the student's divergence from the ensemble, which is subtracted (DENSE: 1); 0
             leaves it out.
         divergence_temperature: t of that divergence (DENSE: 1; Co-Boosting, arXiv 2402.15070: 3).
-        only_disagreeing: whether the divergence counts only where the two choose different classes (DENSE; Co-Boosting
-            counts all images).
-        mean_statistics: whether the BatchNorm distance is the mean over the experts (Co-Boosting), not their sum.
-        hard_labels: whether an image's cross-entropy is multiplied by ``1 - p``, with p the ensemble's probability of
-            its label (Co-Boosting).
+        only_disagreeing: whether the divergence counts only images of which the two predict different classes (DENSE);
+            otherwise it counts all (Co-Boosting).
+        mean_statistics: whether the BatchNorm distance is the mean over the experts (Co-Boosting) or their sum.
+        hard_labels: whether an image's cross-entropy is multiplied by ``1 - p``, where p is the ensemble's probability
+            of its label (Co-Boosting).
     """
 
     batch_size: int = 64
@@ -69,21 +69,21 @@ class SynthesisSettings:
 
 @dataclass(frozen=True)
 class LearningSettings:
-    """How the student follows the ensemble on the images that there are so far; the defaults are DENSE's.
+    """How the student learns from the ensemble on the pool; the defaults are DENSE's.
 
     Attributes:
-        batch_size: images of one update, drawn from the pool with replacement; 128 as in Mosaic's default.
+        batch_size: images per update, drawn from the pool with replacement; 128 as in Mosaic's default.
         learning_rate: of SGD (DENSE: 5e-3).
-        momentum: of SGD, which lasts over all syntheses (DENSE: 0.9).
+        momentum: of SGD; it persists over all syntheses (DENSE: 0.9).
         temperature: t of the soft targets (DENSE: 20; Co-Boosting, arXiv 2402.15070: 4).
-        view: what is done to images before student and ensemble see them, both the same. **Deviation:** nothing by
-            default, since what leaves an image's class alone depends on the data (a mirrored digit is none); DENSE
-            crops with padding 4 and mirrors.
-        pixel_step: how far each pixel moves along the sign of a gradient before both see the image; 0 leaves images as
-            they are (DENSE); 8/255 in Co-Boosting.
-        pixel_direction: whose gradient that is: ``student``, of the student's divergence from the ensemble, so that the
-            image becomes harder for the student; or ``random``, of the ensemble's probabilities at ``temperature``,
-            each weighted by a number drawn from [-1, 1], as in Co-Boosting's released code.
+        view: the augmentation of images before student and ensemble see them. **Deviation:** none by default, because
+            the data decide what preserves a class (a mirrored digit is no digit); DENSE crops with padding 4 and
+            mirrors.
+        pixel_step: how far each pixel moves along the sign of a gradient before both see the image; 0 leaves images
+            unchanged (DENSE); 8/255 in Co-Boosting.
+        pixel_direction: the quantity of that gradient: ``student``, the student's divergence from the ensemble, which
+            makes the image harder for the student; or ``random``, the ensemble's probabilities at ``temperature``, each
+            weighted by a number drawn from [-1, 1], as in Co-Boosting's released code.
     """
 
     batch_size: int = 128
@@ -107,12 +107,12 @@ class LearningSettings:
 
 @dataclass(frozen=True)
 class ReweighingSettings:
-    """How the experts' weights in the ensemble move after each synthesis (Co-Boosting, arXiv 2402.15070).
+    """How the experts' weights in the ensemble change after each synthesis (Co-Boosting, arXiv 2402.15070).
 
     Attributes:
-        step: how far each weight moves down the cross-entropy of the newest images, along the sign of the gradient; 0
-            leaves the ensemble a mean (DENSE).
-        decay: what the step is multiplied by after every synthesis.
+        step: how far each weight moves against the sign of its gradient of the newest images' cross-entropy; 0 keeps
+            the mean (DENSE).
+        decay: factor of the step after every synthesis.
     """
 
     step: float = 0.01

@@ -91,7 +91,7 @@ class Evidence:
         Where the generators do not know the classes of their images, the owners' models say them.
         """
         source = self.images.draw(
-            self.context.phases.limit_batch(self.image_count), self.context.generator_for("gate/images")
+            self.context.phases.dry_run.batch(self.image_count), self.context.generator_for("gate/images")
         )
         labels = source.labels if self.images.conditional else self.owners_answer(source).argmax(-1)
         return ask_teacher(self.opinions(experts, heads_only), source.images).cpu(), labels.cpu()

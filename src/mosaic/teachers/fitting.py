@@ -77,7 +77,7 @@ def fit(
         settings.average_decay,
     )
     batch_size = min(settings.batch_size, len(labels))
-    steps = phases.limit(settings.epochs * -(-len(labels) // batch_size))
+    steps = phases.dry_run.steps(settings.epochs * -(-len(labels) // batch_size))
     batches = ShuffledBatches(inputs, labels, batch_size=batch_size, steps=steps, seed=seed)
     curves = phases.run(task, batches, seed)
     return task.trained_gate(), curves

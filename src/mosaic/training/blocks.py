@@ -1,29 +1,29 @@
-"""Several optimiser steps in one training step: a Trainer spends up to two milliseconds between its steps."""
+"""Take many optimiser steps in one training step: a Trainer spends up to 2 ms between training steps."""
 
 from collections.abc import Iterator
 from itertools import chain, islice
 from typing import Any, Protocol
 
 BLOCK = 50
-"""Optimiser steps in one training step; more would bring little."""
+"""Optimiser steps in one training step; more would gain little."""
 
 
 class SizedBatches(Protocol):
     """Batches whose number is known before they are drawn."""
 
     def __len__(self) -> int:
-        """Return how many there are."""
+        """Return the number of batches."""
 
     def __iter__(self) -> Iterator[Any]:
-        """Draw them."""
+        """Draw the batches."""
 
 
 class Blocks:
-    """Batches in groups; a Trainer takes each group for one batch, and its batches are drawn when their turn comes.
+    """Groups of batches, each of which a Trainer takes for one batch; a batch is drawn only when it is needed.
 
     Args:
-        batches: with a length; from what has none, a Trainer would fetch the next group before it uses this one.
-        size: batches in a group; the last one may have fewer.
+        batches: must have a length; otherwise a Trainer would fetch the next group before it uses this one.
+        size: batches in a group; the last group may have fewer.
 
     >>> [list(block) for block in Blocks(range(5), 2)]
     [[0, 1], [2, 3], [4]]

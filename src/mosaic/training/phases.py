@@ -1,11 +1,9 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
-import gc
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import cached_property
-from itertools import count
 from typing import Any
 
 import torch
@@ -19,54 +17,35 @@ from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
 from mosaic.errors import MosaicError
-from mosaic.training.allocator import give_back_freed_memory, keep_freed_memory
 from mosaic.training.blocks import SizedBatches
+from mosaic.training.dry_run import DryRun
 from mosaic.training.instantiation import instantiate
-from mosaic.training.signals import Heeded, leave_if_asked
+from mosaic.training.signals import Interruptible, leave_if_asked
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
-from mosaic.training.trainer_memory import remembered
+from mosaic.training.tuning import freed_afterwards, tuned
 
-OWNED_BY_PHASES = {
-    "logger": None,
-    "max_epochs": None,
-    "min_epochs": None,
-    "max_steps": -1,
-    "min_steps": None,
-    "max_time": None,
-    "check_val_every_n_epoch": 1,
-    "val_check_interval": None,
-    "limit_val_batches": None,
-    "limit_test_batches": None,
-    "limit_predict_batches": None,
-    "log_every_n_steps": None,
-    "reload_dataloaders_every_n_epochs": 0,
-    "use_distributed_sampler": True,
-    "inference_mode": True,
-    "default_root_dir": None,
-    "enable_autolog_hparams": True,
-    "model_registry": None,
-    "enable_checkpointing": None,
-    "enable_progress_bar": None,
-    "enable_model_summary": None,
-    "num_sanity_val_steps": None,
-    "limit_train_batches": None,
-    "overfit_batches": 0.0,
-    "accumulate_grad_batches": 1,
-    "barebones": False,
+_UNSET = (
+    *("logger", "max_epochs", "min_epochs", "min_steps", "max_time", "val_check_interval", "limit_train_batches"),
+    *("limit_val_batches", "limit_test_batches", "limit_predict_batches", "log_every_n_steps", "default_root_dir"),
+    *("model_registry", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
+)
+OWNED_BY_PHASES: dict[str, Any] = {
+    **dict.fromkeys(_UNSET),
+    **{"max_steps": -1, "check_val_every_n_epoch": 1, "reload_dataloaders_every_n_epochs": 0, "overfit_batches": 0.0},
+    **{"accumulate_grad_batches": 1, "use_distributed_sampler": True, "inference_mode": True},
+    **{"enable_autolog_hparams": True, "barebones": False},
 }
-"""Keys of ``trainer:`` that each phase sets for itself, with the value that asks for nothing; null asks for nothing."""
+"""Keys of ``trainer:`` that every phase sets itself, with Lightning's defaults; a null is accepted for each of them."""
+
+_QUIET: dict[str, Any] = {
+    **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
+    **{"num_sanity_val_steps": 0, "max_epochs": 1},
+}
 
 
 def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
-    """Refuse what would be overruled by every phase, or have no effect in it.
-
-    Args:
-        trainer: the ``trainer:`` section.
-
-    Raises:
-        MosaicError: a key is set that belongs to the phases.
-    """
+    """Raise :class:`MosaicError` if the ``trainer:`` section sets a key that belongs to the phases."""
     for key, unset in OWNED_BY_PHASES.items():
         value = trainer.get(key, unset)
         if value != unset and value is not None and (unset is True or value is not False):
@@ -76,36 +55,21 @@ def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
             )
 
 
-_QUIET: dict[str, Any] = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "num_sanity_val_steps": 0,
-    "max_epochs": 1,
-}
-
-
-Company = Callable[[Task, SizedBatches, int], AbstractContextManager[None]]
-"""Brings other processes into a phase of this task, these batches and this seed."""
-
-
-def _alone(*_: object) -> AbstractContextManager[None]:
-    return nullcontext()
-
-
 class PhaseRunner:
-    """Trains tasks, each in a Trainer of its own.
+    """Trains each task in a Trainer of its own.
 
     Args:
         template: the parsed ``trainer:`` section. Objects are given as ``{"class_path": ..., "init_args": ...}`` and
             made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
         channels_last: whether convolutions see images with the channels last in memory.
-        compile: whether networks are compiled with ``torch.compile``.
-        stacks_experts: whether the server evaluates experts of one architecture side by side.
+        compile: whether ``torch.compile`` compiles networks.
+        stacks_experts: whether the server evaluates experts of one architecture in one batch.
+
+    Attributes:
+        dry_run: the limits of this run, if it is a dry run.
 
     Raises:
-        MosaicError: the template sets a key that belongs to the phases.
+        MosaicError: the template sets a key that belongs to the phases, or one that cannot work.
     """
 
     def __init__(
@@ -130,40 +94,23 @@ class PhaseRunner:
             )
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
-        self.dry_run = bool(given.pop("fast_dev_run", False))
+        self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))
         self._template, self._compile = given, compile
         self.channels_last, self.stacks_experts = channels_last, stacks_experts
-        self._company: Company = _alone
-
-    def in_company(self, company: Company, size: int, environment: Mapping[str, Any]) -> "PhaseRunner":
-        """Return a runner like this one, whose phases several processes train data-parallel, each on its one device.
-
-        Args:
-            company: given task, batches and seed, lets the others train too for as long as its block lasts.
-            size: how many processes there are.
-            environment: the plugin that tells Lightning of them, as ``class_path`` and ``init_args``; in place of
-                other environments.
-        """
-        plugins = [plugin for plugin in self._template["plugins"] if not _is_environment(plugin)]
-        settings = {"strategy": "ddp", "num_nodes": size, "plugins": [*plugins, environment]}
-        template = {**self._template, **settings, "fast_dev_run": self.dry_run}
-        runner = PhaseRunner(template, self.channels_last, self._compile, self.stacks_experts)
-        runner._company = company
-        return runner
 
     @cached_property
     def device(self) -> torch.device:
-        """The device on which this process trains."""
+        """The device of this process."""
         return torch.device(self._probe.strategy.root_device)
 
     @cached_property
     def rank(self) -> int:
-        """Which of the processes that train together this is; the first one writes."""
+        """The rank of this process among those that train together; rank 0 writes."""
         return int(self._probe.global_rank)
 
     @property
     def processes(self) -> int:
-        """How many processes train each phase together."""
+        """The number of processes that train together."""
         return int(self._probe.world_size)
 
     @property
@@ -173,7 +120,7 @@ class PhaseRunner:
 
     @property
     def by_slurm(self) -> bool:
-        """Whether Lightning expects SLURM to have started the processes that train together."""
+        """Whether SLURM has started the processes that train together, as far as Lightning knows."""
         return isinstance(getattr(self._probe.strategy, "cluster_environment", None), SLURMEnvironment)
 
     @cached_property
@@ -182,7 +129,7 @@ class PhaseRunner:
 
     @cached_property
     def _probe(self) -> Trainer:
-        """A Trainer that never trains, to ask what Lightning makes of the template."""
+        """A Trainer that never trains; it tells what Lightning makes of the template."""
         with silence():
             probe = self._trainer(self._template)
         if isinstance(probe.strategy.launcher, _MultiProcessingLauncher):
@@ -195,64 +142,43 @@ class PhaseRunner:
         return probe
 
     def precision(self) -> AbstractContextManager[Any]:
-        """Return a block in which networks that are asked, and not trained, answer in the Trainer's precision."""
+        """Return a context in which networks run in the Trainer's precision outside training."""
         return self._probe.precision_plugin.forward_context()
-
-    def limit(self, steps: int) -> int:
-        """Shorten a phase to one step in a dry run."""
-        return min(steps, 1) if self.dry_run else steps
-
-    def limit_batch(self, batch_size: int) -> int:
-        """Shrink a batch to eight images in a dry run."""
-        return min(batch_size, 8) if self.dry_run else batch_size
-
-    def limit_images(self, images: Tensor) -> Tensor:
-        """Keep the first eight images, or their indices, in a dry run."""
-        return images[:8] if self.dry_run else images
 
     def run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         """Train a task on every batch once.
 
         Args:
-            task: what to train; it is trained in place and lies on the CPU afterwards.
-            batches: whole batches, each the global one; under DDP the iterable hands every rank its share. Not a list,
-                which Lightning takes for several loaders.
+            task: trained in place; its tensors are on the CPU afterwards.
+            batches: global batches; under DDP the iterable gives every rank its share. A list will not do: Lightning
+                takes it for several loaders.
             seed: of all randomness inside the phase.
 
         Returns:
-            What the task recorded, one value per step, each of shape ``(steps,)``.
+            The task's curves, each of shape ``(steps,)``.
 
         Raises:
             Preempted: a signal has asked this process to leave.
         """
-        with self._company(task, batches, seed):
+        leave_if_asked()
+        with freed_afterwards():
             return self._run(task, batches, seed)
 
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
-        leave_if_asked()
-        aged = _times_aged()
-        if self.device.type == "cpu":
-            torch.default_generator.manual_seed(seed)  # torch.manual_seed also asks for devices that are not here
-        else:
-            torch.manual_seed(seed)
+        torch.manual_seed(seed)
         task.train()
         with silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
-            trainer.fit(task, train_dataloaders=task.feed(Heeded(batches)))
+            trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
         synchronise(task)
         task.trainer = None
-        del trainer
-        if _many:  # what became garbage is young, unless the collector has come by meanwhile
-            gc.collect(1 if _times_aged() == aged else 2)
-            if next(_phases) % GIVES_BACK_AFTER == 0:
-                give_back_freed_memory()
         return task.recorded()
 
     @contextmanager
     def _laid_out(self, task: Task) -> Iterator[None]:
-        """Arrange the task's networks for speed while it is trained; messages and snapshots see plain tensors."""
+        """Compile the task's networks and lay out their weights for the phase; afterwards all tensors are plain."""
         if self._compile:
-            warnings.filterwarnings("ignore", COMPILERS_WARNING)  # forgotten when the phase ends, with the others
+            warnings.filterwarnings("ignore", COMPILERS_WARNING)  # until silence() ends
             for network in task.networks():
                 network.compile()
         if not self.channels_last:
@@ -267,8 +193,8 @@ class PhaseRunner:
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         try:
             settings = {key: instantiate(value) for key, value in template.items()}
-            told = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
-            if torch.distributed.is_initialized() and settings.get("devices") == 1 and not told:
+            has_environment = any(isinstance(plugin, ClusterEnvironment) for plugin in settings["plugins"])
+            if torch.distributed.is_initialized() and settings.get("devices") == 1 and not has_environment:
                 settings["plugins"].append(LightningEnvironment())
             return Trainer(**{**settings, **_QUIET})
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
@@ -276,51 +202,18 @@ class PhaseRunner:
             raise MosaicError(f"trainer: Lightning refuses these settings: {said}") from error
 
 
-GIVES_BACK_AFTER = 16
-"""So many phases keep their freed memory, before what is free then goes back."""
-_phases = count(1)
-_many = False
-"""Whether phases come by the hundred; asking the collector for its frozen objects would count them all, for 45 ms."""
-
-
 @contextmanager
 def many_phases() -> Iterator[None]:
-    """Make ready for phases by the hundred.
-
-    What does not change is found out once, freed memory stays with the process, and networks are freed at once.
-
-    Trainers are full of cycles, which Python's collector alone can free, and which it lets pile up: a hundred clients'
-    networks, on GPUs too. Inside this block it runs after every phase, and looks only at what has come since the block
-    began, so that it takes less than half a millisecond.
-    """
-    global _many
-    keep_freed_memory()
-    gc.collect()
-    gc.freeze()
-    _many = True
-    try:
-        with silence(), remembered():
-            yield
-    finally:
-        _many = False
-        gc.unfreeze()
-
-
-def _times_aged() -> int:
-    """How often the collector has come by and called what was left old; collecting the young alone is twice as fast."""
-    return sum(generation["collections"] for generation in gc.get_stats()[1:])
-
-
-def _is_environment(plugin: Any) -> bool:
-    """Whether a plugin tells Lightning what other processes there are."""
-    return isinstance(plugin, Mapping) and str(plugin.get("class_path")).endswith("Environment")
+    """Run hundreds of phases inside the block fast and in silence."""
+    with silence(), tuned():
+        yield
 
 
 def synchronise(task: Task) -> None:
-    """Give every rank the buffers of rank 0.
+    """Copy the buffers of rank 0 to every rank.
 
-    DistributedDataParallel keeps parameters equal, but it sends buffers (BatchNorm statistics, moving averages) at the
-    *start* of a forward pass, so after the last step they differ between ranks.
+    DistributedDataParallel copies buffers (BatchNorm statistics, moving averages) at the *start* of a forward pass, so
+    they differ between ranks after the last step.
     """
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return

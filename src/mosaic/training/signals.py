@@ -1,6 +1,6 @@
 """SIGTERM, SIGUSR1 and Ctrl-C: finish the optimiser step in hand, then leave with a code that says how to go on.
 
-PyTorch is imported where it is needed: the command line heeds signals before it knows what it is asked for.
+PyTorch is imported where it is needed: the command line handles signals before it knows what it is asked for.
 """
 
 import atexit
@@ -18,24 +18,24 @@ from typing import Any
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
 FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
-"""Variable that tells a process that another one has started it, and where that one keeps what is to be cleared."""
+"""Environment variable of a process that another one has started: the folder with what the starter must clear."""
 INTERRUPTED = 130
-"""What shells make of SIGINT: 128 and its number."""
+"""The exit code of shells after SIGINT: 128 plus its number."""
 _MOMENT = 0.3
 _SIGNALS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGINT") if hasattr(signal, name))
 _received: signal.Signals | None = None
 
 
 class Preempted(SystemExit):
-    """Somebody wants this process to leave; its exit code is :data:`EXIT_CODE`, or :data:`INTERRUPTED` after Ctrl-C.
+    """The exit that a signal causes, with :data:`EXIT_CODE`, or :data:`INTERRUPTED` after Ctrl-C.
 
     Args:
         cause: the signal.
-        code: 0 for ranks that leave after the first one, whose code counts: launchers end all as soon as one fails.
+        code: 0 for ranks that leave after rank 0, whose code counts: launchers end all ranks as soon as one fails.
 
     Attributes:
         cause: the signal.
-        when: what was going on, and what that means, in words.
+        when: what was going on and what is lost, in words.
     """
 
     when = "before anything was begun"
@@ -51,13 +51,10 @@ class Preempted(SystemExit):
 
 @contextmanager
 def leaving_at_once() -> Iterator[None]:
-    """Turn a signal inside this block into :class:`Preempted` where it comes: nothing is in hand that could be lost.
-
-    It is noted too, in case that whatever runs there swallows exceptions.
-    """
+    """Raise :class:`Preempted` as soon as a signal comes, and remember the signal in case somebody swallows that."""
 
     def leave(number: int, _: FrameType | None) -> None:
-        _take_note(number, None)
+        _remember(number, None)
         raise Preempted(signal.Signals(number))
 
     with _handling(leave):
@@ -66,12 +63,12 @@ def leaving_at_once() -> Iterator[None]:
 
 @contextmanager
 def heeding_signals() -> Iterator[None]:
-    """Take note of signals inside this block, and turn whatever they cause into :class:`Preempted`.
+    """Remember signals, and turn any exit that they cause into :class:`Preempted`.
 
-    Lightning leaves a Trainer on SIGTERM with an exit of its own, whose code says that all is well.
+    On SIGTERM, Lightning leaves a Trainer with an exit of its own, whose code reports success.
     """
     _leave(_received)
-    with _handling(_take_note):
+    with _handling(_remember):
         try:
             yield
         except SystemExit as leaving:
@@ -80,7 +77,7 @@ def heeding_signals() -> Iterator[None]:
 
 @contextmanager
 def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let signals come to a handler, in the main thread; elsewhere, as in some notebooks, nothing changes."""
+    """Install a handler in the main thread; in other threads, as in some notebooks, do nothing."""
     global _received
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -95,14 +92,14 @@ def _handling(handler: Callable[[int, FrameType | None], None]) -> Iterator[None
 
 
 def preempted(error: BaseException) -> Preempted | None:
-    """Return an exit that a signal has caused as such; nothing for any other exception."""
+    """Return an exit that a signal has caused as :class:`Preempted`, and ``None`` for any other exception."""
     if isinstance(error, Preempted):
         return error
     return Preempted(_received) if isinstance(error, SystemExit) and _received is not None else None
 
 
 def is_told_to_leave(error: BaseException) -> bool:
-    """Whether an exception is the answer to a signal, ours or Lightning's, and no exit of a client's own code."""
+    """Return whether a signal has caused an exception; a client's code may exit for other reasons."""
     if not isinstance(error, SystemExit):
         return False
     from lightning.pytorch.utilities.exceptions import SIGTERMException
@@ -112,7 +109,7 @@ def is_told_to_leave(error: BaseException) -> bool:
 
 @contextmanager
 def keeping_handlers() -> Iterator[None]:
-    """Put back our handlers after a library that installs its own."""
+    """Restore our handlers after a library has installed its own."""
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     try:
         yield
@@ -123,17 +120,13 @@ def keeping_handlers() -> Iterator[None]:
 
 
 def ignore_signals() -> None:
-    """Leave the decision to the first process, which hears the same signals and ends the others."""
+    """Ignore signals in a process that the first one ends, which gets the same signals."""
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 def leave_if_asked() -> None:
-    """Leave if a signal came; ranks that train together leave together, as the first one says.
-
-    Raises:
-        Preempted: a signal came.
-    """
+    """Raise :class:`Preempted` if a signal came; ranks that train together leave together if rank 0 got one."""
     if _world_size() == 1:
         _leave(_received)
         return
@@ -146,23 +139,13 @@ def leave_if_asked() -> None:
 
 
 def leave_if_alone_and_asked() -> None:
-    """Leave if a signal came; ranks that train together go on to their next phase, and leave together there.
-
-    Called between phases, where a server may judge images for minutes.
-
-    Raises:
-        Preempted: a signal came.
-    """
+    """Raise :class:`Preempted` if a signal came; ranks that train together leave together at their next phase."""
     if _received is not None and _world_size() == 1:
         _leave(_received)
 
 
-class Heeded:
-    """Batches between which a process alone leaves if it is asked to; ranks that train together finish the phase.
-
-    Args:
-        batches: with or without a length.
-    """
+class Interruptible:
+    """Batches, between which a process leaves if a signal came, unless it is one of several ranks."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self._batches = batches
@@ -176,7 +159,37 @@ class Heeded:
             yield batch
 
 
-def _take_note(number: int, _: FrameType | None) -> None:
+def wait_for_the_first(error: BaseException) -> None:
+    """Let ranks that leave together wait until rank 0 has written its snapshot and calls this too."""
+    if isinstance(error, Preempted) and _world_size() > 1:
+        import torch
+
+        torch.distributed.barrier()
+
+
+def end_with_the_first() -> None:
+    """Let a process end with the one that has started it, whose end closes this one's standard input."""
+    if FIRST_PROCESS_FOLDER not in os.environ:
+        return
+
+    def follow() -> None:
+        with suppress(OSError, ValueError):
+            sys.stdin.buffer.read()
+        clear_after_the_first()
+        time.sleep(_MOMENT)  # so that the main thread can still report its error
+        os._exit(1)
+
+    atexit.register(clear_after_the_first)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def clear_after_the_first() -> None:
+    """Remove the folder of the process that has started this one, in case that process cannot."""
+    if folder := os.environ.get(FIRST_PROCESS_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remember(number: int, _: FrameType | None) -> None:
     global _received
     _received = signal.Signals(number)
 
@@ -186,41 +199,7 @@ def _leave(received: signal.Signals | None, code: int | None = None) -> None:
         raise Preempted(received, code)
 
 
-def wait_for_the_first(error: BaseException) -> None:
-    """Let ranks that leave together wait until the first one has written its snapshot, and come here too."""
-    if isinstance(error, Preempted) and _world_size() > 1:
-        import torch
-
-        torch.distributed.barrier()
-
-
 def _world_size() -> int:
-    """Return how many processes train together."""
     from mosaic.batches import world_size
 
     return world_size()
-
-
-def end_with_the_first() -> None:
-    """Let a process that another one has started end as soon as that one is gone, however that came about.
-
-    The first process holds the other end of the standard input, which closes when it ends.
-    """
-    if FIRST_PROCESS_FOLDER not in os.environ:
-        return
-
-    def follow() -> None:
-        with suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
-        clear_after_the_first()
-        time.sleep(_MOMENT)  # for what it says itself
-        os._exit(1)
-
-    atexit.register(clear_after_the_first)
-    threading.Thread(target=follow, daemon=True).start()
-
-
-def clear_after_the_first() -> None:
-    """Remove what the process that has started this one keeps for it, in case that one cannot."""
-    if folder := os.environ.get(FIRST_PROCESS_FOLDER):
-        shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Keep quiet what Lightning says that our users need not hear."""
+"""Keep Lightning's notices and expected warnings out of the log."""
 
 import logging
 import warnings
@@ -10,16 +10,16 @@ _EXPECTED_WARNINGS = (
     r"Found \d+ module\(s\) in eval mode at the start of training",
     # https://github.com/Lightning-AI/pytorch-lightning/issues/21326
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-    # every Trainer says it where SLURM is installed, on a login node too
+    # every Trainer gives it where SLURM is installed, on a login node too
     r"The `srun` command is available on your system but is not used",
 )
 COMPILERS_WARNING = r"The \.grad attribute of a Tensor that is not a leaf"
-"""What the compiler causes itself when it looks at activations (https://github.com/pytorch/pytorch/pull/30531)."""
+"""The compiler causes this one itself when it looks at activations (https://github.com/pytorch/pytorch/pull/30531)."""
 
 
 @contextmanager
 def expected_warnings() -> Iterator[None]:
-    """Let pass unheard what Lightning warns of and we know of."""
+    """Ignore the warnings of Lightning that are expected here."""
     with warnings.catch_warnings():
         for message in _EXPECTED_WARNINGS:
             warnings.filterwarnings("ignore", message)
@@ -28,11 +28,11 @@ def expected_warnings() -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Keep Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) out of the log; warnings pass."""
+    """Silence Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) and expected warnings."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     speaks = level < logging.WARNING
-    if speaks:  # setting a level forgets what every logger knows of its own
+    if speaks:  # setting a level clears the level caches of all loggers
         logger.setLevel(logging.WARNING)
     try:
         with expected_warnings():

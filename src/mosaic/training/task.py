@@ -1,4 +1,4 @@
-"""What every piece of training has in common: a record of its losses and a say in its Trainer."""
+"""The base class of all tasks: it records curves and has a say in its Trainer's settings."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, Self
@@ -14,9 +14,9 @@ _CPU = torch.device("cpu")
 
 
 class Task(LightningModule):
-    """A LightningModule that keeps its curves in memory, for the phase that runs it to read.
+    """A LightningModule that keeps its curves in memory, where the phase runner reads them.
 
-    Phases run by the thousand and without a logger; keeping detached scalars costs less than ``self.log`` and waits
+    A run has thousands of phases without a logger; a list of detached scalars is cheaper than ``self.log`` and waits
     for no device.
     """
 
@@ -25,7 +25,7 @@ class Task(LightningModule):
         self._curves: dict[str, list[Tensor]] = {}
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move every tensor, unless all are there already; a Trainer asks for it in every phase."""
+        """Move every tensor, unless all are on the device already; a Trainer asks for it in every phase."""
         if kwargs or len(args) != 1 or not isinstance(args[0], torch.device):
             return super().to(*args, **kwargs)
         return self if self._lies_on(args[0]) else super().to(*args, non_blocking=args[0].type != "cpu")
@@ -35,35 +35,35 @@ class Task(LightningModule):
         return self if self._lies_on(_CPU) else super().cpu()
 
     def _lies_on(self, device: torch.device) -> bool:
-        """Whether every tensor is there; ``self.device`` alone is not enough: a Trainer sets it before it moves us."""
+        """Return whether every tensor is there; a Trainer sets ``self.device`` before it moves them."""
         return self.device == device and lies_on(self, device)
 
     def on_fit_end(self) -> None:
-        """Let the optimisers forget: a Trainer would first fetch from the device what they remember."""
+        """Clear the optimisers' states, which a Trainer would otherwise copy to the CPU."""
         for optimizer in self.trainer.optimizers:
             optimizer.state.clear()
 
     def record(self, name: str, value: Tensor) -> None:
-        """Keep one scalar of the current step."""
+        """Record a scalar of the current step."""
         self._curves.setdefault(name, []).append(value.detach())
 
     def recorded(self) -> dict[str, Tensor]:
-        """Return every recorded curve as a float tensor of shape ``(steps,)`` on the CPU."""
+        """Return every curve as a float tensor of shape ``(steps,)`` on the CPU."""
         return {name: torch.stack(values).float().cpu() for name, values in self._curves.items()}
 
     def amend_trainer(self, template: Mapping[str, Any], data_parallel: bool) -> dict[str, Any]:
         """Return the Trainer settings that this task needs.
 
         Args:
-            template: those that the user asked for.
-            data_parallel: whether they come to DistributedDataParallel.
+            template: the user's settings.
+            data_parallel: whether their strategy is DistributedDataParallel.
         """
         return dict(template)
 
     def networks(self) -> Iterable[nn.Module]:
-        """Return what is worth compiling: everything that is called as a whole."""
+        """Return the modules that are worth compiling: those that are called as a whole."""
         return self.children()
 
     def feed(self, batches: SizedBatches) -> SizedBatches:
-        """Return what the Trainer takes its batches from."""
+        """Return what the Trainer draws its batches from."""
         return batches

@@ -1,4 +1,4 @@
-"""Generated images that are kept and drawn from, as many as there are so far."""
+"""A pool of generated images from which batches are drawn."""
 
 import torch
 from torch import Tensor
@@ -9,15 +9,13 @@ from mosaic.transfer import send
 
 
 class ImagePool:
-    """Room for images, filled batch by batch.
-
-    Pixels are rounded to 8 bits, as in any image file: a quarter of the memory of float32.
+    """A pool that is filled batch by batch; its pixels have 8 bits, for a quarter of float32's memory.
 
     Args:
-        capacity: images that there is room for.
+        capacity: the largest number of images.
         image_shape: channels, height, width.
         num_classes: C.
-        device: where images lie.
+        device: of the images.
     """
 
     def __init__(self, capacity: int, image_shape: ImageShape, num_classes: int, device: torch.device) -> None:
@@ -29,30 +27,30 @@ class ImagePool:
         return self._filled
 
     def append(self, images: Tensor) -> Tensor:
-        """Take in images with pixels in ``[0, 1]``, shape ``(B, channels, H, W)``; return them as they are kept."""
+        """Add images with pixels in ``[0, 1]``, shape ``(B, channels, H, W)``; return them after rounding."""
         rounded = (images * 255).round().to(torch.uint8)
         self._images[self._filled : self._filled + len(images)] = rounded
         self._filled += len(images)
         return to_pixels(rounded)
 
     def annotate(self, logits: Tensor) -> None:
-        """Keep what the teacher says of the images that came last, shape ``(B, C)``."""
+        """Set the teacher's logits ``(B, C)`` of the images that were added last."""
         self._logits[self._filled - len(logits) : self._filled] = logits
 
     def draw(self, count: int, random: torch.Generator) -> tuple[Tensor, Tensor]:
         """Draw images with replacement.
 
         Args:
-            count: how many.
+            count: number of images.
             random: CPU generator.
 
         Returns:
-            Pixels ``(count, channels, H, W)`` and logits ``(count, C)``, which mean nothing for images without them.
+            Pixels ``(count, channels, H, W)`` and logits ``(count, C)``, which are undefined where none were set.
         """
         chosen = send(torch.randint(self._filled, (count,), generator=random), self._images.device)
         return to_pixels(self._images[chosen]), self._logits[chosen]
 
     def samples(self, most: int) -> Tensor:
-        """Return up to so many images, spread evenly from the first to the last."""
+        """Return at most so many images, evenly spaced from the first to the last."""
         chosen = torch.linspace(0, self._filled - 1, min(most, self._filled)).round().long()
         return to_pixels(self._images[send(chosen, self._images.device)])

@@ -4,7 +4,7 @@ import pytest
 from torch.optim import LBFGS, SGD
 
 from mosaic.errors import MosaicError
-from mosaic.federation.rehearsal import rehearse
+from mosaic.federation.trial_step import take_trial_step
 from mosaic.nets import Blueprint
 from mosaic.training.phases import PhaseRunner
 
@@ -20,14 +20,14 @@ def watched(*callbacks: dict[str, object]) -> PhaseRunner:
 
 
 def test_what_works_passes(blueprint: Blueprint) -> None:
-    rehearse(watched(AVERAGING), blueprint, partial(SGD, lr=1.0), 0.1)
+    take_trial_step(watched(AVERAGING), blueprint, partial(SGD, lr=1.0), 0.1)
 
 
 def test_a_callback_that_takes_one_optimiser_is_refused_where_there_are_two(blueprint: Blueprint) -> None:
     with pytest.raises(MosaicError, match=r"trainer: a blank step .* 1 `optimizer`"):
-        rehearse(watched(AVERAGING), blueprint, partial(SGD, lr=1.0), 0.1, duels=True)
+        take_trial_step(watched(AVERAGING), blueprint, partial(SGD, lr=1.0), 0.1, two_optimizers=True)
 
 
 def test_an_optimiser_that_cannot_take_these_parameters(blueprint: Blueprint) -> None:
     with pytest.raises(MosaicError, match=r"model\.optimizer: a blank step .*closure"):
-        rehearse(watched(), blueprint, LBFGS, 0.1)
+        take_trial_step(watched(), blueprint, LBFGS, 0.1)

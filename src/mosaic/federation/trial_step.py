@@ -1,4 +1,4 @@
-"""One blank step before a run has a folder: an optimiser or callback that cannot work here is told of in one line."""
+"""Take one step on blank images before a run has a folder, so that a bad optimiser or callback fails in one line."""
 
 from typing import Any, cast
 
@@ -18,45 +18,45 @@ from mosaic.training.optimizers import adam
 from mosaic.training.phases import PhaseRunner
 
 
-class Rehearsal(ClassificationTask):
-    """Local training on blank images, under a name of its own for callbacks that tell tasks apart."""
+class TrialStep(ClassificationTask):
+    """Local training on blank images; callbacks can tell it from the real one by its name."""
 
 
-class Duel(ManualTask):
-    """A phase with two optimisers, as those that train a generator have."""
+class TwoOptimizers(ManualTask):
+    """A task with two optimisers, like those that train a generator."""
 
     def __init__(self) -> None:
         super().__init__()
         self.one, self.other = nn.Linear(1, 1), nn.Linear(1, 1)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """Return one for each network."""
+        """Return one optimiser for each network."""
         return [adam(net.parameters(), 1e-3) for net in (self.one, self.other)]
 
     def training_step(self, given: Any, batch_idx: int) -> None:
-        """Update both."""
+        """Update both networks."""
         for net, optimizer in zip((self.one, self.other), cast(list[Any], self.optimizers()), strict=True):
             self.descend(optimizer, net(torch.zeros(1, 1, device=self.device)).sum())
 
 
-def rehearse(
-    phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float, duels: bool = False
+def take_trial_step(
+    phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float, two_optimizers: bool = False
 ) -> None:
-    """Take a step by hand, and another in a Trainer with the user's callbacks.
+    """Take a step without a Trainer, then one in a Trainer with the user's callbacks.
 
     Args:
-        phases: trains.
+        phases: runs the step.
         blueprint: builds the network.
         optimizer: makes the optimiser of local training.
-        rate: of the first round.
-        duels: whether there are phases with two optimisers, which callbacks may refuse.
+        rate: the learning rate of the first round.
+        two_optimizers: whether the run has phases with two optimisers, which some callbacks refuse.
 
     Raises:
-        MosaicError: the optimiser or the Trainer refuses.
+        MosaicError: the optimiser or the Trainer fails.
     """
     images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.long)
-    task = Rehearsal(blueprint.build(blueprint.initial(seed=0)), _loss, optimizer, rate, to_pixels)
+    task = TrialStep(blueprint.build(blueprint.initial(seed=0)), _loss, optimizer, rate, to_pixels)
     try:
         by_hand = task.configure_optimizers()
         _loss(task.net, to_pixels(images), labels).backward()
@@ -64,19 +64,19 @@ def rehearse(
         by_hand.zero_grad()
     except Exception as error:
         raise MosaicError(
-            f"model.optimizer: a blank step of local training fails: {_told(error)}{settings_of(optimizer)}"
+            f"model.optimizer: a blank step of local training fails: {_summary(error)}{settings_of(optimizer)}"
         ) from error
     try:
         batches = ShuffledBatches(images, labels, batch_size=len(images), steps=1, seed=0)
         phases.run(task, batches, seed=0)
-        if duels and phases.is_watched:
-            phases.run(Duel(), batches, seed=0)
+        if two_optimizers and phases.is_watched:
+            phases.run(TwoOptimizers(), batches, seed=0)
     except MosaicError:
         raise
     except Exception as error:
         raise MosaicError(
-            f"trainer: a blank step of local training fails with these callbacks and settings: {_told(error)} (phases "
-            "have no logger, no validation and one epoch; metrics are in the run directory)"
+            f"trainer: a blank step of local training fails with these callbacks and settings: {_summary(error)} "
+            "(phases have no logger, no validation and one epoch; metrics are in the run directory)"
         ) from error
 
 
@@ -84,6 +84,5 @@ def _loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(net(images), labels)
 
 
-def _told(error: Exception) -> str:
-    """Return kind and first sentence of an error."""
+def _summary(error: Exception) -> str:
     return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
