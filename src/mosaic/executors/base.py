@@ -12,7 +12,6 @@ from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState, Failed, Reply, Request
-from mosaic.training.phases import PhaseRunner
 from mosaic.training.signals import is_told_to_leave
 
 log = logging.getLogger(__name__)
@@ -68,10 +67,6 @@ class ClientExecutor(ABC):
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the ``trainer:`` section with which phases of this process run."""
         return trainer
-
-    def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
-        """Return what runs the server's phases, given what runs those of clients."""
-        return phases
 
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Answer requests until the end, where another process runs the federation; return whether that was so."""

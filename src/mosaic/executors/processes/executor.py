@@ -16,9 +16,8 @@ from mosaic.executors.envelope import run_errand
 from mosaic.executors.parallel import ParallelExecutor
 from mosaic.executors.processes.children import Companions
 from mosaic.executors.processes.environment import World, launched_world, single_device, uses_gpus
-from mosaic.executors.processes.joint import CALL, answer_call, calling
 from mosaic.executors.processes.link import Link, LinkBrokenError, make_store, open_port
-from mosaic.training.phases import PhaseRunner, many_phases
+from mosaic.training.phases import many_phases
 from mosaic.training.signals import clear_after_the_first, ignore_signals
 
 _STOP = b"stop"
@@ -29,28 +28,22 @@ class RanksExecutor(ParallelExecutor):
 
     Within ``torchrun`` or ``srun`` all processes of the launch take part. Otherwise this process starts
     ``workers - 1`` others on its own machine and ends them when it is done. Every phase of a client runs on one device.
-    Phases of the server run in the first process while the others wait, or data-parallel in all of them.
+    Phases of the server run in the first process while the others wait.
 
     Args:
         workers: number of processes, this one included; not needed within torchrun or srun.
         threads: CPU threads of each process. When not given, processes that this one starts share its threads, and
             launched ones keep PyTorch's own choice. Results are bit-identical only for equal threads.
-        server_phases: ``first``, in one process, which gives the same bits with any number of them; or ``all``, where
-            each takes its share of every batch, for distillation that takes longer than sending the gradients.
     """
 
     own_worker = 0
     takes_part_in_launch = True
 
-    def __init__(self, workers: int | None = None, threads: int | None = None, server_phases: str = "first") -> None:
-        if server_phases not in ("first", "all"):
-            raise MosaicError(f"executor.server_phases: expected first or all, got {server_phases}")
+    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
         self._world = launched_world()
         super().__init__(_size(workers, self._world), threads)
-        self._joint = server_phases == "all"
         self._threads_before = torch.get_num_threads()
         self._link: Link | None = None
-        self._callers: PhaseRunner | None = None
         self._companions: Companions | None = None
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -62,20 +55,7 @@ class RanksExecutor(ParallelExecutor):
                 f"executor.workers: expected at most {available}, one for each GPU of this machine, got "
                 f"{self.workers}: lower it, or let them share a GPU with --trainer.devices [0]"
             )
-        if self._joint and self.workers > 1 and shared and uses_gpus(trainer):
-            raise MosaicError(
-                f"executor.server_phases: expected first where {self.workers} processes share a GPU, got all: "
-                "processes that train one phase together need a GPU each, so leave out --trainer.devices, or set first"
-            )
         return adapted
-
-    def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
-        """Return what runs the server's phases, between requests, once all processes have met."""
-        if not self._joint or self._link is None:
-            return phases
-        if self._callers is None:
-            self._callers = calling(phases, self._link)
-        return self._callers
 
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Meet the other processes of a launched world; all but the first answer requests until it ends."""
@@ -114,7 +94,7 @@ class RanksExecutor(ParallelExecutor):
             self._companions.end(told)
             for thread in self._attending:  # each learns at once that its process is gone; a process that ends while
                 thread.join()  # one of its threads comes out of C++ is aborted
-        self._link = self._companions = self._worker = self._callers = None
+        self._link = self._companions = self._worker = None
         torch.set_num_threads(self._threads_before)
 
     def _set_threads(self) -> None:
@@ -164,7 +144,7 @@ def _size(workers: int | None, world: World | None) -> int:
 
 
 def _answer_all(link: Link, worker: Worker) -> None:
-    """Do what the first process asks for until it says that it is over; leave at once if it is gone."""
+    """Answer requests of the first process until it says that it is over; leave at once if it is gone."""
     messages: SimpleQueue[bytes] = SimpleQueue()
 
     def listen() -> None:
@@ -177,10 +157,7 @@ def _answer_all(link: Link, worker: Worker) -> None:
 
     Thread(target=listen, daemon=True).start()
     while (message := messages.get()) != _STOP:
-        if message.startswith(CALL):
-            answer_call(message, worker.phases, link)
-        else:
-            link.send(_answer(worker, message), 0)
+        link.send(_answer(worker, message), 0)
 
 
 def _answer(worker: Worker, errand: bytes) -> bytes:

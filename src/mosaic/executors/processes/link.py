@@ -1,10 +1,8 @@
 """Bytes between the processes of one world. No process group is set up, so phases know nothing of the others."""
 
-import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -22,7 +20,6 @@ _SOON = timedelta(minutes=1)
 """How long a process tries to reach rank 0 on its own machine, which listens before it starts others."""
 _MOMENT = timedelta(milliseconds=50)
 _LOOPBACK = "127.0.0.1"
-_INTERFACE = "GLOO_SOCKET_IFNAME"
 
 
 class LinkBrokenError(MosaicError):
@@ -71,22 +68,6 @@ class Link:
         self._carry(self._group.recv, data, rank)
         return data.numpy().tobytes()
 
-    @contextmanager
-    def process_group(self, name: str, backend: str) -> Iterator[None]:
-        """Let PyTorch know this world as its process group for as long as the block lasts; all processes enter it.
-
-        Args:
-            name: of the group; every one has its own.
-            backend: ``gloo`` or ``nccl``.
-        """
-        store = _dist.PrefixStore(name, self._store)
-        with _loopback_only() if is_local(self.world) else nullcontext():
-            _dist.init_process_group(backend, store=store, rank=self.world.rank, world_size=self.world.size)
-        try:
-            yield
-        finally:
-            _dist.destroy_process_group()
-
     def _carry(self, operation: Callable[..., Any], tensor: torch.Tensor, rank: int) -> None:
         try:
             operation([tensor], rank, 0).wait(_FOREVER)
@@ -97,21 +78,6 @@ class Link:
 def is_local(world: World) -> bool:
     """Whether all processes of a world run on this machine and need no network."""
     return world.address in (_LOOPBACK, "localhost")
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Let processes of one machine reach each other through its own address alone, unless somebody has decided."""
-    names = {name for _, name in socket.if_nameindex()}
-    chosen = next((name for name in ("lo", "lo0") if name in names), None)
-    if chosen is None or _INTERFACE in os.environ:
-        yield
-        return
-    os.environ[_INTERFACE] = chosen
-    try:
-        yield
-    finally:
-        del os.environ[_INTERFACE]
 
 
 def open_port(port: int = 0) -> socket.socket:
