@@ -1,16 +1,19 @@
 """Which process this is, by the variables of every launcher, and what phases of one process among several get."""
 
+import os
 import re
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from mosaic.errors import MosaicError
 from mosaic.executors import RanksExecutor, RayExecutor
-from mosaic.executors.processes.environment import World, check_launch, idle_gpus, launched_world, single_device
+from mosaic.executors.processes import environment
+from mosaic.executors.processes.environment import World, check_launch, idle_gpus, single_device
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -29,6 +32,12 @@ SRUN = {
     **{"SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"},
     "SLURM_STEP_NODELIST": "gpu[07-08]",
 }
+
+
+def launched_world(variables: dict[str, str]) -> World | None:
+    """What a process finds out whose environment holds these variables and no other."""
+    with patch.dict(os.environ, variables, clear=True):
+        return environment.launched_world()
 
 
 class TestLaunchedWorld:
@@ -88,7 +97,7 @@ class TestLaunchedWorld:
         with pytest.raises(MosaicError, match="NODE_RANK=1"):
             launched_world({**LIGHTNING, "NODE_RANK": "1"})
 
-    def test_a_process_that_is_told_who_it_is_finds_out(self) -> None:
+    def test_a_process_finds_out_by_the_variables_that_it_is_given(self) -> None:
         world = World(2, 3, 2, "127.0.0.1", 1234)
         assert launched_world({**SRUN, **TORCHRUN, **world.variables()}) == world
 
@@ -197,7 +206,7 @@ def test_a_launch_that_would_work_twice_or_wait_for_ever_is_refused(
             check_launch(*asked)
 
 
-def test_idle_gpus_are_told_of_with_what_uses_them() -> None:
+def test_idle_gpus_are_named_with_what_uses_them() -> None:
     assert "3 of the 4 GPUs" in idle_gpus(1, 4)
     assert "--executor.workers 4" in idle_gpus(1, 4)
     assert idle_gpus(4, 4) == idle_gpus(1, 1) == idle_gpus(1, 0) == ""
