@@ -1,7 +1,7 @@
 """How much faster are two workers of one thread than one?
 
 FedAvg on the digits with ten clients runs serially with one thread and with two workers of one thread each, in turn.
-What counts are the seconds of local training in every round but the first, as the run's own books have them: starting
+What counts are the seconds of local training in every round but the first, as the run's ledger has them: starting
 processes is left out. Reported are medians over the pairs, and the ratio of neighbours in time, so that a machine that
 slows down slows both. The runs must agree in every bit of the final model.
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from mosaic.executors.ray.actors import Crew, WorkerLostError
+from mosaic.executors.base import WorkerLostError
+from mosaic.executors.ray.actors import ActorPool
 from mosaic.training.signals import Preempted, heeding_signals
 
 
@@ -21,15 +22,15 @@ class Other(Exception):
 
 
 class Actor:
-    """Answers with its own name, unless it is dead or the errand is poison."""
+    """Answers with its own name, unless it is dead or the request is poison."""
 
-    def __init__(self, name: str, node: str, begun: bool = True) -> None:
-        self.name, self.place, self.begun, self.dead = name, node, begun, False
-        self.answer = SimpleNamespace(remote=lambda errand: lambda: self._answer(errand))
+    def __init__(self, name: str, node: str, started: bool = True) -> None:
+        self.name, self.place, self.started, self.dead = name, node, started, False
+        self.answer = SimpleNamespace(remote=lambda request: lambda: self._answer(request))
         self.node = SimpleNamespace(remote=lambda: self._node)
 
-    def _answer(self, errand: bytes) -> bytes:
-        if errand == b"poison":
+    def _answer(self, request: bytes) -> bytes:
+        if request == b"poison":
             self.dead = True
         if self.dead:
             raise ActorDied
@@ -55,66 +56,66 @@ class MadeUpRay:
 
     def wait(self, what: list[Any], timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
         self.waited += 1
-        ready = [one for one in what if one.__self__.begun]
+        ready = [one for one in what if one.__self__.started]
         return ready, [one for one in what if one not in ready]
 
     def kill(self, actor: Actor) -> None:
         self.killed.append(actor.name)
 
 
-def crew_of(*actors: Actor) -> tuple[Crew, MadeUpRay]:
-    """A crew that hires these, the first ones at once; it has as many workers as actors that have begun."""
+def pool_of(*actors: Actor) -> tuple[ActorPool, MadeUpRay]:
+    """A pool that starts these, the first ones at once; it has as many workers as actors that have started."""
     waiting = iter(actors)
-    hire: Callable[[], Actor] = lambda: next(waiting)  # noqa: E731
+    start: Callable[[], Actor] = lambda: next(waiting)  # noqa: E731
     ray = MadeUpRay()
-    return Crew(ray, hire, sum(actor.begun for actor in actors)), ray
+    return ActorPool(ray, start, sum(actor.started for actor in actors)), ray
 
 
 def test_a_request_goes_to_another_node_if_its_actor_ends() -> None:
     """Its neighbour on the same node has probably ended too."""
-    actors = [Actor("a", "north"), Actor("b", "north"), Actor("c", "south"), Actor("fresh", "south", begun=False)]
-    crew, _ = crew_of(*actors)
+    actors = [Actor("a", "north"), Actor("b", "north"), Actor("c", "south"), Actor("fresh", "south", started=False)]
+    pool, _ = pool_of(*actors)
     actors[0].dead = True
-    assert crew.answer(0, b"errand", client=7) == b"c"
+    assert pool.answer(0, b"request", client=7) == b"c"
 
 
-def test_another_actor_stands_in_until_the_substitute_has_begun() -> None:
-    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", begun=False)
-    crew, _ = crew_of(first, second, fresh)
+def test_another_actor_answers_until_the_replacement_has_started() -> None:
+    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", started=False)
+    pool, _ = pool_of(first, second, fresh)
     first.dead = True
-    assert [crew.answer(0, b"errand", client=7) for _ in range(2)] == [b"b", b"b"]
-    fresh.begun = True
-    assert [crew.answer(0, b"errand", client=7) for _ in range(2)] == [b"fresh", b"fresh"]
-    assert crew.answer(1, b"errand", client=8) == b"b"
+    assert [pool.answer(0, b"request", client=7) for _ in range(2)] == [b"b", b"b"]
+    fresh.started = True
+    assert [pool.answer(0, b"request", client=7) for _ in range(2)] == [b"fresh", b"fresh"]
+    assert pool.answer(1, b"request", client=8) == b"b"
 
 
-def test_a_single_worker_waits_for_its_substitute() -> None:
-    first, fresh = Actor("a", "here"), Actor("fresh", "here", begun=False)
-    crew, _ = crew_of(first, fresh)
+def test_a_single_worker_waits_for_its_replacement() -> None:
+    first, fresh = Actor("a", "here"), Actor("fresh", "here", started=False)
+    pool, _ = pool_of(first, fresh)
     first.dead = True
-    assert crew.answer(0, b"errand", client=7) == b"fresh"
+    assert pool.answer(0, b"request", client=7) == b"fresh"
 
 
 def test_a_client_that_ends_two_actors_is_named() -> None:
-    crew, _ = crew_of(Actor("a", "n"), Actor("b", "n"), Actor("fresh", "n", begun=False))
+    pool, _ = pool_of(Actor("a", "n"), Actor("b", "n"), Actor("fresh", "n", started=False))
     with pytest.raises(WorkerLostError, match="workers 0 and 1 ended while they worked for client 7"):
-        crew.answer(0, b"poison", client=7)
+        pool.answer(0, b"poison", client=7)
 
 
 def test_other_errors_are_not_tried_again() -> None:
     actor = Actor("a", "here")
-    crew, _ = crew_of(actor, Actor("b", "here"))
-    actor.answer = SimpleNamespace(remote=lambda errand: lambda: 1 // 0)
+    pool, _ = pool_of(actor, Actor("b", "here"))
+    actor.answer = SimpleNamespace(remote=lambda request: lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        crew.answer(0, b"errand", client=7)
+        pool.answer(0, b"request", client=7)
 
 
-def test_all_are_dismissed_substitutes_too() -> None:
-    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", begun=False)
-    crew, ray = crew_of(first, second, fresh)
+def test_all_are_stopped_replacements_too() -> None:
+    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", started=False)
+    pool, ray = pool_of(first, second, fresh)
     first.dead = True
-    crew.answer(0, b"errand", client=7)
-    crew.dismiss()
+    pool.answer(0, b"request", client=7)
+    pool.stop()
     assert {"b", "fresh"} <= set(ray.killed)
 
 
@@ -127,29 +128,29 @@ class BusyRay(MadeUpRay):
 
     def wait(self, what: list[Any], timeout: float, num_returns: int = 1) -> tuple[list[Any], list[Any]]:
         answer = super().wait(what, timeout, num_returns)
-        self.actor.begun = self.waited > 2
+        self.actor.started = self.waited > 2
         if self.signalled:
             os.kill(os.getpid(), signal.SIGTERM)
         return answer
 
 
-def test_a_busy_cluster_is_waited_for_and_the_user_is_told_once(
+def test_a_busy_cluster_is_waited_for_and_the_log_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mosaic.executors.ray.actors.SECONDS_OF_SILENCE", 0.0)
-    actor = Actor("a", "here", begun=False)
-    crew = Crew(BusyRay(actor, signalled=False), lambda: actor, 1)
+    actor = Actor("a", "here", started=False)
+    pool = ActorPool(BusyRay(actor, signalled=False), lambda: actor, 1)
     assert [record.getMessage() for record in caplog.records] == [
-        "0 of 1 Ray workers have begun; the others load their data, or wait for CPUs or GPUs that are taken: see ray "
+        "0 of 1 Ray workers have started; the others load their data, or wait for CPUs or GPUs that are taken: see ray "
         "status"
     ]
-    assert crew.answer(0, b"errand", client=7) == b"a"
+    assert pool.answer(0, b"request", client=7) == b"a"
 
 
 def test_who_is_asked_to_leave_waits_no_longer_and_leaves_no_actor() -> None:
-    actor = Actor("a", "here", begun=False)
+    actor = Actor("a", "here", started=False)
     ray = BusyRay(actor, signalled=True)
     with pytest.raises(Preempted), heeding_signals():
-        Crew(ray, lambda: actor, 1)
+        ActorPool(ray, lambda: actor, 1)
     assert ray.killed == ["a"]
     assert ray.waited == 1

@@ -1,4 +1,4 @@
-"""What clients remember, in memory and on disk."""
+"""States of clients, in memory and on disk."""
 
 import gc
 from pathlib import Path

@@ -1,16 +1,20 @@
 """Which process this is, by the variables of every launcher, and what phases of one process among several get."""
 
+import os
 import re
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
 
 from mosaic.errors import MosaicError
 from mosaic.executors import RanksExecutor, RayExecutor
-from mosaic.executors.processes.environment import World, check_launch, idle_gpus, launched_world, single_device
+from mosaic.executors.processes import environment
+from mosaic.executors.processes.environment import World, check_launch, idle_gpus, single_device
+from mosaic.executors.scheduling import Scheduler
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -29,6 +33,12 @@ SRUN = {
     **{"SLURM_PROCID": "6", "SLURM_LOCALID": "2", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"},
     "SLURM_STEP_NODELIST": "gpu[07-08]",
 }
+
+
+def launched_world(variables: dict[str, str]) -> World | None:
+    """What a process finds out whose environment holds these variables and no other."""
+    with patch.dict(os.environ, variables, clear=True):
+        return environment.launched_world()
 
 
 class TestLaunchedWorld:
@@ -88,7 +98,7 @@ class TestLaunchedWorld:
         with pytest.raises(MosaicError, match="NODE_RANK=1"):
             launched_world({**LIGHTNING, "NODE_RANK": "1"})
 
-    def test_a_process_that_is_told_who_it_is_finds_out(self) -> None:
+    def test_a_process_finds_out_by_the_variables_that_it_is_given(self) -> None:
         world = World(2, 3, 2, "127.0.0.1", 1234)
         assert launched_world({**SRUN, **TORCHRUN, **world.variables()}) == world
 
@@ -140,8 +150,6 @@ class TestOneDevicePerPhase:
         with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 1, one for each GPU"):
             RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": "auto"})
         assert RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": [0]})["devices"] == [0]
-        with pytest.raises(MosaicError, match=r"executor\.server_phases: expected first where 2 processes share a GPU"):
-            RanksExecutor(workers=2, server_phases="all").trainer({"accelerator": "gpu", "devices": [0]})
 
     def test_ray_workers_without_a_share_of_a_gpu_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_gpus(monkeypatch, 1)
@@ -199,18 +207,17 @@ def test_a_launch_that_would_work_twice_or_wait_for_ever_is_refused(
             check_launch(*asked)
 
 
-def test_idle_gpus_are_told_of_with_what_uses_them() -> None:
+def test_idle_gpus_are_named_with_what_uses_them() -> None:
     assert "3 of the 4 GPUs" in idle_gpus(1, 4)
     assert "--executor.workers 4" in idle_gpus(1, 4)
     assert idle_gpus(4, 4) == idle_gpus(1, 1) == idle_gpus(1, 0) == ""
 
 
 def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A program that ends while a thread comes out of C++ is aborted: the thread would be ended in mid-air."""
     gone, executor = Event(), RanksExecutor(workers=2)
     waiting = Thread(target=gone.wait, daemon=True)
     waiting.start()
-    monkeypatch.setattr(executor, "_attending", [waiting])
-    monkeypatch.setattr(executor, "_companions", SimpleNamespace(end=lambda told: gone.set()))
+    monkeypatch.setattr(executor, "_senders", {waiting: Scheduler([], 2, lambda _: 1.0)})
+    monkeypatch.setattr(executor, "_children", SimpleNamespace(end=lambda asked: gone.set()))
     executor.close()
     assert not waiting.is_alive()

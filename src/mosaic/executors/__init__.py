@@ -1,4 +1,4 @@
-"""How requests reach clients: one after another here, on other processes and machines elsewhere."""
+"""Carry requests to clients: in this process, in other processes, or on other machines."""
 
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.executor import RanksExecutor

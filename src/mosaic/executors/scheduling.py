@@ -1,71 +1,48 @@
-"""Who answers which request, and when: decided from the requests alone, so that every run decides alike."""
+"""Which worker answers which request, and when: decided from the requests alone, so that every run decides alike."""
 
 from collections.abc import Callable, Iterable
 from itertools import islice
 from threading import Condition
-from typing import NamedTuple
 
-from mosaic.messages import ClientState, Reply, Request
-
-
-class Answer(NamedTuple):
-    """A reply, and what its client remembers from now on."""
-
-    reply: Reply
-    state: ClientState
+from mosaic.executors.base import Envelope
+from mosaic.messages import Reply, Request
 
 
-class Sharing:
-    """Deals requests out to workers, longest first, and puts the answers back into the order of the requests.
+class Scheduler:
+    """Assigns requests to workers, longest first, and puts the replies back into the order of the requests.
 
-    Requests are taken in blocks of two for each worker. Within a block the longest goes first, each to the worker who
-    has been given least so far. No request is begun that lies two per worker or more beyond the next answer in order,
-    so no more answers than that are ever held.
+    Requests are read in blocks of two for each worker. Within a block the longest goes first, each to the worker with
+    the smallest load so far. No request starts that lies two per worker or more beyond the next reply in order, so no
+    more replies than that are ever held.
 
-    One thread makes plans and collects; any thread takes and puts.
-
-    Args:
-        requests: what is asked, read as late as possible.
-        workers: how many answer.
-        cost: how long a request will take, in any unit.
+    One thread plans and collects; any thread takes and puts. A cost says how long a request will take, in any unit.
     """
 
     def __init__(self, requests: Iterable[Request], workers: int, cost: Callable[[Request], float]) -> None:
         self._requests, self._cost, self._window = iter(requests), cost, 2 * workers
         self._waiting: list[list[tuple[int, Request]]] = [[] for _ in range(workers)]
         self._loads = [0.0] * workers
-        self._answers: dict[int, Answer] = {}
+        self._replies: dict[int, Envelope[Reply]] = {}
         self._planned = self._collected = 0
         self._changed = Condition()
         self._closed = False
         self._error: BaseException | None = None
 
     def plan(self) -> bool:
-        """Deal out what may be begun now; return whether an answer is still to come."""
-        while self._planned < self._collected + self._window:
-            block = list(islice(self._requests, self._window))
-            if not block:
-                break
+        """Assign what may start now; return whether a reply is still to come."""
+        while self._planned < self._collected + self._window and (block := list(islice(self._requests, self._window))):
+            costs = [self._cost(request) for request in block]
             with self._changed:
-                self._deal(block)
+                for place in sorted(range(len(block)), key=lambda place: (-costs[place], place)):
+                    worker = self._loads.index(min(self._loads))
+                    self._loads[worker] += costs[place]
+                    self._waiting[worker].append((self._planned + place, block[place]))
+                self._planned += len(block)
                 self._changed.notify_all()
         return self._collected < self._planned
 
-    def _deal(self, block: list[Request]) -> None:
-        costs = [self._cost(request) for request in block]
-        for place in sorted(range(len(block)), key=lambda place: (-costs[place], place)):
-            worker = self._loads.index(min(self._loads))
-            self._loads[worker] += costs[place]
-            self._waiting[worker].append((self._planned + place, block[place]))
-        self._planned += len(block)
-
     def take(self, worker: int, wait: bool = True) -> tuple[int, Request] | None:
-        """Take the next request of a worker with its place in the order.
-
-        Args:
-            worker: who asks.
-            wait: until there is one; nothing comes back only after the end then.
-        """
+        """Take a worker's next request and its place in the order; after waiting, nothing means the end."""
         with self._changed:
             while not self._closed:
                 for index, (place, _) in enumerate(self._waiting[worker]):
@@ -76,36 +53,26 @@ class Sharing:
                 self._changed.wait()
             return None
 
-    def put(self, place: int, answer: Answer) -> None:
-        """Hand in the answer to the request in this place."""
+    def put(self, place: int, reply: Envelope[Reply]) -> None:
+        """Hand in the reply to the request in this place."""
         with self._changed:
-            self._answers[place] = answer
+            self._replies[place] = reply
             self._changed.notify_all()
 
-    def fail(self, error: BaseException) -> None:
-        """Let the collecting thread raise this."""
+    def collect(self, seconds: float) -> Envelope[Reply] | None:
+        """Return the next reply in order, or nothing if it does not come in time; raise what a worker failed with."""
         with self._changed:
-            self._error = error
-            self._changed.notify_all()
-
-    def collect(self, seconds: float) -> Answer | None:
-        """Return the next answer in order, or nothing if it does not come within so many seconds.
-
-        Raises:
-            BaseException: what a worker failed with.
-        """
-        with self._changed:
-            self._changed.wait_for(lambda: self._error or self._collected in self._answers, seconds)
+            self._changed.wait_for(lambda: self._error or self._collected in self._replies, seconds)
             if self._error is not None:
                 raise self._error
-            answer = self._answers.pop(self._collected, None)
-            if answer is not None:
+            reply = self._replies.pop(self._collected, None)
+            if reply is not None:
                 self._collected += 1
                 self._changed.notify_all()
-            return answer
+            return reply
 
-    def close(self) -> None:
-        """Begin nothing more."""
+    def close(self, error: BaseException | None = None) -> None:
+        """Start nothing more, and let the collecting thread raise the error if there is one."""
         with self._changed:
-            self._closed = True
+            self._closed, self._error = True, self._error or error
             self._changed.notify_all()

@@ -9,22 +9,8 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.executors.base import ClientExecutor, check_threads
+from mosaic.executors.base import ClientExecutor, answer
 from mosaic.messages import Failed, GeneratorReply, Reply, Request, TrainReply
-
-
-def agree(reply: Reply) -> Reply:
-    """Give every rank the reply of rank 0.
-
-    What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
-    and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
-    """
-    if world_size() == 1 or isinstance(reply, TrainReply | GeneratorReply):
-        return reply
-    carrier = [encode(reply)]
-    torch.distributed.broadcast_object_list(carrier, src=0)
-    answer: Reply = decode(carrier[0], type(reply))
-    return answer
 
 
 class SerialExecutor(ClientExecutor):
@@ -36,16 +22,12 @@ class SerialExecutor(ClientExecutor):
     """
 
     def __init__(self, threads: int | None = None) -> None:
-        super().__init__()
-        check_threads(threads)
-        self.threads = threads
-        self._threads_before = torch.get_num_threads()
-        self._told_before = {key: value for key, value in os.environ.items() if key == "OMP_NUM_THREADS"}
-        self._worker: Worker | None = None
+        super().__init__(threads)
+        self._variables_before = {key: value for key, value in os.environ.items() if key == "OMP_NUM_THREADS"}
 
     def start(self, worker: Worker) -> None:
         """Take the worker and set the threads; Lightning sets them anew where this variable does not say them."""
-        self._worker = worker
+        super().start(worker)
         if self.threads is not None:
             torch.set_num_threads(self.threads)
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
@@ -60,11 +42,30 @@ class SerialExecutor(ClientExecutor):
                 if world_size() > 1:
                     raise
                 reply = Failed(request.client, traceback.format_exc())
-            yield agree(reply)
+            yield _agreed(reply)
+
+    def _handle(self, worker: Worker, request: Request) -> Reply:
+        before = self._state(request.client)
+        envelope = answer(worker, request, before)
+        if envelope.state is not before:  # a large one would be written to disk again
+            self._keep(request.client, envelope.state)
+        return envelope.message
 
     def close(self) -> None:
-        """Forget the worker, and leave the threads as they were."""
-        self._worker = None
-        torch.set_num_threads(self._threads_before)
+        """Leave threads and variable as they were."""
+        super().close()
         os.environ.pop("OMP_NUM_THREADS", None)
-        os.environ.update(self._told_before)
+        os.environ.update(self._variables_before)
+
+
+def _agreed(reply: Reply) -> Reply:
+    """Give every rank the reply of rank 0.
+
+    What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
+    and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
+    """
+    if world_size() == 1 or isinstance(reply, TrainReply | GeneratorReply):
+        return reply
+    carrier = [encode(reply)]
+    torch.distributed.broadcast_object_list(carrier, src=0)
+    return decode(carrier[0], type(reply))

@@ -97,7 +97,7 @@ class Run:
             plan,
             self._job.seed,
             self._job.pool,
-            self._job.executor.phases_of_server(self._job.phases),
+            self._job.phases,
             self._observe,
             self._tracker,
             self._phase,

@@ -4,7 +4,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
-from mosaic.losses.priors import balanced_class_weights as balanced_class_weights
 from mosaic.nets.moving_average import MovingAverage
 from mosaic.training.manual import LossTask
 from mosaic.training.optimizers import adam

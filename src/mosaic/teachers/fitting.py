@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError, require_decay, require_positive
+from mosaic.losses.priors import balanced_class_weights
 from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
 from mosaic.seeding import seeded
-from mosaic.tasks.gating import GatingTask, balanced_class_weights
+from mosaic.tasks.gating import GatingTask
 from mosaic.training.phases import PhaseRunner
 
 _CONSTANT = 1e-6

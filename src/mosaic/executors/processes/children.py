@@ -13,20 +13,11 @@ import yaml
 
 from mosaic.errors import MosaicError
 from mosaic.executors.processes.environment import World
-from mosaic.training.signals import FIRST_PROCESS_FOLDER, leave_if_alone_and_asked
-
-_SECONDS_TO_LEAVE = 30
-"""How long a process that was told to end may take before it is ended."""
+from mosaic.training.signals import FIRST_PROCESS_FOLDER
 
 
-class Companions:
-    """Processes that run ``mosaic fit`` with the same configuration, as other ranks of the world.
-
-    Args:
-        world: of this process, which is rank 0.
-        config: the parsed configuration as plain values.
-        threads: CPU threads of each.
-    """
+class ChildProcesses:
+    """Processes that run ``mosaic fit`` with the same configuration, as the other ranks of rank 0's world."""
 
     def __init__(self, world: World, config: Mapping[str, Any], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mosaic-ranks-")
@@ -35,40 +26,25 @@ class Companions:
         command = [sys.executable, "-m", "mosaic", "fit", "--config", str(path), f"--executor.threads={threads}"]
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank in range(1, world.size):
-            variables = {
-                **replace(world, rank=rank, local_rank=rank).variables(),
-                FIRST_PROCESS_FOLDER: self._folder.name,
-            }
-            process = subprocess.Popen(command, env={**os.environ, **variables}, stdin=subprocess.PIPE)
-            self._processes.append(process)
+            variables = replace(world, rank=rank, local_rank=rank).variables()
+            environment = {**os.environ, **variables, FIRST_PROCESS_FOLDER: self._folder.name}
+            self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
 
     def check(self) -> None:
-        """Refuse to wait for processes that have ended.
-
-        Raises:
-            MosaicError: one has ended by itself.
-            Preempted: a signal has come, perhaps to all of them.
-        """
-        leave_if_alone_and_asked()
+        """Refuse to wait for a process that has ended."""
         for rank, process in enumerate(self._processes, start=1):
             if (code := process.poll()) is not None:
                 raise MosaicError(
-                    f"executor.workers: expected process {rank} of {len(self._processes) + 1} to begin, got its end "
+                    f"executor.workers: expected process {rank} of {len(self._processes) + 1} to start, got its end "
                     f"with exit code {code}: its own message stands above"
                 )
 
-    def end(self, told: bool) -> None:
-        """Leave none of them running.
-
-        Args:
-            told: whether they know that it is over, and end by themselves.
-        """
+    def end(self, asked: bool) -> None:
+        """Leave none of them running; wait for their end if all were asked to, else kill them."""
         for process in self._processes:
-            try:
-                process.wait(_SECONDS_TO_LEAVE if told else 0)
-            except subprocess.TimeoutExpired:
-                process.kill()  # it has nothing to tidy up
-                process.wait()
-            if process.stdin is not None:
-                process.stdin.close()
+            with process:  # which waits too, and closes its standard input
+                try:
+                    process.wait(30 if asked else 0)
+                except subprocess.TimeoutExpired:
+                    process.kill()  # it has nothing to tidy up
         self._folder.cleanup()

@@ -1,9 +1,10 @@
-"""The world that torchrun or srun has launched, or that this process launches on its own machine."""
+"""Clients on several processes: those that torchrun or srun has launched, or that this one starts on its machine."""
 
 import os
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
 from typing import Any
@@ -12,188 +13,134 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError
-from mosaic.executors.envelope import run_errand
+from mosaic.executors.base import WorkerLostError, answer_bytes
 from mosaic.executors.parallel import ParallelExecutor
-from mosaic.executors.processes.children import Companions
+from mosaic.executors.processes.children import ChildProcesses
 from mosaic.executors.processes.environment import World, launched_world, single_device, uses_gpus
-from mosaic.executors.processes.joint import CALL, answer_call, calling
-from mosaic.executors.processes.link import Link, LinkBrokenError, make_store, open_port
-from mosaic.training.phases import PhaseRunner, many_phases
+from mosaic.executors.processes.link import accept_all, connect, listen, open_port
+from mosaic.training.phases import many_phases
 from mosaic.training.signals import clear_after_the_first, ignore_signals
 
-_STOP = b"stop"
+_STOP = b""
 
 
 class RanksExecutor(ParallelExecutor):
     """Shares clients out over processes, each with a device of its own; the first one runs the federation too.
 
-    Within ``torchrun`` or ``srun`` all processes of the launch take part. Otherwise this process starts
-    ``workers - 1`` others on its own machine and ends them when it is done. Every phase of a client runs on one device.
-    Phases of the server run in the first process while the others wait, or data-parallel in all of them.
+    Within ``torchrun`` or ``srun`` all processes of the launch take part. Otherwise this process starts the others on
+    its own machine and ends them when it is done. The server's phases run in the first process while the others wait.
 
     Args:
         workers: number of processes, this one included; not needed within torchrun or srun.
         threads: CPU threads of each process. When not given, processes that this one starts share its threads, and
             launched ones keep PyTorch's own choice. Results are bit-identical only for equal threads.
-        server_phases: ``first``, in one process, which gives the same bits with any number of them; or ``all``, where
-            each takes its share of every batch, for distillation that takes longer than sending the gradients.
     """
 
     own_worker = 0
     takes_part_in_launch = True
 
-    def __init__(self, workers: int | None = None, threads: int | None = None, server_phases: str = "first") -> None:
-        if server_phases not in ("first", "all"):
-            raise MosaicError(f"executor.server_phases: expected first or all, got {server_phases}")
+    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
         self._world = launched_world()
         super().__init__(_size(workers, self._world), threads)
-        self._joint = server_phases == "all"
-        self._threads_before = torch.get_num_threads()
-        self._link: Link | None = None
-        self._callers: PhaseRunner | None = None
-        self._companions: Companions | None = None
+        self._own_threads = threads or max(1, self._threads_before // (1 if self._world else self.workers))
+        self._connections: dict[int, Connection] = {}
+        self._children: ChildProcesses | None = None
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give every phase the one device of this process."""
-        adapted = single_device(trainer, 0 if self._world is None else self._world.device, type(self).__name__)
+        adapted = single_device(trainer, self._world.device if self._world else 0, type(self).__name__)
         available, shared = torch.cuda.device_count(), isinstance(trainer.get("devices"), list)
         if self._world is None and uses_gpus(trainer) and not shared and self.workers > available:
             raise MosaicError(
                 f"executor.workers: expected at most {available}, one for each GPU of this machine, got "
                 f"{self.workers}: lower it, or let them share a GPU with --trainer.devices [0]"
             )
-        if self._joint and self.workers > 1 and shared and uses_gpus(trainer):
-            raise MosaicError(
-                f"executor.server_phases: expected first where {self.workers} processes share a GPU, got all: "
-                "processes that train one phase together need a GPU each, so leave out --trainer.devices, or set first"
-            )
         return adapted
-
-    def phases_of_server(self, phases: PhaseRunner) -> PhaseRunner:
-        """Return what runs the server's phases, between requests, once all processes have met."""
-        if not self._joint or self._link is None:
-            return phases
-        if self._callers is None:
-            self._callers = calling(phases, self._link)
-        return self._callers
 
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Meet the other processes of a launched world; all but the first answer requests until it ends."""
         if self._world is None:
             return False
         worker = make_worker()
-        link = Link(self._world, make_store(self._world))
         if self._world.rank == 0:
-            self._link = link
+            self._connections = accept_all(self._world, listen(self._world), lambda: None)
             return False
-        self._set_threads()
-        ignore_signals()
-        with many_phases():
-            _answer_all(link, worker)
+        with connect(self._world) as connection, many_phases():
+            torch.set_num_threads(self._own_threads)
+            ignore_signals()
+            _answer_all(connection, worker, self._world.rank)
         return True
 
     def start(self, worker: Worker) -> None:
         """Start the other processes, unless they were launched already."""
         super().start(worker)
-        self._set_threads()
-        if self._link is None and self.workers > 1:
-            self._launch()
-
-    def _launch(self) -> None:
-        config = self.known_recipe.config
-        listener = open_port()
-        world = World(0, self.workers, 0, *listener.getsockname())
-        store = make_store(world, listener)
-        self._companions = Companions(world, config, torch.get_num_threads())
-        self._link = Link(world, store, self._companions.check)
+        torch.set_num_threads(self._own_threads)
+        if self._world is None and self.workers > 1:
+            config, listener = self.known_recipe.config, open_port()
+            world = World(0, self.workers, 0, *listener.getsockname())
+            self._children = ChildProcesses(world, config, self._own_threads)
+            self._connections = accept_all(world, listener, self._children.check)
 
     def close(self) -> None:
-        """End the other processes; those that are at work are not waited for."""
-        told = self._link is not None and self._tell_all(self._link)
-        if self._companions is not None:
-            self._companions.end(told)
-            for thread in self._attending:  # each learns at once that its process is gone; a process that ends while
-                thread.join()  # one of its threads comes out of C++ is aborted
-        self._link = self._companions = self._worker = self._callers = None
-        torch.set_num_threads(self._threads_before)
-
-    def _set_threads(self) -> None:
-        alone = self._world is None
-        torch.set_num_threads(self.threads or max(1, self._threads_before // (self.workers if alone else 1)))
-
-    def _tell_all(self, link: Link) -> bool:
-        """Tell every idle process that it is over; return whether all were idle."""
-        idle = [worker for worker in range(1, self.workers) if self._busy[worker].acquire(blocking=False)]
+        """End the other processes, or let launched ones end after this one; those at work are not waited for."""
+        idle = [worker for worker in self._connections if self._busy[worker].acquire(blocking=False)]
         for worker in idle:
-            with suppress(LinkBrokenError):
-                link.send(_STOP, worker)
+            with suppress(OSError):
+                self._connections[worker].send_bytes(_STOP)
             self._busy[worker].release()
-        return len(idle) == self.workers - 1
+        if self._children is not None:
+            self._children.end(asked=len(idle) == self.workers - 1)
+            self._join_senders()  # each learns at once that its process is gone
+        self._connections, self._children = {}, None
+        super().close()
 
-    def _send(self, worker: int, errand: bytes, client: int) -> bytes:
-        assert self._link is not None, "start() comes before map()"
-        with self._busy[worker]:
-            try:
-                self._link.send(errand, worker)
-                return self._link.receive(worker)
-            except LinkBrokenError as error:
-                raise LinkBrokenError(
-                    f"process {worker} of {self.workers} ended while it worked for client {client}; its own message, "
-                    "if it has left one, says why, and --ckpt_path auto goes on from the last snapshot"
-                ) from error
+    def _send(self, worker: int, request: bytes, client: int) -> bytes:
+        try:
+            connection = self._connections[worker]  # it stays open for as long as somebody waits for it
+            connection.send_bytes(request)
+            return connection.recv_bytes()
+        except (OSError, EOFError) as error:
+            raise WorkerLostError(
+                f"process {worker} of {self.workers} ended while it worked for client {client}; its own message, "
+                "if it has left one, says why, and --ckpt_path auto goes on from the last snapshot"
+            ) from error
 
 
 def _size(workers: int | None, world: World | None) -> int:
-    """Return how many processes take part.
-
-    Raises:
-        MosaicError: nobody says, or two say different things.
-    """
+    """Return how many processes take part."""
     if world is not None and workers not in (None, world.size):
         raise MosaicError(
             f"executor.workers: expected {world.size}, as many processes as were launched, got {workers}: leave it out"
         )
-    if world is not None:
-        return world.size
-    if workers is None:
+    size = workers if world is None else world.size
+    if size is None:
         raise MosaicError(
             "executor.workers: expected a number of processes, got none, and this process was launched alone: set "
             "--executor.workers, or launch with torchrun or srun"
         )
-    return workers
+    return size
 
 
-def _answer_all(link: Link, worker: Worker) -> None:
-    """Do what the first process asks for until it says that it is over; leave at once if it is gone."""
-    messages: SimpleQueue[bytes] = SimpleQueue()
+def _answer_all(connection: Connection, worker: Worker, rank: int) -> None:
+    """Answer requests of the first process until it asks to stop; end at once if it is gone."""
+    requests: SimpleQueue[bytes] = SimpleQueue()
 
-    def listen() -> None:
-        data = b""
+    def receive() -> None:
+        request = None
         try:
-            while data != _STOP:
-                messages.put(data := link.receive(0))
-        except LinkBrokenError:
-            _leave(link.world.rank)
+            while request != _STOP:
+                requests.put(request := connection.recv_bytes())
+        except (OSError, EOFError):
+            clear_after_the_first()
+            sys.stderr.write(f"mosaic: process {rank} ends, since the first process is gone\n")
+            sys.stderr.flush()
+            os._exit(1)
 
-    Thread(target=listen, daemon=True).start()
-    while (message := messages.get()) != _STOP:
-        if message.startswith(CALL):
-            answer_call(message, worker.phases, link)
-        else:
-            link.send(_answer(worker, message), 0)
-
-
-def _answer(worker: Worker, errand: bytes) -> bytes:
-    """Run an errand, and once more if Lightning leaves it on a SIGTERM: the first process decides what that means."""
-    try:
-        return run_errand(worker, errand)
-    except SystemExit:
-        return run_errand(worker, errand)
-
-
-def _leave(rank: int) -> None:
-    """End this process from a thread; it has nothing of its own to tidy up."""
-    clear_after_the_first()
-    sys.stderr.write(f"mosaic: process {rank} ends, since the first process is gone\n")
-    sys.stderr.flush()
-    os._exit(1)
+    Thread(target=receive, daemon=True).start()
+    for request in iter(requests.get, _STOP):
+        try:
+            reply = answer_bytes(worker, request)
+        except SystemExit:  # Lightning's answer to a SIGTERM, which is the first process's to decide on
+            reply = answer_bytes(worker, request)
+        with suppress(OSError):  # the other thread ends this process
+            connection.send_bytes(reply)

@@ -1,183 +1,104 @@
-"""Bytes between the processes of one world. No process group is set up, so phases know nothing of the others."""
+"""TCP connections between rank 0 and the other processes of a world. PyTorch's process groups know nothing of them."""
 
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 
-from mosaic.errors import MosaicError
+from mosaic.executors.base import WorkerLostError
 from mosaic.executors.processes.environment import World
+from mosaic.training.signals import leave_if_alone_and_asked
 
-_dist: Any = torch.distributed  # its type stubs lack half of what is used here
-MEETING_TIME = timedelta(minutes=10)
-"""How long processes wait for each other at the start; data sets are loaded by then."""
-_FOREVER = timedelta(days=30)
-"""How long one waits for a message: the others train, or the server does. Who is gone is noticed at once."""
-_SOON = timedelta(minutes=1)
-"""How long a process tries to reach rank 0 on its own machine, which listens before it starts others."""
-_MOMENT = timedelta(milliseconds=50)
+MEETING_SECONDS = 600.0  # so long processes wait for each other at the start; data sets are loaded by then
 _LOOPBACK = "127.0.0.1"
-_INTERFACE = "GLOO_SOCKET_IFNAME"
+_dist: Any = torch.distributed  # its type stubs lack what is used here
 
 
-class LinkBrokenError(MosaicError):
-    """The process at the other end is gone."""
+def open_port(port: int = 0, local: bool = True) -> socket.socket:
+    """Listen on a port, a free one if none is named; if it is local, only this machine can reach it."""
+    if local:
+        return socket.create_server((_LOOPBACK, port), backlog=1024)
+    both = socket.has_dualstack_ipv6()
+    family = socket.AF_INET6 if both else socket.AF_INET
+    return socket.create_server(("", port), family=family, backlog=1024, dualstack_ipv6=both)
 
-    exit_code = 1
 
+def accept_all(world: World, listener: socket.socket, check: Callable[[], None]) -> dict[int, Connection]:
+    """Wait in rank 0 until every other process has come; return the connections by rank.
 
-class Link:
-    """Carries bytes between any two processes of a world.
-
-    Attributes:
-        world: who this process is.
-
-    Args:
-        world: who this process is.
-        store: where the processes leave their addresses.
-        check: is called now and then while rank 0 waits for the others; it raises to give up.
+    ``check`` is called now and then, and raises to give up. The listener is closed.
     """
-
-    def __init__(self, world: World, store: Any, check: Callable[[], None] = lambda: None) -> None:
-        store.set(f"here/{world.rank}", "yes")
-        if world.rank == 0:
-            _wait_for(store, world.size, check)
-        self.world, self._store = world, store  # the store of rank 0 lives in its process
-        self._group: Any = _group(store, world)
-
-    def send(self, data: bytes, rank: int) -> None:
-        """Send bytes, at least one, to a process.
-
-        Raises:
-            LinkBrokenError: it is gone.
-        """
-        self._carry(self._group.send, torch.tensor([len(data)]), rank)
-        self._carry(self._group.send, torch.frombuffer(bytearray(data), dtype=torch.uint8), rank)
-
-    def receive(self, rank: int) -> bytes:
-        """Wait for bytes from a process.
-
-        Raises:
-            LinkBrokenError: it is gone.
-        """
-        length = torch.zeros(1, dtype=torch.long)
-        self._carry(self._group.recv, length, rank)
-        data = torch.empty(int(length), dtype=torch.uint8)
-        self._carry(self._group.recv, data, rank)
-        return data.numpy().tobytes()
-
-    @contextmanager
-    def process_group(self, name: str, backend: str) -> Iterator[None]:
-        """Let PyTorch know this world as its process group for as long as the block lasts; all processes enter it.
-
-        Args:
-            name: of the group; every one has its own.
-            backend: ``gloo`` or ``nccl``.
-        """
-        store = _dist.PrefixStore(name, self._store)
-        with _loopback_only() if is_local(self.world) else nullcontext():
-            _dist.init_process_group(backend, store=store, rank=self.world.rank, world_size=self.world.size)
-        try:
-            yield
-        finally:
-            _dist.destroy_process_group()
-
-    def _carry(self, operation: Callable[..., Any], tensor: torch.Tensor, rank: int) -> None:
-        try:
-            operation([tensor], rank, 0).wait(_FOREVER)
-        except RuntimeError as error:
-            raise LinkBrokenError(f"process {rank} is gone") from error
+    found, missing = {}, {_hello(rank): rank for rank in range(1, world.size)}
+    end = time.monotonic() + MEETING_SECONDS
+    listener.settimeout(0.1)
+    with listener:
+        while missing:
+            leave_if_alone_and_asked()
+            check()
+            if time.monotonic() > end:
+                raise WorkerLostError(f"processes {[*missing.values()]} did not come within {MEETING_SECONDS:g} s")
+            with suppress(OSError):  # nobody has come, or a stranger who says something else
+                accepted, _ = listener.accept()
+                with accepted:
+                    accepted.settimeout(10)  # for what a process sends first
+                    if rank := missing.pop(accepted.recv(len(_hello(0))), None):
+                        found[rank] = _connection(accepted)
+    return found
 
 
-def is_local(world: World) -> bool:
-    """Whether all processes of a world run on this machine and need no network."""
-    return world.address in (_LOOPBACK, "localhost")
-
-
-@contextmanager
-def _loopback_only() -> Iterator[None]:
-    """Let processes of one machine reach each other through its own address alone, unless somebody has decided."""
-    names = {name for _, name in socket.if_nameindex()}
-    chosen = next((name for name in ("lo", "lo0") if name in names), None)
-    if chosen is None or _INTERFACE in os.environ:
-        yield
-        return
-    os.environ[_INTERFACE] = chosen
+def listen(world: World) -> socket.socket:
+    """Listen where the other processes of a launched world look for rank 0."""
+    port = world.port if world.meeting_place == "own" else 0
     try:
-        yield
-    finally:
-        del os.environ[_INTERFACE]
-
-
-def open_port(port: int = 0) -> socket.socket:
-    """Listen on a port, a free one if none is named, that only this machine can reach."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind((_LOOPBACK, port))
-    listener.listen(1024)
+        listener = open_port(port, local=world.address in (_LOOPBACK, "localhost"))
+        if world.meeting_place == "agent":
+            _agents_store(world).set("port", str(listener.getsockname()[1]))
+    except (OSError, RuntimeError) as error:
+        raise _no_meeting(world, error) from error
     return listener
 
 
-def make_store(world: World, listener: socket.socket | None = None) -> Any:
-    """Meet at the address that everybody was told.
-
-    Args:
-        world: who this process is.
-        listener: where rank 0 listens already; it is taken over.
-
-    Raises:
-        LinkBrokenError: nobody answers there, or the port is taken.
-    """
-    opens = world.rank == 0 and world.meeting_place == "own"
-    if opens and is_local(world) and listener is None:
-        listener = open_port(world.port)
-    patience = _SOON if is_local(world) else MEETING_TIME
-    try:
-        store = _dist.TCPStore(
-            world.address,
-            world.port,
-            is_master=opens,
-            timeout=patience,
-            wait_for_workers=False,
-            master_listen_fd=None if listener is None else listener.detach(),
-            use_libuv=listener is None,  # which takes no socket that listens already (PyTorch 2.7)
-        )
-    except RuntimeError as error:
-        raise LinkBrokenError(
-            f"process {world.rank} of {world.size} cannot {'open' if opens else 'reach'} {world.address}:{world.port} "
-            f"within {patience}, where processes meet: set MASTER_ADDR and MASTER_PORT to a free port of rank 0"
-        ) from error
-    store.set_timeout(MEETING_TIME)
-    return _dist.PrefixStore("mosaic", store)
+def connect(world: World) -> Connection:
+    """Connect to rank 0, which may still load its data."""
+    end = time.monotonic() + MEETING_SECONDS
+    while True:
+        try:
+            port = world.port if world.meeting_place == "own" else int(_agents_store(world).get("port"))
+            with socket.create_connection((world.address, port), timeout=10) as connected:
+                if connected.getsockname() != connected.getpeername():  # a free port may be given to this very socket
+                    connected.sendall(_hello(world.rank))
+                    return _connection(connected)
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() > end:
+                raise _no_meeting(world, error) from error
+        time.sleep(0.1)
 
 
-def _wait_for(store: Any, size: int, check: Callable[[], None]) -> None:
-    """Wait until all have come.
-
-    Raises:
-        LinkBrokenError: some do not.
-    """
-    for rank in range(size):
-        for _ in range(MEETING_TIME // _MOMENT):
-            if store.check([f"here/{rank}"]):
-                break
-            check()
-            time.sleep(_MOMENT.total_seconds())
-        else:
-            raise LinkBrokenError(f"process {rank} of {size} did not come within {MEETING_TIME}")
+def _hello(rank: int) -> bytes:
+    return f"mosaic {rank:6}".encode()
 
 
-def _group(store: Any, world: World) -> Any:
-    """Connect every process with every other one; on one machine through its own address alone."""
-    maker = _dist.ProcessGroupGloo
-    if not is_local(world):
-        return maker(store, world.rank, world.size, MEETING_TIME)
-    options = maker._Options()
-    options._devices = [maker.create_device(hostname=_LOOPBACK)]
-    options._timeout = MEETING_TIME
-    return maker(store, world.rank, world.size, options)
+def _connection(connected: socket.socket) -> Connection:
+    connected.settimeout(None)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return Connection(connected.detach())
+
+
+def _agents_store(world: World) -> Any:
+    """Return the store that torchrun's agent keeps at the address of rank 0, a new one for every attempt."""
+    store = _dist.TCPStore(world.address, world.port, timeout=timedelta(0, MEETING_SECONDS), wait_for_workers=False)
+    return _dist.PrefixStore(f"mosaic/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+
+
+def _no_meeting(world: World, error: Exception) -> WorkerLostError:
+    return WorkerLostError(
+        f"process {world.rank} of {world.size} expected to {'reach' if world.rank else 'open'} {world.address}:"
+        f"{world.port}, where processes meet, got: {error}: set MASTER_ADDR and MASTER_PORT to a free port of rank 0"
+    )

@@ -4,27 +4,24 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
 from typing import Any
 
 import torch
 
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError, require_at_least_zero
-from mosaic.executors.envelope import run_errand
+from mosaic.executors.base import answer_bytes
 from mosaic.executors.parallel import ParallelExecutor
 from mosaic.executors.processes.environment import single_device, uses_gpus
-from mosaic.executors.ray.actors import Crew
+from mosaic.executors.ray.actors import ActorPool
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import keeping_handlers
 
-_SECONDS_TO_CONNECT = 10.0
-_ONLY_HERE = {
+_ONLY_HERE = {  # keeps a Ray of our own from the network; it must be set before ray is imported
     # makes Ray listen on 127.0.0.1 alone, as it does on macOS and Windows: https://github.com/ray-project/ray/issues/18730
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
-"""What keeps a Ray of our own from the network; it must be set before ray is imported."""
 
 
 class RayExecutor(ParallelExecutor):
@@ -47,10 +44,10 @@ class RayExecutor(ParallelExecutor):
     ) -> None:
         super().__init__(workers, threads)
         require_at_least_zero("executor", gpus_per_worker=gpus_per_worker)
-        self.gpus_per_worker, self.address = gpus_per_worker, address
-        self._threads_before = torch.get_num_threads()
+        self.gpus_per_worker, self.address, self._cpus = gpus_per_worker, address, threads or 1
+        self._where = "this machine" if address is None else f"the Ray cluster {address}"
         self._ray: Any = None
-        self._crew: Crew | None = None
+        self._pool: ActorPool | None = None
         self._connected = False
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -65,31 +62,30 @@ class RayExecutor(ParallelExecutor):
     def start(self, worker: Worker) -> None:
         """Connect to Ray and wait until every actor has made its worker."""
         super().start(worker)
-        recipe = self.known_recipe
+        make, config, cpus = self.known_recipe.make, dict(self.known_recipe.config), self._cpus
         if self.threads is not None:
             torch.set_num_threads(self.threads)
         self._ray = _import_ray(local=self.address is None)
         self._connect()
         self._check_resources()
-        options = {"num_cpus": self.threads or 1, "num_gpus": self.gpus_per_worker}
-        threads, actor = self.threads or 1, self._ray.remote(**options)(_Actor)
-        self._crew = Crew(self._ray, lambda: actor.remote(recipe.make, dict(recipe.config), threads), self.workers)
+        actor = self._ray.remote(num_cpus=cpus, num_gpus=self.gpus_per_worker)(_Actor)
+        self._pool = ActorPool(self._ray, lambda: actor.remote(make, config, cpus), self.workers)
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
-        if self._crew is not None:
-            self._crew.dismiss()
+        if self._pool is not None:
+            self._pool.stop()
         if self._connected:
             self._ray.shutdown()
-        self._crew, self._connected, self._worker = None, False, None
-        torch.set_num_threads(self._threads_before)
+        self._pool, self._connected = None, False
+        super().close()
 
     def _connect(self) -> None:
         if self._ray.is_initialized():
             return
         settings: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
         if self.address is None:
-            settings |= {"num_cpus": self.workers * (self.threads or 1), "include_dashboard": False}
+            settings |= {"num_cpus": self.workers * self._cpus, "include_dashboard": False}
         else:
             _check_reachable(self.address)
         try:
@@ -97,85 +93,63 @@ class RayExecutor(ParallelExecutor):
                 self._ray.init(address=self.address or "local", **settings)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise MosaicError(
-                f"executor.address: expected {self._where()} to let this process in, got: {error}: if its nodes run "
+                f"executor.address: expected {self._where} to let this process in, got: {error}: if its nodes run "
                 "with RAY_AUTH_MODE=token, set that and the same token here"
             ) from error
         self._connected = True
 
     def _check_resources(self) -> None:
         """Refuse actors that would wait for ever."""
-        shares = {"CPU": ("threads", self.threads or 1), "GPU": ("gpus_per_worker", self.gpus_per_worker)}
+        shares = {"CPU": ("threads", self._cpus), "GPU": ("gpus_per_worker", self.gpus_per_worker)}
         for name, (key, share) in shares.items():
             there = self._ray.cluster_resources().get(name, 0)
             if self.workers * share > there:
                 raise MosaicError(
-                    f"executor.workers: expected at most {int(there / share)}, since {self._where()} has {there:g} "
+                    f"executor.workers: expected at most {int(there / share)}, since {self._where} has {there:g} "
                     f"{name}s and each worker takes {share:g}, got {self.workers}: lower it, or executor.{key}"
                 )
 
-    def _where(self) -> str:
-        return "this machine" if self.address is None else f"the Ray cluster {self.address}"
-
-    def _send(self, worker: int, errand: bytes, client: int) -> bytes:
-        assert self._crew is not None, "start() comes before map()"
-        with self._busy[worker]:
-            return self._crew.answer(worker, errand, client)
+    def _send(self, worker: int, request: bytes, client: int) -> bytes:
+        assert self._pool is not None, "start() comes before map()"
+        return self._pool.answer(worker, request, client)
 
 
 class _Actor:
-    """Holds a worker in a process of Ray's.
-
-    Args:
-        make: makes the worker.
-        config: from this configuration.
-        threads: CPU threads of the process.
-    """
+    """Holds a worker in a process of Ray's."""
 
     def __init__(self, make: Callable[[Mapping[str, Any]], Worker], config: Mapping[str, Any], threads: int) -> None:
         logging.getLogger("mosaic").setLevel(logging.ERROR)
         torch.set_num_threads(threads)
         self._worker = make(config)
-        self._ready = ExitStack()
-        self._ready.enter_context(many_phases())  # until the process ends
+        self._phases = many_phases()  # until the process ends
+        self._phases.__enter__()
 
     def node(self) -> str:
         """Say on which node this is, once the worker is there."""
-        name: str = _import_ray(local=False).get_runtime_context().get_node_id()
-        return name
+        return str(_import_ray(local=False).get_runtime_context().get_node_id())
 
-    def answer(self, errand: bytes) -> bytes:
+    def answer(self, request: bytes) -> bytes:
         """Answer an encoded request."""
-        return run_errand(self._worker, errand)
+        return answer_bytes(self._worker, request)
 
 
 def _import_ray(local: bool) -> Any:
-    """Import ray, for a Ray of our own in such a way that nothing outside this machine can reach it.
-
-    Raises:
-        MosaicError: it is not installed.
-    """
+    """Import ray, for a Ray of our own in such a way that nothing outside this machine can reach it."""
     if local:
         os.environ.update({key: value for key, value in _ONLY_HERE.items() if key not in os.environ})
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise MosaicError(
-            "executor: RayExecutor needs ray, which is not installed: pip install 'mosaic[ray]'"
-        ) from error
+        raise MosaicError("executor: RayExecutor needs ray, got no such module: pip install 'mosaic[ray]'") from error
     return ray
 
 
 def _check_reachable(address: str) -> None:
-    """Refuse the address of a head that is gone: Ray itself would try for minutes and then end the process.
-
-    Raises:
-        MosaicError: nothing listens there.
-    """
+    """Refuse the address of a head that is gone: Ray itself would try for minutes and then end the process."""
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        return
     try:
-        socket.create_connection((host, int(port)), _SECONDS_TO_CONNECT).close()
+        if host and port.isdigit():
+            socket.create_connection((host, int(port)), timeout=10).close()
     except OSError as error:
         raise MosaicError(
             f"executor.address: expected the head of a Ray cluster at {address}, got nothing that answers "
