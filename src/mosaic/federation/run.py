@@ -14,7 +14,7 @@ from mosaic.federation.job import Job
 from mosaic.federation.judging import Judge, Validation
 from mosaic.federation.progress import rounds_bar
 from mosaic.federation.record import Record, mean
-from mosaic.federation.schedule import Schedule, gathered
+from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, TrainReply
 from mosaic.runs.directory import RunDirectory, append_only_sizes, sync_append_only
 from mosaic.runs.ledger import AccountedExecutor
@@ -130,7 +130,7 @@ class Run:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed)
         plan = replace(plan, clients=plan.clients[:2]) if self._job.phases.dry_run else plan
         if self._job.algorithm.gathers_data:
-            return gathered(plan, self._job.images, self._job.data.batch_size)
+            return centralised_plan(plan, self._job.images, self._job.data.batch_size)
         return plan
 
     def _announced(self) -> dict[int, int]:
