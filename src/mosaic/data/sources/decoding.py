@@ -80,10 +80,9 @@ def _decoded(
                 f"{pictures.origin}: {named[0]} cannot be decoded ({first_line(error)}): {pictures.advice}"
             ) from error
 
-    with (
-        nullcontext() if rules.size is None else ThreadPoolExecutor() as pool
-    ):  # threads do not speed up small pictures
-        for (name, _), (pixels, changes) in zip(block, (pool.map if pool else map)(decode, block), strict=True):
+    # threads do not speed up small pictures
+    with nullcontext() if rules.size is None else ThreadPoolExecutor() as threads:
+        for (name, _), (pixels, changes) in zip(block, (threads.map if threads else map)(decode, block), strict=True):
             notes.update(changes)
             yield name, pixels[None]
 
