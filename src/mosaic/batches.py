@@ -1,4 +1,4 @@
-"""Whole batches straight from tensors: no worker processes, no collation image by image."""
+"""Batches by indexing whole tensors, without worker processes or collation."""
 
 from collections.abc import Iterator
 
@@ -9,18 +9,18 @@ from mosaic.transfer import send
 
 
 class ShuffledBatches:
-    """Batches of aligned tensors, reshuffled for each pass, endless passes cut after a number of steps.
+    """A given number of batches of aligned tensors, reshuffled for each pass.
 
-    Passes are laid end to end, so every batch is full and every example is seen equally often (to within one). Data
-    sets smaller than a batch give batches of their own size; a single example is repeated, so that no BatchNorm layer
-    ever sees a batch of one. Under DDP every rank draws the same global batch and takes its share.
+    Passes follow each other without a gap, so every batch is full and every example is used equally often (to within
+    one). A data set smaller than a batch gives batches of its own size; a single example is repeated, since BatchNorm
+    needs two. Under DDP every rank draws the same global batch and takes its share.
 
     Args:
         tensors: aligned along their first dimension.
-        batch_size: of the global batch.
+        batch_size: size of the global batch.
         steps: number of batches.
-        seed: of the shuffling.
-        indices: which examples to use, shape ``(n,)``; all of them when ``None``.
+        seed: seed of the shuffling.
+        indices: indices of the examples to use, shape ``(n,)``; ``None`` uses all.
 
     >>> batches = ShuffledBatches(torch.arange(5), batch_size=2, steps=5, seed=0)
     >>> sorted(torch.cat([batch for batch, in batches]).tolist())
@@ -53,7 +53,7 @@ class ShuffledBatches:
 
 
 def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
-    """Return how many batches to draw: ``steps``, or as many as ``epochs`` passes have where that is positive.
+    """Return the number of batches: ``steps``, or that of ``epochs`` passes if positive.
 
     >>> steps_for(steps=10, epochs=0, num_examples=100, batch_size=32)
     10

@@ -1,7 +1,7 @@
-"""Frozen dataclasses of tensors and plain values to bytes and back, without pickle.
+"""Serialise frozen dataclasses of tensors and plain values without pickle.
 
-Tensors travel in the safetensors format; everything else travels as JSON in its metadata. Only classes that were
-registered with :func:`wire` can be decoded, so bytes from elsewhere can name no code.
+Tensors are stored in the safetensors format, everything else as JSON in its metadata. Only classes registered with
+:func:`wire` can be decoded, so foreign bytes cannot run code.
 """
 
 import json
@@ -21,7 +21,7 @@ _TENSOR, _TYPE = "$tensor", "$type"
 
 
 def wire(cls: type[T]) -> type[T]:
-    """Register a frozen dataclass as one that may cross a boundary."""
+    """Register a frozen dataclass for serialisation."""
     if not is_dataclass(cls):
         raise TypeError(f"wire() expects a dataclass, got {cls.__name__}: put @wire above @dataclass")
     _WIRE_TYPES[cls.__name__] = cls
@@ -32,7 +32,7 @@ def encode(value: object) -> bytes:
     """Serialise a wire dataclass.
 
     Raises:
-        TypeError: a field holds something that is neither a tensor, a plain value, nor a container of these.
+        TypeError: a field is not a tensor, a plain value or a container of these.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(value, "", tensors)
@@ -40,10 +40,10 @@ def encode(value: object) -> bytes:
 
 
 def decode(data: bytes, expected: type[T]) -> T:
-    """Rebuild what :func:`encode` made; tensors arrive on the CPU.
+    """Deserialise a wire dataclass, with tensors on the CPU.
 
     Raises:
-        ValueError: the bytes are truncated, foreign, or hold another class than ``expected``.
+        ValueError: the bytes are truncated or foreign, or hold another class than ``expected``.
     """
     try:
         header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
@@ -56,10 +56,9 @@ def decode(data: bytes, expected: type[T]) -> T:
 
 
 def size_in_bytes(value: object) -> int:
-    """Count what a message weighs on the wire, without encoding it.
+    """Return the size of an encoded message without encoding it.
 
-    Counted are the tensors, the plain values and the names; left out are the offsets in the safetensors header, under
-    100 bytes for each tensor.
+    It counts tensors, plain values and names, but not the offsets in the header, under 100 bytes per tensor.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(value, "", tensors)
@@ -69,7 +68,7 @@ def size_in_bytes(value: object) -> int:
 def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Tensor():
-            name = f"{len(tensors)}{path}"  # the number keeps "a/b" apart from b inside a
+            name = f"{len(tensors)}{path}"  # the number distinguishes "a/b" from b inside a
             tensors[name] = value
             return {_TENSOR: name}
         case None | bool() | int() | float() | str():
@@ -100,7 +99,7 @@ def _rebuild(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copy what safetensors refuses: views of a larger storage and tensors that appear twice."""
+    """Copy tensors that safetensors refuses: views of a larger storage, and tensors that occur twice."""
     seen: set[int] = set()
     result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():

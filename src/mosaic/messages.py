@@ -1,7 +1,7 @@
-"""Everything that crosses between server and client, and nothing else does.
+"""All messages between server and clients.
 
-There is one reply class for each request class; beside them stand the two ways in which a client can say no. Messages
-hold tensors and plain numbers, never objects, so the same bytes could cross a network.
+Each request class has one reply class. A client may also decline or fail. Messages hold tensors and plain values only,
+never objects, so that they can be sent over a network.
 """
 
 from collections import deque
@@ -24,15 +24,15 @@ class TrainRequest:
     """Train the model on the client's own images.
 
     Attributes:
-        client: who is asked.
+        client: number of the client.
         round: communication round, from 1.
-        model: weights to start from, without those that the client keeps; empty for one with a model of its own.
+        model: initial weights, without those that the client keeps; empty if the client has its own model.
         steps: optimiser steps.
-        epochs: passes over the client's images; when positive they replace ``steps``.
-        learning_rate: rate of the client's optimiser.
-        keep: whether the client keeps its trained model, because a later request of the same round needs it.
-        upload: whether the reply carries the trained model.
-        judge: whether the client judges the received model on its validation images before it trains.
+        epochs: passes over the client's images; if positive they replace ``steps``.
+        learning_rate: learning rate of the client's optimiser.
+        keep: whether the client keeps its trained model for a later request of the same round.
+        upload: whether the reply contains the trained model.
+        judge: whether the client evaluates the received model on its validation images before it trains.
     """
 
     client: int
@@ -49,11 +49,11 @@ class TrainRequest:
 @wire
 @dataclass(frozen=True)
 class TrainReply:
-    """A locally trained model with the label counts of the images that it was trained on, shape ``(C,)``.
+    """A locally trained model with the label counts of its training images, shape ``(C,)``.
 
-    The model lacks what the client keeps to itself; it is empty where its upload was not asked for. Its metrics tell
-    the mean ``loss``, the ``steps`` and how many ``validation_images`` the client has. The judgement of the received
-    model is that of an :class:`EvaluateReply`, by name; it is empty where none was asked for.
+    The model lacks the tensors that the client keeps, and is empty if the request did not ask for its upload. The
+    metrics are the mean ``loss``, the ``steps`` and the number of ``validation_images``. The judgement of the received
+    model has the tensors of an :class:`EvaluateReply` by name, and is empty if the request did not ask for it.
     """
 
     client: int
@@ -64,14 +64,14 @@ class TrainReply:
 
     @property
     def num_examples(self) -> int:
-        """Images that the model was trained on."""
+        """Number of training images."""
         return int(self.class_counts.sum())
 
 
 @wire
 @dataclass(frozen=True)
 class GeneratorRequest:
-    """Train a generator of the client's own images, guided by the model that it uploaded last."""
+    """Learn a generator of the client's own images, guided by the model that it has kept."""
 
     client: int
     round: int
@@ -102,7 +102,7 @@ class PrototypeRequest:
 @wire
 @dataclass(frozen=True)
 class PrototypeReply:
-    """Cluster centres ``(P, F)``, their labels ``(P,)`` and how many images each stands for ``(P,)``."""
+    """Cluster centres ``(P, F)``, their labels ``(P,)`` and the number of images of each ``(P,)``."""
 
     client: int
     prototypes: Tensor
@@ -113,7 +113,7 @@ class PrototypeReply:
 @wire
 @dataclass(frozen=True)
 class EvaluateRequest:
-    """Judge this model, with what the client keeps of its own, on the client's validation images."""
+    """Evaluate this model, joined with the tensors that the client keeps, on the client's validation images."""
 
     client: int
     round: int
@@ -123,7 +123,7 @@ class EvaluateRequest:
 @wire
 @dataclass(frozen=True)
 class EvaluateReply:
-    """Per class, each ``(C,)``: correct and total validation images, and their summed cross-entropy in nats."""
+    """Correct and total validation images and their summed cross-entropy in nats per class, each of shape ``(C,)``."""
 
     client: int
     correct: Tensor
@@ -132,14 +132,14 @@ class EvaluateReply:
 
     @property
     def judgement(self) -> StateDict:
-        """The three by name, as a :class:`TrainReply` has them."""
+        """The three tensors by name, as in :class:`TrainReply`."""
         return {"correct": self.correct, "total": self.total, "loss": self.loss}
 
 
 @wire
 @dataclass(frozen=True)
 class Declined:
-    """The client cannot answer this request and says why; the round goes on without it."""
+    """The client cannot answer this request, for the given reason; the round goes on without it."""
 
     client: int
     reason: str
@@ -148,7 +148,7 @@ class Declined:
 @wire
 @dataclass(frozen=True)
 class Failed:
-    """The client's code raised; the round goes on without it, unless that befalls too many."""
+    """The client's code raised; the round goes on without it, unless too many clients fail."""
 
     client: int
     traceback: str
@@ -161,31 +161,31 @@ Reply = TrainReply | GeneratorReply | PrototypeReply | EvaluateReply | Declined 
 @wire
 @dataclass(frozen=True)
 class ClientState:
-    """What a client remembers between requests: tensors by name. It goes between worker and executor only."""
+    """Tensors that a client keeps between requests, by name; only worker and executor see them."""
 
     tensors: StateDict
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether there is neither infinity nor NaN in any of them; no mask as large as a tensor is made."""
+    """Whether all tensors are free of infinity and NaN; allocates no mask of a tensor's size."""
     return bool(extremes(tensors).isfinite().all())
 
 
 def extremes(tensors: Iterable[Tensor]) -> Tensor:
-    """Return the smallest and the largest number of each tensor of floats, shape ``(2 n,)``; NaN for one with NaN."""
+    """Return minimum and maximum of each floating-point tensor, shape ``(2 n,)``; NaN for a tensor with NaN."""
     found = [torch.stack(tensor.aminmax()) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
     return torch.cat(found) if found else torch.zeros(0)
 
 
 def noting(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Request]:
-    """Pass requests on and keep them, for their replies to come in the same order."""
+    """Yield requests and append them to ``asked``, so that replies can be matched to them in order."""
     for request in requests:
         asked.append(request)
         yield request
 
 
 class Executor(Protocol):
-    """Carries requests to clients, wherever they run."""
+    """Sends requests to clients, wherever they run."""
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
         """Yield one reply for each request, in the order of the requests."""

@@ -1,4 +1,4 @@
-"""Which client runs which model: public facts that server and clients share."""
+"""The model of each client, as public facts that server and clients share."""
 
 import itertools
 from dataclasses import dataclass
@@ -19,18 +19,18 @@ ClassifierRows = Literal["holders", "all"]
 
 
 class ClientModels:
-    """What differs between the clients' models; by default nothing does.
+    """How the clients' models differ; by default all are the global network.
 
     Args:
-        models: architectures, dealt out to the clients in turn; ``global`` stands for the global network. Clients with
-            another architecture keep their own model, and only their uploads for experts are sent.
-        levels: shares of the channels that clients run, in ``(0, 1]``, dealt out in turn. Clients then train a
+        models: architectures, assigned to the clients in turn; ``global`` is the global network. Clients with another
+            architecture keep their own model, and only upload it to form experts.
+        levels: shares of the channels, in ``(0, 1]``, assigned to the clients in turn; each client trains such a
             sub-model of the global network.
-        rho: with ``sigma`` another way to give levels: client i of N runs ``(1/2)^min(sigma, floor(rho i / N))``.
-        sigma: how often widths are halved at most.
-        slicing: which channels a sub-model has.
-        classifier_rows: ``holders`` averages a class's row of the classifier over clients that hold the class, ``all``
-            over all clients, as every other tensor.
+        rho: alternative to levels, with ``sigma``: client i of N has level ``(1/2)^min(sigma, floor(rho i / N))``.
+        sigma: largest number of times that widths are halved.
+        slicing: selects the channels of a sub-model.
+        classifier_rows: ``holders`` averages a class's row of the classifier over the clients that hold the class,
+            ``all`` over all clients, like every other tensor.
     """
 
     def __init__(
@@ -59,15 +59,10 @@ class ClientModels:
         self.slicing, self.classifier_rows = slicing, classifier_rows
 
     def pool(self, blueprint: Blueprint, num_clients: int, seed: int) -> "ModelPool":
-        """Deal models out to clients.
-
-        Args:
-            blueprint: of the global network.
-            num_clients: N.
-            seed: the run's seed.
+        """Assign models to N clients, given the blueprint of the global network and the run's seed.
 
         Raises:
-            MosaicError: a model cannot classify the images at hand, or the global network has no narrower form.
+            MosaicError: a model cannot classify these images, or the global network cannot be scaled.
         """
         _check(blueprint, "model.net")
         return ModelPool(
@@ -99,11 +94,11 @@ class ModelPool:
     """The model of every client.
 
     Attributes:
-        blueprint: of the global network.
-        own: blueprint of every client with an architecture of its own.
-        ratios: share of the channels that every client runs.
-        slicing: which channels these are.
-        classifier_rows: over whom rows of the classifier are averaged.
+        blueprint: blueprint of the global network.
+        own: blueprint of each client with its own architecture, ``None`` for the others.
+        ratios: share of the channels of each client.
+        slicing: selects the channels.
+        classifier_rows: see :class:`ClientModels`.
         seed: the run's seed.
     """
 
@@ -115,7 +110,7 @@ class ModelPool:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse widths of a network that has none."""
+        """Refuse levels of a network that cannot be scaled."""
         try:
             _ = [blueprint.shapes for blueprint in self._scaled.values()]
         except NotImplementedError as error:
@@ -123,7 +118,7 @@ class ModelPool:
 
     @cached_property
     def kind(self) -> PoolKind:
-        """Whether all clients run the same network, parts of it, or architectures of their own."""
+        """Whether clients run the same network, networks of different widths, or different architectures."""
         if any(own is not None for own in self.own):
             return "architectures"
         return "same" if set(self.ratios) == {1.0} else "widths"
@@ -138,28 +133,28 @@ class ModelPool:
         return {ratio: self.blueprint.scaled(ratio) for ratio in set(self.ratios)}
 
     def keeps_own(self, client: int) -> bool:
-        """Whether a client keeps a model of its own instead of receiving the global one."""
+        """Whether a client keeps its own model instead of receiving the global one."""
         return self.own[client] is not None
 
     def can_judge(self, client: int) -> bool:
-        """Whether a client can run the whole global network, if only to judge it."""
+        """Whether a client can run the whole global network, at least for evaluation."""
         return self.ratios[client] == 1.0
 
     def places(self, client: int, round: int) -> Places:
-        """Return where a client's sub-model of this round lies in the global network."""
+        """Return the indices of a client's sub-model in the global network in this round."""
         wide, narrow = self.blueprint, self.of(client)
         seed = seed_for(self.seed, round, client, "slicing")
         return places(wide.shapes, narrow.shapes, wide.input_blocks, self.slicing, round, seed)
 
     def part(self, model: StateDict, client: int, round: int) -> StateDict:
-        """Return what a client is sent of the global model: all, a sub-model, or nothing if it keeps its own."""
+        """Return the tensors to send to a client: the global model, a sub-model, or none if it keeps its own model."""
         if self.keeps_own(client):
             return {}
         return model if self.ratios[client] == 1.0 else take(model, self.places(client, round))
 
 
 def _check(blueprint: Blueprint, key: str) -> None:
-    """Try a model on two blank images."""
+    """Run a model on two blank images, and check its output."""
     net, blank = _built(blueprint, key), torch.zeros(2, *blueprint.image_shape)
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws

@@ -1,4 +1,4 @@
-"""Every random stream is a function of seed, round, client and phase, so order and placement never matter."""
+"""Derive every random stream from seed, round, client and phase, so that order and placement do not matter."""
 
 import hashlib
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 
 SERVER = -1
-"""Stands in the place of a client's number for what happens on the server."""
+"""Client number of the server."""
 
 
 def seed_for(seed: int, round: int, client: int, phase: str) -> int:
@@ -15,7 +15,7 @@ def seed_for(seed: int, round: int, client: int, phase: str) -> int:
 
     Args:
         seed: the run's seed.
-        round: communication round; 0 is what happens before the first.
+        round: communication round; 0 is before the first.
         client: client number, or :data:`SERVER`.
         phase: name of the phase, for example ``"train"``.
 
@@ -33,7 +33,7 @@ def seed_for(seed: int, round: int, client: int, phase: str) -> int:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from the global CPU stream under a seed, as weight initialisation does, and leave it as it was."""
+    """Seed the global CPU stream inside the block, for weight initialisation, and restore it afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         yield

@@ -1,4 +1,4 @@
-"""Send tensors and networks to the device where they are needed, without waiting for it."""
+"""Move tensors and networks between devices without waiting for the device."""
 
 from itertools import chain
 from typing import TypeVar, cast
@@ -11,19 +11,19 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def send(what: Sent, device: torch.device) -> Sent:
-    """Return a tensor on a device, or move a network there, while the device goes on with what it has to do.
+    """Return a tensor on a device, or move a network there, without waiting for the device.
 
-    An ordinary copy to a GPU waits until all that was asked of it before is done, and a step has a dozen of them. This
-    one has read its source when it returns. The way back to the CPU always waits, since the values are wanted.
+    An ordinary copy to a GPU waits for all work queued on it, and a training step has a dozen copies. This copy has
+    read its source when it returns. Copies to the CPU always wait, since their values are needed.
     """
     return cast(Sent, what.to(device, non_blocking=device.type != "cpu"))
 
 
 def bring(net: Net, device: torch.device) -> Net:
-    """Return a network on a device, moved there unless it lies there already."""
+    """Move a network to a device unless it is there already."""
     return net if lies_on(net, device) else send(net, device)
 
 
 def lies_on(net: nn.Module, device: torch.device) -> bool:
-    """Whether every tensor of a network is on a device; asking is a tenth of the price of moving what is there."""
+    """Whether every tensor of a network is on a device; this takes a tenth of the time of moving a network in place."""
     return all(tensor.device == device for tensor in chain(net.parameters(), net.buffers()))

@@ -77,7 +77,7 @@ def test_what_is_there_is_never_overwritten(tmp_path: Path, capsys: pytest.Captu
     [
         (["--data.partition.num_clients=5000"], "need 50000 training images, got 1198"),
         (["--data.partition.num_clients=null"], "num_clients"),
-        (["--data.partition=mosaic.data.NaturalPartition", "--data.partition.key=domains"], "knows none"),
+        (["--data.partition=mosaic.data.NaturalPartition", "--data.partition.key=domains"], "has none"),
         (["--data.partition=mosaic.data.ReplayPartition", "--data.partition.path=none.json"], "none.json"),
         (["--federatio.run_dir=x"], "federatio"),
         (["--data.sed=1"], "sed"),

@@ -624,7 +624,7 @@ def test_how_few_are_next_to_nothing_is_a_setting(min_count: int, learnt: set[in
 @pytest.mark.parametrize("held", [{3: 1}, dict.fromkeys(range(10), 4)], ids=["one image", "four of each"])
 def test_a_client_without_a_class_that_is_large_enough_declines(held: dict[int, int], phases: PhaseRunner) -> None:
     reply = generator_of(phases, federation(partition=Holding(held), validation_share=0.0))
-    assert reply == Declined(0, "it has no class with 5 images to learn to make")
+    assert reply == Declined(0, "it has no class with 5 images to learn a generator of")
 
 
 def test_images_that_are_held_out_do_not_count(phases: PhaseRunner) -> None:

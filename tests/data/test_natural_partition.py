@@ -52,7 +52,7 @@ def test_the_seed_decides_who_of_a_domain_holds_what() -> None:
 
 @pytest.mark.parametrize(
     ("groups", "said"),
-    [({}, "knows none"), ({"writers": DOMAINS, "hospitals": DOMAINS}, "one of ['hospitals', 'writers']")],
+    [({}, "has none"), ({"writers": DOMAINS, "hospitals": DOMAINS}, "one of ['hospitals', 'writers']")],
     ids=["no groups", "another key"],
 )
 def test_a_key_that_the_source_does_not_know_is_refused(groups: dict[str, np.ndarray], said: str) -> None:

@@ -356,7 +356,8 @@ def test_a_download_that_fails_says_so_in_one_line(monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("FakeData", "takes no root"), ("utils", "is no class"), ("EMNIST", "argument: 'split'")]
+    ("name", "reason"),
+    [("FakeData", "does not take root"), ("utils", "is not a class"), ("EMNIST", "argument: 'split'")],
 )
 def test_torchvision_classes_of_another_kind_are_refused(name: str, reason: str, tmp_path: Path) -> None:
     with refused(f"torchvision.datasets.{name}", "root and train or split", reason, "init_args.arguments", "NpzSource"):

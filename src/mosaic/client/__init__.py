@@ -1,1 +1,1 @@
-"""The client's half: what it minimises, what it tells of its data, and the worker that answers requests."""
+"""The client's half of an algorithm: local objectives, summaries of its data, and the worker that answers requests."""

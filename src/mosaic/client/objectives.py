@@ -1,4 +1,4 @@
-"""Local objectives: what a client minimises, bound to what it has received and what it holds."""
+"""Local objectives: the losses that clients minimise, bound to the received model and the client's data."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ from mosaic.tasks.classification import LocalLoss
 from mosaic.transfer import bring, send
 
 SECTION = "algorithm.objective.init_args"
-"""Where an objective's settings stand in the configuration."""
+"""Key of an objective's settings in the configuration."""
 
 
 @dataclass(frozen=True)
 class LocalContext:
-    """What an objective may know.
+    """What an objective may use.
 
     Attributes:
-        received: weights that training starts from: as the server sent them, and the client's own where it keeps some.
+        received: initial weights of local training: those that the server sent, and those that the client keeps.
         class_counts: the client's training images per class, shape ``(C,)``.
-        blueprint: builds a network from ``received``, for objectives that compare with it.
+        blueprint: builds a network from ``received``.
     """
 
     received: StateDict
@@ -46,18 +46,18 @@ class LocalObjective(ABC):
     """Makes the loss of one client in one round."""
 
     adjusts_prior: bool = False
-    """Whether the trained logits already have the client's label prior taken out."""
+    """Whether the trained logits already exclude the client's label prior."""
 
     @abstractmethod
     def bind(self, context: LocalContext) -> LocalLoss:
-        """Return a function of network, pixels ``(B, channels, H, W)`` and labels ``(B,)`` to a scalar."""
+        """Return a function of network, pixels ``(B, channels, H, W)`` and labels ``(B,)`` that gives a scalar."""
 
 
 class CrossEntropy(LocalObjective):
     """Plain cross-entropy: FedAvg's objective (McMahan et al. 2017, arXiv 1602.05629)."""
 
     def bind(self, context: LocalContext) -> LocalLoss:
-        """Return cross-entropy; nothing of the context matters."""
+        """Return cross-entropy, whatever the context."""
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             return F.cross_entropy(net(images), labels)
@@ -69,10 +69,7 @@ class PriorAdjusted(LocalObjective):
     """Cross-entropy with the client's label prior added to the logits (arXiv 2007.07314).
 
     Args:
-        epsilon: images of every class that the client is credited with.
-
-    Raises:
-        MosaicError: epsilon is not positive.
+        epsilon: images added to the count of every class; must be positive.
     """
 
     adjusts_prior = True
@@ -92,17 +89,13 @@ class PriorAdjusted(LocalObjective):
 
 
 class Proximal(LocalObjective):
-    """FedProx: cross-entropy that holds the client to the model which it has received (Li et al. 2020, Eq. 2).
+    """FedProx: cross-entropy that keeps the client near the received model (Li et al. 2020, arXiv 1812.06127, Eq. 2).
 
-    ``CE + mu / 2 * ||theta_i - theta||^2`` (arXiv 1812.06127); with mu 0 the term is left out and this is
-    :class:`CrossEntropy` exactly.
+    ``CE + mu / 2 * ||theta_i - theta||^2``; with mu 0 this is :class:`CrossEntropy` exactly.
 
     Args:
-        mu: weight of :func:`~mosaic.losses.local.proximal_term` (the best of 0.001, 0.01, 0.1 and 1 on CIFAR-10,
-            according to Li, He and Song 2021, arXiv 2103.16257; 0.001 on CIFAR-100 and Tiny-ImageNet).
-
-    Raises:
-        MosaicError: mu is negative.
+        mu: weight of :func:`~mosaic.losses.local.proximal_term`, at least 0 (0.01 is the best of 0.001, 0.01, 0.1 and 1
+            on CIFAR-10 in Li, He and Song 2021, arXiv 2103.16257; 0.001 on CIFAR-100 and Tiny-ImageNet).
     """
 
     def __init__(self, mu: float = 0.01) -> None:
@@ -110,12 +103,12 @@ class Proximal(LocalObjective):
         self.mu = mu
 
     def bind(self, context: LocalContext) -> LocalLoss:
-        """Return the loss of this client around the model that it has received, a narrow one where it runs one."""
+        """Return the loss of this client around the model that it has received."""
         received = context.blueprint.build(context.received) if self.mu > 0 else None
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
             total = F.cross_entropy(net(images), labels)
-            if received is not None:  # buffers are no parameters, and frozen parameters have not moved
+            if received is not None:  # buffers are excluded; frozen parameters have not moved
                 start = bring(received, images.device).parameters()
                 total = total + self.mu * proximal_term(net.parameters(), start)
             return total
@@ -124,16 +117,14 @@ class Proximal(LocalObjective):
 
 
 class RestrictedSoftmax(LocalObjective):
-    """FedRS: cross-entropy in which classes count by how often the client sees them (Li and Zhan, KDD 2021).
+    """FedRS: cross-entropy with logits scaled by how often the client sees each class (Li and Zhan, KDD 2021).
 
     Only training is restricted; predictions use the logits as they are. With alpha 1 this is :class:`CrossEntropy`
     exactly.
 
     Args:
-        alpha: scale of the logits of absent classes (the middle of the 0.1 to 0.9 that the released code tries).
-
-    Raises:
-        MosaicError: alpha is not in ``[0, 1]``.
+        alpha: scale of the logits of absent classes, in ``[0, 1]`` (0.5 is the middle of the 0.1 to 0.9 that the
+            released code tries).
     """
 
     def __init__(self, alpha: float = 0.5) -> None:
@@ -151,21 +142,18 @@ class RestrictedSoftmax(LocalObjective):
 
 
 class VacantClass(LocalObjective):
-    """FedVLS: prior-adjusted cross-entropy that keeps what the global model knows of classes which the client lacks.
+    """FedVLS: prior-adjusted cross-entropy that preserves the global model's knowledge of absent classes.
 
     ``CE(z + log pi) + suppression * logit suppression + distillation * vacant-class distillation`` (Guo et al. 2025,
-    arXiv 2401.02329); a term with weight 0 is left out. Without both this is :class:`PriorAdjusted` exactly, and
-    without the adjustment too it is :class:`CrossEntropy`.
+    arXiv 2401.02329); a term with weight 0 is left out. With both weights 0 this is :class:`PriorAdjusted` exactly, and
+    also without the adjustment it is :class:`CrossEntropy`.
 
     Args:
         suppression: weight of :func:`~mosaic.losses.local.logit_suppression` (the paper's 0.005).
-        distillation: weight of :func:`~mosaic.losses.local.vacant_class_distillation` (the paper's 0.1 on CIFAR-10; it
-            takes 0.5 on CIFAR-100). The received model sees every batch too, unless fewer than two classes are absent.
-        epsilon: images of every class that the client is credited with in pi.
-        adjust_prior: whether the cross-entropy is adjusted (the paper's); suppression uses pi either way.
-
-    Raises:
-        MosaicError: a weight is negative, or epsilon is not positive.
+        distillation: weight of :func:`~mosaic.losses.local.vacant_class_distillation` (the paper's 0.1 on CIFAR-10; 0.5
+            on CIFAR-100). The received model also runs on every batch, unless fewer than two classes are absent.
+        epsilon: images added to the count of every class in pi; must be positive.
+        adjust_prior: whether to adjust the cross-entropy (the paper does); suppression uses pi either way.
     """
 
     def __init__(
@@ -186,7 +174,7 @@ class VacantClass(LocalObjective):
         prior = label_prior(context.class_counts, self.epsilon)
         absent = (context.class_counts == 0).nonzero().squeeze(1)
         received = None
-        if self.distillation > 0 and len(absent) > 1:  # the softmax over a single class says nothing
+        if self.distillation > 0 and len(absent) > 1:  # the softmax over one class is constant
             received = context.blueprint.build(context.received).eval()
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What of a model stays on the client, and how a client's own model is put together."""
+"""Split clients' models into shared and personal tensors, and join them again."""
 
 from collections.abc import Set
 from dataclasses import dataclass
@@ -13,14 +13,7 @@ Personal = Literal["nothing", "batch_norm", "model"]
 
 
 def personal_names(blueprint: Blueprint, personal: Personal) -> frozenset[str]:
-    """Name the parameters and buffers of a model that stay on the client.
-
-    BatchNorm layers are found by module type, so those of shortcuts and of any other name count.
-
-    Args:
-        blueprint: of the model.
-        personal: what stays.
-    """
+    """Return the names of a model's parameters and buffers that stay on the client."""
     match personal:
         case "nothing":
             return frozenset()
@@ -32,11 +25,11 @@ def personal_names(blueprint: Blueprint, personal: Personal) -> frozenset[str]:
 
 @dataclass(frozen=True)
 class OwnModels:
-    """Takes clients' models apart into what travels and what stays, and joins the two again.
+    """Splits clients' models into tensors that are shared and tensors that stay, and joins the two again.
 
     Attributes:
-        pool: which client runs which model.
-        personal: what of it stays on the client.
+        pool: the model of each client.
+        personal: the part of a model that stays on the client.
         seed: the run's seed.
     """
 
@@ -46,36 +39,28 @@ class OwnModels:
 
     @property
     def exist(self) -> bool:
-        """Whether anything of the global network is personal, so that there is no global model."""
+        """Whether a part of the global network is personal, so that there is no global model."""
         return bool(personal_names(self.pool.blueprint, self.personal))
 
     def initial(self) -> StateDict:
-        """Return the weights that the server starts from: the common ones without those that stay on clients."""
+        """Return the server's initial weights, without those that stay on clients."""
         blueprint = self.pool.blueprint
         start = blueprint.initial(seed_for(self.seed, 0, SERVER, "init"))
         return _pick(start, blueprint.shapes.keys() - personal_names(blueprint, self.personal))
 
     def split(self, client: int, model: StateDict) -> tuple[StateDict, ClientState]:
-        """Take a client's model apart.
-
-        Args:
-            client: whose it is.
-            model: all its parameters and buffers.
-
-        Returns:
-            What may travel, and what the client remembers; it is empty where nothing is personal.
-        """
+        """Split all parameters and buffers of a client's model into those to share and those that the client keeps."""
         names = personal_names(self.pool.of(client), self.personal)
         return _pick(model, model.keys() - names), ClientState(_pick(model, names))
 
     def join(self, client: int, received: StateDict, state: ClientState) -> StateDict:
-        """Put a client's model together.
+        """Join a client's model.
 
         Args:
-            client: whose it is.
-            received: what has come from the server; where it is empty the client keeps a whole model of its own.
-            state: what the client remembers. Before it does, its own part is that of the initial weights: the common
-                ones, which need not be sent, or those of its own architecture.
+            client: number of the client.
+            received: tensors from the server; if empty, the client keeps a whole model of its own.
+            state: tensors that the client keeps. If empty, its part comes from the initial weights: the common ones, or
+                those of its own architecture.
         """
         blueprint = self.pool.of(client)
         names = personal_names(blueprint, self.personal) if received else frozenset(blueprint.shapes)

@@ -11,15 +11,15 @@ from mosaic.generation import ClassGaussians, Generation
 
 @dataclass(frozen=True)
 class ClientProgram:
-    """What clients do when they are asked.
+    """How clients answer requests.
 
     Attributes:
-        objective: what local training minimises.
+        objective: loss of local training.
         generation: how generators are learnt.
         prototypes: how images are summarised.
-        prior_epsilon: images of every class that a client is credited with when its label prior is computed.
-        personal: what of a model stays on the client and never travels: nothing, the tensors of its BatchNorm layers,
-            or all of it. Where a model has such tensors there is no global model.
+        prior_epsilon: images added to the count of every class when a client's label prior is computed.
+        personal: the part of a model that stays on the client: nothing, the tensors of its BatchNorm layers, or all of
+            it. If a model has such tensors, there is no global model.
     """
 
     objective: LocalObjective = field(default_factory=CrossEntropy)

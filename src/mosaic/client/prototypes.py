@@ -1,7 +1,6 @@
-"""Cluster centres of a client's features: the only trace of single images that it ever sends (METHOD section 4)."""
+"""Prototypes: cluster centres of a client's features, each of several images (METHOD section 4)."""
 
 import warnings
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,35 +15,27 @@ class PrototypeSettings:
     """How clients summarise their images.
 
     Attributes:
-        clusters_per_class: most centres of one class, k (released: 10 for CIFAR-10, 60 for CIFAR-100).
-        min_count: fewest images behind one centre (ours: 5; the release has no such rule). A class with fewer images
-            sends nothing, because the mean of one image *is* that image's feature.
+        clusters_per_class: most prototypes of one class, k (released: 10 for CIFAR-10, 60 for CIFAR-100).
+        min_count: fewest images per prototype (ours: 5; the release has no such rule). A class with fewer images sends
+            none, because the mean of one image *is* that image's feature.
     """
 
     clusters_per_class: int = 10
     min_count: int = 5
 
     def __post_init__(self) -> None:
-        """Refuse what is no clustering."""
+        """Refuse numbers that are not positive."""
         require_positive("algorithm.prototypes", clusters_per_class=self.clusters_per_class, min_count=self.min_count)
 
 
 def require_prototypes(settings: PrototypeSettings, class_counts: Tensor) -> None:
-    """Refuse a setting with which no client has anything to send.
-
-    Args:
-        settings: of which ``min_count`` counts.
-        class_counts: images per client and class, shape ``(N, C)``.
-
-    Raises:
-        MosaicError: no client has as many images of any class.
-    """
+    """Raise :class:`MosaicError` if no client has ``min_count`` images of any class; counts have shape ``(N, C)``."""
     largest = int(class_counts.max())
     if settings.min_count > largest:
         raise MosaicError(
-            f"algorithm.prototypes.min_count: expected at most {largest}, the size of any client's largest class, got "
-            f"{settings.min_count}, with which no client has a prototype to send: lower it, or use an algorithm "
-            "without prototypes (Mosaic with algorithm.gate.kind prior)"
+            f"algorithm.prototypes.min_count: expected at most {largest}, the size of the largest class of any client, "
+            f"got {settings.min_count}, with which no client has a prototype: lower it, or use an algorithm "
+            "without prototypes (Mosaic with algorithm.teacher mosaic.teachers.Prior)"
         )
 
 
@@ -60,15 +51,17 @@ def class_prototypes(
         features: shape ``(n, F)``.
         labels: shape ``(n,)``.
         settings: k and min_count.
-        seed: of k-means' start.
+        seed: seed of the initial centres.
 
     Returns:
         Centres ``(P, F)``, labels ``(P,)`` and sizes ``(P,)``; every size is at least ``min_count``. P may be 0.
     """
+    from threadpoolctl import threadpool_limits
+
     centres: list[Tensor] = [features[:0]]
     names: list[int] = []
     sizes: list[int] = []
-    with _one_thread():
+    with threadpool_limits(1):  # several threads add up in the order in which they finish
         for label in labels.unique().tolist():
             own = features[labels == label]
             clusters = min(settings.clusters_per_class, len(own) // settings.min_count)
@@ -79,14 +72,6 @@ def class_prototypes(
                 names.append(label)
                 sizes.append(int(members.sum()))
     return torch.cat(centres), torch.tensor(names, dtype=torch.long), torch.tensor(sizes, dtype=torch.long)
-
-
-def _one_thread() -> AbstractContextManager[object]:
-    """Let k-means compute in one thread: several add up in the order in which they finish."""
-    from threadpoolctl import threadpool_limits
-
-    one: AbstractContextManager[object] = threadpool_limits(1)
-    return one
 
 
 def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
@@ -100,7 +85,7 @@ def _k_means(points: Tensor, clusters: int, seed: int) -> Tensor:
 
 
 def _merge_small(points: Tensor, assignment: Tensor, min_count: int) -> list[Tensor]:
-    """Return one boolean mask for each cluster after the small ones have joined their nearest neighbour."""
+    """Merge small clusters into their nearest neighbours, and return a boolean mask for each cluster."""
     masks = [assignment == cluster for cluster in assignment.unique().tolist()]
     while len(masks) > 1:
         smallest = min(range(len(masks)), key=lambda i: int(masks[i].sum()))

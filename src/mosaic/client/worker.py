@@ -1,4 +1,4 @@
-"""Answers requests in the name of a client. The only place where requests meet data."""
+"""Answer requests for a client. Only this module joins requests and data."""
 
 from dataclasses import replace
 from functools import partial
@@ -41,18 +41,18 @@ from mosaic.training.phases import PhaseRunner
 from mosaic.training.task import Task
 
 QUALITY_IMAGES = 512
-"""Generated images that are compared with a client's own."""
+"""Generated images to compare with a client's own."""
 
 
 class Worker:
-    """Computes for any client; what a client remembers comes in with the request and goes out with the reply.
+    """Answers requests for any client; the client's state comes with the request and leaves with the reply.
 
     Args:
-        data: the federation's data; for every request only the asked client's part is touched.
-        pool: which client runs which model.
+        data: the federation's data; each request reads only the part of its client.
+        pool: the model of each client.
         optimizer: makes the optimiser of local training.
         program: the client's half of the algorithm.
-        phases: trains.
+        phases: runs training phases.
         seed: the run's seed.
     """
 
@@ -77,19 +77,11 @@ class Worker:
 
     @property
     def phases(self) -> PhaseRunner:
-        """What trains."""
+        """The runner of training phases."""
         return self._phases
 
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
-        """Answer one request.
-
-        Args:
-            request: what is asked.
-            state: what this client remembers.
-
-        Returns:
-            The reply, and what the client remembers from now on.
-        """
+        """Answer one request, and return the reply and the client's new state."""
         data = self._data.client(request.client)
         match request:
             case TrainRequest():
@@ -136,7 +128,9 @@ class Worker:
         generation = self._program.generation
         counts = torch.where(data.class_counts >= generation.min_count, data.class_counts, 0)
         if counts.sum() == 0:
-            return Declined(request.client, f"it has no class with {generation.min_count} images to learn to make")
+            return Declined(
+                request.client, f"it has no class with {generation.min_count} images to learn a generator of"
+            )
         own = replace(data, train=_of(counts, data, data.train), class_counts=counts)
         guide = self._pool.of(request.client).build(state.tensors)
         try:
@@ -151,7 +145,7 @@ class Worker:
         return GeneratorReply(request.client, fitted.generator.state_dict(), counts, metrics, fitted.curves)
 
     def _own_images(self, request: GeneratorRequest, guide: Classifier, own: ClientData) -> OwnImages:
-        """Show a client's images to what learns to make such, and let it train on them."""
+        """Return the client's images and the means to train a generator on them."""
 
         def train(task: Task, batch_size: int, steps: int, epochs: float) -> dict[str, Tensor]:
             taken = steps_for(steps, epochs, len(own.train), batch_size)
@@ -172,11 +166,8 @@ class Worker:
     ) -> dict[str, float]:
         pixels, held_out = own.images.pixels, _of(own.class_counts, own, own.validation)
         seed = seed_for(self._seed, request.round, request.client, "generator/quality")
-        count = self._phases.dry_run.batch(QUALITY_IMAGES)
-        device = self._phases.device
-        return measure_generator(
-            generator, guide, pixels[own.train], own.class_counts, pixels[held_out], device, seed, count
-        )
+        settings = self._phases.device, seed, self._phases.dry_run.batch(QUALITY_IMAGES)
+        return measure_generator(generator, guide, pixels[own.train], own.class_counts, pixels[held_out], *settings)
 
     def _summarise(self, request: PrototypeRequest, data: ClientData) -> Reply:
         net = self._pool.blueprint.build(request.model)
@@ -194,7 +185,7 @@ class Worker:
         return EvaluateReply(request.client, **self._judge(net, data))
 
     def _judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
-        """Return what a model is worth on the client's validation images, as :class:`EvaluateReply` tells it."""
+        """Evaluate a model on the client's validation images, in the form of :class:`EvaluateReply`."""
         classes = self._pool.blueprint.num_classes
         own = self._phases.dry_run.images(data.validation)
         labels = data.images.labels[own]
@@ -205,7 +196,8 @@ class Worker:
         correct = labels[logits.argmax(-1) == labels]
         losses = cross_entropy(logits, labels, reduction="none").double().nan_to_num(nan=torch.inf, posinf=torch.inf)
         loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
-        return {"correct": _count(correct, classes), "total": _count(labels, classes), "loss": loss}
+        correct, total = (found.bincount(minlength=classes) for found in (correct, labels))
+        return {"correct": correct, "total": total, "loss": loss}
 
     def _run(
         self,
@@ -229,9 +221,5 @@ class Worker:
 
 
 def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:
-    """Return those indices whose images are of a counted class."""
+    """Return the indices whose images are of a counted class."""
     return indices[class_counts[data.images.labels[indices]] > 0]
-
-
-def _count(labels: Tensor, classes: int) -> Tensor:
-    return torch.bincount(labels, minlength=classes)

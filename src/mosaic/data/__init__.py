@@ -1,14 +1,8 @@
-"""Images, who holds which of them, and how they are seen. Only clients and the evaluation of a run come in here."""
+"""Data sets and their partitions. Only clients and the evaluation of a run import this package."""
 
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
-from mosaic.data.partitions import (
-    DirichletPartition,
-    FlowerPartition,
-    NaturalPartition,
-    Partition,
-    ReplayPartition,
-)
+from mosaic.data.partitions import DirichletPartition, FlowerPartition, NaturalPartition, Partition, ReplayPartition
 from mosaic.data.sources import (
     FolderSource,
     HubSource,
@@ -24,23 +18,7 @@ from mosaic.data.sources import (
 from mosaic.nets.augmentation import Augmentation
 
 __all__ = [
-    "Augmentation",
-    "DirichletPartition",
-    "FederatedDataModule",
-    "FlowerPartition",
-    "FolderSource",
-    "HubSource",
-    "ImageSet",
-    "Images",
-    "NaturalPartition",
-    "NpzSource",
-    "ParquetSource",
-    "PartSource",
-    "Partition",
-    "PictureSource",
-    "ReplayPartition",
-    "SklearnDigits",
-    "Source",
-    "TinyImageNetSource",
-    "TorchvisionSource",
-]
+    "Augmentation", "DirichletPartition", "FederatedDataModule", "FlowerPartition", "FolderSource", "HubSource",
+    "ImageSet", "Images", "NaturalPartition", "NpzSource", "ParquetSource", "PartSource", "Partition", "PictureSource",
+    "ReplayPartition", "SklearnDigits", "Source", "TinyImageNetSource", "TorchvisionSource",
+]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Keep a data set on the device that trains on it, where it fits."""
+"""Keep the training images on the GPU if they fit."""
 
 from typing import Literal
 
@@ -10,17 +10,16 @@ from mosaic.transfer import send
 
 Policy = Literal["auto", "always", "never"]
 SHARE = 0.25
-"""Of a GPU's free memory; what is left is for networks and what flows through them."""
+"""Largest share of a GPU's free memory that ``auto`` uses; networks and activations need the rest."""
 
 
 class DeviceCache:
-    """Copies images to a device once, so that no batch of a step has to be picked and sent by the CPU.
+    """Copies images to the GPU once, so that the CPU does not have to select and send every batch.
 
-    CIFAR-10 takes 150 MB. Processes that share a GPU have a copy each.
+    CIFAR-10 takes 150 MB. Each process on a shared GPU has its own copy.
 
     Args:
-        policy: ``auto`` keeps images on a GPU if they take a quarter of its free memory at most, ``always`` wherever
-            they fit, ``never`` leaves them in main memory.
+        policy: see :class:`~mosaic.data.module.FederatedDataModule`.
     """
 
     def __init__(self, policy: Policy = "auto") -> None:
@@ -28,10 +27,10 @@ class DeviceCache:
         self._kept: tuple[Images, torch.device, Images] | None = None
 
     def __call__(self, images: Images, device: torch.device) -> Images:
-        """Return images on the device, or as they are where they stay in main memory.
+        """Return the copy on the device, or the images themselves if they stay in main memory.
 
         Raises:
-            MosaicError: they are to lie on the device and do not fit.
+            MosaicError: the policy is ``always`` and the images do not fit.
         """
         if device.type != "cuda" or self._policy == "never":
             return images
@@ -43,8 +42,8 @@ class DeviceCache:
         size, (free, _) = images.pixels.nbytes + images.labels.nbytes, torch.cuda.mem_get_info(device)
         if self._policy == "always" and size > free:
             raise MosaicError(
-                f"data.device_cache: expected images that fit into the {free / 2**30:.1f} GiB that are free on "
-                f"{device}, got {size / 2**30:.1f} GiB: set --data.device_cache auto"
+                f"data.device_cache: expected at most {free / 2**30:.1f} GiB, the free memory of {device}, got "
+                f"{size / 2**30:.1f} GiB of images: set --data.device_cache auto"
             )
         if self._policy == "auto" and size > SHARE * free:
             return images

@@ -1,4 +1,4 @@
-"""What clients hold: indices of training images, cut into those to train on and those to validate on."""
+"""Holdings: the indices of the images that each client trains and validates on."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -9,36 +9,17 @@ from mosaic.errors import MosaicError
 
 
 class Holding(NamedTuple):
-    """One client's images.
-
-    Attributes:
-        train: sorted indices to train on.
-        validation: sorted indices to validate on.
-    """
+    """The sorted indices that a client trains and validates on."""
 
     train: np.ndarray
     validation: np.ndarray
 
 
-def class_counts(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Count images per class, shape ``(C,)``; class 0 and absent classes included.
-
-    >>> class_counts(np.array([2, 0, 2]), 4)
-    array([1, 0, 2, 0])
-    """
-    return np.bincount(labels, minlength=num_classes)
-
-
 def hold_out(labels: np.ndarray, indices: np.ndarray, share: float, seed: tuple[int, int]) -> Holding:
-    """Cut a client's validation images off its own, class by class.
+    """Hold out a share of a client's images to validate on, class by class; the seed is the partition's and the client.
 
-    A class of n images gives ``floor(share * n)`` plus one with the probability of the rest, never its last image.
-
-    Args:
-        labels: classes of all training images.
-        indices: the client's images.
-        share: of the images to hold out, in ``[0, 1)``.
-        seed: of the choice: the partition's seed and the client.
+    A class of n images gives ``floor(share * n)``, plus one with the probability of the remainder, but never its last
+    image. ``labels`` are those of all training images, ``indices`` the client's images.
     """
     random = np.random.default_rng(seed)
     held: list[np.ndarray] = []
@@ -52,7 +33,7 @@ def hold_out(labels: np.ndarray, indices: np.ndarray, share: float, seed: tuple[
 
 
 def gather(holdings: Sequence[Holding]) -> Holding:
-    """Put together what all clients train on, and what all validate on.
+    """Merge the holdings of all clients into one.
 
     >>> gather([Holding(np.array([0, 3]), np.array([4])), Holding(np.array([1]), np.array([2]))])
     Holding(train=array([0, 1, 3]), validation=array([2, 4]))
@@ -61,15 +42,12 @@ def gather(holdings: Sequence[Holding]) -> Holding:
 
 
 def check_holdings(holdings: Sequence[Holding], num_images: int, origin: str) -> None:
-    """Check that every client can train, and that no image has two owners or uses.
+    """Check that every client has an image to train on, and that no image occurs twice.
 
-    Args:
-        holdings: of all clients.
-        num_images: training images of the data set.
-        origin: the key, file or rule that they come from, for the error.
+    ``origin`` is the key, file or rule of the holdings; errors begin with it.
 
     Raises:
-        MosaicError: an index is no training image, is dealt twice, or a client has no image to train on.
+        MosaicError: an index is out of range, an image occurs twice, or a client has no image to train on.
     """
     dealt = np.concatenate([part for holding in holdings for part in holding])
     if len(dealt) and not 0 <= dealt.min() <= dealt.max() < num_images:
@@ -81,13 +59,13 @@ def check_holdings(holdings: Sequence[Holding], num_images: int, origin: str) ->
     if times.max() > 1:
         twice = np.flatnonzero(times > 1)
         raise MosaicError(
-            f"{origin}: expected every image at one client and in one of its parts, got image {twice[0]} "
+            f"{origin}: expected every image at one client, either to train or to validate on, got image {twice[0]} "
             f"{times[twice[0]]} times ({len(twice)} such images): correct it, or choose another data.partition"
         )
     empty = [client for client, holding in enumerate(holdings) if len(holding.train) == 0]
     if empty:
         raise MosaicError(
             f"{origin}: expected an image to train on at every client, got none at client {empty[0]} "
-            f"({len(empty)} of {len(holdings)} clients are empty): lower the number of clients, or choose a rule that "
-            "leaves nobody empty, such as mosaic.data.DirichletPartition with min_images of 1 or more"
+            f"({len(empty)} of {len(holdings)} clients are empty): lower the number of clients, or use "
+            "mosaic.data.DirichletPartition with min_images of 1 or more"
         )

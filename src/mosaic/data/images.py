@@ -1,4 +1,4 @@
-"""Labelled images as one tensor, checked once."""
+"""Labelled images in one tensor, and their checks."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ class Images:
     """Labelled images of one size.
 
     Attributes:
-        pixels: uint8, shape ``(N, channels, H, W)``; in memory, or mapped from a file.
+        pixels: uint8, shape ``(N, channels, H, W)``, in memory or mapped from a file.
         labels: int64, shape ``(N,)``, values ``0..C-1``.
-        groups: what else the source knows of each image, such as its domain or writer, by name, each of shape ``(N,)``.
+        groups: other values per image by name, such as its domain or writer, each of shape ``(N,)``.
     """
 
     pixels: Tensor
@@ -39,7 +39,7 @@ class Images:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """A data set: images to train on, images to test on, and what the classes are called."""
+    """A data set: training images, test images and the names of the classes."""
 
     train: Images
     test: Images
@@ -54,13 +54,11 @@ class ImageSet:
 def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> Images:
     """Check arrays and turn them into :class:`Images`.
 
-    Args:
-        pixels: uint8, shape ``(N, H, W)`` or ``(N, H, W, channels)`` with 1 or 3 channels.
-        labels: integers, shape ``(N,)`` or ``(N, 1)``.
-        origin: file or class that the arrays come from, for the error.
+    Pixels are uint8, shape ``(N, H, W)`` or ``(N, H, W, 1 or 3)``; labels are integers, shape ``(N,)`` or ``(N, 1)``.
+    ``origin`` is the file or class of the arrays; here and below, errors begin with it.
 
     Raises:
-        MosaicError: types, shapes or lengths do not fit.
+        MosaicError: a type, shape or length is wrong.
     """
     if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
         raise MosaicError(
@@ -79,23 +77,13 @@ def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> I
 
 
 def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
-    """Check that labels are whole numbers, one per image.
-
-    Args:
-        labels: integers, shape ``(N,)`` or ``(N, 1)``.
-        count: number of images, N.
-        origin: file or class that the labels come from, for the error.
-
-    Returns:
-        int64, shape ``(N,)``.
+    """Return integer labels of shape ``(N,)`` or ``(N, 1)`` as int64 of shape ``(N,)``.
 
     Raises:
-        MosaicError: they are not, or there are none.
+        MosaicError: ``count``, the number of images, is 0, or there is not one integer for each image.
     """
     if count == 0:
-        raise MosaicError(
-            f"{origin}: expected at least one image in each split, got none: fetch or make the file again"
-        )
+        raise MosaicError(f"{origin}: expected at least one image in each split, got none: fetch the file again")
     flat = labels.reshape(-1)
     if len(flat) != count or not np.issubdtype(labels.dtype, np.integer):
         raise MosaicError(
@@ -105,14 +93,10 @@ def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
     return flat.astype(np.int64)
 
 
-def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: str) -> None:
-    """Check that there are classes to tell apart, and that every label has one.
-
-    Raises:
-        MosaicError: there is one class alone, or a label is negative, or C or more.
-    """
-    if num_classes < 2:
-        raise MosaicError(f"{origin}: expected images of at least 2 classes, got {num_classes}")
+def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: str, fewest: int = 2) -> None:
+    """Raise :class:`MosaicError` unless there are ``fewest`` classes and all labels lie in ``0..C-1``."""
+    if num_classes < fewest:
+        raise MosaicError(f"{origin}: expected images of at least {fewest} classes, got {num_classes}")
     low, high = int(labels.min()), int(labels.max())
     if low < 0 or high >= num_classes:
         raise MosaicError(
@@ -122,11 +106,7 @@ def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: 
 
 
 def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> None:
-    """Check that images to train on and to test on have pixels and look alike.
-
-    Raises:
-        MosaicError: they do not.
-    """
+    """Raise :class:`MosaicError` unless training and test images have pixels and the same shape."""
     if 0 in train:
         raise MosaicError(f"{origin}: expected images of at least one pixel, got the shape {train}")
     if train != test:
@@ -137,20 +117,24 @@ def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> 
 
 
 def make_image_set(train: Images, test: Images, class_names: tuple[str, ...], origin: str) -> ImageSet:
-    """Check that two splits belong together.
+    """Make a data set of two splits, and log rare classes.
 
     Raises:
         MosaicError: image shapes differ, or a label has no class name.
     """
-    check_shapes(train.shape, test.shape, origin)
-    for split, images in (("training", train), ("test", test)):
-        check_label_range(images.labels.numpy(), len(class_names), split, origin)
+    _check_splits(train, test, len(class_names), origin)
     warn_of_rare_classes(train.labels, class_names, origin)
     return ImageSet(train, test, class_names)
 
 
+def _check_splits(train: Images, test: Images, num_classes: int, origin: str) -> None:
+    check_shapes(train.shape, test.shape, origin)
+    for split, images in (("training", train), ("test", test)):
+        check_label_range(images.labels.numpy(), num_classes, split, origin)
+
+
 def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str) -> None:
-    """Log the classes that have one training image, or none."""
+    """Log the classes that have one training image or none."""
     counts = labels.bincount(minlength=len(class_names))
     for number, text in ((0, "no training image"), (1, "one training image, so none of it can be held out")):
         rare = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count == number]
@@ -162,12 +146,8 @@ def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str
 def checked(loaded: object, origin: str) -> ImageSet:
     """Check what a user's source has loaded, and round floating-point pixels in ``[0, 1]`` to 8 bits.
 
-    Args:
-        loaded: what ``load`` has returned.
-        origin: the source, for log and error.
-
     Raises:
-        MosaicError: it is no :class:`ImageSet`, or its parts are not what they should be.
+        MosaicError: it is not an :class:`ImageSet`, or a part of it has a wrong type, shape or range.
     """
     if not isinstance(loaded, ImageSet):
         raise MosaicError(
@@ -175,12 +155,10 @@ def checked(loaded: object, origin: str) -> ImageSet:
             "ImageSet(train=Images(pixels, labels), test=Images(pixels, labels), class_names=(...))"
         )
     if isinstance(loaded.class_names, str) or not all(isinstance(name, str) for name in loaded.class_names):
-        raise MosaicError(f"{origin}: expected class names as a tuple of text, got {loaded.class_names!r}")
-    parts = (_checked(loaded.train, "training", origin), _checked(loaded.test, "test", origin))
-    check_shapes(parts[0].shape, parts[1].shape, origin)
-    for split, images in zip(("training", "test"), parts, strict=True):
-        check_label_range(images.labels.numpy(), loaded.num_classes, split, origin)
-    return replace(loaded, train=parts[0], test=parts[1])
+        raise MosaicError(f"{origin}: expected class names as a tuple of strings, got {loaded.class_names!r}")
+    train, test = _checked(loaded.train, "training", origin), _checked(loaded.test, "test", origin)
+    _check_splits(train, test, loaded.num_classes, origin)
+    return replace(loaded, train=train, test=test)
 
 
 def _checked(images: object, split: str, origin: str) -> Images:
@@ -203,7 +181,14 @@ def _checked(images: object, split: str, origin: str) -> Images:
             f"{tuple(pixels.shape)}: put the channels second"
         )
     whole = torch.from_numpy(check_labels(labels.numpy(), len(pixels), f"{origin}, {split} images"))
-    groups = _checked_groups(images.groups, len(pixels), split, origin)
+    if not isinstance(images.groups, Mapping):
+        raise MosaicError(f"{origin}: expected groups of {split} images by name, got {type(images.groups).__name__}")
+    groups = {str(key): np.asarray(values) for key, values in images.groups.items()}
+    for key, values in groups.items():
+        if values.shape != whole.shape:
+            raise MosaicError(
+                f"{origin}: expected one {key!r} for each of {len(whole)} {split} images, got shape {values.shape}"
+            )
     if (images.pixels.dtype, images.labels.dtype) == (torch.uint8, torch.int64):
         return images
     return Images(_eight_bits(pixels, split, origin), whole, groups)
@@ -225,23 +210,10 @@ def _eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
     )
 
 
-def _checked_groups(groups: object, count: int, split: str, origin: str) -> Mapping[str, np.ndarray]:
-    if not isinstance(groups, Mapping):
-        raise MosaicError(f"{origin}: expected groups of {split} images by name, got {type(groups).__name__}")
-    arrays = {str(key): np.asarray(values) for key, values in groups.items()}
-    for key, values in arrays.items():
-        if values.shape != (count,):
-            raise MosaicError(
-                f"{origin}: expected one value of group {key!r} for each of {count} {split} images, got shape "
-                f"{values.shape}"
-            )
-    return arrays
-
-
 def pixel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and standard deviation per channel of pixels in ``[0, 1]``, from histograms and without a copy."""
+    """Return mean and standard deviation per channel of pixels in ``[0, 1]``, computed from histograms."""
     histograms = torch.zeros(images.shape[0], 256, dtype=torch.float64)
-    for block in images.pixels.split(4096):  # images may lie in a file that is larger than memory
+    for block in images.pixels.split(4096):  # mapped images may exceed the memory
         for histogram, channel in zip(histograms, block.unbind(1), strict=True):
             histogram += torch.bincount(channel.flatten(), minlength=256)
     levels = torch.arange(256, dtype=torch.float64) / 255

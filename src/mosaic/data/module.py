@@ -1,4 +1,4 @@
-"""The data of a federation: one data set, dealt out to clients, each with validation images of its own."""
+"""The data of a federation: one data set that a partition deals out to the clients."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,10 @@ from torch import Tensor
 
 from mosaic.batches import own_share
 from mosaic.data.device_cache import DeviceCache, Policy
-from mosaic.data.holdings import Holding, check_holdings, class_counts
+from mosaic.data.holdings import Holding, check_holdings, gather
 from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
 from mosaic.data.partitions.base import Partition
-from mosaic.data.partitions.gathered import GatheredPartition
-from mosaic.data.partitions.replay import write_holdings
+from mosaic.data.partitions.replay import GivenPartition, write_holdings
 from mosaic.data.sources import Source
 from mosaic.errors import MosaicError, require_at_least_zero
 from mosaic.nets.augmentation import Augmentation
@@ -25,10 +24,10 @@ from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
 @dataclass(frozen=True)
 class ClientData:
-    """What one client owns: views into the common tensor, no copies.
+    """The data of one client, without copies.
 
     Attributes:
-        images: the whole training set; a client looks only at its own indices.
+        images: the whole training set; a client reads only its own indices.
         train: indices to train on.
         validation: indices to validate on.
         class_counts: images to train on per class, shape ``(C,)``.
@@ -44,16 +43,16 @@ class FederatedDataModule(LightningDataModule):
     """Deals a data set out to clients.
 
     Args:
-        source: where images come from.
-        partition: who holds which training image.
-        seed: of the partition and the validation split; apart from the run's seed.
-        validation_share: of each client's images, held out to judge models; the test split is never used for that.
-        batch_size: of local training, over all devices.
+        source: loads the images.
+        partition: decides which client holds which training image.
+        seed: seed of the partition and of the validation split; it is independent of the run's seed.
+        validation_share: share of each client's images that is held out to validate models; the test split never is.
+        batch_size: batch size of local training, over all devices.
         augmentation: what local training does to images.
-        mean: pixel mean per channel in ``[0, 1]``; measured on the training images when not given.
-        std: pixel standard deviation per channel; measured when not given.
-        device_cache: whether training images are kept on the GPU that trains on them: ``auto`` does so if they take a
-            quarter of its free memory at most, ``always`` wherever they fit, ``never`` leaves them in main memory.
+        mean: pixel mean per channel in ``[0, 1]``; measured on the training images by default.
+        std: pixel standard deviation per channel; measured by default.
+        device_cache: whether training images are copied to the GPU: ``auto`` copies them if they take at most a quarter
+            of its free memory, ``always`` if they fit, ``never`` leaves them in main memory.
     """
 
     def __init__(
@@ -83,12 +82,12 @@ class FederatedDataModule(LightningDataModule):
 
     @property
     def num_clients(self) -> int:
-        """Number of clients, N; some partitions take it from the data, which are loaded then."""
+        """Number of clients, N; some partitions load the data to determine it."""
         return self.partition.num_clients or len(self.splits)
 
     @cached_property
     def images(self) -> ImageSet:
-        """The data set, loaded on first use and kept."""
+        """The data set, loaded on first use."""
         return checked(self.source.load(), f"data.source ({type(self.source).__name__})")
 
     @cached_property
@@ -101,32 +100,28 @@ class FederatedDataModule(LightningDataModule):
     def class_counts(self) -> Tensor:
         """Training images per client and class, shape ``(N, C)``."""
         labels = self.images.train.labels.numpy()
-        return torch.from_numpy(np.stack([class_counts(labels[t], self.images.num_classes) for t, _ in self.splits]))
+        counts = [np.bincount(labels[train], minlength=self.images.num_classes) for train, _ in self.splits]
+        return torch.from_numpy(np.stack(counts))
 
     def training_images(self, device: torch.device) -> Images:
-        """Return all training images, on the device if they are kept there."""
+        """Return all training images, on the device if the cache keeps them there."""
         return self._on_device(self.images.train, device)
 
     def client(self, client: int) -> ClientData:
-        """Return what one client owns."""
+        """Return the data of one client."""
         train, validation = self.splits[client]
         counts = self.class_counts[client]
         return ClientData(self.images.train, torch.from_numpy(train), torch.from_numpy(validation), counts)
 
     def gathered(self) -> "FederatedDataModule":
-        """Return the same images with a single client that holds what all clients hold, for controls."""
-        partition = GatheredPartition(self.splits)
-        whole = FederatedDataModule(
-            *(self.source, partition, self.seed, self.validation_share, self.batch_size, self.augmentation),
-            mean=self._mean,
-            std=self._std,
-            device_cache=self._device_cache,
-        )
+        """Return the same data with one client that holds all images, for centralised controls."""
+        settings = self.seed, self.validation_share, self.batch_size, self.augmentation, self._mean, self._std
+        whole = FederatedDataModule(self.source, GivenPartition([gather(self.splits)]), *settings, self._device_cache)
         whole.images = self.images
         return whole
 
     def blueprint(self, factory: ClassifierFactory) -> Blueprint:
-        """Join a network with the public facts of this data set.
+        """Combine a network with the public facts of this data set.
 
         Raises:
             MosaicError: ``mean`` or ``std`` do not fit the images.
@@ -142,10 +137,10 @@ class FederatedDataModule(LightningDataModule):
         return Blueprint(factory, self.images.train.shape, self.images.num_classes, tuple(mean), tuple(std))
 
     def setup(self, stage: str) -> None:
-        """Load, split and check now, so that errors come before anything is trained.
+        """Load, split and check the data before training starts.
 
         Raises:
-            MosaicError: the data cannot be read or split as asked, or a client would have nothing to train on.
+            MosaicError: the data cannot be loaded or split, or a client has no image to train on.
         """
         check_holdings(self.splits, len(self.images.train), self.partition.origin)
         _ = self.class_counts
@@ -158,23 +153,15 @@ class FederatedDataModule(LightningDataModule):
         """Return the test images."""
         return OrderedBatches(self.images.test, np.arange(len(self.images.test)))
 
-    def predict_dataloader(self) -> "OrderedBatches":
-        """Return the test images."""
-        return self.test_dataloader()
+    predict_dataloader = test_dataloader
 
     def write_partition(self, path: Path) -> None:
-        """Write who holds what as JSON: indices to train on and to validate on, per client."""
+        """Write the indices that each client trains and validates on as JSON."""
         write_holdings(path, self.splits, self.images.train.labels.numpy(), self.seed)
 
 
 class OrderedBatches:
-    """Images in order, each exactly once; under DDP every rank takes its share, and nothing is padded.
-
-    Args:
-        images: the images.
-        indices: which of them.
-        batch_size: over all ranks.
-    """
+    """Batches of the images with these indices, in order; under DDP each rank takes its share of every batch."""
 
     def __init__(self, images: Images, indices: Sequence[int] | np.ndarray, batch_size: int = 512) -> None:
         self._images = images

@@ -108,18 +108,18 @@ class Schedule:
 
 
 def centralised_plan(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPlan:
-    """Return a round in which one client takes as many steps as all clients together.
+    """Return the plan of one client that takes as many steps as all clients of a round together.
 
     Args:
-        plan: of the clients.
-        images: that each of all clients trains on.
-        batch_size: of local training.
+        plan: plan of the clients.
+        images: training images of each client.
+        batch_size: batch size of local training.
 
     >>> plan = RoundPlan(1, 9, (0, 2), steps=20, epochs=0.0, learning_rate=0.1, distils=False)
     >>> centralised_plan(plan, [100, 50, 10], batch_size=32).steps
     40
     """
-    counts = (images[client] for client in plan.clients if images[client])  # who has none declines to train
+    counts = (images[client] for client in plan.clients if images[client])  # a client without images declines
     steps = sum(steps_for(plan.steps, plan.epochs, count, batch_size) for count in counts)
     return replace(plan, clients=(0,), steps=steps, epochs=0.0)
 

@@ -1,4 +1,4 @@
-"""How clients learn to make images like their own."""
+"""Methods by which clients learn generators of their images."""
 
 from mosaic.generation.adversarial import Adversarial
 from mosaic.generation.base import Generation

@@ -1,4 +1,4 @@
-"""A GAN per client, which listens to the client's classifier (METHOD section 2)."""
+"""One GAN per client, guided by the client's classifier (METHOD section 2)."""
 
 from dataclasses import dataclass, replace
 
@@ -12,19 +12,19 @@ from mosaic.seeding import seeded
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 
 RETRY = 0.1
-"""Share of the learning rate at which a generator that diverged is trained once more."""
+"""Factor on the learning rate when a generator that diverged is trained again."""
 
 
 @dataclass(frozen=True)
 class Adversarial(GenerationSettings, Generation):
-    """A small GAN, trained by a Lightning Trainer; its arguments are those of :class:`GenerationSettings`."""
+    """A small GAN; its arguments are those of :class:`GenerationSettings`."""
 
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> Generator:
-        """Return a freshly initialised generator; it is the same for all clients."""
+        """Return a freshly initialised generator of the shape that all clients use."""
         return self.build_generator(image_shape, len(class_counts))
 
     def fit(self, own: OwnImages) -> Fitted:
-        """Train it, and once more at a lower rate if it diverges."""
+        """Train a generator, and again at a lower rate if it diverges."""
         for attempt, rate in enumerate((self.learning_rate, RETRY * self.learning_rate), start=1):
             with seeded(own.seed("generator/init")):
                 settings, seed = replace(self, learning_rate=rate), own.seed("generator/noise")

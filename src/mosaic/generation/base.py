@@ -1,4 +1,4 @@
-"""How a client learns to make images like its own: what every kind of generator offers."""
+"""The interface of all methods by which a client learns a generator of its images."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,21 +11,21 @@ from mosaic.nets.image_generator import ImageGenerator
 from mosaic.training.task import Task
 
 Train = Callable[[Task, int, int, float], dict[str, Tensor]]
-"""Trains a task on the client's images: task, batch size, steps, and passes that replace them where positive."""
+"""Trains a task on the client's images: task, batch size, steps, and epochs, which replace steps if positive."""
 
 
 @dataclass(frozen=True)
 class OwnImages:
-    """What a generator may learn from, of one client.
+    """The images of one client from which a generator learns.
 
     Attributes:
-        pixels: in ``[0, 1]``, shape ``(n, channels, H, W)``, of the classes that are counted.
+        pixels: returns pixels in ``[0, 1]``, shape ``(n, channels, H, W)``, of the classes with a count above zero.
         labels: shape ``(n,)``.
-        class_counts: images per class, shape ``(C,)``; zero for classes of which there are too few.
+        class_counts: images per class, shape ``(C,)``; zero for classes with too few images.
         prior: the client's smoothed label prior, shape ``(C,)``.
         guide: the classifier that the client has just trained.
-        train: runs a phase on these images.
-        seed: a seed for each name.
+        train: runs a training phase on these images.
+        seed: returns a seed for each name.
     """
 
     pixels: Callable[[], Tensor]
@@ -39,13 +39,13 @@ class OwnImages:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A generator that has been learnt.
+    """A learnt generator.
 
     Attributes:
         generator: draws images.
-        steps: updates that it took, failed attempts included.
-        discriminator_steps: updates of a network that only trained it.
-        attempts: how often it was tried.
+        steps: updates of the generator, failed attempts included.
+        discriminator_steps: updates of the discriminator.
+        attempts: number of attempts.
         curves: losses, each of shape ``(steps,)``.
     """
 
@@ -57,15 +57,15 @@ class Fitted:
 
 
 class NoGeneratorError(RuntimeError):
-    """No generator could be learnt; the message says why, to the server too."""
+    """No generator could be learnt; the server receives the message too."""
 
 
 class Generation(ABC):
-    """Learns a generator on a client, and rebuilds it on the server from the tensors that crossed.
+    """Learns a generator on a client, and rebuilds it on the server from its tensors.
 
     Attributes:
-        min_count: fewest images of a class that images are made of.
-        conditional: whether its generators heed labels.
+        min_count: fewest images of a class from which a generator learns the class.
+        conditional: whether its generators depend on labels.
     """
 
     min_count: int
@@ -73,17 +73,13 @@ class Generation(ABC):
 
     @abstractmethod
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> ImageGenerator:
-        """Return a blank generator, into which what crossed is loaded.
+        """Return a blank generator, into which the server loads a client's tensors.
 
         Args:
             image_shape: channels, height, width.
-            class_counts: images per class that it has learnt from, shape ``(C,)``.
+            class_counts: the client's images per class, shape ``(C,)``.
         """
 
     @abstractmethod
     def fit(self, own: OwnImages) -> Fitted:
-        """Learn a generator of a client's images.
-
-        Raises:
-            NoGeneratorError: none could be learnt.
-        """
+        """Learn a generator of a client's images, or raise :class:`NoGeneratorError`."""

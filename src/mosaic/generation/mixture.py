@@ -1,4 +1,4 @@
-"""Several kinds of generators of one client, which take turns."""
+"""Several generators per client, which take turns."""
 
 from collections.abc import Sequence
 
@@ -11,11 +11,7 @@ from mosaic.nets.image_generator import MixedGenerator
 
 
 class Mixture(Generation):
-    """Learns several generators of a client's images and hands the student images of each.
-
-    Args:
-        parts: how each is learnt; all conditional, or none.
-    """
+    """Learns several generators of a client's images, ``parts``; all of them are conditional, or none."""
 
     def __init__(self, parts: Sequence[Generation]) -> None:
         if len(parts) < 2 or len({part.conditional for part in parts}) > 1:
@@ -28,11 +24,11 @@ class Mixture(Generation):
         self.conditional = parts[0].conditional
 
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> MixedGenerator:
-        """Return blank generators of every kind."""
+        """Return a mixture of blank generators."""
         return MixedGenerator(part.build(image_shape, class_counts) for part in self.parts)
 
     def fit(self, own: OwnImages) -> Fitted:
-        """Learn one after the other."""
+        """Learn the generators one after the other."""
         fitted = [part.fit(own) for part in self.parts]
         return Fitted(
             MixedGenerator(each.generator for each in fitted),

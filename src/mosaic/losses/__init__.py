@@ -1,1 +1,1 @@
-"""Training losses as pure functions of tensors. They live here and nowhere else."""
+"""All training losses, as pure functions of tensors."""

@@ -1,4 +1,4 @@
-"""How a student follows its teacher (METHOD section 6)."""
+"""Losses of distillation from a teacher to a student (METHOD section 6)."""
 
 import math
 
@@ -15,10 +15,10 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, tempe
     Args:
         student_logits: shape ``(B, C)``.
         teacher_logits: shape ``(B, C)``.
-        temperature: t, positive; the factor t^2 keeps the size of the gradient.
+        temperature: t, positive; the factor t^2 keeps the scale of the gradient.
 
     Returns:
-        Scalar, at least 0 nats; 0 when student and teacher agree.
+        Scalar, at least 0 nats; 0 if student and teacher agree.
     """
     return _soft_target_losses(student_logits, teacher_logits, temperature).mean()
 
@@ -31,12 +31,10 @@ def pseudo_label_cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -
 def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """Mean Jensen-Shannon divergence between two sets of class logits (Lin 1991).
 
-    Args:
-        p_logits: finite unnormalised scores, shape ``(B, C)``.
-        q_logits: finite unnormalised scores, shape ``(B, C)``.
+    Both arguments are finite unnormalised scores of shape ``(B, C)``.
 
     Returns:
-        Scalar in ``[0, ln 2]`` nats; 0 when the two distributions agree.
+        Scalar in ``[0, ln 2]`` nats; 0 if the two distributions agree.
     """
     return _jensen_shannon_losses(p_logits, q_logits).mean()
 
@@ -49,7 +47,7 @@ def mosaic_distillation(
     beta: float,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """The paper's distillation loss (arXiv 2505.19699; released settings alpha 0.8, beta 1, t 1).
+    """Distillation loss of Mosaic (arXiv 2505.19699; released settings alpha 0.8, beta 1, t 1).
 
     ``alpha t^2 KL + (1 - alpha) CE(S, argmax T) + beta JSD``; a term with weight 0 is left out, not multiplied by 0.
 
@@ -59,8 +57,7 @@ def mosaic_distillation(
         temperature: t of the first term.
         alpha: share of the soft targets, in ``[0, 1]``.
         beta: weight of the Jensen-Shannon divergence.
-        weights: what each image's loss is multiplied by before the mean over the batch, shape ``(B,)``, not negative;
-            none gives every image the weight 1.
+        weights: non-negative factors on the images' losses before the mean, shape ``(B,)``; ``None`` means 1 for all.
 
     Returns:
         Scalar, at least 0.
@@ -80,18 +77,14 @@ def mosaic_distillation(
 
 
 def hard_example_weights(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Weights that favour the images on which the student does not yet follow its teacher.
+    """Weights that favour images on which the student does not yet agree with its teacher.
 
     ``1 - p_y``, where ``p_y`` is the student's probability of the teacher's most likely class (Co-Boosting, Dai et al.
-    2024, arXiv 2402.15070). **Deviation:** scaled to mean one over the batch, so that the size of a step does not
-    shrink as the student learns.
-
-    Args:
-        student_logits: shape ``(B, C)``.
-        teacher_logits: shape ``(B, C)``.
+    2024, arXiv 2402.15070). **Deviation:** they are scaled to mean one over the batch, so that steps do not become
+    smaller as the student learns. Both arguments have shape ``(B, C)``.
 
     Returns:
-        Shape ``(B,)`` in ``[0, B]``, without gradient; all 1 when no image is hard.
+        Shape ``(B,)`` in ``[0, B]``, without gradient; all 1 if no image is hard.
 
     >>> student = torch.tensor([[0.5, 0.5], [0.75, 0.25]]).log()
     >>> hard_example_weights(student, teacher_logits=torch.tensor([[1.0, 0.0], [1.0, 0.0]]))

@@ -1,8 +1,8 @@
-"""What generator and student minimise in FedFTG (Zhang et al., CVPR 2022, arXiv 2203.09249).
+"""Losses of generator and student in FedFTG (Zhang et al., CVPR 2022, arXiv 2203.09249).
 
-Losses of one client are weighed **image by image** with ``w_i(y) = n[i, y] / sum_j n[j, y]``, the client's share of the
-images that have the wanted label. **Deviation:** the released code reduces the cross-entropy to its mean first and
-multiplies by the mean weight, so that clients no longer speak about the classes that they know.
+The losses of one client are weighted **image by image** with ``w_i(y) = n[i, y] / sum_j n[j, y]``, the client's share
+of the images with label y. **Deviation:** the released code multiplies the mean cross-entropy by the mean weight, so
+that the weights no longer depend on the label of the image.
 """
 
 import torch
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
-    """Cross-entropy of one client's opinion of generated images with the labels that were wanted.
+    """Weighted cross-entropy of one client's logits for generated images with their labels.
 
     Args:
-        logits: of the client's model, shape ``(B, C)``.
+        logits: logits of the client's model, shape ``(B, C)``.
         labels: shape ``(B,)``.
-        weights: how much the client knows of each image's label, in ``[0, 1]``, shape ``(B,)``.
+        weights: the client's weight for each image's label, in ``[0, 1]``, shape ``(B,)``.
 
     Returns:
         Scalar, at least 0: the mean over the images of weight times cross-entropy.
@@ -29,14 +29,14 @@ def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> T
 
 
 def weighted_disagreement(student_logits: Tensor, teacher_logits: Tensor, weights: Tensor) -> Tensor:
-    """How far the student's logits lie from one client's; the generator seeks images where this is large.
+    """Weighted distance of the student's logits from one client's; the generator maximises it.
 
-    The gradient reaches the images through the student alone, as in the released code.
+    The gradient reaches the images through the student only, as in the released code.
 
     Args:
         student_logits: S, shape ``(B, C)``.
         teacher_logits: T of the client's model, shape ``(B, C)``.
-        weights: how much the client knows of each image's label, in ``[0, 1]``, shape ``(B,)``.
+        weights: the client's weight for each image's label, in ``[0, 1]``, shape ``(B,)``.
 
     Returns:
         Scalar, at least 0: the mean over the images of weight times the classes' mean ``|S - T|``.
@@ -48,18 +48,18 @@ def weighted_disagreement(student_logits: Tensor, teacher_logits: Tensor, weight
 
 
 def similarity(noise: Tensor, images: Tensor) -> Tensor:
-    """How alike images are that come from different noise; the generator seeks images where this is small.
+    """Similarity of images from different noise; the generator minimises it.
 
-    ``exp(mean over a, b of -||z_a - z_b||^2 |x_a - x_b|_1)`` over all pairs of the batch, an image with itself among
-    them. Both distances are means over the coordinates, as in the released code, so that no size of image makes the
-    exponent vanish.
+    ``exp(mean over a, b of -||z_a - z_b||^2 |x_a - x_b|_1)`` over all pairs of the batch, including an image with
+    itself. Both distances are means over the coordinates, as in the released code, so that the exponent does not depend
+    on the size of the images.
 
     Args:
-        noise: z, what the images were made from, shape ``(B, D)``.
+        noise: z, the noise of the images, shape ``(B, D)``.
         images: x, shape ``(B, ...)``.
 
     Returns:
-        Scalar in ``(0, 1]``; 1 when all images are equal.
+        Scalar in ``(0, 1]``; 1 if all images are equal.
 
     >>> similarity(torch.tensor([[0.0], [2.0]]), torch.tensor([[0.0], [0.5]]))  # exp(-(4 * 0.5 * 2) / 4)
     tensor(0.3679)
@@ -72,7 +72,7 @@ def similarity(noise: Tensor, images: Tensor) -> Tensor:
 def ensemble_cross_entropy(student_logits: Tensor, teacher_probabilities: Tensor) -> Tensor:
     """Cross-entropy of the student with the clients' weighted probabilities, ``-log softmax(S) . P``.
 
-    Averaged over images *and classes*, as in the released code, whose learning rate of 0.1 belongs to that size.
+    It is averaged over images *and classes*, as in the released code, whose learning rate of 0.1 fits this scale.
 
     Args:
         student_logits: S, shape ``(B, C)``.

@@ -5,13 +5,7 @@ from torch import Tensor
 
 
 def label_prior(class_counts: Tensor, epsilon: float = 0.01) -> Tensor:
-    """Turn label counts into a prior without zeros.
-
-    ``pi(c) = (n[c] + epsilon) / (n + epsilon * C)``, so that no logarithm ever sees a zero.
-
-    Args:
-        class_counts: images per class, shape ``(..., C)``, non-negative.
-        epsilon: images of every class that a client is credited with; must be positive.
+    """Turn label counts ``(..., C)`` into a prior without zeros, ``pi(c) = (n[c] + epsilon) / (n + epsilon * C)``.
 
     Returns:
         Probabilities of shape ``(..., C)`` that sum to one over the last dimension.

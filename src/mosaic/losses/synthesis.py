@@ -1,4 +1,4 @@
-"""What images must be like from which an ensemble teaches a student (DENSE, Co-Boosting)."""
+"""Losses of image synthesis for distillation from an ensemble (DENSE, Co-Boosting)."""
 
 import torch
 from torch import Tensor
@@ -8,20 +8,20 @@ from torch.nn import functional as F
 def boundary_support(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, only_disagreeing: bool = True
 ) -> Tensor:
-    """Divergence of the student from its teacher where the two choose different classes (Zhang et al. 2022).
+    """Divergence of the student from its teacher where the two predict different classes (Zhang et al. 2022).
 
     ``mean over b of m_b t^2 KL(softmax(T_b / t) || softmax(S_b / t))``, with ``m_b`` 1 where the most likely classes
     differ and 0 where they agree (DENSE, arXiv 2112.12371). A generator *subtracts* it, so that its images lie between
-    the decision boundaries of the two. Both logits keep their gradient to the image; ``m_b`` has none.
+    the decision boundaries of the two. Both logits pass gradients to the image; ``m_b`` has none.
 
     Args:
         student_logits: S, shape ``(B, C)``.
         teacher_logits: T, shape ``(B, C)``.
         temperature: t, positive.
-        only_disagreeing: whether ``m_b`` is as above; otherwise it is 1 everywhere (Co-Boosting, arXiv 2402.15070).
+        only_disagreeing: whether ``m_b`` is as above; else it is 1 everywhere (Co-Boosting, arXiv 2402.15070).
 
     Returns:
-        Scalar, at least 0 nats; the mean is over all B images, those that agree counting 0.
+        Scalar, at least 0 nats; the mean is over all B images.
 
     >>> import torch
     >>> teacher = torch.tensor([[0.75, 0.25], [0.75, 0.25]]).log()
@@ -38,17 +38,10 @@ def boundary_support(
 
 
 def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy in which an image counts the more, the less it is recognised (Co-Boosting, arXiv 2402.15070).
+    """Cross-entropy with more weight on images of low label probability (Co-Boosting, arXiv 2402.15070).
 
-    ``mean over b of (1 - p_b) CE_b``, where ``p_b`` is the probability of the image's label. The factor is a weight and
-    has no gradient.
-
-    Args:
-        logits: shape ``(B, C)``.
-        labels: shape ``(B,)``.
-
-    Returns:
-        Scalar, at least 0 and at most the plain cross-entropy.
+    ``mean over b of (1 - p_b) CE_b``, where ``p_b`` is the probability of the image's label; the factor has no
+    gradient. Logits have shape ``(B, C)``, labels ``(B,)``.
 
     >>> import torch
     >>> hard_label_cross_entropy(torch.zeros(1, 2), torch.tensor([0]))  # 0.5 ln 2
@@ -59,19 +52,15 @@ def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def output_diversification(logits: Tensor, temperature: float, random: torch.Generator) -> Tensor:
-    """Sum over images of probabilities, each weighted by a number drawn evenly from ``[-1, 1]``.
+    """Sum of probabilities with weights drawn uniformly from ``[-1, 1]``, ``sum over b, c of u_bc softmax(z_b / t)_c``.
 
-    ``sum over b, c of u_bc softmax(z_b / t)_c``. Its gradient with respect to an image leads towards some classes and
-    away from others, another way for every image: output diversified sampling (Tashiro et al. 2020, arXiv 2003.06878),
-    with which Co-Boosting (arXiv 2402.15070) moves images; its released code has t = 4.
+    Its gradient moves each image towards some classes and away from others: output diversified sampling (Tashiro et al.
+    2020, arXiv 2003.06878), which Co-Boosting uses (arXiv 2402.15070; t is 4 in its released code).
 
     Args:
-        logits: of the model that the image is moved for, shape ``(B, C)``.
+        logits: z, shape ``(B, C)``.
         temperature: t, above 0.
-        random: draws the weights, on the CPU, so that every device sees the same.
-
-    Returns:
-        Scalar.
+        random: draws the weights on the CPU, so that they are the same on every device.
 
     >>> import torch
     >>> alike = torch.zeros(3, 2)
@@ -84,18 +73,10 @@ def output_diversification(logits: Tensor, temperature: float, random: torch.Gen
 
 
 def signed_step(values: Tensor, gradient: Tensor, size: float) -> Tensor:
-    """Move every value by the same amount along the sign of its gradient, and keep it in ``[0, 1]``.
+    """Move every value by ``size`` along the sign of its gradient, and clamp it to ``[0, 1]``.
 
-    Co-Boosting (arXiv 2402.15070) moves pixels up the student's divergence from its teacher, and the weights of an
-    ensemble down its cross-entropy.
-
-    Args:
-        values: in ``[0, 1]``, any shape.
-        gradient: of the same shape; where it is 0 nothing moves.
-        size: how far; negative goes down.
-
-    Returns:
-        Values in ``[0, 1]``, without gradient.
+    Co-Boosting (arXiv 2402.15070) increases the student's divergence from its teacher by steps on pixels, and decreases
+    the cross-entropy of an ensemble by steps of negative size on its weights. The result has no gradient.
 
     >>> import torch
     >>> signed_step(torch.tensor([0.5, 0.5, 1.0]), torch.tensor([3.0, -0.1, 2.0]), 0.25)

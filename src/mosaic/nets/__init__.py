@@ -1,4 +1,4 @@
-"""Networks: classifiers with features and a head, generators, gates and the mixture that joins them."""
+"""Networks: classifiers with features and a head, generators, gates and mixtures of experts."""
 
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
@@ -10,15 +10,6 @@ from mosaic.nets.small_cnn import SmallCNN
 from mosaic.nets.torchvision_net import TorchvisionNet
 
 __all__ = [
-    "MLP",
-    "Blueprint",
-    "Classifier",
-    "Discriminator",
-    "FirstChannels",
-    "Generator",
-    "RandomChannels",
-    "ResNet18",
-    "RollingWindow",
-    "SmallCNN",
-    "TorchvisionNet",
-]
+    "MLP", "Blueprint", "Classifier", "Discriminator", "FirstChannels", "Generator", "RandomChannels", "ResNet18",
+    "RollingWindow", "SmallCNN", "TorchvisionNet",
+]  # fmt: skip

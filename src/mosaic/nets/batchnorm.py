@@ -1,4 +1,4 @@
-"""Look at what flows into BatchNorm layers."""
+"""Find, read and recalibrate the BatchNorm layers of a network."""
 
 import sys
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ from mosaic.transfer import send
 
 
 def batch_norms(net: nn.Module) -> dict[str, _BatchNorm]:
-    """Find the BatchNorm layers that keep running statistics, by module type; keys are their places in the net."""
+    """Return the BatchNorm layers with running statistics by module name."""
     layers = {name: m for name, m in net.named_modules() if isinstance(m, _BatchNorm)}
     return {name: layer for name, layer in layers.items() if layer.running_mean is not None}
 
 
 def batch_norm_tensors(net: nn.Module) -> frozenset[str]:
-    """Name every parameter and buffer of the BatchNorm layers, by module type; layers without statistics count too.
+    """Return the names of all parameters and buffers of BatchNorm layers, including layers without statistics.
 
     >>> sorted(batch_norm_tensors(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3, track_running_stats=False))))
     ['1.bias', '1.weight']
@@ -30,7 +30,7 @@ def batch_norm_tensors(net: nn.Module) -> frozenset[str]:
 
 @contextmanager
 def held_statistics(net: nn.Module) -> Iterator[None]:
-    """Let the BatchNorm layers use and keep their running statistics inside the block, whatever mode they are in."""
+    """Make the BatchNorm layers use and keep their running statistics inside the block, in any mode."""
     modes = {layer: layer.training for layer in batch_norms(net).values()}
     for layer in modes:
         layer.eval()
@@ -43,22 +43,22 @@ def held_statistics(net: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
-    """Measure the running statistics of every BatchNorm layer anew; weights stay as they are.
+    """Reset the running statistics of every BatchNorm layer, and measure them on these images.
 
-    The statistics become the plain mean over the chunks of what each layer sees, from a clean start; so images must
-    come in random order, or what differs between chunks is missing from the variances.
+    The statistics become the mean over the chunks. The images must be in random order, because the variances do not
+    include differences between chunks.
 
     Args:
-        net: changed in place; it works on the device of the images, and its mode and place are left as they were.
+        net: changed in place; it runs on the device of the images, and then returns to its own device and mode.
         images: pixels in ``[0, 1]``, shape ``(M, channels, H, W)``, at least two.
-        chunk: images at a time; a last chunk of a single image is left out, since it has no variance.
+        chunk: batch size; a last chunk of one image is left out, since it has no variance.
     """
     layers = batch_norms(net).values()
     momenta = {layer: layer.momentum for layer in layers}
     training, home = net.training, next(net.parameters()).device
     for layer in layers:
         layer.reset_running_stats()
-        layer.momentum = None  # PyTorch then keeps the plain mean
+        layer.momentum = None  # PyTorch then keeps the mean of all batches
     send(net, images.device).train()
     for batch in images.split(chunk):
         if len(batch) > 1:
@@ -72,18 +72,18 @@ def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
 def batch_norm_inputs(net: nn.Module) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
     """Collect ``(input, running mean, running variance)`` of every BatchNorm layer that runs inside the block.
 
-    The inputs keep their gradient, so a loss on them reaches whoever made the images. What was compiled runs as it is
-    written inside the block: a compiled network would go on writing to the list of the first block that it was in.
+    The inputs keep their gradient. Compiled networks run eagerly inside the block: a compiled one would go on writing
+    to the list of its first block.
     """
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def keep(layer: Any, inputs: tuple[Tensor, ...]) -> None:
         seen.append((inputs[0], layer.running_mean, layer.running_var))
 
-    as_written = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
+    eager = torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
     handles = [layer.register_forward_pre_hook(keep) for layer in batch_norms(net).values()]
     try:
-        with as_written:
+        with eager:
             yield seen
     finally:
         for handle in handles:

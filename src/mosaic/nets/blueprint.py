@@ -1,4 +1,4 @@
-"""How to build the classifier of a run: what the server and every client agree on beforehand."""
+"""The public facts from which the server and every client build the classifier of a run."""
 
 import io
 import pickle
@@ -13,12 +13,12 @@ from mosaic.nets.batchnorm import batch_norm_tensors, batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 
 ClassifierFactory = Callable[[ImageShape, int], Classifier]
-"""Makes a classifier from image shape and number of classes; in YAML a ``class_path`` with its other arguments."""
+"""Makes a classifier from image shape and number of classes; in YAML a ``class_path`` and its other arguments."""
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """The public facts that a classifier is built from.
+    """Builds a classifier.
 
     Attributes:
         factory: makes the network.
@@ -46,9 +46,13 @@ class Blueprint:
         """Return a classifier with a copy of these weights.
 
         Raises:
-            ValueError: the weights are not those of this network.
+            ValueError: the names or shapes of the weights differ from those of this network.
         """
-        _require_weights_of(self.shapes, state)
+        if state.keys() != self.shapes.keys():
+            raise ValueError(f"weights of another network: {', '.join(sorted(state.keys() ^ self.shapes.keys()))}")
+        for name, shape in self.shapes.items():
+            if (got := tuple(state[name].shape)) != shape:
+                raise ValueError(f"weights of another network: {name} has {got}, not {tuple(shape)}")
         weights = {name: tensor.detach().clone() for name, tensor in state.items()}
         for name, learns in self._parameters.items():
             weights[name] = nn.Parameter(weights[name], requires_grad=learns)
@@ -58,9 +62,9 @@ class Blueprint:
     def scaled(self, ratio: float) -> "Blueprint":
         """Return the blueprint of the same network with about ``ratio`` of the channels in every hidden layer.
 
-        What its convolutions and hidden linear layers give is divided by ``ratio`` (HeteroFL's scaler, Diao et al.
-        2021, arXiv 2010.01264), so that running statistics fit the wide network, whose sums have more terms.
-        **Deviation:** in evaluation too, since a narrow network is an expert here, not only a part of the wide one.
+        The outputs of its convolutions and hidden linear layers are divided by ``ratio`` (HeteroFL's scaler, Diao et
+        al. 2021, arXiv 2010.01264), so that running statistics fit the wide network, whose sums have more terms.
+        **Deviation:** also in evaluation, since a narrow network serves as an expert too.
         """
         return self if ratio == 1 else replace(self, factory=partial(_scaled, self.factory, ratio))
 
@@ -80,29 +84,29 @@ class Blueprint:
 
     @cached_property
     def skeleton(self) -> dict[str, Tensor]:
-        """Every parameter and buffer by name, with its shape and type and without memory."""
+        """Every parameter and buffer by name, on the meta device."""
         return {name: tensor.to("meta") for name, tensor in self._blank.state_dict().items()}
 
     @cached_property
     def batch_norms(self) -> list[str]:
-        """Where the network's BatchNorm layers with running statistics are."""
+        """Module names of the BatchNorm layers with running statistics."""
         return list(batch_norms(self._blank))
 
     @cached_property
     def batch_norm_tensors(self) -> frozenset[str]:
-        """Names of all parameters and buffers of the network's BatchNorm layers."""
+        """Names of all parameters and buffers of BatchNorm layers."""
         return batch_norm_tensors(self._blank)
 
     @cached_property
     def _empty(self) -> bytes:
-        """The pickled network without its weights: unpickling is many times faster than a deep copy."""
+        """The pickled network without its weights; unpickling is many times faster than a deep copy."""
         file = io.BytesIO()
         _Writer(file, self._blank.state_dict(keep_vars=True)).dump(self._blank)
         return file.getvalue()
 
     @cached_property
     def _parameters(self) -> dict[str, bool]:
-        """Which of the weights are parameters, and whether each learns."""
+        """Names of the parameters, and whether each requires a gradient."""
         weights = self._blank.state_dict(keep_vars=True)
         return {name: tensor.requires_grad for name, tensor in weights.items() if isinstance(tensor, nn.Parameter)}
 
@@ -113,7 +117,7 @@ class Blueprint:
 
 
 class _Writer(pickle.Pickler):
-    """Pickles a network, and of its weights their names alone."""
+    """Pickles a network with the names of its weights instead of their values."""
 
     def __init__(self, file: io.BytesIO, weights: dict[str, Tensor]) -> None:
         super().__init__(file)
@@ -132,14 +136,6 @@ class _Reader(pickle.Unpickler):
 
     def persistent_load(self, name: str) -> Tensor:
         return self._weights[name]
-
-
-def _require_weights_of(shapes: dict[str, torch.Size], state: dict[str, Tensor]) -> None:
-    if state.keys() != shapes.keys():
-        raise ValueError(f"weights of another network: {', '.join(sorted(state.keys() ^ shapes.keys()))}")
-    for name, shape in shapes.items():
-        if state[name].shape != shape:
-            raise ValueError(f"weights of another network: {name} has {tuple(state[name].shape)}, not {tuple(shape)}")
 
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:

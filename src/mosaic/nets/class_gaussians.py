@@ -1,4 +1,4 @@
-"""One Gaussian per class, drawn from by matrix products (Tipping and Bishop 1999, probabilistic PCA)."""
+"""A generator with one Gaussian per class (probabilistic PCA, Tipping and Bishop 1999)."""
 
 import math
 
@@ -29,24 +29,25 @@ def opponent_colours() -> Tensor:
 
 
 class CosineCoefficients(nn.Module):
-    """Images as the lowest cosine coefficients of each channel: a basis that is public, so that it tells nothing.
+    """Maps images to the lowest cosine coefficients of each channel, and back; this basis is public.
 
-    Of colours the channels are brightness and two contrasts, which photographs hardly mix (as JPEG does).
+    The channels of colour images are brightness and two contrasts, which are nearly independent in photographs (JPEG).
 
     Args:
         image_shape: channels, height, width.
-        count: coefficients kept in either direction; all where there are no more.
+        count: largest number of coefficients along each side.
     """
+
+    rows: Tensor
+    columns: Tensor
+    colours: Tensor
 
     def __init__(self, image_shape: ImageShape, count: int) -> None:
         super().__init__()
         channels, height, width = image_shape
-        self.rows: Tensor
-        self.columns: Tensor
         self.register_buffer("rows", cosine_basis(height, count), persistent=False)
         self.register_buffer("columns", cosine_basis(width, count), persistent=False)
         colours = opponent_colours() if channels == 3 else torch.eye(channels)
-        self.colours: Tensor
         self.register_buffer("colours", colours, persistent=False)
         self.shape = (channels, len(self.rows), len(self.columns))
         self.dim = math.prod(self.shape)
@@ -57,26 +58,30 @@ class CosineCoefficients(nn.Module):
         return torch.einsum("oc,bchw->bohw", self.colours, coefficients).flatten(1)
 
     def synthesise(self, coefficients: Tensor) -> Tensor:
-        """Turn coefficients ``(n, D)`` into pixels ``(n, channels, H, W)``; what was left out is zero."""
+        """Turn coefficients ``(n, D)`` into pixels ``(n, channels, H, W)``."""
         channels = torch.einsum("oc,bohw->bchw", self.colours, coefficients.unflatten(1, self.shape))
         images: Tensor = self.rows.T @ channels @ self.columns
         return images
 
 
 class ClassGaussianGenerator(ImageGenerator):
-    """Draws images whose cosine coefficients are Gaussian within each class.
+    """Draws images whose cosine coefficients are Gaussian within each class, ``x = mean[c] + directions own[c] z``.
 
-    All classes vary in the same few directions, each with its own covariance: ``x = mean[c] + directions own[c] z``.
+    All classes vary in the same few directions, each with its own covariance.
 
     Args:
         image_shape: channels, height, width.
         num_classes: C.
-        held: which classes there are, shape ``(P,)``.
-        coefficients: cosine coefficients in either direction.
-        components: K, the directions.
+        held: the classes to draw, shape ``(P,)``.
+        coefficients: cosine coefficients along each side.
+        components: K, the number of directions.
     """
 
     conditional = True
+    mean: Tensor
+    directions: Tensor
+    own: Tensor
+    row: Tensor
 
     def __init__(
         self, image_shape: ImageShape, num_classes: int, held: Tensor, coefficients: int, components: int
@@ -85,10 +90,6 @@ class ClassGaussianGenerator(ImageGenerator):
         self.basis = CosineCoefficients(image_shape, coefficients)
         self.latent_dim = components
         dim, count, half = self.basis.dim, len(held), torch.float16
-        self.mean: Tensor
-        self.directions: Tensor
-        self.own: Tensor
-        self.row: Tensor
         self.register_buffer("mean", torch.zeros(count, dim, dtype=half))
         self.register_buffer("directions", torch.zeros(dim, components, dtype=half))
         self.register_buffer("own", torch.zeros(count, components, components, dtype=half))
@@ -97,10 +98,10 @@ class ClassGaussianGenerator(ImageGenerator):
         self.register_buffer("row", row, persistent=False)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Draw an image of every label; see :class:`ImageGenerator`."""
+        """Draw an image for each label; see :class:`ImageGenerator`."""
         if labels is None:
             raise ValueError("Gaussians of classes need labels of shape (B,), got None")
         rows, kind = self.row[labels], noise.dtype
-        every = torch.einsum("bk,pjk->bpj", noise, self.own.to(kind))  # of all classes: cheaper than a factor per image
+        every = torch.einsum("bk,pjk->bpj", noise, self.own.to(kind))  # for all classes: cheaper than one per image
         around = every[torch.arange(len(rows), device=rows.device), rows] @ self.directions.to(kind).T
         return self.basis.synthesise(self.mean.to(kind)[rows] + around).clamp(0, 1)

@@ -1,4 +1,4 @@
-"""An ensemble whose members speak about the classes that they know."""
+"""An ensemble with class-dependent weights."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 
 class ClassWeightedEnsemble(nn.Module):
-    """Classifiers, frozen and in eval mode, weighed by how much each knows of an image's wanted label.
+    """Classifiers, frozen and in eval mode, weighted by the target label of an image.
 
-    A member whose weight is zero for an image does not look at it: with strong label skew most of the work falls away.
+    A member skips images for which its weight is zero: under strong label skew this saves most of the work.
 
     Args:
         members: N classifiers; they may have different architectures.
-        weights: of every member and label, shape ``(N, C)``.
+        weights: weight of each member for each label, shape ``(N, C)``.
     """
 
     weights: Tensor
@@ -25,21 +25,18 @@ class ClassWeightedEnsemble(nn.Module):
         self.requires_grad_(False)
 
     def heard(self, member: int, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the images that a member has a say in, by their labels ``(B,)``, and its weight for each of them."""
+        """Return the indices of the images for which a member has a weight, given labels ``(B,)``, and the weights."""
         weights = self.weights[member, labels]
         images = weights.nonzero().squeeze(1)
         return images, weights[images]
 
     def forward(self, images: Tensor, labels: Tensor, answer: Callable[[Tensor], Tensor] | None = None) -> Tensor:
-        """Return the weighted sum of the members' answers.
+        """Return the weighted sum of the members' answers, shape ``(B, C)``.
 
         Args:
             images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
-            labels: the wanted classes, shape ``(B,)``.
-            answer: what is summed, as a function of a member's logits ``(., C)``; the logits when not given.
-
-        Returns:
-            Shape ``(B, C)``.
+            labels: target classes, shape ``(B,)``.
+            answer: turns a member's logits ``(., C)`` into its answer; by default the logits are the answer.
         """
         total = self.weights.new_zeros(len(images), self.weights.shape[1])
         for number, member in enumerate(self.members):

@@ -1,4 +1,4 @@
-"""What every image classifier here has: normalisation inside, features, and a linear head."""
+"""The interface of all image classifiers: normalisation, features and a linear head."""
 
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -12,14 +12,7 @@ ImageShape = tuple[int, int, int]
 
 
 class Normalize(nn.Module):
-    """Shift and scale pixels per channel.
-
-    It lives *inside* the network, so that generators, experts and exports all speak pixels in ``[0, 1]`` and nobody
-    can feed normalised images to one net and plain ones to another.
-
-    Args:
-        channels: number of image channels.
-    """
+    """Normalise pixels per channel *inside* the network, so that all networks take pixels in ``[0, 1]``."""
 
     mean: Tensor
     std: Tensor
@@ -30,7 +23,7 @@ class Normalize(nn.Module):
         self.register_buffer("std", torch.ones(channels))
 
     def set(self, mean: Tensor, std: Tensor) -> None:
-        """Take over measured statistics of pixels in ``[0, 1]``, each of shape ``(channels,)``."""
+        """Set mean and standard deviation of pixels in ``[0, 1]``, each of shape ``(channels,)``."""
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -40,10 +33,10 @@ class Normalize(nn.Module):
 
 
 def versioned(net: nn.Module, tensors: Mapping[str, Tensor]) -> "OrderedDict[str, Tensor]":
-    """Give tensors of this network back what ``state_dict`` tells of its version, which some of torchvision ask for."""
-    told: Any = OrderedDict(tensors)
-    told._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
-    return cast("OrderedDict[str, Tensor]", told)
+    """Add the version metadata of ``state_dict`` to a network's tensors, which some networks of torchvision need."""
+    state: Any = OrderedDict(tensors)
+    state._metadata = net.state_dict()._metadata  # type: ignore[attr-defined]
+    return cast("OrderedDict[str, Tensor]", state)
 
 
 class Classifier(nn.Module):
@@ -57,8 +50,8 @@ class Classifier(nn.Module):
         num_classes: C.
 
     Attributes:
-        input_blocks: weights whose inputs come in blocks, one for each channel of the layer before, with the size of a
-            block: the linear layer after flattened feature maps.
+        input_blocks: block size of each weight whose inputs come in blocks, one for each channel of the layer before:
+            the linear layer after flattened feature maps.
     """
 
     body: nn.Module
@@ -75,7 +68,7 @@ class Classifier(nn.Module):
         """Return a fresh network of the same kind with about ``ratio`` of the channels in every hidden layer.
 
         Raises:
-            NotImplementedError: the network does not say how it is scaled.
+            NotImplementedError: the network cannot be scaled.
         """
         raise NotImplementedError(f"{type(self).__name__} does not say how it is scaled: override Classifier.scaled")
 

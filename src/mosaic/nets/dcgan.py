@@ -16,17 +16,17 @@ Initialization = Literal["dcgan", "default"]
 
 
 class Generator(ImageGenerator):
-    """Noise to images: a projection, then transposed convolutions that double the size, each with BatchNorm and ReLU.
+    """Maps noise to images: a projection, then transposed convolutions that double the size, with BatchNorm and ReLU.
 
-    For 32x32 and width 64 this is 4x4x512, 8x8x256, 16x16x128, 32x32x64 and the image. Other sizes start at
+    For 32x32 and width 64 the sizes are 4x4x512, 8x8x256, 16x16x128, 32x32x64 and the image. Other images start at
     ``ceil(size / 2^k)`` and are cropped.
 
     Args:
         image_shape: channels, height, width.
-        num_classes: C; used when ``conditional``.
+        num_classes: C; used if ``conditional``.
         latent_dim: length of the noise vector.
         width: channels before the last layer.
-        conditional: whether a wanted label is part of the input.
+        conditional: whether the target label is part of the input.
         initialization: ``dcgan`` draws weights from N(0, 0.02); ``default`` keeps PyTorch's.
     """
 
@@ -45,24 +45,18 @@ class Generator(ImageGenerator):
         doublings, start = _pyramid(image_shape)
         channels = [width * 2**level for level in range(doublings, -1, -1)]
         inputs = latent_dim + (num_classes if conditional else 0)
-        layers: list[nn.Module] = [
-            nn.ConvTranspose2d(inputs, channels[0], start, bias=False),
-            nn.BatchNorm2d(channels[0]),
-            nn.ReLU(inplace=True),
-        ]
+        layers: list[nn.Module] = [nn.ConvTranspose2d(inputs, channels[0], start, bias=False)]
+        layers += [nn.BatchNorm2d(channels[0]), nn.ReLU(inplace=True)]
         for wide, narrow in pairwise(channels):
-            layers += [
-                nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False),
-                nn.BatchNorm2d(narrow),
-                nn.ReLU(inplace=True),
-            ]
+            layers.append(nn.ConvTranspose2d(wide, narrow, 4, stride=2, padding=1, bias=False))
+            layers += [nn.BatchNorm2d(narrow), nn.ReLU(inplace=True)]
         layers += [nn.Conv2d(channels[-1], image_shape[0], 3, padding=1), nn.Tanh()]
         self.layers = nn.Sequential(*layers)
         if initialization == "dcgan":
             self.apply(initialise_dcgan)
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Generate images, see :class:`ImageGenerator`: tanh mapped affinely to pixels."""
+        """Generate images; see :class:`ImageGenerator`."""
         if self.conditional:
             if labels is None:
                 raise ValueError("a conditional generator needs labels of shape (B,), got None")
@@ -73,16 +67,15 @@ class Generator(ImageGenerator):
 
 
 class Discriminator(nn.Module):
-    """Images to one logit: strided convolutions with LeakyReLU 0.2, the mirror of :class:`Generator`.
+    """Maps images to one logit: strided convolutions with LeakyReLU 0.2, the mirror of :class:`Generator`.
 
     Args:
         image_shape: channels, height, width.
-        num_classes: C; used when ``conditional``.
+        num_classes: C; used if ``conditional``.
         width: channels after the first convolution.
-        normalization: ``batch`` puts BatchNorm from the second layer on (DCGAN); ``none`` leaves it out.
-        conditional: whether a label is judged with the image, by projection (Miyato and Koyama 2018,
-            arXiv 1802.05637).
-        initialization: as for :class:`Generator`.
+        normalization: ``batch`` uses BatchNorm from the second layer on (DCGAN); ``none`` leaves it out.
+        conditional: whether the label is an input too, by projection (Miyato and Koyama 2018, arXiv 1802.05637).
+        initialization: see :class:`Generator`.
     """
 
     def __init__(
@@ -112,15 +105,7 @@ class Discriminator(nn.Module):
             self.apply(initialise_dcgan)
 
     def forward(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Judge images.
-
-        Args:
-            images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
-            labels: classes, shape ``(B,)``; needed when conditional.
-
-        Returns:
-            Logits of shape ``(B,)``; positive means real.
-        """
+        """Map pixels ``(B, channels, H, W)`` and, if conditional, labels ``(B,)`` to logits ``(B,)``; real is > 0."""
         features = self.body(2 * images - 1)
         logits: Tensor = self.real(features).squeeze(1)
         if self.matches is not None:
@@ -142,7 +127,7 @@ def initialise_dcgan(module: nn.Module) -> None:
 
 
 def _pyramid(image_shape: ImageShape) -> tuple[int, tuple[int, int]]:
-    """How often the size doubles, and the size it starts from: 4 to 7 pixels on the shorter side, if that has 8."""
+    """Return the number of doublings and the first size: 4 to 7 pixels on the shorter side, if that has 8."""
     _, height, width = image_shape
     doublings = max(1, int(math.log2(min(height, width) / 4)))
     return doublings, (math.ceil(height / 2**doublings), math.ceil(width / 2**doublings))

@@ -1,11 +1,11 @@
-"""Gates: how the experts' opinions of one image become one opinion (METHOD section 5)."""
+"""Gates, which combine the experts' logits for an image (METHOD section 5)."""
 
 import torch
 from torch import Tensor, nn
 
 
 class MeanGate(nn.Module):
-    """Average the experts' probabilities: the plain ensemble that every gate must beat."""
+    """Average the experts' probabilities: the plain ensemble."""
 
     def forward(self, expert_logits: Tensor) -> Tensor:
         """Map ``(B, E, C)`` logits to ``(B, C)`` log-probabilities."""
@@ -14,11 +14,7 @@ class MeanGate(nn.Module):
 
 
 class WeightedLogits(nn.Module):
-    """Sum the experts' logits, each with its weight.
-
-    Args:
-        weights: of the experts, shape ``(E,)``; ``1 / E`` for each gives the mean of the logits.
-    """
+    """Sum the experts' logits with weights ``(E,)``; ``1 / E`` for each gives their mean."""
 
     weights: Tensor
 
@@ -32,16 +28,16 @@ class WeightedLogits(nn.Module):
 
 
 class PriorGate(nn.Module):
-    """Weigh, for each class, the experts that hold it, after taking out how often they expect it. Nothing is trained.
+    """Average the experts with weights per class, without training.
 
     ``T_c = sum_e A[e, c] (log_softmax(z_e)_c - log pi_e(c))``, or, with ``probabilities``,
-    ``T_c = log sum_e A[e, c] softmax(z_e)_c``, from which no prior is taken out.
+    ``T_c = log sum_e A[e, c] softmax(z_e)_c``, which does not subtract the prior.
 
     Args:
-        authority: who speaks for which class, shape ``(E, C)``; every column sums to one.
-        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros where the experts' training loss
-            was already adjusted for the prior.
-        probabilities: whether probabilities are averaged instead of log-probabilities without their prior.
+        authority: weight of each expert for each class, shape ``(E, C)``; every column sums to one.
+        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros if the experts' training loss was
+            already adjusted for the prior.
+        probabilities: whether to average probabilities.
     """
 
     authority: Tensor
@@ -56,7 +52,7 @@ class PriorGate(nn.Module):
     def forward(self, expert_logits: Tensor) -> Tensor:
         """Map ``(B, E, C)`` logits to ``(B, C)`` scores."""
         log_p = expert_logits.log_softmax(-1)
-        if self.probabilities:  # in log space; the smallest weight keeps the logarithm finite
+        if self.probabilities:  # in log space; the clamp keeps the logarithm finite
             return (log_p + self.authority.clamp(min=1e-12).log()).logsumexp(1)
         return (self.authority * (log_p - self.log_prior)).sum(1)
 
@@ -64,19 +60,18 @@ class PriorGate(nn.Module):
 class TransformerGate(nn.Module):
     """The paper's meta model: attention over the experts' logits (arXiv 2505.19699, section 4).
 
-    Each expert's logits become a token; a learned embedding per expert says *who* speaks, without which the sum over
-    tokens could not know. One encoder layer lets experts weigh each other; one learned query per class reads them out.
+    Each expert's logits become a token, to which a learned embedding of the expert is added. One encoder layer lets the
+    tokens attend to each other; one learned query per class reads them out.
 
-    Deviation: the decoder's answer to the query of a class becomes that class's logit, instead of one linear layer from
-    all answers to C logits; the gate then has no weights that grow with C squared.
+    **Deviation:** the decoder's output for the query of a class becomes that class's logit, instead of one linear layer
+    from all outputs to C logits; so no weights grow with C squared.
 
     Args:
         num_experts: E.
         num_classes: C.
         dim: token width, a multiple of four, the number of attention heads; small on purpose (the released gates have
             0.95 and 20.4 million parameters).
-        feedforward: hidden width of the two layers; PyTorch's default of 2048 is most of a gate's cost and 128 does as
-            well.
+        feedforward: hidden width of the two layers; PyTorch's default of 2048 is most of the cost, and 128 is as good.
     """
 
     HEADS = 4
@@ -100,9 +95,7 @@ class TransformerGate(nn.Module):
 
 
 class ResidualGate(nn.Module):
-    """A closed-form gate plus a small correction that starts at zero and is trained on prototypes.
-
-    The correction sees all experts' logits in order, so it knows who said what.
+    """A closed-form gate plus a small correction, which starts at zero and is trained on prototypes.
 
     Args:
         base: the gate to correct, for example :class:`PriorGate`; it is not trained.
@@ -117,10 +110,8 @@ class ResidualGate(nn.Module):
         self.correction = nn.Sequential(
             nn.Linear(num_experts * num_classes, hidden), nn.ReLU(), nn.Linear(hidden, num_classes)
         )
-        last = self.correction[-1]
-        assert isinstance(last, nn.Linear)
-        nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        for parameter in self.correction[-1].parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, expert_logits: Tensor) -> Tensor:
         """Map ``(B, E, C)`` logits to ``(B, C)`` logits."""
@@ -129,21 +120,21 @@ class ResidualGate(nn.Module):
 
 
 class FusionGate(nn.Module):
-    """Let every expert speak only about *pairs* of classes that it has seen, and a meta model about all pairs.
+    """Weight every expert on the *pairs* of classes that it has seen, and a meta model on all pairs.
 
-    Expert i holds ``n[i, c]`` images of class c. Its opinion ``r_i = z_i - log pi_i`` counts for the pair (k, l) with
-    ``w_i(k, l) = n[i, k] n[i, l] / (n[i, k] + n[i, l])``, zero where it lacks either class. The mixture's logits s
+    Expert i holds ``n[i, c]`` images of class c. For the pair (k, l) its logits ``r_i = z_i - log pi_i`` have weight
+    ``w_i(k, l) = n[i, k] n[i, l] / (n[i, k] + n[i, l])``, zero if it lacks either class. The mixture's logits s
     minimise, over all pairs,
 
     ``sum_i w_i(k, l) ((s_k - s_l) - (r_ik - r_il))^2 + kappa ((s_k - s_l) - (u_k - u_l))^2``
 
-    with the meta model's logits u and kappa the mean weight of a pair. The solution is linear in the opinions: with
+    with the meta model's logits u and kappa the mean weight of a pair. The solution is linear in the logits: with
     ``L_i`` the graph Laplacian of ``w_i``, ``s = pinv(sum_i L_i + kappa L) (sum_i L_i r_i + kappa L u)``. The products
-    with the inverse are formed once.
+    with the inverse are computed once.
 
     Args:
-        class_counts: images behind each expert and class, shape ``(E, C)``.
-        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros where it is taken out already.
+        class_counts: training images of each expert and class, shape ``(E, C)``.
+        log_prior: log of every expert's smoothed label prior, shape ``(E, C)``; zeros if the logits exclude it already.
     """
 
     log_prior: Tensor
@@ -156,7 +147,7 @@ class FusionGate(nn.Module):
         num_classes = class_counts.shape[1]
         pairs = num_classes * (num_classes - 1)
         kappa = laplacians.diagonal(dim1=1, dim2=2).sum() / pairs
-        kappa = kappa.clamp(min=1e-6)  # experts of one class each speak about no pair: the meta model decides alone
+        kappa = kappa.clamp(min=1e-6)  # experts of one class have no pairs: the meta model decides
         full = num_classes * torch.eye(num_classes, dtype=torch.float64) - 1
         inverse = torch.linalg.pinv(laplacians.sum(0) + kappa * full, hermitian=True)
         self.register_buffer("log_prior", log_prior)
@@ -171,13 +162,7 @@ class FusionGate(nn.Module):
 
 
 def pair_laplacians(class_counts: Tensor) -> Tensor:
-    """Return the graph Laplacian of every expert's pair weights ``n_k n_l / (n_k + n_l)``.
-
-    Args:
-        class_counts: shape ``(E, C)``.
-
-    Returns:
-        float64, shape ``(E, C, C)``; rows sum to zero.
+    """Return graph Laplacians ``(E, C, C)``, in float64, of the pair weights ``n_k n_l / (n_k + n_l)`` of each expert.
 
     >>> pair_laplacians(torch.tensor([[2, 2, 0]]))[0]
     tensor([[ 1., -1.,  0.],

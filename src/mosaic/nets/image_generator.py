@@ -1,4 +1,4 @@
-"""What every model of images looks like to those who draw from it, and several of them as one."""
+"""The interface of all generators of images, and mixtures of them."""
 
 from abc import abstractmethod
 from collections.abc import Iterable
@@ -7,11 +7,11 @@ from torch import Tensor, nn
 
 
 class ImageGenerator(nn.Module):
-    """Turns noise, and wanted labels where it knows them, into images.
+    """Turns noise, and target labels if it is conditional, into images.
 
     Attributes:
-        latent_dim: length of the noise of one image.
-        conditional: whether it heeds wanted labels.
+        latent_dim: length of the noise vector of one image.
+        conditional: whether images depend on target labels.
     """
 
     latent_dim: int
@@ -23,7 +23,7 @@ class ImageGenerator(nn.Module):
 
         Args:
             noise: standard normal, shape ``(B, latent_dim)``.
-            labels: wanted classes, shape ``(B,)``; needed by a conditional generator, ignored by others.
+            labels: target classes, shape ``(B,)``; needed by a conditional generator, ignored by others.
 
         Returns:
             Pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
@@ -31,11 +31,7 @@ class ImageGenerator(nn.Module):
 
 
 class MixedGenerator(ImageGenerator):
-    """Several generators that take turns: of n, the i-th makes every n-th image from the i-th on.
-
-    Args:
-        parts: all conditional, or none.
-    """
+    """Several generators, all conditional or none; of n, the i-th makes every n-th image from the i-th on."""
 
     def __init__(self, parts: Iterable[ImageGenerator]) -> None:
         super().__init__()
@@ -44,7 +40,7 @@ class MixedGenerator(ImageGenerator):
         self.conditional = all(part.conditional for part in self._typed())
 
     def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
-        """Let each make its share; see :class:`ImageGenerator`."""
+        """Generate images in turn; see :class:`ImageGenerator`."""
         turns = len(self.parts)
         made = [
             part(noise[turn::turns, : part.latent_dim], None if labels is None else labels[turn::turns])

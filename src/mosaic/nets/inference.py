@@ -1,4 +1,4 @@
-"""Ask a network about stored images."""
+"""Run networks on stored images."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from mosaic.transfer import send
 
 
 def to_pixels(images: Tensor) -> Tensor:
-    """Turn uint8 images into float pixels in ``[0, 1]``, on the device where they are."""
+    """Turn uint8 images into float pixels in ``[0, 1]`` on the same device."""
     return images.float() / 255
 
 
@@ -21,17 +21,14 @@ def predict(
     batch_size: int = 512,
     ask: Callable[[Tensor], Tensor] | None = None,
 ) -> Tensor:
-    """Return a network's answers to stored images, in eval mode and without augmentation.
+    """Return a network's outputs for stored images on the CPU, shape ``(N, ...)``, in eval mode.
 
     Args:
-        net: takes pixels in ``[0, 1]``; it is moved to ``device`` and left in the mode that it was in.
+        net: takes pixels in ``[0, 1]``; it is moved to ``device``, and its mode is restored.
         images: uint8, shape ``(N, channels, H, W)``, N at least 1.
-        device: where to compute.
-        batch_size: images at a time.
-        ask: which method of the network to call, by default the network itself.
-
-    Returns:
-        Answers on the CPU, shape ``(N, ...)``.
+        device: device to compute on.
+        batch_size: images per forward pass.
+        ask: method of the network to call, by default the network itself.
     """
     ask = ask or net
     training = net.training

@@ -1,4 +1,4 @@
-"""A plain network without convolutions."""
+"""A network without convolutions."""
 
 import math
 

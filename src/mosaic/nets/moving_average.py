@@ -1,4 +1,4 @@
-"""An exponential moving average of a network, without the bias of its start."""
+"""A bias-corrected exponential moving average of a network."""
 
 import copy
 
@@ -9,11 +9,11 @@ from torch import nn
 class MovingAverage(nn.Module):
     """Average a network's parameters over its training: ``e_t = decay e_(t-1) + (1 - decay) theta_t`` from ``e_0 = 0``.
 
-    Used as ``e_t / (1 - decay^t)``: without that correction 22 % of the weights after 150 steps at 0.99 would still be
-    the start's. Buffers are copied, not averaged.
+    The corrected average is ``e_t / (1 - decay^t)``: without the correction ``e_0`` would still have a weight of 22 %
+    after 150 steps at 0.99. Buffers are copied, not averaged.
 
     Args:
-        net: the network to follow; it must not change its shape.
+        net: the network to average.
         decay: in ``[0, 1)``; 0 keeps the last weights.
     """
 
@@ -29,7 +29,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
-        """Take in the network's present weights."""
+        """Add the network's current weights."""
         self.steps += 1
         averages = [parameter.detach() for parameter in self.average.parameters()]
         torch._foreach_lerp_(averages, [parameter.detach() for parameter in net.parameters()], 1 - self.decay)
@@ -39,11 +39,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def corrected(self) -> nn.Module:
-        """Return a copy of the network with the averaged weights, in eval mode and frozen.
-
-        Raises:
-            ValueError: nothing was averaged yet.
-        """
+        """Return a frozen copy of the network with the averaged weights, in eval mode."""
         if self.steps == 0:
             raise ValueError("MovingAverage.corrected() needs at least one update, got none")
         net = copy.deepcopy(self.average).eval()

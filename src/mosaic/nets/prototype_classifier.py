@@ -1,4 +1,4 @@
-"""A classifier made of prototypes: a linear head and a kernel on the features of a frozen network."""
+"""A classifier from prototypes: a linear head and a kernel on the features of a frozen network."""
 
 import copy
 
@@ -9,7 +9,7 @@ from mosaic.nets.classifier import Classifier
 
 
 class PrototypeKernel(nn.Module):
-    """Kernel classifier: every prototype votes for its class, the nearer the louder, all classes alike.
+    """Gaussian kernel classifier: prototypes vote for their classes, weighted by distance; all classes count equally.
 
     The width of the Gaussian is ``0.7`` times the median distance of a prototype to its nearest neighbour.
 
@@ -33,7 +33,7 @@ class PrototypeKernel(nn.Module):
         self.register_buffer("width", (relative_width * nearest.median()).clamp(min=1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
-        """Map standardised features ``(B, F)`` to class probabilities ``(B, C)``; far from all, the nearest decides."""
+        """Map standardised features ``(B, F)`` to probabilities ``(B, C)``; far from all, the nearest decides."""
         exponents = -0.5 * (torch.cdist(features, self.prototypes) / self.width) ** 2
         scores: Tensor = exponents.softmax(-1) @ self.votes
         return scores / scores.sum(-1, keepdim=True)
@@ -43,11 +43,11 @@ class PrototypeClassifier(nn.Module):
     """The mean of a linear head and a kernel classifier, both made from the clients' prototypes.
 
     Args:
-        trunk: the network whose features the prototypes are; it is frozen.
-        mean: of the prototypes, shape ``(F,)``.
-        std: of the prototypes, shape ``(F,)``.
-        head: linear, on standardised features.
-        kernel: on standardised features.
+        trunk: the network that gives the features; it is frozen.
+        mean: mean of the prototypes, shape ``(F,)``.
+        std: standard deviation of the prototypes, shape ``(F,)``.
+        head: linear head on standardised features.
+        kernel: classifier on standardised features.
     """
 
     mean: Tensor
@@ -69,24 +69,19 @@ class PrototypeClassifier(nn.Module):
         return logits
 
     def linear_part(self) -> Classifier:
-        """Return the network with the linear head in the place of its own, without the kernel."""
+        """Return the network with this linear head instead of its own, without the kernel."""
         net, folded = copy.deepcopy(self.trunk), folded_head(self.head, self.mean, self.std)
         weight, bias = folded["head.weight"], folded["head.bias"]
-        net.head = nn.Linear(weight.shape[1], weight.shape[0])  # whatever the network's own head is
+        net.head = nn.Linear(weight.shape[1], weight.shape[0])  # the network's own head may be of any kind
         net.head.weight, net.head.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         return net
 
 
 def folded_head(head: nn.Linear, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
-    """Fold the standardisation of its inputs into a linear layer.
-
-    Args:
-        head: maps standardised features ``(B, F)`` to logits.
-        mean: of the features, shape ``(F,)``.
-        std: of the features, shape ``(F,)``, positive.
+    """Fold the standardisation of features, by mean and std ``(F,)``, into a linear head.
 
     Returns:
-        ``head.weight`` and ``head.bias`` of a layer that gives the same logits for the features themselves.
+        ``head.weight`` and ``head.bias`` of a layer that gives the same logits for features that are not standardised.
     """
     weight = head.weight.detach() / std
     return {"head.weight": weight, "head.bias": head.bias.detach() - weight @ mean}

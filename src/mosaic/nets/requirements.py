@@ -1,4 +1,4 @@
-"""What a classifier must have for its features and its head to be used by themselves."""
+"""Requirements on a classifier whose features or head are used separately."""
 
 import torch
 from torch import Tensor, nn
@@ -8,15 +8,7 @@ from mosaic.nets.classifier import Classifier
 
 
 def require_features(net: Classifier, wanted_by: str) -> None:
-    """Refuse networks whose ``features`` are no vectors.
-
-    Args:
-        net: of the run.
-        wanted_by: the key of the configuration that needs them.
-
-    Raises:
-        MosaicError: they are not.
-    """
+    """Raise :class:`MosaicError` unless ``features`` gives vectors, which the key ``wanted_by`` needs."""
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         features = net.eval().features(torch.zeros(2, *net.image_shape))
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
@@ -28,11 +20,7 @@ def require_features(net: Classifier, wanted_by: str) -> None:
 
 
 def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
-    """Refuse networks whose head is not one linear layer with a bias, on its features.
-
-    Raises:
-        MosaicError: it is something else.
-    """
+    """Raise :class:`MosaicError` unless the head is one linear layer with a bias."""
     if not isinstance(net.head, nn.Linear) or net.head.bias is None:
         got = "a linear layer without bias" if isinstance(net.head, nn.Linear) else type(net.head).__name__
         raise MosaicError(

@@ -1,4 +1,4 @@
-"""ResNets for small images, from torchvision's blocks."""
+"""ResNets for small images, made of torchvision's blocks."""
 
 from torch import nn
 from torchvision.models.resnet import BasicBlock
@@ -15,7 +15,7 @@ class ResNet18(Classifier):
     Args:
         image_shape: channels, height, width.
         num_classes: C.
-        width: channels of the first stage; each later one doubles them. 64 gives 11.2 million parameters.
+        width: channels of the first stage; each later stage doubles them. 64 gives 11.2 million parameters.
     """
 
     def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 64) -> None:

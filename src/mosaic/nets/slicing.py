@@ -1,8 +1,7 @@
-"""Sub-models: which channels of a wide network a narrow one has (HeteroFL, Federated Dropout, FedRolex).
+"""Sub-models: select channels of a wide network for a narrow one (HeteroFL, Federated Dropout, FedRolex).
 
-A narrow network has the wide one's layers with fewer channels. A rule picks, for every number of channels that occurs,
-which of them are kept; layers with equally many channels keep the same ones, so shortcuts and the next layer's inputs
-fit by themselves.
+A narrow network has the layers of the wide one with fewer channels. A rule selects the channels to keep. Layers with
+equally many channels keep the same ones, so that shortcuts and the next layer's inputs fit.
 """
 
 import math
@@ -13,29 +12,19 @@ import torch
 from torch import Tensor
 
 Places = dict[str, tuple[Tensor, ...]]
-"""By tensor name and dimension: which indices of the wide network the narrow one has, each of shape ``(k,)``."""
+"""By tensor name and dimension: the indices in the wide network that the narrow one keeps, each of shape ``(k,)``."""
 
 
 class Slicing(ABC):
-    """Picks channels."""
+    """Selects channels."""
 
     @abstractmethod
     def channels(self, total: int, kept: int, round: int, seed: int) -> Tensor:
-        """Return the channels that are kept.
-
-        Args:
-            total: channels of the wide layer.
-            kept: channels of the narrow one, at most ``total``.
-            round: communication round, from 1.
-            seed: of the client in this round.
-
-        Returns:
-            Different indices below ``total``, shape ``(kept,)``.
-        """
+        """Return ``kept`` different indices below ``total``; the seed is that of the client in this round, from 1."""
 
 
 class FirstChannels(Slicing):
-    """Always the first ones: HeteroFL (Diao et al. 2021, arXiv 2010.01264)."""
+    """Keep the first channels: HeteroFL (Diao et al. 2021, arXiv 2010.01264)."""
 
     def channels(self, total: int, kept: int, round: int, seed: int) -> Tensor:
         """Return ``0 .. kept - 1``."""
@@ -43,7 +32,7 @@ class FirstChannels(Slicing):
 
 
 class RandomChannels(Slicing):
-    """Other ones for every client and round: Federated Dropout (Caldas et al. 2018, arXiv 1812.07210).
+    """Keep random channels for every client and round: Federated Dropout (Caldas et al. 2018, arXiv 1812.07210).
 
     **Deviation:** layers with equally many channels drop the same ones, so that shortcuts fit.
     """
@@ -54,10 +43,10 @@ class RandomChannels(Slicing):
 
 
 class RollingWindow(Slicing):
-    """A window that moves by one channel per round: FedRolex (Alam et al. 2022, arXiv 2212.01548)."""
+    """Keep a window that moves by one channel per round: FedRolex (Alam et al. 2022, arXiv 2212.01548)."""
 
     def channels(self, total: int, kept: int, round: int, seed: int) -> Tensor:
-        """Return the first ``kept`` of the channels rolled by the round; ``total`` rounds visit every channel alike."""
+        """Return the first ``kept`` channels after a roll by the round; ``total`` rounds keep all equally often."""
         return torch.arange(total).roll(round % total)[:kept]
 
 
@@ -69,19 +58,9 @@ def places(
     round: int,
     seed: int,
 ) -> Places:
-    """Say where every tensor of a narrow network lies in the wide one.
+    """Return the indices in the wide network of every tensor of the narrow one, given the shapes of both by name.
 
-    Args:
-        wide: shapes of the wide network's tensors.
-        narrow: shapes of the narrow network's tensors; same names.
-        blocks: names of weights whose inputs come in blocks, one block for each channel of the layer before, with the
-            size of a block: the first linear layer after flattened feature maps.
-        rule: picks channels.
-        round: communication round, from 1.
-        seed: of the client in this round.
-
-    Returns:
-        For every tensor one index per dimension.
+    ``blocks`` are those of :class:`~mosaic.nets.classifier.Classifier`; the rest is as in :meth:`Slicing.channels`.
     """
     return {
         name: tuple(
@@ -93,7 +72,7 @@ def places(
 
 
 def _expand(rule: Slicing, total: int, kept: int, block: int, round: int, seed: int) -> Tensor:
-    """Return the kept indices of one dimension; a dimension that is whole keeps its order."""
+    """Return the kept indices of one dimension; a dimension of the same size keeps its order."""
     if total == kept:
         return torch.arange(total)
     channels = rule.channels(total // block, kept // block, round, seed)
@@ -101,12 +80,12 @@ def _expand(rule: Slicing, total: int, kept: int, block: int, round: int, seed: 
 
 
 def take(tensors: Mapping[str, Tensor], where: Places) -> dict[str, Tensor]:
-    """Cut the narrow network's tensors out of the wide network's."""
+    """Return the narrow network's part of the wide network's tensors."""
     return {name: tensor[grid(where[name])] for name, tensor in tensors.items()}
 
 
 def grid(indices: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Shape one index per dimension so that together they address the whole block.
+    """Reshape one index per dimension so that together they select a block.
 
     >>> torch.arange(9).view(3, 3)[grid((torch.tensor([0, 2]), torch.tensor([1, 2])))]
     tensor([[1, 2],
@@ -123,4 +102,4 @@ def narrower(channels: int, ratio: float) -> int:
     >>> [narrower(16, ratio) for ratio in (1.0, 0.5, 0.25, 0.01)]
     [16, 8, 4, 1]
     """
-    return max(1, math.ceil(round(ratio * channels, 9)))  # 0.1 * 30 is a little more than 3
+    return max(1, math.ceil(round(ratio * channels, 9)))  # in floating point 0.1 * 30 exceeds 3

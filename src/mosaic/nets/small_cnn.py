@@ -11,25 +11,25 @@ from mosaic.nets.slicing import narrower
 class SmallCNN(Classifier):
     """Three 3x3 convolutions with BatchNorm, two of them with stride 2, and one hidden linear layer.
 
-    Strides instead of pooling halve the time of a step at this size.
+    At this size strides instead of pooling halve the time of a step.
 
     Args:
         image_shape: channels, height, width.
         num_classes: C.
-        width: channels of the first convolution; the others have twice as many, and there are four times as many
-            features. 16 gives about 23,000 parameters on 8x8 grey images.
+        width: channels of the first convolution; the others have twice as many channels, and the features are four
+            times as many. 16 gives about 23,000 parameters on 8x8 grey images.
     """
 
     def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 16) -> None:
         super().__init__(image_shape, num_classes)
         height, breadth = (math.ceil(side / 4) for side in image_shape[1:])  # after two strides
-        pool = math.ceil(height / 4), math.ceil(breadth / 4)
-        pooled = math.ceil(height / pool[0]) * math.ceil(breadth / pool[1])
+        window = math.ceil(height / 4), math.ceil(breadth / 4)
+        pooled = math.ceil(height / window[0]) * math.ceil(breadth / window[1])
         self.body = nn.Sequential(
             *_block(image_shape[0], width, stride=1),
             *_block(width, 2 * width, stride=2),
             *_block(2 * width, 2 * width, stride=2),
-            nn.AvgPool2d(pool, ceil_mode=True),
+            nn.AvgPool2d(window, ceil_mode=True),
             nn.Flatten(),
             nn.Linear(2 * width * pooled, 4 * width),
             nn.ReLU(),

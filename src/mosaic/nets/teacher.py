@@ -1,4 +1,4 @@
-"""The teacher: experts, what they see, and the gate that joins them."""
+"""The networks of a teacher: experts, and mixtures that combine them with a gate."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -12,15 +12,15 @@ from torch.func import functional_call, stack_module_state, vmap
 from mosaic.nets.classifier import Classifier
 
 PrecisionBlock = Callable[[], AbstractContextManager[Any]]
-"""Makes a block in which networks answer in some precision."""
+"""Makes a context in which networks compute in some precision."""
 
 
 class ImageExperts(nn.Module):
-    """Full experts that look at the image.
+    """Experts that classify images, evaluated one after another.
 
     Args:
         experts: E classifiers; they may have different architectures.
-        precision: makes a block in which they answer; what joins their answers gets the images' type.
+        precision: makes a context for their forward passes; the logits returned have the dtype of the images.
     """
 
     def __init__(self, experts: Iterable[nn.Module], precision: PrecisionBlock = nullcontext) -> None:
@@ -36,15 +36,15 @@ class ImageExperts(nn.Module):
 
 
 class StackedExperts(nn.Module):
-    """Full experts of one architecture, evaluated side by side by ``torch.func`` instead of one after another.
+    """Experts of one architecture, evaluated together by ``torch.func``.
 
-    Whether that is faster depends on the device: on two CPU cores it took 1.3 to 3 times as long as a loop. Answers
-    agree with those of :class:`ImageExperts` up to rounding, and are float32 where those have another precision:
-    PyTorch's rules for stacking do not cover mixed precision everywhere.
+    Whether this is faster depends on the device: on two CPU cores it takes 1.3 to 3 times as long as a loop. The logits
+    agree with those of :class:`ImageExperts` up to rounding, and are always float32: PyTorch's vmap rules do not cover
+    mixed precision everywhere.
 
     Args:
-        experts: E classifiers that differ in nothing but their weights.
-        chunk: experts at a time; their activations are held together.
+        experts: E classifiers that differ only in their weights.
+        chunk: experts to evaluate at a time, which bounds the memory for activations.
     """
 
     def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
@@ -70,12 +70,7 @@ class StackedExperts(nn.Module):
 
 
 class FeatureExperts(nn.Module):
-    """Heads of experts on the features of one frozen trunk; the experts' bodies play no part.
-
-    Args:
-        trunk: the classifier whose features are shared.
-        heads: E linear heads on its features.
-    """
+    """Linear heads of E experts on the features of one frozen trunk."""
 
     def __init__(self, trunk: Classifier, heads: Iterable[nn.Linear]) -> None:
         super().__init__()
@@ -94,12 +89,7 @@ class FeatureExperts(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """Experts and a gate, frozen and in eval mode.
-
-    Args:
-        experts: images to ``(B, E, C)``.
-        gate: ``(B, E, C)`` to ``(B, C)``.
-    """
+    """Experts, which map images to ``(B, E, C)``, and a gate to ``(B, C)``, frozen and in eval mode."""
 
     def __init__(self, experts: nn.Module, gate: nn.Module) -> None:
         super().__init__()
@@ -119,13 +109,7 @@ class MixtureOfExperts(nn.Module):
 
 
 class FusedMixture(MixtureOfExperts):
-    """Experts joined with a meta model by a :class:`~mosaic.nets.gates.FusionGate`, frozen and in eval mode.
-
-    Args:
-        experts: images to ``(B, E, C)``.
-        meta: images to ``(B, C)``.
-        gate: joins both.
-    """
+    """Experts and a meta model, combined by a :class:`~mosaic.nets.gates.FusionGate`, frozen and in eval mode."""
 
     def __init__(self, experts: nn.Module, meta: nn.Module, gate: nn.Module) -> None:
         super().__init__(experts, gate)
@@ -140,11 +124,7 @@ class FusedMixture(MixtureOfExperts):
 
 
 class NoOpinion(nn.Module):
-    """A meta model that holds all classes for alike, where clients have no features in common to learn one from.
-
-    Args:
-        num_classes: C.
-    """
+    """A meta model with equal logits for all classes, for clients without common features."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()
@@ -156,12 +136,7 @@ class NoOpinion(nn.Module):
 
 
 class SideBySide(nn.Module):
-    """All experts and some of their mixtures side by side, for the price of the experts alone.
-
-    Args:
-        experts: images to ``(B, E, C)``.
-        mixtures: of these experts.
-    """
+    """All experts and some of their mixtures side by side; each expert runs only once."""
 
     def __init__(self, experts: nn.Module, mixtures: Sequence[MixtureOfExperts]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Any classifier of torchvision's, as one of ours."""
+"""Classifiers of torchvision."""
 
 from typing import Any, cast
 
@@ -9,22 +9,20 @@ from mosaic.nets.classifier import Classifier, ImageShape
 
 
 class TorchvisionNet(Classifier):
-    """A torchvision classifier without its trained weights, for clients with an architecture of their own.
+    """A torchvision classifier without trained weights, for clients with their own architecture.
 
-    Grey images are repeated to three channels. The last linear layer is the head, everything before it gives features.
+    Grey images are repeated to three channels. The last linear layer is the head; the layers before it give features.
 
     Args:
-        image_shape: channels, height, width; the architecture decides which sizes it takes. Vision transformers are
-            built for this size.
+        image_shape: channels, height, width; vision transformers are built for this size.
         num_classes: C.
-        name: as ``torchvision.models.list_models`` has it, for example ``mobilenet_v2``.
-        image_size: height and width that a vision transformer is built for, where it is not that of the images.
-        aux_logits: auxiliary classifiers of ``googlenet`` and ``inception_v3``, whose outputs nothing here learns from;
-            only ``False`` can be trained.
+        name: name in ``torchvision.models.list_models``, for example ``mobilenet_v2``.
+        image_size: height and width for which a vision transformer is built; by default those of the images.
+        aux_logits: whether ``googlenet`` and ``inception_v3`` have auxiliary classifiers; only ``False`` is trainable.
         arguments: other arguments of the architecture.
 
     Raises:
-        ValueError: torchvision knows no such classifier, it refuses the arguments, or it has no linear layer.
+        ValueError: torchvision has no such classifier, it refuses the arguments, or it has no linear layer.
     """
 
     def __init__(
@@ -49,7 +47,7 @@ class TorchvisionNet(Classifier):
             raise ValueError(f"TorchvisionNet: {name} does not take these arguments: {error}") from error
         linear = [place for place, module in net.named_modules() if isinstance(module, nn.Linear)]
         if not linear:
-            raise ValueError(f"TorchvisionNet: {name} has no linear layer to take for a head")
+            raise ValueError(f"TorchvisionNet: {name} has no linear layer to use as the head")
         self.head = cast(nn.Linear, net.get_submodule(linear[-1]))
         net.set_submodule(linear[-1], nn.Identity())
         self.body = net
@@ -62,7 +60,7 @@ class TorchvisionNet(Classifier):
 
 
 def _asked(name: str, image_shape: ImageShape, image_size: int | None, aux_logits: bool | None) -> dict[str, Any]:
-    """Return what an architecture has to be told about the images, and whether it has auxiliary classifiers."""
+    """Return the arguments of an architecture that depend on the images, and those for auxiliary classifiers."""
     asked: dict[str, Any] = {}
     if name.startswith("vit_") or image_size is not None:
         asked["image_size"] = image_shape[1] if image_size is None else image_size

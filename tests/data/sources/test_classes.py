@@ -46,8 +46,8 @@ def test_a_class_that_only_the_test_names_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("labels", "names", "parts"),
     [
-        ([0, 1], ("a", "a"), ["a name of its own", "'a' twice"]),
-        ([0, 2], ("b", "a"), ["labels in 0..1 (2 classes are named)", "got 0..2"]),
+        ([0, 1], ("a", "a"), ["a different name for every class", "'a' twice"]),
+        ([0, 2], ("b", "a"), ["labels in 0..1 (2 classes)", "got 0..2"]),
         ([-1, 0], ("b", "a"), ["labels in 0..1", "got -1..0"]),
     ],
 )

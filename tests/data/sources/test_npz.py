@@ -39,7 +39,7 @@ def test_validation_images_are_left_out_on_request_and_the_log_says_so(
 
 def test_validation_images_without_labels_are_refused(tmp_path: Path) -> None:
     path = medmnist(tmp_path / "a.npz", val_labels=None)
-    with refused(path, "val_labels beside val_images", "leave_out"):
+    with refused(path, "val_labels with val_images", "leave_out"):
         load(path)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from mosaic.data import FolderSource, NpzSource
 from mosaic.data.images import ImageSet
-from mosaic.data.sources.storage import Cache
+from mosaic.data.sources.storage import cached
 from tests.data.refusals import refused
 from tests.data.sources.made import class_folders, medmnist, random_pixels, save
 
@@ -76,9 +76,9 @@ def test_an_interrupted_decoding_leaves_nothing_that_looks_whole(tmp_path: Path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        Cache(str(tmp_path)).mapped((2, 1, 3, 3), "key", stop)
+        cached(str(tmp_path), (2, 1, 3, 3), "key", stop)
     assert arrays(tmp_path) == []
-    assert (Cache(str(tmp_path)).mapped((2, 1, 3, 3), "key", lambda out: out.fill(7)) == 7).all()
+    assert (cached(str(tmp_path), (2, 1, 3, 3), "key", lambda out: out.fill(7)) == 7).all()
 
 
 def test_a_cache_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_cache_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
 
 def test_a_disk_without_space_is_refused(tmp_path: Path) -> None:
     with refused(str(tmp_path), "init_args.cache_dir", "free space", "init_args.memory_limit_gib"):
-        Cache(str(tmp_path)).mapped((2**40, 3, 2**8, 2**8), "key", lambda out: None)
+        cached(str(tmp_path), (2**40, 3, 2**8, 2**8), "key", lambda out: None)
 
 
 def test_a_negative_limit_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""Partitioners of flwr-datasets by class path."""
+"""Partitioners of flwr-datasets, named by class path."""
 
 import importlib
 import inspect
@@ -14,13 +14,13 @@ from mosaic.errors import MosaicError
 
 
 class FlowerPartition(Partition):
-    """Any partitioner of flwr-datasets, by class path.
+    """Split with a partitioner of flwr-datasets.
 
     Args:
         num_clients: N.
         partitioner: class path, for example ``flwr_datasets.partitioner.PathologicalPartitioner``.
-        arguments: its other arguments; ``num_partitions``, ``partition_by`` (the label) and ``seed`` are filled in
-            where the class takes them.
+        arguments: its other arguments; ``num_partitions``, ``partition_by`` (the label) and ``seed`` are filled in if
+            the class takes them.
     """
 
     num_clients: int
@@ -35,50 +35,38 @@ class FlowerPartition(Partition):
         return f"data.partition ({self.partitioner})"
 
     def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
-        """Ask the partitioner."""
-        return flower_split(self.partitioner, self.arguments, self.num_clients, labels, seed)
+        """Split with the partitioner on an in-memory table of index and label.
 
+        The images are shuffled first. Partitioners deal them out in order: in a file sorted by writer or domain a
+        client would get images that are alike.
 
-def flower_split(
-    partitioner: str, arguments: dict[str, Any], num_clients: int, labels: np.ndarray, seed: int
-) -> list[np.ndarray]:
-    """Deal images out with a partitioner of flwr-datasets, on an in-memory table of index and label.
+        Raises:
+            MosaicError: the class cannot be imported, or raises.
+        """
+        check_enough_images(self.num_clients, len(labels))
+        os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+        from datasets import Dataset
 
-    Images are put in random order first, because its rules deal them out as they come: a client would hold neighbours
-    in the file, which are alike where the file is sorted by writer or domain.
-
-    Raises:
-        MosaicError: the class cannot be imported, or refuses.
-    """
-    check_enough_images(num_clients, len(labels))
-    os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
-    from datasets import Dataset
-
-    factory = _import_partitioner(partitioner)
-    offered = {"num_partitions": num_clients, "partition_by": "label", "seed": seed}
-    accepted = inspect.signature(factory).parameters
-    try:
-        rule = factory(**{**{key: value for key, value in offered.items() if key in accepted}, **arguments})
-        order = np.random.default_rng(seed).permutation(len(labels))
-        rule.dataset = Dataset.from_dict({"index": order, "label": labels[order]})
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # one warning for each redraw
-            parts = [rule.load_partition(client)["index"][:] for client in range(num_clients)]
-    except (TypeError, ValueError, LookupError) as error:
-        raise MosaicError(
-            f"data.partition: {partitioner.rpartition('.')[2]} cannot split {len(labels)} images among {num_clients} "
-            f"clients as asked ({error}): change data.partition.init_args, or choose another data.partition"
-        ) from error
-    return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]
-
-
-def _import_partitioner(partitioner: str) -> Callable[..., Any]:
-    module, _, name = partitioner.rpartition(".")
-    try:
-        factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise MosaicError(
-            f"data.partition.partitioner: {partitioner!r} cannot be imported ({error}): "
-            "expected a class path such as flwr_datasets.partitioner.PathologicalPartitioner"
-        ) from error
-    return factory
+        module, _, name = self.partitioner.rpartition(".")
+        try:
+            factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise MosaicError(
+                f"data.partition.partitioner: {self.partitioner!r} cannot be imported ({error}): "
+                "expected a class path such as flwr_datasets.partitioner.PathologicalPartitioner"
+            ) from error
+        offered = {"num_partitions": self.num_clients, "partition_by": "label", "seed": seed}
+        accepted = inspect.signature(factory).parameters
+        try:
+            rule = factory(**{**{key: value for key, value in offered.items() if key in accepted}, **self.arguments})
+            order = np.random.default_rng(seed).permutation(len(labels))
+            rule.dataset = Dataset.from_dict({"index": order, "label": labels[order]})
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a warning for each redraw
+                parts = [rule.load_partition(client)["index"][:] for client in range(self.num_clients)]
+        except (TypeError, ValueError, LookupError) as error:
+            raise MosaicError(
+                f"data.partition: {name} cannot split {len(labels)} images among "
+                f"{self.num_clients} clients ({error}): change data.partition.init_args, or choose another partition"
+            ) from error
+        return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]

@@ -1,4 +1,4 @@
-"""Partitions that the data bring along: by domain, by writer, by hospital."""
+"""Partitions by a property of the images, such as domain, writer or hospital."""
 
 import logging
 
@@ -11,16 +11,16 @@ log = logging.getLogger(__name__)
 
 
 class NaturalPartition(Partition):
-    """Feature shift: clients hold images of one domain, writer or whatever else the source knows of each image.
+    """Split by group, such as domain or writer, to create feature shift.
 
-    With as many clients as groups, client i holds the i-th group in sorted order. With more, every group is dealt
-    evenly to as many clients as any other, the largest groups to one more where the numbers do not divide; no client
-    mixes groups. With fewer, whole groups are merged, each going to the client that holds fewest images by then, the
-    largest group first; no group is cut.
+    With as many clients as groups, client i holds the i-th group in sorted order. With more clients, each group is
+    divided evenly among equally many clients; if the numbers do not divide, the largest groups get one client more. No
+    client mixes groups. With fewer clients, whole groups are merged: the largest group first, each goes to the client
+    that holds the fewest images so far.
 
     Args:
-        key: which of the source's groups, such as ``domains`` for the array ``train_domains`` of an npz file.
-        num_clients: N; as many as there are groups when not given.
+        key: name of the source's groups, such as ``domains`` for the array ``train_domains`` of an npz file.
+        num_clients: N; the number of groups by default.
     """
 
     def __init__(self, key: str, num_clients: int | None = None) -> None:
@@ -28,68 +28,44 @@ class NaturalPartition(Partition):
         self.key = key
 
     def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
-        """Sort images by group, then cut groups or merge them.
+        """Sort images by group, then divide or merge the groups.
 
         Raises:
-            MosaicError: the source does not know this key, or a group is too small to be cut.
+            MosaicError: the source has no groups of this key, or a group has fewer images than clients.
         """
-        values = self._values(groups)
-        names, numbers = np.unique(values, return_inverse=True)
+        if self.key not in groups:
+            known = f"one of {sorted(groups)}" if groups else "a source with groups, and this one has none"
+            raise MosaicError(
+                f"data.partition.key: expected {known}, got {self.key!r}: npz files store groups as train_KEY, other "
+                "sources read them from group_columns; set them, or choose another data.partition"
+            )
+        values = np.asarray(groups[self.key])
+        names, numbers = np.unique(values.astype(str) if values.dtype == object else values, return_inverse=True)
         random = np.random.default_rng(seed)
         members = [np.flatnonzero(numbers == group) for group in range(len(names))]
         num_clients = self.num_clients or len(names)
         log.info("partition: %d groups by %s for %d clients", len(names), self.key, num_clients)
         if num_clients < len(names):
             return merge_groups(members, num_clients, random)
-        shares = clients_per_group([len(indices) for indices in members], num_clients)
+        each, left_over = divmod(num_clients, len(names))
+        shares = np.full(len(names), each)
+        shares[np.argsort([-len(indices) for indices in members], kind="stable")[:left_over]] += 1
         for name, indices, share in zip(names, members, shares, strict=True):
             if share > len(indices):
                 raise MosaicError(
                     f"data.partition: expected at least {share} images in every group by {self.key} for {num_clients} "
-                    f"clients, got {len(indices)} in group {name}: lower num_clients, or leave it out to give each of "
-                    f"{len(names)} groups one client"
+                    f"clients, got {len(indices)} in group {name}: lower num_clients, or leave it out"
                 )
-        return [part for indices, share in zip(members, shares, strict=True) for part in cut(indices, share, random)]
-
-    def _values(self, groups: Groups) -> np.ndarray:
-        if self.key not in groups:
-            known = f"one of {sorted(groups)}" if groups else "a source that knows groups, and this one knows none"
-            raise MosaicError(
-                f"data.partition.key: expected {known}, got {self.key!r}: npz files keep groups as train_KEY beside "
-                "train_images, and other sources name columns with group_columns; or choose another data.partition"
-            )
-        values = np.asarray(groups[self.key])
-        return values.astype(str) if values.dtype == object else values
-
-
-def clients_per_group(sizes: list[int], num_clients: int) -> list[int]:
-    """Return how many clients share each group: equally many, the largest groups taking what is left over.
-
-    >>> clients_per_group([5, 9, 9], 7)
-    [2, 3, 2]
-    """
-    each, left_over = divmod(num_clients, len(sizes))
-    largest_first = np.argsort(-np.array(sizes), kind="stable")
-    shares = np.full(len(sizes), each)
-    shares[largest_first[:left_over]] += 1
-    return [int(share) for share in shares]
-
-
-def cut(indices: np.ndarray, num_parts: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Cut a group at random into parts whose sizes differ by one image at most."""
-    return [np.sort(part) for part in np.array_split(random.permutation(indices), num_parts)]
+        cut = [
+            np.array_split(random.permutation(indices), share) for indices, share in zip(members, shares, strict=True)
+        ]
+        return [np.sort(part) for parts in cut for part in parts]
 
 
 def merge_groups(members: list[np.ndarray], num_clients: int, random: np.random.Generator) -> list[np.ndarray]:
-    """Give whole groups to clients, the largest first, each to the client with fewest images by then.
+    """Give whole groups to clients, the largest first, each to the client with the fewest images so far.
 
-    Args:
-        members: indices of every group, more groups than clients.
-        num_clients: N.
-        random: decides between groups of equal size.
-
-    Returns:
-        N sorted index arrays.
+    ``members`` holds the indices of each group; ``random`` orders groups of equal size.
     """
     shuffled = random.permutation(len(members))
     largest_first = shuffled[np.argsort([-len(members[group]) for group in shuffled], kind="stable")]

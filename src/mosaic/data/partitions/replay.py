@@ -1,4 +1,4 @@
-"""Partitions kept as a file, and dealt again exactly."""
+"""Partitions whose holdings are given, and their files."""
 
 import hashlib
 import json
@@ -10,76 +10,83 @@ from typing import Any
 import numpy as np
 
 from mosaic.data.holdings import Holding, check_holdings
-from mosaic.data.partitions.base import Groups, Partition
+from mosaic.data.partitions.base import Groups, Partition, whole_numbers
 from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
 
 
-class ReplayPartition(Partition):
-    """A ``partition.json`` that a run or ``mosaic partition`` has written, replayed exactly.
-
-    The file says which images every client trains on and which it validates on; ``data.seed`` and
-    ``data.validation_share`` play no part.
-
-    Args:
-        path: of the file.
-    """
+class GivenPartition(Partition):
+    """Deal out given holdings; the seed and the validation share are ignored."""
 
     num_clients: int
+
+    def __init__(self, holdings: Sequence[Holding]) -> None:
+        super().__init__(len(holdings))
+        self._holdings = list(holdings)
+
+    def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
+        """Return the training and validation images of each client together."""
+        return [np.sort(np.concatenate(holding)) for holding in self.deal(labels, seed, groups, 0.0)]
+
+    def deal(self, labels: np.ndarray, seed: int, groups: Groups, validation_share: float) -> list[Holding]:
+        """Return the holdings."""
+        return self._holdings
+
+
+class ReplayPartition(GivenPartition):
+    """Replay a ``partition.json`` that a run or ``mosaic partition`` has written.
+
+    The file lists the images that each client trains and validates on; ``data.seed`` and ``data.validation_share`` are
+    ignored.
+
+    Args:
+        path: path of the file.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
         self._saved = _read(self.path, self.origin)
-        self._holdings = _parse(self._saved, self.origin)
-        super().__init__(len(self._holdings))
+        super().__init__(
+            [
+                Holding(*(_indices(entry, part, f"{self.origin}: clients[{i}]") for part in ("train", "validation")))
+                for i, entry in enumerate(self._saved["clients"])
+            ]
+        )
 
     @property
     def origin(self) -> str:
         """Key and file, for errors."""
         return f"data.partition.path {self.path}"
 
-    def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
-        """Return what the file says, training and validation images together."""
-        return [np.sort(np.concatenate(holding)) for holding in self.deal(labels, seed, groups, 0.0)]
-
     def deal(self, labels: np.ndarray, seed: int, groups: Groups, validation_share: float) -> list[Holding]:
-        """Return what the file says.
+        """Return the holdings in the file.
 
         Raises:
-            MosaicError: the file was written for other images.
+            MosaicError: the file was written for another data set.
         """
         fingerprint = fingerprint_of(labels)
         if self._saved.get("labels", fingerprint) != fingerprint:
             raise MosaicError(
                 f"{self.origin}: expected the {self._saved.get('images')} training images that it was written for, got "
-                f"{len(labels)} whose labels differ: use the data.source of the run that wrote it, or make a new "
-                "partition with mosaic partition"
+                f"{len(labels)} whose labels differ: use the data.source of that run, or make a new partition"
             )
         check_holdings(self._holdings, len(labels), self.origin)
-        log.info("partition: %d clients as in %s; data.seed and data.validation_share play no part",
+        log.info("partition: %d clients from %s; data.seed and data.validation_share are ignored",
                  self.num_clients, self.path)  # fmt: skip
         return self._holdings
 
 
 def write_holdings(path: Path, holdings: Sequence[Holding], labels: np.ndarray, seed: int) -> None:
-    """Write who holds what, for :class:`ReplayPartition` and for people.
-
-    Args:
-        path: of the JSON file: ``clients``, with indices to ``train`` on and for ``validation``, and a fingerprint of
-            the data set's ``labels``.
-        holdings: of all clients.
-        labels: of all training images, shape ``(n,)``.
-        seed: that the partition was drawn with.
-    """
+    """Write all holdings and a fingerprint of all training labels as JSON, for :class:`ReplayPartition` and people."""
     clients = [{"train": train.tolist(), "validation": validation.tolist()} for train, validation in holdings]
     whole = {"seed": seed, "images": len(labels), "labels": fingerprint_of(labels), "clients": clients}
     write_whole(path, f"{json.dumps(whole)}\n".encode())
 
 
 def fingerprint_of(labels: np.ndarray) -> str:
-    """Return a checksum by which a data set is told from another of the same size."""
+    """Return a checksum that tells a data set from others of the same size."""
     return "sha256:" + hashlib.sha256(labels.astype("<i8").tobytes()).hexdigest()[:32]
 
 
@@ -89,33 +96,23 @@ def _read(path: Path, origin: str) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise MosaicError(
             f"{origin}: expected a partition.json of a run or of mosaic partition, cannot read it ({error}): "
-            "check the path, or make a new one with mosaic partition"
+            "check the path, or make a new file with mosaic partition"
         ) from error
     if not isinstance(saved, dict) or not isinstance(saved.get("clients"), list) or not saved["clients"]:
         raise MosaicError(
-            f"{origin}: expected a list 'clients' with one entry per client, got none: "
-            "check the path, or make a new file with mosaic partition"
+            f"{origin}: expected a list 'clients', got none: check the path, or make a new file with mosaic partition"
         )
     return saved
 
 
-def _parse(saved: dict[str, Any], origin: str) -> list[Holding]:
-    return [
-        Holding(*(_indices(entry, part, f"{origin}: clients[{client}]") for part in ("train", "validation")))
-        for client, entry in enumerate(saved["clients"])
-    ]
-
-
 def _indices(entry: Any, part: str, origin: str) -> np.ndarray:
     try:
-        indices = np.asarray(entry[part])
-    except (LookupError, TypeError, ValueError):
-        indices = np.empty((0, 0))
-    if indices.shape == (0,):
-        return np.empty(0, dtype=np.int64)
-    if indices.ndim != 1 or not np.issubdtype(indices.dtype, np.integer):
+        indices = whole_numbers(entry[part])
+    except (LookupError, TypeError):
+        indices = None
+    if indices is None:
         raise MosaicError(
-            f"{origin}: expected '{part}' to be a list of image indices, got another thing: "
-            "correct the file, or make a new one with mosaic partition"
+            f"{origin}: expected '{part}' to be a list of image indices, got something else: "
+            "make a new file with mosaic partition"
         )
-    return np.sort(indices.astype(np.int64))
+    return indices

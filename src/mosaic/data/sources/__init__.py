@@ -1,4 +1,4 @@
-"""Where images come from. Each source is named in YAML by its class and loads once, by the rules in ``rules.py``."""
+"""Sources of images. YAML names a source by its class; ``rules.py`` states how pictures are decoded."""
 
 from mosaic.data.sources.base import PictureSource, Source
 from mosaic.data.sources.digits import SklearnDigits
@@ -11,14 +11,6 @@ from mosaic.data.sources.tiny_imagenet import TinyImageNetSource
 from mosaic.data.sources.torchvision_class import TorchvisionSource
 
 __all__ = [
-    "FolderSource",
-    "HubSource",
-    "NpzSource",
-    "ParquetSource",
-    "PartSource",
-    "PictureSource",
-    "SklearnDigits",
-    "Source",
-    "TinyImageNetSource",
-    "TorchvisionSource",
-]
+    "FolderSource", "HubSource", "NpzSource", "ParquetSource", "PartSource", "PictureSource", "SklearnDigits",
+    "Source", "TinyImageNetSource", "TorchvisionSource",
+]  # fmt: skip

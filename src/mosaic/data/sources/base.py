@@ -1,4 +1,4 @@
-"""What every source is: something that loads a data set; and how pictures become one tensor."""
+"""The interface of all sources, and the way from pictures to one tensor."""
 
 import logging
 from abc import ABC, abstractmethod
@@ -12,37 +12,37 @@ from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes
 from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
 from mosaic.data.sources.pictures import Pictures
-from mosaic.data.sources.rules import Rules, rules_of
-from mosaic.data.sources.storage import Cache, fingerprint, in_memory
+from mosaic.data.sources.rules import rules_of
+from mosaic.data.sources.storage import cached, fingerprint, in_memory
 from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
 
 LAYOUT = 1
-"""Number of the rules in ``rules.py``; raise it when they change, so that no older cache is used."""
+"""Version of the rules in ``rules.py``; increase it when they change, so that older caches are ignored."""
 
 
 class Source(ABC):
-    """A data set that can be loaded."""
+    """Loads a data set."""
 
     @abstractmethod
     def load(self) -> ImageSet:
         """Return the whole data set.
 
         Raises:
-            MosaicError: files are missing or do not hold what they should.
+            MosaicError: files are missing or have the wrong content.
         """
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a source has found.
+    """The two splits that a source has found, not yet decoded.
 
     Attributes:
         train: pictures to train on.
         test: pictures to test on.
-        class_names: in order of the training labels; ``None`` numbers the classes of the training pictures.
-        test_names: in order of the test labels, where the test has a list of its own.
+        class_names: class names in the order of the training labels; ``None`` if there are none.
+        test_names: class names in the order of the test labels, if the test split has its own.
     """
 
     train: Pictures
@@ -51,11 +51,7 @@ class Found:
     test_names: tuple[str, ...] | None = None
 
     def classified(self) -> "Found":
-        """Give both splits the same classes, each with a name.
-
-        Raises:
-            MosaicError: labels are no classes, or the splits cannot agree.
-        """
+        """Give both splits the same classes, each with a name; see :mod:`mosaic.data.sources.classes`."""
         train, test, names = self.train, self.test, self.class_names
         labels = agreed(test.labels, self.test_names, names, test.origin)
         if names is None and self.test_names is None:
@@ -65,15 +61,15 @@ class Found:
 
 
 class PictureSource(Source):
-    """A source whose pictures go through the rules of :mod:`mosaic.data.sources.rules`; subclasses only find them.
+    """A source whose pictures are decoded by the rules of :mod:`mosaic.data.sources.rules`; subclasses find them.
 
     Args:
-        resize: pixels, one number or ``[height, width]``, that every picture is cut and scaled to; needed where
+        resize: pixels, one number or ``[height, width]``, to which every picture is cropped and scaled; needed if
             pictures differ in size.
-        channels: 1 or 3 makes all pictures grey or colour; by default colour if any of them is.
-        memory_limit_gib: GiB of decoded pixels, training and test together, up to which they are kept in memory; above,
-            they are decoded once into a file that is mapped into memory.
-        cache_dir: folder of such files; they are used again as long as pictures and rules stay the same.
+        channels: 1 makes all pictures grey, 3 colour; by default all are colour if any of them is.
+        memory_limit_gib: largest size in GiB of decoded pixels, training and test together, that is kept in memory; a
+            larger data set is decoded once into a file that is mapped into memory.
+        cache_dir: folder of such files; a file is used again as long as pictures and rules stay the same.
     """
 
     def __init__(
@@ -90,10 +86,10 @@ class PictureSource(Source):
 
     @abstractmethod
     def find(self) -> Found:
-        """Return labels, and pictures that are not yet decoded.
+        """Return labels and pictures, not yet decoded.
 
         Raises:
-            MosaicError: files are missing or do not hold what they should.
+            MosaicError: files are missing or have the wrong content.
         """
 
     def load(self) -> ImageSet:
@@ -102,8 +98,11 @@ class PictureSource(Source):
         names = found.class_names or ()
         for split, part in (("training", found.train), ("test", found.test)):
             check_label_range(part.labels, len(names), split, part.origin)
-        train, test = self._decode(found)
-        return make_image_set(_images(found.train, train), _images(found.test, test), names, found.train.origin)
+        train, test = (
+            Images(pixels, torch.from_numpy(part.labels), dict(part.groups))
+            for part, pixels in zip((found.train, found.test), self._decode(found), strict=True)
+        )
+        return make_image_set(train, test, names, found.train.origin)
 
     def _decode(self, found: Found) -> list[Tensor]:
         parts = [found.train, found.test]
@@ -125,14 +124,11 @@ class PictureSource(Source):
             return [in_memory(shape, decode_into(part, rules)) for part, shape in zip(parts, full, strict=True)]
         log.info("%.1f GiB of pixels exceed data.source.init_args.memory_limit_gib: mapped from a file", size)
         return [
-            Cache(self.cache_dir).mapped(shape, _fingerprint(part, rules, shape), decode_into(part, rules))
+            cached(
+                self.cache_dir,
+                shape,
+                fingerprint(LAYOUT, rules, shape, part.labels.tobytes(), *part.identity()),
+                decode_into(part, rules),
+            )
             for part, shape in zip(parts, full, strict=True)
         ]
-
-
-def _fingerprint(part: Pictures, rules: Rules, shape: tuple[int, ...]) -> str:
-    return fingerprint(LAYOUT, rules, shape, part.labels.tobytes(), *part.identity())
-
-
-def _images(part: Pictures, pixels: Tensor) -> Images:
-    return Images(pixels, torch.from_numpy(part.labels), dict(part.groups))

@@ -1,4 +1,4 @@
-"""Handwritten digits that ship with scikit-learn."""
+"""The handwritten digits of scikit-learn."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mosaic.data.sources.base import Source
 
 
 class SklearnDigits(Source):
-    """Handwritten digits, 8x8 grey, 1,797 images (Alpaydin and Kaynak 1998); they ship with scikit-learn.
+    """Handwritten digits, 8x8 grey, 1,797 images (Alpaydin and Kaynak 1998); part of scikit-learn.
 
     The split is fixed, stratified and the same on every machine: 1,198 images to train on and 599 to test on.
     """

@@ -1,4 +1,4 @@
-"""Images from folders, one per class."""
+"""Images from folders, one folder per class."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -24,15 +24,15 @@ BLOCK_ROWS = 64
 class FolderSource(PictureSource):
     """Images in folders: ``root/train/CLASS/...`` and ``root/test/CLASS/...``, or ``root/CLASS/...`` with a test share.
 
-    Classes are the folders to train on, in order of their names; images may lie in folders below, also in linked ones.
-    Files whose suffix is that of no image, and links that lead nowhere, are counted in the log.
+    The training folders are the classes, sorted by name. They may contain further folders and links to folders. The log
+    counts files that are not images by their suffix, and broken links.
 
     Args:
-        root: the folder.
-        train: folder in it with one folder per class.
-        test: the same for the test; its classes must all be known from ``train``.
-        test_share: where there is no test folder: ``root`` itself holds the classes, and this share of each to test on.
-        seed: of that choice.
+        root: folder of the data set.
+        train: folder in ``root`` with one folder per training class.
+        test: folder in ``root`` with one folder per test class; ``train`` must have all of them.
+        test_share: for a data set without a test folder: share of each class in ``root`` to test on.
+        seed: seed of that choice.
         settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
     """
 
@@ -55,7 +55,12 @@ class FolderSource(PictureSource):
         origin = origin_of(root, "root")
         if self.test_share is None:
             folders = root / self.train, root / self.test
-            self._check_layout(root, folders)
+            for folder, key in zip(folders, ("train", "test"), strict=True):
+                if not folder.is_dir():
+                    raise MosaicError(
+                        f"{missing('folder', folder, key)}; if {root} itself holds one folder per class, "
+                        "set --data.source.init_args.test_share"
+                    )
             names = class_folders(folders[0], origin)
             train, test = (list_images(folder, names, origin) for folder in folders)
         else:
@@ -65,21 +70,9 @@ class FolderSource(PictureSource):
             train, test = (([files[i] for i in part], labels[part]) for part in chosen)
         return Found(file_pictures(*train, origin), file_pictures(*test, origin), names)
 
-    def _check_layout(self, root: Path, folders: tuple[Path, Path]) -> None:
-        for folder, key in zip(folders, ("train", "test"), strict=True):
-            if not folder.is_dir():
-                raise MosaicError(
-                    f"{missing('folder', folder, key)}; where {root} itself holds one folder per class, "
-                    "set --data.source.init_args.test_share"
-                )
-
 
 def class_folders(folder: Path, origin: str) -> tuple[str, ...]:
-    """Return the names of the folders in a folder, in order.
-
-    Raises:
-        MosaicError: there are none.
-    """
+    """Return the sorted names of the folders in a folder; raise :class:`MosaicError` if there are none."""
     names = tuple(sorted(entry.name for entry in _entries(folder, origin) if entry.is_dir()))
     if not names:
         raise MosaicError(f"{origin}: expected one folder per class in {folder}, got none: put each class in its own")
@@ -87,10 +80,7 @@ def class_folders(folder: Path, origin: str) -> tuple[str, ...]:
 
 
 def list_images(folder: Path, names: Sequence[str], origin: str) -> tuple[list[Path], np.ndarray]:
-    """List all images below the folders of the classes, in the same order on every machine.
-
-    Returns:
-        Files, and their labels as positions in ``names``.
+    """Return all images of the classes in a fixed order, and their labels as positions in ``names``.
 
     Raises:
         MosaicError: the folder holds a class that is not among the names, or there are no images.
@@ -113,20 +103,20 @@ def list_images(folder: Path, names: Sequence[str], origin: str) -> tuple[list[P
     lost = [entry for entry in others if not entry.exists()]
     others = [entry for entry in others if entry.exists()]
     if lost:
-        log.warning("%s: %d links lead nowhere and are left out, for example %s: fetch what they point to, as with "
-                    "`git annex get` or `dvc pull`", origin, len(lost), lost[0])  # fmt: skip
+        log.warning("%s: %d links lead nowhere and are left out, for example %s: fetch the files they point to, for "
+                    "example with `git annex get` or `dvc pull`", origin, len(lost), lost[0])  # fmt: skip
     if others:
-        log.warning("%s: %d files lie in no class or are no images by their suffix and are left out, for example %s",
+        log.warning("%s: %d files lie in no class or are not images by suffix and are left out, for example %s",
                     origin, len(others), others[0])  # fmt: skip
     if not files:
         raise MosaicError(
-            f"{origin}: expected images below {folder}, got none: expected {folder}/CLASS/*.png or the like"
+            f"{origin}: expected images below {folder}, got none: store them as {folder}/CLASS/*.png or the like"
         )
     return files, np.asarray(labels)
 
 
 def file_pictures(files: list[Path], labels: np.ndarray, origin: str) -> Pictures:
-    """Make pictures of image files."""
+    """Make pictures from image files."""
     return make_pictures(
         labels,
         len(files),
@@ -143,21 +133,18 @@ def _blocks(files: list[Path]) -> Iterator[Block]:
 
 
 def _below(folder: Path, origin: str, above: tuple[Path, ...] = ()) -> Iterator[Path]:
-    """Yield all files below a folder, links to folders followed, and links that lead nowhere.
+    """Yield all files and broken links below a folder, and follow links to folders.
 
     Raises:
-        MosaicError: a folder cannot be read, or a link leads to a folder that it lies in.
+        MosaicError: a folder cannot be read, or a link leads to a folder that contains it.
     """
     here = folder.resolve()
     if here in above:
         raise MosaicError(f"{origin}: expected links that end somewhere, got {folder}, which leads back: remove it")
     for entry in _entries(folder, origin):
-        if entry.is_dir():
-            yield from _below(entry, origin, (*above, here))
-        else:
-            yield entry
+        yield from _below(entry, origin, (*above, here)) if entry.is_dir() else (entry,)
 
 
 def _entries(folder: Path, origin: str) -> list[Path]:
-    """List a folder, but for hidden entries."""
+    """List a folder without its hidden entries."""
     return [entry for entry in readable(lambda: list(folder.iterdir()), origin) if not entry.name.startswith(".")]

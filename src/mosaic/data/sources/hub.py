@@ -1,33 +1,30 @@
-"""Images from the Hugging Face hub, or from local files, through the ``datasets`` library."""
+"""Images from the Hugging Face hub or from local files, loaded by the ``datasets`` library."""
 
-from collections.abc import Iterator
-from functools import partial
 from typing import Any
 
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.files import expand
-from mosaic.data.sources.parquet import encoded_image
-from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
+from mosaic.data.sources.pictures import Pictures, encoded_rows, hold_out_test, make_pictures
 from mosaic.errors import MosaicError, first_line
 
 BLOCK_ROWS = 256
 
 
 class HubSource(PictureSource):
-    """A data set that ``datasets.load_dataset`` knows: one on the hub, a folder, or a format with local files.
+    """A data set that ``datasets.load_dataset`` loads: from the hub, a folder, or local files in a given format.
 
     Args:
         path: name on the hub, a local folder, or a format such as ``parquet`` together with ``data_files``.
-        name: configuration of the data set, where it has several.
+        name: configuration of the data set, if it has several.
         data_files: local files per split, for example ``{train: a.parquet, test: b.parquet}``; needs no network.
         train_split: name of the split to train on.
         test_split: name of the split to test on.
         image_column: name of the image column.
         label_column: name of the label column.
         group_columns: names of other columns to keep as groups, such as ``writer_id``.
-        test_share: where the data set has no test split: share of each class of ``train_split`` to test on.
-        seed: of that choice.
-        revision: commit or tag on the hub; name one, so that the data stay the same.
+        test_share: for a data set without a test split: share of each class of ``train_split`` to test on.
+        seed: seed of that choice.
+        revision: commit or tag on the hub; set it, so that the data stay the same.
         settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
     """
 
@@ -70,11 +67,7 @@ class HubSource(PictureSource):
         return None if names is None else tuple(names)
 
     def _open(self, split: str, key: str) -> Any:
-        """Load a split, its images still encoded.
-
-        Raises:
-            MosaicError: there is no such data set, split or column, or no network.
-        """
+        """Load a split without decoding its images."""
         import datasets
 
         files = self.data_files and {part: str(expand(file)) for part, file in self.data_files.items()}
@@ -101,18 +94,13 @@ class HubSource(PictureSource):
         return make_pictures(
             rest[self.label_column].to_numpy(),
             len(table),
-            blocks=partial(_cells, table, self.image_column),
+            blocks=lambda: encoded_rows(
+                batch[self.image_column].to_pylist()
+                for batch in table.select_columns([self.image_column]).with_format("arrow").iter(BLOCK_ROWS)
+            ),
             origin=f"{self.path} (data.source.init_args.path), split {split!r}",
             identity=lambda: (table._fingerprint, self.image_column),
             advice=f"expected encoded images in column {self.image_column!r}: "
             "set data.source.init_args.image_column, or fetch the data set again",
             groups={column: rest[column].to_numpy() for column in self.group_columns},
         )
-
-
-def _cells(table: Any, column: str) -> Iterator[Block]:
-    row = 0
-    for batch in table.select_columns([column]).with_format("arrow").iter(BLOCK_ROWS):
-        cells = batch[column].to_pylist()
-        yield [(f"row {row + i}", encoded_image(cell)) for i, cell in enumerate(cells)]
-        row += len(cells)

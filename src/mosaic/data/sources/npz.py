@@ -25,14 +25,14 @@ class NpzSource(PictureSource):
 
     Images are uint8 or uint16, shape ``(N, H, W)`` or ``(N, H, W, channels)``; labels are integers, shape ``(N,)`` or
     ``(N, 1)``. A key ``class_names``, if present, names the classes. Every other key ``train_X`` with one value per
-    image becomes the group ``X``, such as ``train_domains``. Arrays are read in pieces, so that a file may be larger
-    than memory; nothing in it is executed.
+    image becomes the group ``X``, such as ``train_domains``. Arrays are read in blocks, so that a file may be larger
+    than memory; pickled objects are refused.
 
     Args:
-        path: of the file.
-        validation: what becomes of ``val_images`` and ``val_labels``, if present: they join the images to train on,
-            which the clients' own validation images are then cut from, or are left out. The log says which.
-        md5: of the file, to be compared before it is read.
+        path: path of the file.
+        validation: whether ``val_images`` and ``val_labels``, if present, join the training images, from which each
+            client holds out its own validation images, or are left out. The log says which.
+        md5: md5 of the file, compared before it is read.
         settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
     """
 
@@ -43,7 +43,7 @@ class NpzSource(PictureSource):
         self.path, self.validation, self.md5 = path, validation, md5
 
     def find(self) -> Found:
-        """Read labels and the heads of the images."""
+        """Read the labels and the headers of the images."""
         file = find_file(self.path, "path", self.md5)
         origin = origin_of(file, "path")
         stored, small = readable(partial(_open_npz, file), origin)
@@ -53,39 +53,26 @@ class NpzSource(PictureSource):
             raise MosaicError(f"{origin}: expected the keys {wanted}, got {sorted(stored)}: {missing} are missing")
         train, test = (_split(split, stored, small, origin) for split in ("train", "test"))
         if "val_images" in stored:
-            train = self._with_validation(train, stored, small, origin)
-        return Found(train, test, _class_names(small))
-
-    def _with_validation(
-        self, train: Pictures, stored: "dict[str, StoredArray]", small: dict[str, np.ndarray], origin: str
-    ) -> Pictures:
-        count = stored["val_images"].shape[0]
-        match self.validation:
-            case "leave_out":
-                log.info("%s: %d images of val_images are left out, as data.source.init_args.validation asks",
-                         origin, count)  # fmt: skip
-                return train
-            case "train":
-                if "val_labels" not in stored:
-                    raise MosaicError(
-                        f"{origin}: expected val_labels beside val_images, got {sorted(stored)}: add them, or set "
-                        "data.source.init_args.validation to leave_out"
-                    )
+            count = stored["val_images"].shape[0]
+            if self.validation == "leave_out":
+                log.info("%s: %d images of val_images are left out (data.source.init_args.validation)", origin, count)
+            elif "val_labels" not in stored:
+                raise MosaicError(
+                    f"{origin}: expected val_labels with val_images, got {sorted(stored)}: add them, or set "
+                    "data.source.init_args.validation to leave_out"
+                )
+            else:
                 log.info("%s: %d images of val_images join the %d of train_images", origin, count, len(train))
-                return joined(train, _split("val", stored, small, origin))
+                train = joined(train, _split("val", stored, small, origin))
+        if "class_names" not in small:
+            return Found(train, test)
+        names = small["class_names"].ravel().tolist()
+        return Found(train, test, tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names))
 
 
 @dataclass(frozen=True)
 class StoredArray:
-    """An array in an archive that has not been read.
-
-    Attributes:
-        file: the archive.
-        key: of the array.
-        shape: of the whole array.
-        dtype: of its elements.
-        fortran: whether columns are stored one after the other, and not rows.
-    """
+    """An array in an archive, not yet read; ``fortran`` says that it is stored column by column."""
 
     file: Path
     key: str
@@ -94,7 +81,7 @@ class StoredArray:
     fortran: bool
 
     def blocks(self) -> Iterator[np.ndarray]:
-        """Yield rows, some at a time."""
+        """Yield blocks of rows."""
         if self.fortran:
             with self.file.open("rb") as opened:
                 yield np.load(opened, allow_pickle=False)[self.key]
@@ -107,18 +94,18 @@ class StoredArray:
                 count = min(step, self.shape[0] - start)
                 data = stream.read(count * row)
                 yield np.frombuffer(data, self.dtype).reshape(count, *self.shape[1:])
-            stream.read()  # reaching the end compares the checksum
+            stream.read()  # at the end zipfile compares the checksum
 
 
 def _open_npz(file: Path) -> tuple[dict[str, StoredArray], dict[str, np.ndarray]]:
-    """Read the heads of all arrays, and those arrays whole that are no images."""
+    """Read the headers of all arrays, and the data of those that hold no images."""
     with zipfile.ZipFile(file) as archive:
         heads = {}
         for name in archive.namelist():
             with archive.open(name) as stream:
                 key = name.removesuffix(".npy")
                 heads[key] = StoredArray(file, key, *_read_head(stream))
-    with file.open("rb") as opened:  # given a path, numpy leaves a file open that it cannot read
+    with file.open("rb") as opened:  # given a path, numpy leaves an unreadable file open
         arrays = np.load(opened, allow_pickle=False)
         return heads, {key: arrays[key] for key in heads if not key.endswith("_images")}
 
@@ -146,7 +133,7 @@ def _split(split: str, stored: dict[str, StoredArray], small: dict[str, np.ndarr
 
 
 def _check_kind(split: str, images: StoredArray, labels: np.ndarray, origin: str) -> None:
-    """Refuse the sets of MedMNIST that are no classification of flat images."""
+    """Refuse the sets of MedMNIST that are multi-label or three-dimensional."""
     if labels.ndim == 2 and labels.shape[1] > 1:
         raise MosaicError(
             f"{origin}: expected one class per image, got {split}_labels of shape {labels.shape}, several labels per "
@@ -156,13 +143,5 @@ def _check_kind(split: str, images: StoredArray, labels: np.ndarray, origin: str
     if len(images.shape) in (4, 5) and not flat:
         raise MosaicError(
             f"{origin}: expected flat images, (N, H, W) or (N, H, W, channels), got {split}_images of shape "
-            f"{images.shape}, which are volumes or keep channels first: choose a file whose name lacks 3d, or store "
-            "slices with channels last"
+            f"{images.shape}, volumes or channels first: choose a file without 3d in its name, or store slices"
         )
-
-
-def _class_names(small: dict[str, np.ndarray]) -> tuple[str, ...] | None:
-    names = small.get("class_names")
-    if names is None:
-        return None
-    return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names.ravel().tolist())

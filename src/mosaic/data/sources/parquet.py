@@ -10,14 +10,14 @@ from mosaic.data.images import check_labels
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.classes import Names, agreed
 from mosaic.data.sources.files import file_identity, find_files, origin_of, readable
-from mosaic.data.sources.pictures import Block, Pictures, make_pictures
+from mosaic.data.sources.pictures import Pictures, encoded_rows, make_pictures
 from mosaic.errors import MosaicError
 
 BLOCK_ROWS = 256
 
 
 class ParquetSource(PictureSource):
-    """Parquet files with an image column and a label column, as the Hugging Face hub keeps them.
+    """Parquet files with an image column and a label column, in the format of the Hugging Face hub.
 
     Images are stored compressed as ``{"bytes", "path"}``, or as plain bytes; they are decoded once, when loading.
 
@@ -27,8 +27,8 @@ class ParquetSource(PictureSource):
         image_column: name of the image column.
         label_column: name of the label column.
         group_columns: names of other columns to keep as groups, such as ``writer_id``.
-        train_md5: of the training file, to be compared before it is read.
-        test_md5: of the test file.
+        train_md5: md5 of the training file, compared before it is read.
+        test_md5: md5 of the test file.
         settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
     """
 
@@ -63,7 +63,7 @@ class ParquetSource(PictureSource):
         pictures = make_pictures(
             table[self.label_column].to_numpy(),
             len(table),
-            blocks=partial(_cells, files, self.image_column),
+            blocks=lambda: encoded_rows(_cells(files, self.image_column)),
             origin=origin,
             identity=lambda: (*file_identity(files), self.image_column),
             advice=f'expected an encoded image, or {{"bytes", "path"}} with one, in each cell of '
@@ -73,7 +73,7 @@ class ParquetSource(PictureSource):
         return pictures, names
 
     def _joined(self, files: list[Path], tables: list[Any], lists: list[Names], key: str) -> tuple[Any, Names]:
-        """Put the files of a split together; labels of files that list the classes in another order are renumbered."""
+        """Concatenate the files of a split; labels of a file with another list of classes are renumbered."""
         import pyarrow
 
         names = next((given for given in lists if given is not None), None)
@@ -87,7 +87,7 @@ class ParquetSource(PictureSource):
         return pyarrow.concat_tables(tables, promote_options="default"), names
 
     def _read_columns(self, files: list[Path]) -> tuple[list[Any], list[Names]]:
-        """Read everything but the images, file by file."""
+        """Read all columns but the images from each file."""
         import pyarrow.parquet
 
         schemas = [pyarrow.parquet.read_schema(file) for file in files]
@@ -102,30 +102,17 @@ class ParquetSource(PictureSource):
         return tables, [_class_names(schema, self.label_column) for schema in schemas]
 
 
-def _cells(files: list[Path], column: str) -> Iterator[Block]:
+def _cells(files: list[Path], column: str) -> Iterator[list[Any]]:
     import pyarrow.parquet
 
-    row = 0
     for file in files:
         with pyarrow.parquet.ParquetFile(file) as opened:
             for batch in opened.iter_batches(BLOCK_ROWS, columns=[column]):
-                cells = batch.column(0).to_pylist()
-                yield [(f"row {row + i}", encoded_image(cell)) for i, cell in enumerate(cells)]
-                row += len(cells)
-
-
-def encoded_image(cell: Any) -> Any:
-    """Return the encoded file in a cell of the ``datasets`` Image feature: its bytes, or the file that it names."""
-    if not isinstance(cell, dict):
-        return cell
-    data, path = cell.get("bytes"), cell.get("path")
-    if data is None and isinstance(path, str):
-        return Path(path)
-    return data
+                yield batch.column(0).to_pylist()
 
 
 def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
-    """Read the names that the hub keeps beside the schema, where there are any."""
+    """Return the class names in the hub's metadata of the schema, if any."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None

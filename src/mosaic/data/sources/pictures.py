@@ -1,7 +1,8 @@
-"""What a source hands over: one split of pictures as it finds them, before any rule, and their labels."""
+"""One split of pictures as a source finds them, not yet decoded, with their labels."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mosaic.data.sources.files import unreadable
 from mosaic.errors import MosaicError
 
 Block = np.ndarray | list[tuple[str, Any]]
-"""Some pictures in a row: an array ``(n, H, W[, channels])``, or pairs of a name for errors and a picture."""
+"""Consecutive pictures: an array ``(n, H, W[, channels])``, or pairs of a name for errors and a picture."""
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,11 @@ class Pictures:
 
     Attributes:
         labels: int64, shape ``(N,)``.
-        blocks: starts reading; yields N pictures in the order of the labels, some at a time.
-        origin: file or folder and its key in the configuration, as errors begin.
-        identity: yields what tells these pictures from others without reading them, for the cache.
-        advice: what to do where a picture cannot be decoded.
-        groups: other values per picture, such as domain or writer, by name, each of shape ``(N,)``.
+        blocks: starts reading, and yields N pictures in the order of the labels, block by block.
+        origin: file or folder and its key in the configuration; errors begin with it.
+        identity: yields facts that identify the pictures without reading them, for the cache.
+        advice: what to do if a picture cannot be decoded.
+        groups: other values per picture by name, such as domain or writer, each of shape ``(N,)``.
     """
 
     labels: np.ndarray
@@ -50,26 +51,30 @@ class Pictures:
                 yield block
         except MosaicError:
             raise
-        except Exception as error:  # zipfile, pyarrow and torchvision each have their own
+        except Exception as error:  # zipfile, pyarrow and torchvision raise errors of their own
             raise unreadable(error, self.origin) from error
         if count != len(self):
-            raise MosaicError(
-                f"{self.origin}: expected {len(self)} pictures, one per label, got {count}: fetch the file again"
-            )
+            raise MosaicError(f"{self.origin}: expected {len(self)} pictures, got {count}: fetch the file again")
 
 
 def make_pictures(labels: np.ndarray, count: int, **parts: Any) -> Pictures:
-    """Check the labels and make :class:`Pictures`.
-
-    Args:
-        labels: integers, shape ``(N,)`` or ``(N, 1)``.
-        count: number of pictures.
-        parts: the other fields of :class:`Pictures`.
-
-    Raises:
-        MosaicError: labels are no whole numbers, not one per picture, or there are none.
-    """
+    """Make :class:`Pictures` of ``count`` labels and the other fields; see :func:`~mosaic.data.images.check_labels`."""
     return Pictures(check_labels(labels, count, parts["origin"]), **parts)
+
+
+def encoded_rows(columns: Iterable[list[Any]]) -> Iterator[Block]:
+    """Yield blocks of encoded images from cells of the ``datasets`` Image feature: bytes, or ``{"bytes", "path"}``."""
+    row = 0
+    for cells in columns:
+        yield [(f"row {row + i}", _encoded_image(cell)) for i, cell in enumerate(cells)]
+        row += len(cells)
+
+
+def _encoded_image(cell: Any) -> Any:
+    if not isinstance(cell, dict):
+        return cell
+    data, path = cell.get("bytes"), cell.get("path")
+    return Path(path) if data is None and isinstance(path, str) else data
 
 
 def joined(first: Pictures, second: Pictures) -> Pictures:
@@ -85,20 +90,15 @@ def joined(first: Pictures, second: Pictures) -> Pictures:
 
 
 def hold_out_test(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Split indices into training and test, class by class.
+    """Split pictures into training and test, class by class; the same seed gives the same split on every machine.
 
-    A class of n pictures gives ``round(share * n)`` to the test, never its last one.
-
-    Args:
-        labels: integers, shape ``(N,)``.
-        share: of the pictures to test on, in ``(0, 1)``.
-        seed: of the choice; the same on every machine.
+    A class of n pictures gives ``round(share * n)`` to the test, but never its last one.
 
     Returns:
         Sorted indices of training and test pictures.
 
     Raises:
-        MosaicError: the share is out of range, or so small that nothing is left to test on.
+        MosaicError: the share is not in ``(0, 1)``, or so small that no test picture is left.
     """
     if not 0 < share < 1:
         raise MosaicError(f"data.source.init_args.test_share: expected a share in (0, 1), got {share}")
@@ -109,7 +109,5 @@ def hold_out_test(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
         chosen.append(mine[: min(round(share * len(mine)), len(mine) - 1)])
     test = np.sort(np.concatenate(chosen))
     if len(test) == 0:
-        raise MosaicError(
-            f"data.source.init_args.test_share: {share} of each class leaves no picture to test on: raise it"
-        )
+        raise MosaicError(f"data.source.init_args.test_share: {share} leaves no picture to test on: raise it")
     return np.setdiff1d(np.arange(len(labels)), test, assume_unique=True), test

@@ -1,16 +1,16 @@
-"""How any picture becomes 8-bit grey or colour of one size. The rules are the same for every source.
+"""Rules that turn any picture into 8-bit grey or colour of one size. They are the same for every source.
 
-1. **Orientation** in a picture's EXIF data is applied. Of an animation or a stack of pages the first one is taken.
-2. **16 bits** become 8: ``round(value / 257)``, so 65,535 is 255. Colour of 16 bits comes from Pillow as the high byte,
+1. **Orientation** in a picture's EXIF data is applied. The first frame or page is taken.
+2. **16 bits** become 8: ``round(value / 257)``, so 65,535 is 255. Pillow reads colour of 16 bits as the high byte,
    which differs by at most one level.
-3. **Alpha**, and a transparent colour, are put on white.
-4. **Palettes** are looked up: such pictures are colour. So is every other colour space (CMYK, YCbCr, ...).
+3. **Alpha** and a transparent colour are put on white.
+4. **Palettes** become colour. So does every other colour space (CMYK, YCbCr, ...).
 5. **Grey and colour**: black-and-white is grey. If one picture of a set is colour, all are: grey is repeated three
    times. ``channels`` 3 or 1 forces one or the other; colour becomes grey by luma, 0.299 R + 0.587 G + 0.114 B.
-6. **Sizes**: ``resize`` cuts the largest centred rectangle of the target's aspect ratio, then scales it bilinearly with
-   antialiasing. Without it all pictures must have one size.
+6. **Sizes**: ``resize`` crops the largest centred rectangle of the target's aspect ratio, then scales it bilinearly
+   with antialiasing. Without it all pictures must have one size.
 
-What rules 1 to 5 change is counted for the log.
+The log counts what rules 1 to 5 change.
 """
 
 from collections.abc import Iterator
@@ -34,12 +34,7 @@ GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 @dataclass(frozen=True)
 class Rules:
-    """What is asked for beyond the rules that always hold.
-
-    Args:
-        channels: 1 or 3 forces grey or colour.
-        size: height and width of all pictures; ``None`` keeps their own.
-    """
+    """The settings of the rules: 1 or 3 channels, and the height and width of all pictures."""
 
     channels: Literal[1, 3] | None = None
     size: tuple[int, int] | None = None
@@ -48,13 +43,13 @@ class Rules:
         """Apply the rules to one picture.
 
         Returns:
-            uint8, shape ``(H, W)`` if grey and ``(H, W, 3)`` if colour; and what was done, in words for the log.
+            uint8, shape ``(H, W)`` if grey and ``(H, W, 3)`` if colour; and notes for the log.
 
         Raises:
-            Exception: whatever Pillow raises at what it cannot decode; ``ValueError`` at values without a rule.
+            Exception: whatever Pillow raises if it cannot decode; ``ValueError`` if no rule covers the values.
         """
         image, notes = plain(opened(picture))
-        if self.channels is not None and channels_of(image) != self.channels:
+        if self.channels is not None and len(image.getbands()) != self.channels:
             image = image.convert("L" if self.channels == 1 else "RGB")
             notes.append(MADE_GREY if self.channels == 1 else MADE_COLOUR)
         if self.size is not None:
@@ -63,28 +58,21 @@ class Rules:
 
 
 def rules_of(channels: Literal[1, 3] | None, resize: int | list[int] | None) -> Rules:
-    """Check the two arguments that every source takes.
-
-    Raises:
-        MosaicError: they are out of range.
-    """
+    """Make rules of the arguments of a source; raise :class:`MosaicError` if one is out of range."""
     if channels not in (None, 1, 3):
         raise MosaicError(f"data.source.init_args.channels: expected 1 (grey), 3 (colour) or null, got {channels}")
     size = [resize, resize] if isinstance(resize, int) else resize
     if size is not None and (len(size) != 2 or min(size) < 1):
-        raise MosaicError(
-            "data.source.init_args.resize: expected one number of pixels or [height, width], each at least 1, "
-            f"got {resize}"
-        )
+        raise MosaicError(f"data.source.init_args.resize: expected pixels or [height, width] from 1 up, got {resize}")
     return Rules(channels, None if size is None else (size[0], size[1]))
 
 
 def opened(picture: object) -> "Image":
-    """Hand a picture to Pillow; nothing is decoded yet.
+    """Open a picture with Pillow, without decoding it.
 
     Args:
-        picture: as a source finds it: an encoded file, its path, an array ``(H, W[, channels])``, one of Pillow's, or a
-            function that returns any of these.
+        picture: bytes or path of an encoded file, an array ``(H, W[, channels])``, an image of Pillow's, or a function
+            that returns any of these.
     """
     from PIL import Image
 
@@ -92,7 +80,7 @@ def opened(picture: object) -> "Image":
         case bytes():
             return Image.open(BytesIO(picture))
         case Path():
-            return Image.open(BytesIO(picture.read_bytes()))  # pages would keep the file open
+            return Image.open(BytesIO(picture.read_bytes()))  # Image.open(path) would keep a file of several pages open
         case np.ndarray():
             return Image.fromarray(picture.squeeze(-1) if picture.ndim == 3 and picture.shape[-1] == 1 else picture)
         case Image.Image():
@@ -103,30 +91,35 @@ def opened(picture: object) -> "Image":
 
 
 def plain(image: "Image") -> tuple["Image", list[str]]:
-    """Make a picture 8-bit grey (mode ``L``) or colour (``RGB``) by rules 1 to 4.
+    """Make a picture 8-bit grey (mode ``L``) or colour (``RGB``) by rules 1 to 4, and return notes for the log.
 
     Raises:
         ValueError: its values are not whole numbers of 8 or 16 bits.
     """
-    from PIL import ImageOps
+    from PIL import Image, ImageOps
 
-    notes = list(peculiarities(image))
+    notes = list(_notes(image))
     if image.info.get("exif"):
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image, notes
     if image.mode.startswith("I"):
-        return eight_bits(image), notes
+        values = np.asarray(image)
+        if values.size and (values.min() < 0 or values.max() > 65535):
+            raise ValueError(f"values reach from {values.min()} to {values.max()}, expected at most 16 bits")
+        return Image.fromarray(scale_to_eight_bits(values)), notes
     if image.mode == "F":
         raise ValueError("values are fractions, expected whole numbers of 8 or 16 bits")
     grey = image.mode in GREY
     if image.has_transparency_data:
-        image = on_white(image)
+        ground = Image.new("RGBA", image.size, "white")
+        ground.alpha_composite(image.convert("RGBA"))
+        image = ground
     return image.convert("L" if grey else "RGB"), notes
 
 
-def peculiarities(image: "Image") -> Iterator[str]:
-    """Name what the rules are about to change and the log shall say."""
+def _notes(image: "Image") -> Iterator[str]:
+    """Yield a note for each property of a picture that rules 1 to 4 change."""
     if getattr(image, "is_animated", False):
         yield "animated or of several pages: the first one is taken"
     if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
@@ -138,20 +131,6 @@ def peculiarities(image: "Image") -> Iterator[str]:
             yield "with a palette, decoded to colour"
 
 
-def eight_bits(image: "Image") -> "Image":
-    """Scale grey of 16 bits to 8.
-
-    Raises:
-        ValueError: values exceed 16 bits.
-    """
-    from PIL import Image
-
-    values = np.asarray(image)
-    if values.size and (values.min() < 0 or values.max() > 65535):
-        raise ValueError(f"values reach from {values.min()} to {values.max()}, expected at most 16 bits")
-    return Image.fromarray(scale_to_eight_bits(values))
-
-
 def scale_to_eight_bits(values: np.ndarray) -> np.ndarray:
     """Scale whole numbers in ``0..65535`` to uint8.
 
@@ -161,17 +140,8 @@ def scale_to_eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def on_white(image: "Image") -> "Image":
-    """Put a picture with transparency on a white ground."""
-    from PIL import Image
-
-    ground = Image.new("RGBA", image.size, "white")
-    ground.alpha_composite(image.convert("RGBA"))
-    return ground
-
-
 def fitted(image: "Image", height: int, width: int) -> "Image":
-    """Cut the largest centred rectangle of the target's aspect ratio and scale it, bilinearly with antialiasing."""
+    """Crop the largest centred rectangle of the target's aspect ratio, then scale it bilinearly with antialiasing."""
     from PIL import Image
 
     if image.size == (width, height):
@@ -179,10 +149,5 @@ def fitted(image: "Image", height: int, width: int) -> "Image":
     scale = min(image.width / width, image.height / height)
     inner = max(1, round(scale * width)), max(1, round(scale * height))
     left, top = (image.width - inner[0]) // 2, (image.height - inner[1]) // 2
-    part = image.crop((left, top, left + inner[0], top + inner[1]))  # resize(box=...) would see pixels around the box
+    part = image.crop((left, top, left + inner[0], top + inner[1]))  # resize(box=...) would use pixels around the box
     return part.resize((width, height), Image.Resampling.BILINEAR)
-
-
-def channels_of(image: "Image") -> int:
-    """Number of channels of a picture of mode ``L`` or ``RGB``."""
-    return len(image.getbands())

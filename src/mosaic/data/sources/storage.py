@@ -1,4 +1,4 @@
-"""Where decoded images live: in memory if they are few, else in a file that is decoded once and mapped into memory."""
+"""Keep decoded images in memory, or decode them once into a file that is mapped into memory."""
 
 import hashlib
 import logging
@@ -16,7 +16,7 @@ from mosaic.errors import MosaicError, first_line
 log = logging.getLogger(__name__)
 
 Fill = Callable[[np.ndarray], None]
-"""Writes every image into an array of uint8, shape ``(N, channels, H, W)``."""
+"""Writes all images into a uint8 array of shape ``(N, channels, H, W)``."""
 
 
 def in_memory(shape: tuple[int, ...], fill: Fill) -> Tensor:
@@ -26,73 +26,57 @@ def in_memory(shape: tuple[int, ...], fill: Fill) -> Tensor:
     return torch.from_numpy(pixels)
 
 
-class Cache:
-    """A folder of decoded images.
+def cached(cache_dir: str, shape: tuple[int, ...], fingerprint: str, fill: Fill) -> Tensor:
+    """Return images mapped into memory, and decode them first if no file holds them.
 
-    Each file is written aside under a lock and renamed when complete, so that a killed process leaves nothing that
-    looks whole, and processes that start together decode once.
+    Each file is written under another name and a lock, and renamed when complete: a killed process leaves no partial
+    file in its place, and of processes that start together only one decodes.
 
-    Args:
-        folder: is made where it does not exist.
+    Returns:
+        uint8 of this shape, ``(N, channels, H, W)``; writes to it do not reach the file.
+
+    Raises:
+        MosaicError: the folder is not writable, or lacks space.
     """
+    from filelock import FileLock  # comes with torch
 
-    def __init__(self, folder: str) -> None:
-        self.folder = expand(folder)
+    folder = expand(cache_dir)
+    file = folder / f"{fingerprint}.npy"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_suffix(".lock")):
+            if file.exists():
+                log.info("images are read from %s, where an earlier start has decoded them", file)
+            else:
+                _write(file, shape, fill)
+    except OSError as error:
+        raise MosaicError(
+            f"{folder} (data.source.init_args.cache_dir) cannot be written to ({first_line(error)}): "
+            "choose another folder"
+        ) from error
+    return torch.from_numpy(np.load(file, mmap_mode="c"))  # "c": torch warns of arrays that are not writable
 
-    def mapped(self, shape: tuple[int, ...], fingerprint: str, fill: Fill) -> Tensor:
-        """Return images mapped into memory, decoding them first unless that has been done.
 
-        Args:
-            shape: ``(N, channels, H, W)``.
-            fingerprint: of the images, the rules and the shape.
-            fill: decodes.
-
-        Returns:
-            uint8 of that shape; writes to it do not reach the file.
-
-        Raises:
-            MosaicError: the folder cannot be written to, or lacks space.
-        """
-        from filelock import FileLock  # comes with torch
-
-        file = self.folder / f"{fingerprint}.npy"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):
-                if file.exists():
-                    log.info("images are read from %s, where an earlier start has decoded them", file)
-                else:
-                    self._write(file, shape, fill)
-        except OSError as error:
-            raise MosaicError(
-                f"{self.folder} (data.source.init_args.cache_dir) cannot be written to ({first_line(error)}): "
-                "choose another folder"
-            ) from error
-        return torch.from_numpy(np.load(file, mmap_mode="c"))  # "c": torch warns of arrays that are not writable
-
-    def _write(self, file: Path, shape: tuple[int, ...], fill: Fill) -> None:
-        self._check_space(shape)
-        log.info("%d images are decoded once into %s", shape[0], file)
-        partial = file.with_suffix(".partial")
-        try:
-            pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
-            fill(pixels)
-            pixels.flush()
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _check_space(self, shape: tuple[int, ...]) -> None:
-        needed, free = int(np.prod(shape)), shutil.disk_usage(self.folder).free
-        if needed > free:  # a mapped file on a full disk would kill the process
-            raise MosaicError(
-                f"{self.folder} (data.source.init_args.cache_dir): expected {needed / 2**30:.1f} GiB of free space, "
-                f"got {free / 2**30:.1f}: choose another folder, or raise data.source.init_args.memory_limit_gib"
-            )
+def _write(file: Path, shape: tuple[int, ...], fill: Fill) -> None:
+    needed, free = int(np.prod(shape)), shutil.disk_usage(file.parent).free
+    if needed > free:  # a mapped file on a full disk would kill the process
+        raise MosaicError(
+            f"{file.parent} (data.source.init_args.cache_dir): expected {needed / 2**30:.1f} GiB of free space, "
+            f"got {free / 2**30:.1f}: choose another folder, or raise data.source.init_args.memory_limit_gib"
+        )
+    log.info("%d images are decoded once into %s", shape[0], file)
+    partial = file.with_suffix(".partial")
+    try:
+        pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        fill(pixels)
+        pixels.flush()
+        partial.replace(file)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def fingerprint(*facts: object) -> str:
-    """Return 32 hexadecimal digits that differ where any fact does."""
+    """Return 32 hexadecimal digits that change if any fact changes."""
     digest = hashlib.sha256()
     for fact in facts:
         digest.update(fact if isinstance(fact, bytes) else repr(fact).encode())

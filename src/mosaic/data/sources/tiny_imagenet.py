@@ -1,4 +1,4 @@
-"""Tiny-ImageNet in the layout in which Stanford published it."""
+"""Tiny-ImageNet, in the layout that Stanford published."""
 
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ class TinyImageNetSource(PictureSource):
         """Read the lists of classes and files."""
         root = find_folder(self.root, "root")
         origin = origin_of(root, "root")
-        classes = [row[0] for row in read_rows(root / "wnids.txt", origin)]
+        classes = [row[0] for row in _read_rows(root / "wnids.txt", origin)]
         number = {wnid: label for label, wnid in enumerate(classes)}
         train = [(file, label) for wnid, label in number.items() for file in _train_files(root, wnid, origin)]
         test = _test_files(root, number, origin)
@@ -40,15 +40,12 @@ class TinyImageNetSource(PictureSource):
             file_pictures([file for file, _ in part], np.asarray([label for _, label in part], dtype=np.int64), origin)
             for part in (train, test)
         ]
-        return Found(parts[0], parts[1], _class_names(root, classes, origin))
+        words = {row[0]: row[-1] for row in _read_rows(root / "words.txt", origin)}
+        return Found(parts[0], parts[1], tuple(words.get(wnid, wnid).split(",")[0] for wnid in classes))
 
 
-def read_rows(file: Path, origin: str) -> list[list[str]]:
-    """Read a file of columns that are separated by tabs.
-
-    Raises:
-        MosaicError: it is missing or empty.
-    """
+def _read_rows(file: Path, origin: str) -> list[list[str]]:
+    """Read a file of tab-separated columns; raise :class:`MosaicError` if it is missing or empty."""
     text = readable(partial(file.read_text, encoding="utf-8"), origin)
     rows = [line.split("\t") for line in text.splitlines() if line.strip()]
     if not rows:
@@ -69,7 +66,7 @@ def _train_files(root: Path, wnid: str, origin: str) -> list[Path]:
 def _test_files(root: Path, number: dict[str, int], origin: str) -> list[tuple[Path, int]]:
     annotations = root / "val" / "val_annotations.txt"
     found = []
-    for row in read_rows(annotations, origin):
+    for row in _read_rows(annotations, origin):
         if len(row) < 2 or row[1] not in number:
             raise MosaicError(
                 f"{origin}: expected file name and a class of wnids.txt in each row of {annotations}, got {row[:2]}: "
@@ -77,8 +74,3 @@ def _test_files(root: Path, number: dict[str, int], origin: str) -> list[tuple[P
             )
         found.append((root / "val" / "images" / row[0], number[row[1]]))
     return found
-
-
-def _class_names(root: Path, classes: list[str], origin: str) -> tuple[str, ...]:
-    words = {row[0]: row[-1] for row in read_rows(root / "words.txt", origin)}
-    return tuple(words.get(wnid, wnid).split(",")[0] for wnid in classes)

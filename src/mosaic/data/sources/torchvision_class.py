@@ -1,5 +1,6 @@
 """Images from the data sets of torchvision."""
 
+import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -9,7 +10,6 @@ import numpy as np
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.files import expand
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
-from mosaic.data.sources.torchvision_layout import accepted_arguments, listed_labels, stored_array
 from mosaic.errors import MosaicError, first_line
 
 BLOCK_ROWS = 256
@@ -18,18 +18,18 @@ BLOCK_ROWS = 256
 class TorchvisionSource(PictureSource):
     """A torchvision data set with images and integer labels, such as CIFAR10, MNIST, EMNIST, SVHN or Food101.
 
-    The class is asked for its training and test part with ``train=True`` and ``False`` if its constructor takes that,
-    else with ``split=train_split`` and ``test_split``.
+    The source constructs the training and the test part with ``train=True`` and ``train=False`` if the class takes
+    ``train``, else with ``split=train_split`` and ``split=test_split``.
 
     Args:
-        name: class in ``torchvision.datasets``.
-        root: folder that holds, or will hold, the files.
-        download: whether missing files may be fetched.
+        name: name of the class in ``torchvision.datasets``.
+        root: folder of the files.
+        download: whether to download missing files.
         arguments: other arguments of the class, for example ``{split: balanced}`` for EMNIST.
-        train_split: for classes that take ``split``.
-        test_split: for classes that take ``split``; Imagenette has ``val``.
-        test_share: for classes without a test part, such as EuroSAT: share of each class to test on.
-        seed: of that choice.
+        train_split: training split of a class that takes ``split``.
+        test_split: test split of a class that takes ``split``; Imagenette has ``val``.
+        test_share: for a class without a test part, such as EuroSAT: share of each class to test on.
+        seed: seed of that choice.
         settings: ``resize``, ``channels``, ``memory_limit_gib`` and ``cache_dir`` of :class:`PictureSource`.
     """
 
@@ -58,8 +58,7 @@ class TorchvisionSource(PictureSource):
             parts = self._pictures(train, "training"), self._pictures(test, "test")
         else:
             train = self._construct(factory, {})
-            labels = self._labels(train)
-            chosen = hold_out_test(labels, self.test_share, self.seed)
+            chosen = hold_out_test(self._labels(train), self.test_share, self.seed)
             parts = self._pictures(train, "only", chosen[0]), self._pictures(train, "only", chosen[1])
         return Found(*parts, _class_names(train), None if self.test_share is not None else _class_names(test))
 
@@ -70,14 +69,14 @@ class TorchvisionSource(PictureSource):
         if factory is None:
             raise MosaicError(f"torchvision.datasets has no class {self.name!r}: check data.source.init_args.name")
         if not callable(factory):
-            raise self._unfit("it is no class")
+            raise self._unfit("it is not a class")
         accepted, anything = accepted_arguments(factory)
         if "root" not in accepted and not anything:
-            raise self._unfit("it takes no root")
+            raise self._unfit("it does not take root")
         return cast(Callable[..., Any], factory)
 
     def _part(self, factory: Callable[..., Any], train: bool) -> dict[str, Any]:
-        """Return the argument that asks for one part."""
+        """Return the argument that selects the training or the test part."""
         accepted, anything = accepted_arguments(factory)
         if "train" in accepted and "train" not in self.arguments:
             return {"train": train}
@@ -85,7 +84,7 @@ class TorchvisionSource(PictureSource):
             return {"split": self.train_split if train else self.test_split}
         if anything:
             return {"train": train}
-        raise self._unfit("set data.source.init_args.test_share to cut the test part off")
+        raise self._unfit("set data.source.init_args.test_share to hold out a test part")
 
     def _construct(self, factory: Callable[..., Any], part: dict[str, Any]) -> Any:
         accepted, anything = accepted_arguments(factory)
@@ -99,19 +98,18 @@ class TorchvisionSource(PictureSource):
                 raise self._unfit(first_line(error)) from error
             raise MosaicError(
                 f"{self.name} was not found under {expand(self.root).resolve()} ({first_line(error)}): put the files "
-                "there (data.source.init_args.root), or allow the download with "
-                "--data.source.init_args.download true (this needs a network)"
+                "there (data.source.init_args.root), or use the network with --data.source.init_args.download true"
             ) from error
 
     def _unfit(self, reason: str) -> MosaicError:
         return MosaicError(
             f"torchvision.datasets.{self.name}: expected a class that takes root and train or split, and gives images "
-            f"with integer labels ({reason}): set data.source.init_args.arguments, choose another class such as "
-            "CIFAR10, or store the images for mosaic.data.NpzSource"
+            f"with integer labels ({reason}): set data.source.init_args.arguments, choose another class, or store the "
+            "images for mosaic.data.NpzSource"
         )
 
     def _labels(self, dataset: Any) -> np.ndarray:
-        """Return all labels: from where torchvision's classes keep them, else picture by picture."""
+        """Return all labels, from the data set's own list if it has one, else picture by picture."""
         labels = listed_labels(dataset)
         if labels is None:
             labels = np.asarray([dataset[i][1] for i in range(len(dataset))])
@@ -136,23 +134,69 @@ class TorchvisionSource(PictureSource):
 def _blocks(array: np.ndarray | None, dataset: Any, indices: np.ndarray) -> Iterator[Block]:
     for start in range(0, len(indices), BLOCK_ROWS):
         rows = indices[start : start + BLOCK_ROWS]
-        yield [(f"item {i}", partial(_item, dataset, int(i))) for i in rows] if array is None else array[rows]
+        yield [(f"item {i}", partial(_item, dataset, i)) for i in rows] if array is None else array[rows]
 
 
 def _item(dataset: Any, i: int) -> Any:
-    return dataset[i][0]
+    return dataset[int(i)][0]
 
 
 def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
-    """Yield a few pictures: torchvision does not say which files an item comes from."""
+    """Yield a few pictures, since torchvision does not say which files an item comes from."""
     for i in {0: None, len(indices) // 2: None, len(indices) - 1: None}:
-        yield np.asarray(dataset[int(indices[i])][0]).tobytes()
+        yield np.asarray(_item(dataset, indices[i])).tobytes()
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
-    names = getattr(dataset, "classes", None)  # USPS has none
-    return None if names is None else tuple(map(_class_name, names))
+    names = getattr(dataset, "classes", None)  # USPS has none, and ImageNet tuples of synonyms
+    return None if names is None else tuple(", ".join(n) if isinstance(n, tuple) else str(n) for n in names)
 
 
-def _class_name(name: Any) -> str:
-    return ", ".join(name) if isinstance(name, tuple) else str(name)  # ImageNet keeps synonyms
+def accepted_arguments(factory: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of a class's arguments, those of its parents included, and whether it takes any other."""
+    accepted: set[str] = set()
+    constructors = [
+        vars(parent)["__init__"] for parent in getattr(factory, "__mro__", ()) if "__init__" in vars(parent)
+    ]
+    for constructor in constructors or [factory]:
+        if constructor is object.__init__:
+            break
+        parameters = inspect.signature(constructor).parameters
+        accepted |= parameters.keys()
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return accepted, False
+    return accepted, True
+
+
+def listed_labels(dataset: Any) -> np.ndarray | None:
+    """Return the labels that a data set keeps in a list, or ``None``; lists that contradict the items are ignored."""
+    pairs = getattr(dataset, "samples", getattr(dataset, "_samples", None))
+    lists = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels", "y")]
+    if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple):
+        lists.append([pair[1] for pair in pairs])
+    for candidate in lists:
+        if candidate is None:
+            continue
+        labels = np.asarray(candidate)
+        if labels.ndim == 1 and np.issubdtype(labels.dtype, np.integer) and _agrees(dataset, labels):
+            return labels
+    return None
+
+
+def _agrees(dataset: Any, labels: np.ndarray) -> bool:
+    if stored_array(dataset) is not None:
+        return True
+    ends = {0, len(labels) - 1} if len(labels) else ()
+    return len(labels) == len(dataset) and all(np.array_equal(dataset[i][1], labels[i]) for i in ends)
+
+
+def stored_array(dataset: Any) -> np.ndarray | None:
+    """Return the images of a data set that keeps them in one array, channels last, or ``None``."""
+    data = getattr(dataset, "data", None)
+    if data is None or isinstance(data, list):
+        return None
+    array = np.asarray(data)
+    if array.dtype != np.uint8 or array.ndim not in (3, 4):
+        return None
+    channels_first = array.ndim == 4 and array.shape[-1] not in (1, 3) and array.shape[1] in (1, 3)
+    return array.transpose(0, 2, 3, 1) if channels_first else array  # SVHN and STL10 have channels first
