@@ -263,7 +263,7 @@ def two_distillations(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "class_path": "mosaic.generation.Adversarial",
             "init_args": {"steps": 3, "epochs": 0.0, "width": 4, "min_count": 1},
         },
-        "gate": {"kind": "prior"},
+        "teacher": "mosaic.teachers.Prior",
         "distillation": {"steps": 5, "pool_size": 32, "batch_size": 8},
     }
     synthesis = {"synthesis_steps": 3, "synthesis": {"width": 2, "batch_size": 8}, "learning": {"batch_size": 8}}
