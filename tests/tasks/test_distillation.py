@@ -14,7 +14,7 @@ from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import batch_norms
-from mosaic.tasks.distillation import DistillationSettings, DistillationTask, TaughtImages
+from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -22,10 +22,10 @@ from tests.cases import for_each
 class Lesson:
     """The same batch again and again."""
 
-    def __init__(self, batch: TaughtImages, steps: int) -> None:
+    def __init__(self, batch: LabelledBatch, steps: int) -> None:
         self.batch, self.steps = batch, steps
 
-    def __iter__(self) -> Iterator[TaughtImages]:
+    def __iter__(self) -> Iterator[LabelledBatch]:
         return iter([self.batch] * self.steps)
 
 
@@ -45,15 +45,15 @@ def student(blueprint: Blueprint) -> Classifier:
 
 
 @pytest.fixture
-def taught(random: torch.Generator) -> TaughtImages:
+def taught(random: torch.Generator) -> LabelledBatch:
     """Forty images of three brightnesses and a teacher that tells them apart."""
     labels = torch.arange(40) % 3
     images = (0.4 * labels)[:, None, None, None] + 0.1 * torch.rand(40, 1, 8, 8, generator=random)
-    return TaughtImages(images, 4.0 * nn.functional.one_hot(labels, 3))
+    return LabelledBatch(images, 4.0 * nn.functional.one_hot(labels, 3))
 
 
 def test_a_student_comes_to_agree_with_its_teacher(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     curves = phases.run(distillation(student), Lesson(taught, 40), seed=0)
     assert curves["loss"][-1] < 0.3 * curves["loss"][0]
@@ -63,7 +63,7 @@ def test_a_student_comes_to_agree_with_its_teacher(
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_statistics_stay_exactly_where_asked_to(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner, frozen: bool
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner, frozen: bool
 ) -> None:
     layers = batch_norms(student).values()
     before = [(layer.running_mean.clone(), layer.running_var.clone()) for layer in layers]
@@ -76,7 +76,7 @@ def test_statistics_stay_exactly_where_asked_to(
 
 
 def test_frozen_statistics_do_not_freeze_the_weights(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     before = {name: parameter.detach().clone() for name, parameter in student.named_parameters()}
     phases.run(distillation(student, freeze_statistics=True), Lesson(taught, 3), seed=0)
@@ -84,9 +84,9 @@ def test_frozen_statistics_do_not_freeze_the_weights(
 
 
 def test_pseudo_labels_alone_ignore_how_sure_the_teacher_is(
-    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
-    surer = TaughtImages(taught.images, 7 * taught.teacher_logits)
+    surer = LabelledBatch(taught.images, 7 * taught.teacher_logits)
     losses = [
         phases.run(
             distillation(blueprint.build(blueprint.initial(0)), alpha=alpha, beta=0.0), Lesson(batch, 1), seed=0
@@ -113,7 +113,7 @@ VIEW = Augmentation(padding=1, flip=True)
 def seen_through(
     view: Augmentation | None,
     blueprint: Blueprint,
-    taught: TaughtImages,
+    taught: LabelledBatch,
     phases: PhaseRunner,
     seed: int = 0,
     shift: float = 0.0,
@@ -126,20 +126,20 @@ def seen_through(
 
 
 def test_without_a_view_the_student_sees_what_the_teacher_saw(
-    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     seen = seen_through(None, blueprint, taught, phases)
     assert len(seen) == 3
     assert all(torch.equal(images, taught.images) for images in seen)
 
 
-def test_the_view_is_drawn_anew_in_every_step(blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner) -> None:
+def test_the_view_is_drawn_anew_in_every_step(blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner) -> None:
     seen = seen_through(VIEW, blueprint, taught, phases)
     assert not any(torch.equal(*pair) for pair in [(seen[0], seen[1]), (seen[1], seen[2]), (seen[0], taught.images)])
 
 
 def test_a_shift_is_a_crop_of_that_share_of_the_image(
-    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     """A quarter of eight pixels is two; a shift says nothing where there is a view."""
     shifted = seen_through(None, blueprint, taught, phases, shift=0.25)
@@ -158,14 +158,14 @@ def test_a_shift_moves_images_of_any_size_by_at_least_a_pixel(height: int, pixel
 
 
 def test_the_view_moves_images_and_does_not_mix_them(
-    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     for images in seen_through(VIEW, blueprint, taught, phases):
         for viewed, plain in zip(images, taught.images, strict=True):
             assert set(viewed.unique().tolist()) <= {0.0, *plain.unique().tolist()}
 
 
-def test_the_seed_decides_the_view(blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner) -> None:
+def test_the_seed_decides_the_view(blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner) -> None:
     first, again, other = (seen_through(VIEW, blueprint, taught, phases, seed) for seed in (1, 1, 2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert not any(torch.equal(*pair) for pair in zip(first, other, strict=True))
@@ -188,7 +188,7 @@ def without_hooks(student: Classifier) -> Classifier:
     return net
 
 
-def hardened(student: Classifier, taught: TaughtImages, phases: PhaseRunner, step: float, **changes: Any) -> Tensor:
+def hardened(student: Classifier, taught: LabelledBatch, phases: PhaseRunner, step: float, **changes: Any) -> Tensor:
     """What the student learns from in a single step."""
     seen = inputs_of(student)
     phases.run(distillation(student, hard_sample_step=step, **changes), Lesson(taught, 1), seed=0)
@@ -198,7 +198,7 @@ def hardened(student: Classifier, taught: TaughtImages, phases: PhaseRunner, ste
 
 @pytest.mark.parametrize("step", [8 / 255, 0.3])
 def test_hard_images_lie_within_a_step_of_the_plain_ones_and_in_range(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner, step: float
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner, step: float
 ) -> None:
     images = hardened(student, taught, phases, step)
     assert (images - taught.images).abs().max() <= step + 1e-6
@@ -210,7 +210,7 @@ def test_hard_images_lie_within_a_step_of_the_plain_ones_and_in_range(
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_hard_images_divide_student_and_teacher_as_chance_does_not(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner, random: torch.Generator, frozen: bool
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner, random: torch.Generator, frozen: bool
 ) -> None:
     phases.run(distillation(student), Lesson(taught, 5), seed=0)
     before = without_hooks(student)
@@ -225,7 +225,7 @@ def test_hard_images_divide_student_and_teacher_as_chance_does_not(
 
 
 def test_making_images_hard_leaves_no_trace_in_the_student(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     """One step on hard images is one step on the same images given as they are, statistics and gradients included."""
     plain = without_hooks(student)
@@ -236,7 +236,7 @@ def test_making_images_hard_leaves_no_trace_in_the_student(
     assert {int(value) for name, value in ours.items() if name.endswith("num_batches_tracked")} == {1}
 
 
-def test_hard_images_respect_frozen_statistics(student: Classifier, taught: TaughtImages, phases: PhaseRunner) -> None:
+def test_hard_images_respect_frozen_statistics(student: Classifier, taught: LabelledBatch, phases: PhaseRunner) -> None:
     before = {name: tensor.clone() for name, tensor in student.state_dict().items() if "running" in name}
     hardened(student, taught, phases, 0.1, freeze_statistics=True)
     assert len(before) == 6
@@ -244,7 +244,7 @@ def test_hard_images_respect_frozen_statistics(student: Classifier, taught: Taug
 
 
 def test_images_that_are_taught_are_left_as_they_are(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     before = [tensor.clone() for tensor in taught]
     phases.run(distillation(student, hard_sample_step=0.1, view=VIEW), Lesson(taught, 2), seed=0)
@@ -253,7 +253,7 @@ def test_images_that_are_taught_are_left_as_they_are(
 
 
 def test_images_are_viewed_first_and_made_hard_then(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     seen = inputs_of(student)
     phases.run(distillation(student, hard_sample_step=0.02, view=VIEW), Lesson(taught, 1), seed=0)
@@ -265,7 +265,7 @@ def test_images_are_viewed_first_and_made_hard_then(
 # weights of hard samples
 
 
-def test_hard_images_weigh_more_by_hand(student: Classifier, taught: TaughtImages, phases: PhaseRunner) -> None:
+def test_hard_images_weigh_more_by_hand(student: Classifier, taught: LabelledBatch, phases: PhaseRunner) -> None:
     with torch.no_grad():
         logits = without_hooks(student).train()(taught.images).double().numpy()
     right = scipy.special.softmax(logits, axis=1)[np.arange(40), taught.teacher_logits.argmax(1).numpy()]
@@ -291,7 +291,7 @@ def weights_over_time(student: Classifier) -> list[dict[str, np.ndarray]]:
 
 
 def test_the_average_of_a_student_is_a_weighted_sum_of_its_past(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     decay, steps = 0.7, 6
     past = weights_over_time(student)
@@ -305,7 +305,7 @@ def test_the_average_of_a_student_is_a_weighted_sum_of_its_past(
 
 
 def test_an_average_has_the_students_own_statistics(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     task = distillation(student, average_decay=0.9)
     phases.run(task, Lesson(taught, 3), seed=0)
@@ -318,7 +318,7 @@ def test_an_average_has_the_students_own_statistics(
 
 
 def test_averaging_does_not_change_how_the_student_learns(
-    blueprint: Blueprint, taught: TaughtImages, phases: PhaseRunner
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     losses = []
     for decay in (0.0, 0.9):
@@ -328,7 +328,7 @@ def test_averaging_does_not_change_how_the_student_learns(
 
 
 def test_without_averaging_the_student_is_the_one_that_was_given(
-    student: Classifier, taught: TaughtImages, phases: PhaseRunner
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:
     task = distillation(student)
     phases.run(task, Lesson(taught, 1), seed=0)

@@ -17,7 +17,7 @@ from mosaic.nets import SmallCNN
 from mosaic.nets.gates import TransformerGate
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask
-from mosaic.tasks.distillation import DistillationSettings, DistillationTask, TaughtImages
+from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
 from mosaic.tasks.gating import GatingTask
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 from mosaic.training.blocks import BLOCK, Blocks
@@ -40,7 +40,7 @@ class Watches(Callback):
 
 class Taught(ShuffledBatches):
     def __iter__(self) -> Any:
-        return (TaughtImages(*batch) for batch in super().__iter__())
+        return (LabelledBatch(*batch) for batch in super().__iter__())
 
 
 def classification() -> ClassificationTask:

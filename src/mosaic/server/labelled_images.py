@@ -7,7 +7,7 @@ from torch import Tensor
 
 from mosaic.batches import own_share
 from mosaic.server.generators import GeneratedImages
-from mosaic.tasks.distillation import TaughtImages
+from mosaic.tasks.distillation import LabelledBatch
 from mosaic.transfer import send
 
 
@@ -70,9 +70,9 @@ class LabelledBatches:
     def __len__(self) -> int:
         return self._steps
 
-    def __iter__(self) -> Iterator[TaughtImages]:
+    def __iter__(self) -> Iterator[LabelledBatch]:
         random, source = torch.Generator().manual_seed(self._seed), self._images
         for _ in range(self._steps):
             batch = torch.multinomial(source.weights, self._batch_size, replacement=True, generator=random)
             mine = send(own_share(batch), source.images.device)
-            yield TaughtImages(source.images[mine], source.teacher_logits[mine])
+            yield LabelledBatch(source.images[mine], source.teacher_logits[mine])

@@ -111,7 +111,7 @@ class DistillationSettings:
         return self.view or Augmentation(padding=max(1, int(self.shift * height + 0.5)) if self.shift else 0)
 
 
-class TaughtImages(NamedTuple):
+class LabelledBatch(NamedTuple):
     """Generated images with the teacher's logits.
 
     Attributes:
@@ -151,7 +151,7 @@ class DistillationTask(LossTask):
             for layer in batch_norms(self.student).values():
                 layer.eval()
 
-    def loss(self, batch: TaughtImages) -> Tensor:
+    def loss(self, batch: LabelledBatch) -> Tensor:
         """Return the distillation loss of one batch."""
         settings, teacher_logits = self.settings, batch.teacher_logits
         images = settings.view_of(batch.images.shape[-2])(batch.images, self._random)
