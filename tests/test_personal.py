@@ -378,12 +378,15 @@ def test_clients_weigh_by_their_images() -> None:
 
 
 @pytest.mark.slow
-def test_own_models_are_measured_as_often_as_clients_validate(shared_run: SharedRuns, tmp_path: Path) -> None:
-    sparse = rows(fit_other(tmp_path / "sparse", "FedBN", THREE_ROUNDS, "--federation.validate_every=2"))
-    dense = rows(shared_run("FedBN", THREE_ROUNDS))
-    assert [row["own_test_accuracy"] != "" for row in sparse] == [False, True, True]
-    assert [row["own_test_accuracy"] for row in sparse[1:]] == [row["own_test_accuracy"] for row in dense[1:]]
-    assert dense[0]["own_test_accuracy"] != ""
+@pytest.mark.parametrize(("algorithm", "figure"), [("FedBN", "own_test_accuracy"), ("FedAvg", "test_accuracy")])
+def test_models_are_measured_as_often_as_clients_validate(
+    algorithm: str, figure: str, shared_run: SharedRuns, tmp_path: Path
+) -> None:
+    sparse = rows(fit_other(tmp_path / "sparse", algorithm, THREE_ROUNDS, "--federation.validate_every=2"))
+    dense = rows(shared_run(algorithm, THREE_ROUNDS))
+    assert [row[figure] != "" for row in sparse] == [False, True, True]
+    assert [row[figure] for row in sparse[1:]] == [row[figure] for row in dense[1:]]
+    assert dense[0][figure] != ""
 
 
 def test_the_table_and_the_log_speak_of_own_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

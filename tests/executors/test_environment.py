@@ -147,9 +147,24 @@ class TestOneDevicePerPhase:
 
     def test_more_processes_than_gpus_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_gpus(monkeypatch, 1)
-        with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 1, one for each GPU"):
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 1 on this machine, 1 for"):
             RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": "auto"})
         assert RanksExecutor(workers=2).trainer({"accelerator": "gpu", "devices": [0]})["devices"] == [0]
+
+    def test_several_processes_share_each_gpu_where_asked_to(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 2)
+        asked = {"accelerator": "gpu", "devices": "auto"}
+        first = RanksExecutor(workers=6, workers_per_device=3)
+        assert (first.trainer(asked)["devices"], first.devices) == ([0], 2)
+        for rank, device in enumerate([0, 0, 0, 1, 1, 1]):
+            with monkeypatch.context() as patch:
+                for name, value in World(rank, 6, rank, "127.0.0.1", 1234).variables().items():
+                    patch.setenv(name, value)
+                assert RanksExecutor(workers_per_device=3).trainer(asked)["devices"] == [device]
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 6 on this machine, 3 for"):
+            RanksExecutor(workers=7, workers_per_device=3).trainer(asked)
+        with pytest.raises(MosaicError, match=r"executor\.workers_per_device: expected a number above 0, got 0"):
+            RanksExecutor(workers=2, workers_per_device=0)
 
     def test_ray_workers_without_a_share_of_a_gpu_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_gpus(monkeypatch, 1)

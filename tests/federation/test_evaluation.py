@@ -1,9 +1,13 @@
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from mosaic.data.images import Images
+from mosaic.federation import evaluation
 from mosaic.federation.evaluation import Evaluator
+from mosaic.nets.inference import predict
 
 PIXELS = torch.arange(6, dtype=torch.uint8)[:, None, None, None] * 10
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -58,3 +62,16 @@ def test_measuring_gives_accuracy_loss_and_confusion(evaluator: Evaluator) -> No
     assert measurement.confusion.tolist() == [[0, 2, 0], [0, 2, 0], [0, 2, 0]]
     losses = torch.tensor([1 + 2 * torch.e**-1]).log()  # -log softmax of the hit; a miss costs one more
     assert measurement.loss == pytest.approx(float(losses + 2 / 3), abs=1e-6)
+
+
+def test_no_more_than_one_batch_of_logits_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred experts and two hundred classes would be gigabytes for a whole test split."""
+    kept: list[torch.Size] = []
+
+    def noting(module: nn.Module, images: Tensor, device: torch.device, ask: Callable[[Tensor], Tensor]) -> Tensor:
+        kept.append(ask(images.float()).shape)
+        return predict(module, images, device, ask=ask)
+
+    monkeypatch.setattr(evaluation, "predict", noting)
+    Evaluator(Images(PIXELS, LABELS), 3, torch.device("cpu")).observe(Constant(0, 1), "one", "other")
+    assert kept == [(6, 2)]

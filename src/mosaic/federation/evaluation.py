@@ -57,7 +57,7 @@ class Evaluator:
             stages: what they are called, for example ``"student"``. Where a name has the form ``kind: which``, all
                 earlier stages of that kind are forgotten: they are those of another round.
         """
-        guesses = predict(module, self._pixels, self._device).argmax(-1)
+        guesses = self._guesses(module)
         columns = guesses.reshape(len(guesses), -1).unbind(1)
         kinds = {stage.split(": ")[0] for stage in stages if ": " in stage}
         self.stages = {name: value for name, value in self.stages.items() if name.split(": ")[0] not in kinds}
@@ -79,7 +79,11 @@ class Evaluator:
         """
         correct = total = 0
         for model, images in models:
-            guesses = predict(model, self._pixels, self._device).argmax(-1)
+            guesses = self._guesses(model)
             correct += images * int((guesses == self._labels).sum())
             total += images * len(self._labels)
         return Measurement(own_accuracy=correct / total if total else None)
+
+    def _guesses(self, module: nn.Module) -> Tensor:
+        """Return the most likely class of every image; logits of many experts are never held for all images."""
+        return predict(module, self._pixels, self._device, ask=lambda pixels: module(pixels).argmax(-1))

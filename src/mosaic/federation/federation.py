@@ -43,8 +43,8 @@ class Federation:
         schedule: which round does what.
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
-        validate_every: rounds between judgements of the global model by the clients' validation images, or, where there
-            is none, of the clients' own models by these and by the test split.
+        validate_every: rounds between measurements of the global model, or of the clients' own models where there is
+            none, on the clients' validation images and on the test split; the last round always has one.
         max_failed: share of the clients that are asked together who may fail, by an exception of theirs or a reply that
             is refused; the round goes on without them, and with more of them the run ends.
     """

@@ -31,8 +31,8 @@ class Measurer:
     Args:
         job: what the run works on.
         evaluator: owns the test split.
-        every: rounds between judgements by the clients; their own models are measured as often.
-        rounds: of the run; the last one is always judged.
+        every: rounds between measurements, by the clients and on the test split.
+        rounds: of the run; the last one is always measured.
     """
 
     def __init__(self, job: Job, evaluator: Evaluator, every: int, rounds: int) -> None:
@@ -51,8 +51,8 @@ class Measurer:
         return self.evaluator.measure_own((pool.of(client).build(tensors), images[client]) for client, tensors in own)
 
     def measure_in(self, round: int, model: StateDict) -> Measurement:
-        """Measure the global model, or the clients' own models when they are due."""
-        return self.measure(model) if self.due(round) or not self._job.own_models.exist else Measurement()
+        """Measure the models of a round in which that is due."""
+        return self.measure(model) if self.due(round) else Measurement()
 
     def validate(self, round: int, model: StateDict, cohort: Cohort) -> dict[int, Validation]:
         """Return the clients' validation of models, by the round that made them.

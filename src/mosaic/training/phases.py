@@ -170,7 +170,6 @@ class PhaseRunner:
         with silence(), self._laid_out(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
             trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
-        synchronise(task)
         task.trainer = None
         return task.recorded()
 
@@ -207,18 +206,3 @@ def many_phases() -> Iterator[None]:
     """Run hundreds of phases inside the block fast and in silence."""
     with silence(), tuned():
         yield
-
-
-def synchronise(task: Task) -> None:
-    """Copy the buffers of rank 0 to every rank.
-
-    DistributedDataParallel copies buffers (BatchNorm statistics, moving averages) at the *start* of a forward pass, so
-    they differ between ranks after the last step.
-    """
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return
-    on_gpu = torch.distributed.get_backend() == "nccl"
-    for tensor in task.state_dict().values():
-        carrier = tensor.cuda() if on_gpu else tensor
-        torch.distributed.broadcast(carrier, src=0)
-        tensor.copy_(carrier)

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
+from mosaic.batches import world_size
 from mosaic.training.blocks import SizedBatches
 from mosaic.transfer import lies_on
 
@@ -37,6 +38,22 @@ class Task(LightningModule):
     def _lies_on(self, device: torch.device) -> bool:
         """Return whether every tensor is there; a Trainer sets ``self.device`` before it moves them."""
         return self.device == device and lies_on(self, device)
+
+    def on_train_end(self) -> None:
+        """Give every rank the tensors of rank 0, while they are on the device.
+
+        DistributedDataParallel copies buffers (BatchNorm statistics, moving averages) at the *start* of a forward pass,
+        so they differ between ranks after the last step. All tensors of a type travel as one.
+        """
+        if world_size() == 1:
+            return
+        tensors = list(self.state_dict().values())
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            own = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in own])
+            torch.distributed.broadcast(flat, src=0)
+            for tensor, part in zip(own, flat.split([tensor.numel() for tensor in own]), strict=True):
+                tensor.copy_(part.view_as(tensor))
 
     def on_fit_end(self) -> None:
         """Clear the optimisers' states, which a Trainer would otherwise copy to the CPU."""

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from mosaic.client.worker import Worker
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.base import WorkerLostError, answer_bytes
 from mosaic.executors.parallel import ParallelExecutor
 from mosaic.executors.processes.children import ChildProcesses
@@ -34,26 +34,32 @@ class RanksExecutor(ParallelExecutor):
         workers: number of processes, this one included; not needed within torchrun or srun.
         threads: CPU threads of each process. When not given, processes that this one starts share its threads, and
             launched ones keep PyTorch's own choice. Results are bit-identical only for equal threads.
+        workers_per_device: processes that share a GPU, for clients too small to fill one.
     """
 
     own_worker = 0
     takes_part_in_launch = True
 
-    def __init__(self, workers: int | None = None, threads: int | None = None) -> None:
-        self._world = launched_world()
+    def __init__(self, workers: int | None = None, threads: int | None = None, workers_per_device: int = 1) -> None:
+        require_positive("executor", workers_per_device=workers_per_device)
+        self._world, self.workers_per_device = launched_world(), workers_per_device
         super().__init__(_size(workers, self._world), threads)
+        self.devices = -(-self.workers // workers_per_device)
         self._own_threads = threads or max(1, self._threads_before // (1 if self._world else self.workers))
         self._connections: dict[int, Connection] = {}
         self._children: ChildProcesses | None = None
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give every phase the one device of this process."""
-        adapted = single_device(trainer, self._world.device if self._world else 0, type(self).__name__)
-        available, shared = torch.cuda.device_count(), isinstance(trainer.get("devices"), list)
-        if self._world is None and uses_gpus(trainer) and not shared and self.workers > available:
+        device = (self._world.device if self._world else 0) // self.workers_per_device
+        adapted = single_device(trainer, device, type(self).__name__)
+        available, chosen = torch.cuda.device_count(), isinstance(trainer.get("devices"), list)
+        most = available * self.workers_per_device
+        here = self.workers if self._world is None else self._world.device + 1
+        if uses_gpus(trainer) and not chosen and here > most:
             raise MosaicError(
-                f"executor.workers: expected at most {available}, one for each GPU of this machine, got "
-                f"{self.workers}: lower it, or let them share a GPU with --trainer.devices [0]"
+                f"executor.workers: expected at most {most} on this machine, {self.workers_per_device} for each of its "
+                f"{available} GPUs, got {here}: lower it, or raise --executor.workers_per_device"
             )
         return adapted
 
