@@ -81,6 +81,7 @@ NOT_SEEN_HERE = {
     "trainer.fast_dev_run": "keeps nothing; tests of the dry run watch it",
     "data.device_cache": "concerns GPUs",
     "federation.run_dir": "where all this goes",
+    "federation.max_failed": "concerns clients that fail",
     "model.optimizer.init_args.foreach": "the same figures in another time",
     "model.optimizer.init_args.fused": "the same figures in another time",
     "executor.init_args.threads": "the same figures up to rounding",
@@ -135,7 +136,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 SECTIONS = {
     **{name: (f"{name}.",) for name in ("trainer", "model", "data", "federation", "clients")},
-    **{name: (f"algorithm.init_args.{name}.",) for name in ("generation", "prototypes", "gate", "distillation")},
+    **{name: (f"algorithm.init_args.{name}.",) for name in ("generation", "prototypes", "teacher", "distillation")},
 }
 
 

@@ -1,6 +1,6 @@
 """Batches by indexing whole tensors, without worker processes or collation."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,12 @@ class ShuffledBatches:
         return self.steps
 
     def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for batch in self.draw():
+            mine = send(own_share(batch), self._tensors[0].device)
+            yield tuple(tensor[mine] for tensor in self._tensors)
+
+    def draw(self) -> Iterator[Tensor]:
+        """Yield the indices of every global batch, shape ``(B,)``."""
         random = torch.Generator().manual_seed(self._seed)
         waiting = torch.empty(0, dtype=torch.long)
         batch_size = max(min(self._batch_size, len(self._indices)), 2 * world_size())
@@ -48,8 +54,30 @@ class ShuffledBatches:
                 permutation = torch.randperm(len(self._indices), generator=random)
                 waiting = torch.cat([waiting, self._indices[permutation]])
             batch, waiting = waiting[:batch_size], waiting[batch_size:]
-            mine = send(own_share(batch), self._tensors[0].device)
-            yield tuple(tensor[mine] for tensor in self._tensors)
+            yield batch
+
+
+class StackedBatches:
+    """The batches of several clients beside each other; one that has fewer than the others repeats its last.
+
+    Args:
+        pixels: of all images.
+        labels: of all images.
+        members: the batches of each client, all of one size B.
+    """
+
+    def __init__(self, pixels: Tensor, labels: Tensor, members: Sequence[ShuffledBatches]) -> None:
+        self._pixels, self._labels, self._members = pixels, labels, members
+
+    def __len__(self) -> int:
+        return max(len(member) for member in self._members)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        drawn = [list(member.draw()) for member in self._members]
+        for step in range(len(self)):
+            batch = torch.stack([own[min(step, len(own) - 1)] for own in drawn])
+            mine = send(batch, self._pixels.device)
+            yield self._pixels[mine], self._labels[mine]
 
 
 def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:

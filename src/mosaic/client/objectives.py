@@ -47,6 +47,8 @@ class LocalObjective(ABC):
 
     adjusts_prior: bool = False
     """Whether the trained logits already exclude the client's label prior."""
+    same_for_all: bool = False
+    """Whether the loss is one function of logits and labels, whoever the client is."""
 
     @abstractmethod
     def bind(self, context: LocalContext) -> LocalLoss:
@@ -55,6 +57,8 @@ class LocalObjective(ABC):
 
 class CrossEntropy(LocalObjective):
     """Plain cross-entropy: FedAvg's objective (McMahan et al. 2017, arXiv 1602.05629)."""
+
+    same_for_all = True
 
     def bind(self, context: LocalContext) -> LocalLoss:
         """Return cross-entropy, whatever the context."""

@@ -1,13 +1,15 @@
 """Answer requests for a client. Only this module joins requests and data."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mosaic.batches import ShuffledBatches, steps_for
+from mosaic.batches import ShuffledBatches, StackedBatches, steps_for
 from mosaic.client.generator_quality import measure_generator
 from mosaic.client.objectives import LocalContext
 from mosaic.client.own_models import OwnModels
@@ -27,6 +29,7 @@ from mosaic.messages import (
     PrototypeRequest,
     Reply,
     Request,
+    StateDict,
     TrainReply,
     TrainRequest,
     are_finite,
@@ -36,7 +39,8 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict, to_pixels
 from mosaic.seeding import generator_for, seed_for
-from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
+from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
+from mosaic.tasks.stacked_classification import StackedClassificationTask
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.task import Task
 
@@ -94,27 +98,80 @@ class Worker:
             case EvaluateRequest():
                 return self._evaluate(request, data, state), state
 
+    def train_together(
+        self, requests: Sequence[TrainRequest], states: Sequence[ClientState]
+    ) -> list[tuple[Reply, ClientState]]:
+        """Answer requests of clients with one architecture and one batch size, trained in lockstep.
+
+        Args:
+            requests: one for each client; all have images.
+            states: of these clients.
+        """
+        data = [self._data.client(request.client) for request in requests]
+        jobs = [self._prepare(*each) for each in zip(requests, data, states, strict=True)]
+        images, first = self._data.training_images(self._phases.device), requests[0]
+        task = StackedClassificationTask(
+            [job.net for job in jobs],
+            [job.loss for job in jobs],
+            self._optimizer,
+            first.learning_rate,
+            [to_pixels] if self._data.augmentation.does_nothing else [job.view for job in jobs],
+            [job.batches.steps for job in jobs],
+            self._program.objective.same_for_all,
+        )
+        curves = self._phases.run(
+            task,
+            StackedBatches(images.pixels, images.labels, [job.batches for job in jobs]),
+            seed_for(self._seed, first.round, first.client, "train"),
+        )
+        answers = []
+        for k, (request, own, state, job) in enumerate(zip(requests, data, states, jobs, strict=True)):
+            losses = curves["loss"][: job.batches.steps, k]
+            answers.append(self._trained(request, own, state, job, task.trained(k), losses))
+        return answers
+
+    def stack_key(self, request: TrainRequest) -> tuple[object, ...]:
+        """Return what must be equal for clients to train in lockstep."""
+        images = len(self._data.client(request.client).train)
+        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, images > 0
+
+    def steps(self, request: TrainRequest) -> int:
+        """Return the number of steps that a request takes."""
+        images = max(1, len(self._data.client(request.client).train))
+        return steps_for(request.steps, request.epochs, images, self._data.batch_size)
+
     def _train(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
         if len(data.train) == 0:
             return Declined(request.client, "it holds no images to train on"), state
+        job = self._prepare(request, data, state)
+        task = ClassificationTask(job.net, job.loss, self._optimizer, request.learning_rate, job.view)
+        seed = seed_for(self._seed, request.round, request.client, "train")
+        curves = self._phases.run(task, job.batches, seed)
+        return self._trained(request, data, state, job, job.net.state_dict(), curves["loss"])
+
+    def _prepare(self, request: TrainRequest, data: ClientData, state: ClientState) -> "_Training":
         blueprint = self._pool.of(request.client)
         start = self._own.join(request.client, request.model, state)
         net = blueprint.build(start)
         judgement = self._judge(net, data) if request.judge else {}
-        context = LocalContext(start, data.class_counts, blueprint)
+        loss = self._program.objective.bind(LocalContext(start, data.class_counts, blueprint))
         random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
-        task = ClassificationTask(
-            net,
-            self._program.objective.bind(context),
-            self._optimizer,
-            request.learning_rate,
-            view=lambda images: to_pixels(self._data.augmentation(images, random)),
+        batches = self._batches(request, "train", data, self._data.batch_size, self.steps(request))
+        return _Training(
+            net, loss, lambda images: to_pixels(self._data.augmentation(images, random)), batches, judgement
         )
-        steps = steps_for(request.steps, request.epochs, len(data.train), self._data.batch_size)
-        curves = self._run(request, "train", task, data, self._data.batch_size, steps)
-        told = {"steps": len(curves["loss"]), "validation_images": len(data.validation)}
-        metrics = {"loss": float(curves["loss"].mean()), **told}
-        model = net.state_dict()
+
+    def _trained(
+        self,
+        request: TrainRequest,
+        data: ClientData,
+        state: ClientState,
+        job: "_Training",
+        model: StateDict,
+        losses: Tensor,
+    ) -> tuple[Reply, ClientState]:
+        judgement, told = job.judgement, {"steps": len(losses), "validation_images": len(data.validation)}
+        metrics = {"loss": float(losses.mean()), **told}
         if not are_finite(model.values()):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
         shared, personal = self._own.split(request.client, model)
@@ -208,8 +265,14 @@ class Worker:
         batch_size: int,
         steps: int,
     ) -> dict[str, Tensor]:
+        batches = self._batches(request, phase, data, batch_size, steps)
+        return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
+
+    def _batches(
+        self, request: TrainRequest | GeneratorRequest, phase: str, data: ClientData, batch_size: int, steps: int
+    ) -> ShuffledBatches:
         images = self._data.training_images(self._phases.device)
-        batches = ShuffledBatches(
+        return ShuffledBatches(
             images.pixels,
             images.labels,
             batch_size=self._phases.dry_run.batch(batch_size),
@@ -217,7 +280,16 @@ class Worker:
             seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
             indices=data.train,
         )
-        return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
+
+
+class _Training(NamedTuple):
+    """What one client's local training needs."""
+
+    net: Classifier
+    loss: LocalLoss
+    view: View
+    batches: ShuffledBatches
+    judgement: StateDict
 
 
 def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:

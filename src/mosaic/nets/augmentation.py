@@ -20,10 +20,11 @@ class Augmentation:
         if padding < 0:
             raise MosaicError(f"augmentation padding: expected at least 0 pixels, got {padding}")
         self.padding, self.flip = padding, flip
+        self.does_nothing = padding == 0 and not flip
 
     def __call__(self, images: Tensor, random: torch.Generator) -> Tensor:
         """Return augmented images ``(B, channels, H, W)`` of the same dtype and device; ``random`` is on the CPU."""
-        if self.padding == 0 and not self.flip:
+        if self.does_nothing:
             return images
         batch, channels, height, width = images.shape
         drawn = torch.randint(0, 2 * self.padding + 1, (2, batch, 1), generator=random)

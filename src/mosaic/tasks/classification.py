@@ -46,7 +46,11 @@ class ClassificationTask(LossTask):
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser with the given learning rate."""
-        optimizer = self._optimizer(self.net.parameters())
-        for group in optimizer.param_groups:
-            group["lr"] = self._learning_rate
-        return optimizer
+        return with_rate(self._optimizer(self.net.parameters()), self._learning_rate)
+
+
+def with_rate(optimizer: Optimizer, learning_rate: float) -> Optimizer:
+    """Set the learning rate of all of an optimiser's parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+    return optimizer

@@ -1,0 +1,84 @@
+"""Clients in lockstep on one device: their networks are stacked and trained as one."""
+
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+from mosaic.errors import MosaicError, require_positive
+from mosaic.executors.processes.environment import single_device
+from mosaic.executors.serial import SerialExecutor
+from mosaic.messages import Reply, Request, TrainRequest
+from mosaic.training.signals import is_told_to_leave
+
+log = logging.getLogger(__name__)
+_LEAST_USE = 0.5  # of a lockstep's steps that its shortest client takes: the others' steps are computed for nothing
+
+
+class SideBySideExecutor(SerialExecutor):
+    """Trains clients of one architecture in lockstep, for networks that cost less to compute than to call.
+
+    Other requests, clients of other architectures, and generators are answered one after another. Replies agree with
+    those of the other executors up to rounding, so comparisons should not mix them.
+
+    Args:
+        threads: CPU threads of the process; PyTorch's own choice when not given.
+        clients_at_once: most clients in one lockstep; their activations are held together.
+    """
+
+    def __init__(self, threads: int | None = None, clients_at_once: int = 10) -> None:
+        super().__init__(threads)
+        require_positive("executor", clients_at_once=clients_at_once)
+        self.clients_at_once = clients_at_once
+
+    def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Give every phase one device, and refuse to clip the clients' gradients together."""
+        if trainer.get("gradient_clip_val"):
+            raise MosaicError(
+                "trainer.gradient_clip_val: expected nothing with SideBySideExecutor, which would clip the gradients "
+                f"of all clients together, got {trainer['gradient_clip_val']}: leave it out, or take SerialExecutor"
+            )
+        return single_device(trainer, 0, type(self).__name__)
+
+    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+        """Answer so many requests at a time as clients train at once, and yield the replies in order."""
+        waiting = iter(requests)
+        while window := list(islice(waiting, self.clients_at_once)):
+            replies: dict[int, Reply] = {}
+            for group in self._groups(window):
+                self._answer_together([window[place] for place in group], group, replies)
+            for place, request in enumerate(window):
+                yield replies[place] if place in replies else next(super().map([request]))
+
+    def _groups(self, window: Sequence[Request]) -> Iterator[list[int]]:
+        """Yield the places of requests that can be trained in lockstep, several in each group."""
+        assert self._worker is not None, "start() comes before map()"
+        places: dict[object, list[int]] = {}
+        steps: dict[int, int] = {}
+        for place, request in enumerate(window):
+            if isinstance(request, TrainRequest) and self._worker.images[request.client] > 0:
+                places.setdefault(self._worker.stack_key(request), []).append(place)
+                steps[place] = self._worker.steps(request)
+        for alike in places.values():
+            groups: list[list[int]] = []
+            for place in sorted(alike, key=lambda place: -steps[place]):
+                if not groups or steps[place] < _LEAST_USE * steps[groups[-1][0]]:
+                    groups.append([])
+                groups[-1].append(place)
+            yield from (group for group in groups if len(group) > 1)
+
+    def _answer_together(self, requests: Sequence[Any], places: Sequence[int], replies: dict[int, Reply]) -> None:
+        """Train clients in lockstep; where that fails, they are left to be trained one after another."""
+        assert self._worker is not None
+        states = [self._state(request.client) for request in requests]
+        try:
+            answers = self._worker.train_together(requests, states)
+        except (Exception, SystemExit) as error:
+            if is_told_to_leave(error):
+                raise
+            log.warning("clients cannot train side by side, and train one after another: %s", error)
+            return
+        for place, before, (reply, state) in zip(places, states, answers, strict=True):
+            replies[place] = reply
+            if state is not before:
+                self._keep(reply.client, state)

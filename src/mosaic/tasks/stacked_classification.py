@@ -1,0 +1,127 @@
+"""Train the classifiers of several clients in lockstep, as one stack of networks."""
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.optim import Optimizer
+
+from mosaic.messages import StateDict
+from mosaic.nets.classifier import Classifier
+from mosaic.tasks.classification import LocalLoss, OptimizerFactory, View, with_rate
+from mosaic.training.manual import LossTask
+
+
+class StackedClassificationTask(LossTask):
+    """Local training of K clients with one architecture; each learns what it would learn alone, up to rounding.
+
+    All share a forward pass (``torch.func.vmap``), every client has its own loss, and the optimiser sees stacked
+    parameters: one that treats every number by itself, such as SGD or Adam, treats each client as if it were alone.
+
+    Args:
+        nets: the classifiers, which differ in nothing but their weights.
+        losses: the local objective of each client.
+        optimizer: makes the optimiser.
+        learning_rate: one for all; replaces the optimiser's own rate.
+        views: each maps a client's stored images to pixels; a single one does so for all clients at once.
+        same_loss: whether the losses are one function of logits and labels, computed for all clients at once.
+        steps: of each client; the weights of a client that needs fewer than the others are kept when it is done.
+    """
+
+    def __init__(
+        self,
+        nets: Sequence[Classifier],
+        losses: Sequence[LocalLoss],
+        optimizer: OptimizerFactory,
+        learning_rate: float,
+        views: Sequence[View],
+        steps: Sequence[int],
+        same_loss: bool = False,
+    ) -> None:
+        super().__init__()
+        parameters, buffers = stack_module_state(list(nets))
+        learns = dict(nets[0].named_parameters())
+        self._parameter_names = {name: name.replace(".", "/") for name in parameters}
+        self._buffer_names = {name: name.replace(".", "/") for name in buffers}
+        for name, tensor in parameters.items():
+            stacked = nn.Parameter(tensor.detach(), requires_grad=learns[name].requires_grad)
+            self.register_parameter(self._parameter_names[name], stacked)
+        for name, tensor in buffers.items():
+            self.register_buffer(self._buffer_names[name], tensor)
+        self._skeleton = [copy.deepcopy(nets[0]).to("meta").train()]  # in a list: its weights are not this module's
+        self._losses, self._optimizer, self._learning_rate, self._views = losses, optimizer, learning_rate, views
+        self._steps, self._taken, self._same_loss = list(steps), 0, same_loss
+        self._finished: dict[int, StateDict] = {}
+
+    def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        """Return the sum of the clients' losses, for images ``(K, B, channels, H, W)`` and labels ``(K, B)``."""
+        images, labels = batch
+        if len(self._views) == 1:
+            pixels = self._views[0](images)
+        else:
+            pixels = torch.stack([view(own) for view, own in zip(self._views, images, strict=True)])
+        parameters = {name: getattr(self, ours) for name, ours in self._parameter_names.items()}
+        buffers = {name: getattr(self, ours) for name, ours in self._buffer_names.items()}
+
+        def forward(own: Mapping[str, Tensor], state: Mapping[str, Tensor], shown: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self._skeleton[0], {**own, **state}, (shown,))
+            return logits
+
+        logits = vmap(forward, randomness="different")(parameters, buffers, pixels)
+        losses = self._losses_of(logits, pixels, labels, parameters)
+        self.record("loss", losses)
+        return losses.sum()
+
+    def _losses_of(self, logits: Tensor, pixels: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+        """Return the loss of every client, shape ``(K,)``."""
+
+        def loss_of(k: int, answers: Tensor, shown: Tensor, true: Tensor) -> Tensor:
+            return self._losses[k](cast(Classifier, _Member(answers, parameters, k)), shown, true)
+
+        if self._same_loss:
+            losses: Tensor = vmap(partial(loss_of, 0))(logits, pixels, labels)
+            return losses
+        return torch.stack([loss_of(k, logits[k], pixels[k], labels[k]) for k in range(len(logits))])
+
+    def after_step(self) -> None:
+        """Keep the weights of clients that have taken their last step."""
+        self._taken += 1
+        for k, steps in enumerate(self._steps):
+            if steps == self._taken:
+                self._finished[k] = {name: tensor.cpu() for name, tensor in self._slice(k).items()}
+
+    def _slice(self, k: int) -> StateDict:
+        names = {**self._parameter_names, **self._buffer_names}
+        return {name: getattr(self, ours).detach()[k].clone() for name, ours in names.items()}
+
+    def configure_optimizers(self) -> Optimizer:
+        """Return the optimiser of the stack, with the given learning rate."""
+        return with_rate(self._optimizer(self.parameters()), self._learning_rate)
+
+    def trained(self, k: int) -> StateDict:
+        """Return the weights of client k after its last step."""
+        return self._finished[k]
+
+
+class _Member:
+    """Stands for one network of a stack, whose answers to this batch are known."""
+
+    def __init__(self, logits: Tensor, parameters: Mapping[str, Tensor], k: int) -> None:
+        self._logits, self._parameters, self._k = logits, parameters, k
+
+    def __call__(self, images: Tensor) -> Tensor:
+        return self._logits
+
+    def parameters(self) -> Iterator[Tensor]:
+        """Yield this network's parameters."""
+        return (tensor[self._k] for tensor in self._parameters.values())
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a local objective asked for {name} of its network, which clients that train side by side do not have: "
+            "use another executor"
+        )

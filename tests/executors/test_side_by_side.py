@@ -1,0 +1,111 @@
+"""Clients in lockstep learn what each of them learns alone, up to rounding."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from mosaic.cli.main import main
+from mosaic.client.objectives import LocalContext, LocalObjective
+from mosaic.client.worker import Worker
+from mosaic.nets.classifier import Classifier
+from mosaic.tasks.classification import LocalLoss
+from tests.small_runs import TWO_ROUNDS, final_model, fit_arguments, rows_without_time
+
+SIDE_BY_SIDE = ["--executor=SideBySideExecutor", "--executor.threads=1"]
+NO_BATCH_NORM = "--model.net=tests.small_runs.LinearNet"
+TWENTY_STEPS = ["--federation.schedule.local_steps=20"]
+
+
+class Touchy(LocalObjective):
+    """Raises for a client without images of the first class."""
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+            if context.class_counts[0] == 0:
+                raise ValueError("no zeros here")
+            return torch.nn.functional.cross_entropy(net(images), labels)
+
+        return loss
+
+
+def both(tmp_path: Path, algorithm: str, *more: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The final models of the same run, one client after another and side by side."""
+    main(fit_arguments(tmp_path / "serial", algorithm, *more))
+    main(fit_arguments(tmp_path / "side", algorithm, *more, *SIDE_BY_SIDE))
+    return final_model(tmp_path / "serial"), final_model(tmp_path / "side")
+
+
+def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: float = 1e-4) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=0, atol=tolerance, msg=name)
+
+
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many clients each lockstep had."""
+    found: list[int] = []
+    original = Worker.train_together
+
+    def noting(worker: Worker, requests: list, states: list) -> list:
+        answers = original(worker, requests, states)
+        found.append(len(answers))
+        return answers
+
+    monkeypatch.setattr(Worker, "train_together", noting)
+    return found
+
+
+def test_twenty_steps_agree_to_a_ten_thousandth(tmp_path: Path, stacks: list[int]) -> None:
+    assert_close(*both(tmp_path, "FedAvg", NO_BATCH_NORM, *TWENTY_STEPS))
+    assert stacks == [4]
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "more"),
+    [
+        ("FedAvg", ["--data.augmentation.padding=1", "--data.augmentation.flip=true"]),
+        ("FedProx", ["--algorithm.mu=1"]),
+        ("FedVLS", []),
+        ("FedBN", []),
+        ("FedAvg", ["--federation.schedule.local_epochs=1", "--data.partition.alpha=0.3"]),
+    ],
+    ids=["augmented", "proximal", "vacant classes", "personal statistics", "unequal steps"],
+)
+def test_every_kind_of_local_training_agrees(
+    algorithm: str, more: list[str], tmp_path: Path, stacks: list[int]
+) -> None:
+    if algorithm == "FedBN":
+        for folder, flags in (("serial", []), ("side", SIDE_BY_SIDE)):
+            main(fit_arguments(tmp_path / folder, algorithm, *TWO_ROUNDS, *flags))
+        ours, theirs = (rows_without_time(tmp_path / folder) for folder in ("serial", "side"))
+        for one, other in zip(ours, theirs, strict=True):
+            assert one["own_test_accuracy"] == pytest.approx(other["own_test_accuracy"], abs=0.01)
+    else:
+        assert_close(*both(tmp_path, algorithm, *more), tolerance=1e-3)
+    assert max(stacks) > 1
+
+
+def test_the_whole_method_runs_with_clients_side_by_side(tmp_path: Path, stacks: list[int]) -> None:
+    ours, theirs = both(tmp_path, "Mosaic")
+    assert stacks == [4]
+    assert_close(ours, theirs, tolerance=1e-2)
+
+
+def test_where_one_client_fails_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    skewed = ["--data.partition.alpha=0.1", f"--algorithm.objective={__name__}.Touchy", "--federation.max_failed=1"]
+    main([*fit_arguments(tmp_path / "run", "FedAvg", *skewed), *SIDE_BY_SIDE])
+    said = capsys.readouterr().err
+    assert "clients cannot train side by side, and train one after another: no zeros here" in said
+    assert "ValueError: no zeros here" in said
+    assert rows_without_time(tmp_path / "run")[0]["test_accuracy"] > 0
+
+
+def test_gradients_are_not_clipped_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*fit_arguments(tmp_path / "run", "FedAvg", "--trainer.gradient_clip_val=1"), *SIDE_BY_SIDE])
+    assert stop.value.code == 2
+    assert "trainer.gradient_clip_val: expected nothing with SideBySideExecutor" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
