@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mosaic.cli.main import main
+from mosaic.client.local_training import LocalTraining
 from mosaic.client.objectives import LocalContext, LocalObjective
-from mosaic.client.worker import Worker
 from mosaic.nets.classifier import Classifier
 from mosaic.tasks.classification import LocalLoss
 from tests.small_runs import TWO_ROUNDS, final_model, fit_arguments, rows_without_time
@@ -47,14 +47,14 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor], tolerance: 
 def stacks(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many clients each lockstep had."""
     found: list[int] = []
-    original = Worker.train_together
+    original = LocalTraining.together
 
-    def noting(worker: Worker, requests: list, states: list) -> list:
-        answers = original(worker, requests, states)
+    def noting(training: LocalTraining, requests: list, states: list) -> list:
+        answers = original(training, requests, states)
         found.append(len(answers))
         return answers
 
-    monkeypatch.setattr(Worker, "train_together", noting)
+    monkeypatch.setattr(LocalTraining, "together", noting)
     return found
 
 

@@ -1,17 +1,14 @@
-"""Answer requests for a client. Only this module joins requests and data."""
+"""Answer requests for a client. Only this module and ``local_training`` join requests and data."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
-from mosaic.batches import ShuffledBatches, StackedBatches, steps_for
+from mosaic.batches import steps_for
 from mosaic.client.generator_quality import measure_generator
-from mosaic.client.objectives import LocalContext
+from mosaic.client.local_training import LocalTraining
 from mosaic.client.own_models import OwnModels
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import class_prototypes
@@ -29,18 +26,14 @@ from mosaic.messages import (
     PrototypeRequest,
     Reply,
     Request,
-    StateDict,
-    TrainReply,
     TrainRequest,
-    are_finite,
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict, to_pixels
-from mosaic.seeding import generator_for, seed_for
-from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
-from mosaic.tasks.stacked_classification import StackedClassificationTask
+from mosaic.seeding import seed_for
+from mosaic.tasks.classification import OptimizerFactory
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.task import Task
 
@@ -69,9 +62,10 @@ class Worker:
         phases: PhaseRunner,
         seed: int,
     ) -> None:
-        self._data, self._pool, self._optimizer = data, pool, optimizer
+        self._data, self._pool = data, pool
         self._program, self._phases, self._seed = program, phases, seed
         self._own = OwnModels(pool, program.personal, seed)
+        self.training = LocalTraining(data, pool, self._own, optimizer, program.objective, phases, seed)
 
     @property
     def images(self) -> list[int]:
@@ -89,7 +83,7 @@ class Worker:
         data = self._data.client(request.client)
         match request:
             case TrainRequest():
-                return self._train(request, data, state)
+                return self.training.alone(request, data, state)
             case GeneratorRequest():
                 left = state if self._pool.keeps_own(request.client) else ClientState({})
                 return self._generate(request, data, state), left
@@ -97,87 +91,6 @@ class Worker:
                 return self._summarise(request, data), state
             case EvaluateRequest():
                 return self._evaluate(request, data, state), state
-
-    def train_together(
-        self, requests: Sequence[TrainRequest], states: Sequence[ClientState]
-    ) -> list[tuple[Reply, ClientState]]:
-        """Answer requests of clients with one architecture and one batch size, trained in lockstep.
-
-        Args:
-            requests: one for each client; all have images.
-            states: of these clients.
-        """
-        data = [self._data.client(request.client) for request in requests]
-        jobs = [self._prepare(*each) for each in zip(requests, data, states, strict=True)]
-        images, first = self._data.training_images(self._phases.device), requests[0]
-        task = StackedClassificationTask(
-            [job.net for job in jobs],
-            [job.loss for job in jobs],
-            self._optimizer,
-            first.learning_rate,
-            [to_pixels] if self._data.augmentation.does_nothing else [job.view for job in jobs],
-            [job.batches.steps for job in jobs],
-            self._program.objective.same_for_all,
-        )
-        curves = self._phases.run(
-            task,
-            StackedBatches(images.pixels, images.labels, [job.batches for job in jobs]),
-            seed_for(self._seed, first.round, first.client, "train"),
-        )
-        answers = []
-        for k, (request, own, state, job) in enumerate(zip(requests, data, states, jobs, strict=True)):
-            losses = curves["loss"][: job.batches.steps, k]
-            answers.append(self._trained(request, own, state, job, task.trained(k), losses))
-        return answers
-
-    def stack_key(self, request: TrainRequest) -> tuple[object, ...]:
-        """Return what must be equal for clients to train in lockstep."""
-        images = len(self._data.client(request.client).train)
-        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, images > 0
-
-    def steps(self, request: TrainRequest) -> int:
-        """Return the number of steps that a request takes."""
-        images = max(1, len(self._data.client(request.client).train))
-        return steps_for(request.steps, request.epochs, images, self._data.batch_size)
-
-    def _train(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
-        if len(data.train) == 0:
-            return Declined(request.client, "it holds no images to train on"), state
-        job = self._prepare(request, data, state)
-        task = ClassificationTask(job.net, job.loss, self._optimizer, request.learning_rate, job.view)
-        seed = seed_for(self._seed, request.round, request.client, "train")
-        curves = self._phases.run(task, job.batches, seed)
-        return self._trained(request, data, state, job, job.net.state_dict(), curves["loss"])
-
-    def _prepare(self, request: TrainRequest, data: ClientData, state: ClientState) -> "_Training":
-        blueprint = self._pool.of(request.client)
-        start = self._own.join(request.client, request.model, state)
-        net = blueprint.build(start)
-        judgement = self._judge(net, data) if request.judge else {}
-        loss = self._program.objective.bind(LocalContext(start, data.class_counts, blueprint))
-        random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
-        batches = self._batches(request, "train", data, self._data.batch_size, self.steps(request))
-        return _Training(
-            net, loss, lambda images: to_pixels(self._data.augmentation(images, random)), batches, judgement
-        )
-
-    def _trained(
-        self,
-        request: TrainRequest,
-        data: ClientData,
-        state: ClientState,
-        job: "_Training",
-        model: StateDict,
-        losses: Tensor,
-    ) -> tuple[Reply, ClientState]:
-        judgement, told = job.judgement, {"steps": len(losses), "validation_images": len(data.validation)}
-        metrics = {"loss": float(losses.mean()), **told}
-        if not are_finite(model.values()):
-            return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
-        shared, personal = self._own.split(request.client, model)
-        kept = ClientState(model) if request.keep else personal
-        reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)
-        return reply, kept if kept.tensors else state
 
     def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
         if not state.tensors:
@@ -239,22 +152,7 @@ class Worker:
     def _evaluate(self, request: EvaluateRequest, data: ClientData, state: ClientState) -> Reply:
         blueprint = self._pool.blueprint if request.model else self._pool.of(request.client)
         net = blueprint.build(self._own.join(request.client, request.model, state))
-        return EvaluateReply(request.client, **self._judge(net, data))
-
-    def _judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
-        """Evaluate a model on the client's validation images, in the form of :class:`EvaluateReply`."""
-        classes = self._pool.blueprint.num_classes
-        own = self._phases.dry_run.images(data.validation)
-        labels = data.images.labels[own]
-        if len(labels) == 0:
-            nothing = torch.zeros(classes, dtype=torch.long)
-            return {"correct": nothing, "total": nothing, "loss": nothing.double()}
-        logits = predict(net, data.images.pixels[own], self._phases.device)
-        correct = labels[logits.argmax(-1) == labels]
-        losses = cross_entropy(logits, labels, reduction="none").double().nan_to_num(nan=torch.inf, posinf=torch.inf)
-        loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
-        correct, total = (found.bincount(minlength=classes) for found in (correct, labels))
-        return {"correct": correct, "total": total, "loss": loss}
+        return EvaluateReply(request.client, **self.training.judge(net, data))
 
     def _run(
         self,
@@ -265,31 +163,8 @@ class Worker:
         batch_size: int,
         steps: int,
     ) -> dict[str, Tensor]:
-        batches = self._batches(request, phase, data, batch_size, steps)
+        batches = self.training.batches(request, phase, data, batch_size, steps)
         return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
-
-    def _batches(
-        self, request: TrainRequest | GeneratorRequest, phase: str, data: ClientData, batch_size: int, steps: int
-    ) -> ShuffledBatches:
-        images = self._data.training_images(self._phases.device)
-        return ShuffledBatches(
-            images.pixels,
-            images.labels,
-            batch_size=self._phases.dry_run.batch(batch_size),
-            steps=self._phases.dry_run.steps(steps),
-            seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
-            indices=data.train,
-        )
-
-
-class _Training(NamedTuple):
-    """What one client's local training needs."""
-
-    net: Classifier
-    loss: LocalLoss
-    view: View
-    batches: ShuffledBatches
-    judgement: StateDict
 
 
 def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:

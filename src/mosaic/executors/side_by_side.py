@@ -57,8 +57,8 @@ class SideBySideExecutor(SerialExecutor):
         steps: dict[int, int] = {}
         for place, request in enumerate(window):
             if isinstance(request, TrainRequest) and self._worker.images[request.client] > 0:
-                places.setdefault(self._worker.stack_key(request), []).append(place)
-                steps[place] = self._worker.steps(request)
+                places.setdefault(self._worker.training.stack_key(request), []).append(place)
+                steps[place] = self._worker.training.steps(request)
         for alike in places.values():
             groups: list[list[int]] = []
             for place in sorted(alike, key=lambda place: -steps[place]):
@@ -72,7 +72,7 @@ class SideBySideExecutor(SerialExecutor):
         assert self._worker is not None
         states = [self._state(request.client) for request in requests]
         try:
-            answers = self._worker.train_together(requests, states)
+            answers = self._worker.training.together(requests, states)
         except (Exception, SystemExit) as error:
             if is_told_to_leave(error):
                 raise

@@ -1,0 +1,178 @@
+"""Train clients' models: one by itself, or several in lockstep."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mosaic.batches import ShuffledBatches, StackedBatches, steps_for
+from mosaic.client.objectives import LocalContext, LocalObjective
+from mosaic.client.own_models import OwnModels
+from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.messages import (
+    ClientState,
+    Declined,
+    GeneratorRequest,
+    Reply,
+    StateDict,
+    TrainReply,
+    TrainRequest,
+    are_finite,
+)
+from mosaic.model_pool import ModelPool
+from mosaic.nets.classifier import Classifier
+from mosaic.nets.inference import predict, to_pixels
+from mosaic.seeding import generator_for, seed_for
+from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
+from mosaic.tasks.stacked_classification import StackedClassificationTask
+from mosaic.training.phases import PhaseRunner
+
+
+class Preparation(NamedTuple):
+    """What one client's local training needs."""
+
+    net: Classifier
+    loss: LocalLoss
+    view: View
+    batches: ShuffledBatches
+    judgement: StateDict
+
+
+class LocalTraining:
+    """Answers requests to train.
+
+    Args:
+        data: the federation's data.
+        pool: the model of each client.
+        own: splits models into shared and personal tensors.
+        optimizer: makes the optimiser.
+        objective: what clients minimise.
+        phases: runs training phases.
+        seed: the run's seed.
+    """
+
+    def __init__(
+        self,
+        data: FederatedDataModule,
+        pool: ModelPool,
+        own: OwnModels,
+        optimizer: OptimizerFactory,
+        objective: LocalObjective,
+        phases: PhaseRunner,
+        seed: int,
+    ) -> None:
+        self._data, self._pool, self._own = data, pool, own
+        self._optimizer, self._objective, self._phases, self._seed = optimizer, objective, phases, seed
+
+    def alone(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
+        """Answer a request by training the client's model by itself, and return the client's new state too."""
+        if len(data.train) == 0:
+            return Declined(request.client, "it holds no images to train on"), state
+        job = self._prepare(request, data, state)
+        task = ClassificationTask(job.net, job.loss, self._optimizer, request.learning_rate, job.view)
+        seed = seed_for(self._seed, request.round, request.client, "train")
+        curves = self._phases.run(task, job.batches, seed)
+        return self._trained(request, data, state, job, job.net.state_dict(), curves["loss"])
+
+    def together(
+        self, requests: Sequence[TrainRequest], states: Sequence[ClientState]
+    ) -> list[tuple[Reply, ClientState]]:
+        """Answer requests of clients with one architecture and one batch size, trained in lockstep.
+
+        Args:
+            requests: one for each client; all have images.
+            states: of these clients.
+        """
+        data = [self._data.client(request.client) for request in requests]
+        jobs = [self._prepare(*each) for each in zip(requests, data, states, strict=True)]
+        images, first = self._data.training_images(self._phases.device), requests[0]
+        task = StackedClassificationTask(
+            [job.net for job in jobs],
+            [job.loss for job in jobs],
+            self._optimizer,
+            first.learning_rate,
+            [to_pixels] if self._data.augmentation.does_nothing else [job.view for job in jobs],
+            [job.batches.steps for job in jobs],
+            self._objective.same_for_all,
+        )
+        curves = self._phases.run(
+            task,
+            StackedBatches(images.pixels, images.labels, [job.batches for job in jobs]),
+            seed_for(self._seed, first.round, first.client, "train"),
+        )
+        answers = []
+        for k, (request, own, state, job) in enumerate(zip(requests, data, states, jobs, strict=True)):
+            losses = curves["loss"][: job.batches.steps, k]
+            answers.append(self._trained(request, own, state, job, task.trained(k), losses))
+        return answers
+
+    def stack_key(self, request: TrainRequest) -> tuple[object, ...]:
+        """Return what must be equal for clients to train in lockstep."""
+        images = len(self._data.client(request.client).train)
+        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, images > 0
+
+    def steps(self, request: TrainRequest) -> int:
+        """Return the number of steps that a request takes."""
+        images = max(1, len(self._data.client(request.client).train))
+        return steps_for(request.steps, request.epochs, images, self._data.batch_size)
+
+    def _prepare(self, request: TrainRequest, data: ClientData, state: ClientState) -> Preparation:
+        blueprint = self._pool.of(request.client)
+        start = self._own.join(request.client, request.model, state)
+        net = blueprint.build(start)
+        judgement = self.judge(net, data) if request.judge else {}
+        loss = self._objective.bind(LocalContext(start, data.class_counts, blueprint))
+        random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
+        batches = self.batches(request, "train", data, self._data.batch_size, self.steps(request))
+        return Preparation(
+            net, loss, lambda images: to_pixels(self._data.augmentation(images, random)), batches, judgement
+        )
+
+    def _trained(
+        self,
+        request: TrainRequest,
+        data: ClientData,
+        state: ClientState,
+        job: Preparation,
+        model: StateDict,
+        losses: Tensor,
+    ) -> tuple[Reply, ClientState]:
+        judgement, told = job.judgement, {"steps": len(losses), "validation_images": len(data.validation)}
+        metrics = {"loss": float(losses.mean()), **told}
+        if not are_finite(model.values()):
+            return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
+        shared, personal = self._own.split(request.client, model)
+        kept = ClientState(model) if request.keep else personal
+        reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)
+        return reply, kept if kept.tensors else state
+
+    def judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
+        """Evaluate a model on the client's validation images, in the form of :class:`EvaluateReply`."""
+        classes = self._pool.blueprint.num_classes
+        own = self._phases.dry_run.images(data.validation)
+        labels = data.images.labels[own]
+        if len(labels) == 0:
+            nothing = torch.zeros(classes, dtype=torch.long)
+            return {"correct": nothing, "total": nothing, "loss": nothing.double()}
+        logits = predict(net, data.images.pixels[own], self._phases.device)
+        correct = labels[logits.argmax(-1) == labels]
+        losses = cross_entropy(logits, labels, reduction="none").double().nan_to_num(nan=torch.inf, posinf=torch.inf)
+        loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
+        correct, total = (found.bincount(minlength=classes) for found in (correct, labels))
+        return {"correct": correct, "total": total, "loss": loss}
+
+    def batches(
+        self, request: TrainRequest | GeneratorRequest, phase: str, data: ClientData, batch_size: int, steps: int
+    ) -> ShuffledBatches:
+        """Return batches of a client's images for a phase."""
+        images = self._data.training_images(self._phases.device)
+        return ShuffledBatches(
+            images.pixels,
+            images.labels,
+            batch_size=self._phases.dry_run.batch(batch_size),
+            steps=self._phases.dry_run.steps(steps),
+            seed=seed_for(self._seed, request.round, request.client, f"{phase}/batches"),
+            indices=data.train,
+        )
