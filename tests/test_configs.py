@@ -79,9 +79,17 @@ def test_the_default_preset_is_what_mosaic_does_anyway(before: tuple[str, ...], 
     assert parsed(DIGITS, *stack)["algorithm"] == parsed(bare)["algorithm"]
 
 
-def test_the_papers_preset_is_what_the_cifar_configuration_says() -> None:
-    cifar, paper = CONFIGS / "cifar10.yaml", CONFIGS / "algorithms" / "mosaic_paper.yaml"
-    assert parsed(cifar, paper)["algorithm"] == parsed(cifar)["algorithm"]
+def test_the_papers_preset_undoes_what_other_configurations_say() -> None:
+    paper = CONFIGS / "algorithms" / "mosaic_paper.yaml"
+    assert parsed(CONFIGS / "cifar100.yaml", paper)["algorithm"] == parsed(DIGITS, paper)["algorithm"]
+
+
+def test_gpu_configurations_are_mosaics_defaults_and_the_released_rates_an_overlay_away() -> None:
+    cifar, rates = CONFIGS / "cifar10.yaml", CONFIGS / "schedules" / "released_rates.yaml"
+    mosaic = CONFIGS / "algorithms" / "mosaic.yaml"
+    assert parsed(cifar)["algorithm"] == parsed(cifar, mosaic)["algorithm"]
+    schedule = parsed(cifar, rates)["federation"]["schedule"]
+    assert (schedule["learning_rate"], schedule["fine_tune_learning_rate"]) == (0.01, 1e-4)
 
 
 def walk(tmp_path: Path, *configs: Path) -> None:
