@@ -30,9 +30,9 @@ import yaml
 from IPython.display import Image, display
 from jsonargparse import ArgumentParser
 
-from mosaic import figures
 from mosaic.cli.main import main
 from mosaic.generation import Generation
+from mosaic.runs import figures
 from mosaic.runs.snapshots import Snapshot, list_snapshots
 
 config = Path("../configs/digits.yaml") if Path("../configs").is_dir() else Path("configs/digits.yaml")
