@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.cli.main import main
-from mosaic.nets import Classifier
+from mosaic.errors import MosaicError
+from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.classifier import ImageShape
+from mosaic.teachers import Fusion
 from tests.cases import for_each
 from tests.cli.test_main import refusal
 from tests.small_runs import fit_arguments
@@ -92,6 +94,14 @@ def test_the_rest_is_refused_before_anything_is_written(
     assert "model.net: " in line
     assert said in line
     assert not (tmp_path / "run").exists()
+
+
+def test_features_are_not_needed_where_no_prototypes_are_asked_for() -> None:
+    """Clients with architectures of their own are not: the default teacher then does without."""
+    blueprint = Blueprint(Maps, (1, 8, 8), 3, (0.5,), (0.5,))
+    Fusion().check_network(blueprint, "architectures")
+    with pytest.raises(MosaicError, match="needs a vector of features"):
+        Fusion().check_network(blueprint, "same")
 
 
 def test_weights_that_lost_their_version_get_it_back(tmp_path: Path) -> None:

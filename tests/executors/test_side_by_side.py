@@ -8,10 +8,12 @@ from torch import Tensor
 
 from mosaic.cli.main import main
 from mosaic.client.local_training import LocalTraining
-from mosaic.client.objectives import LocalContext, LocalObjective
-from mosaic.nets.classifier import Classifier
+from mosaic.client.objectives import CrossEntropy, LocalContext, LocalObjective
+from mosaic.errors import MosaicError
+from mosaic.executors import SideBySideExecutor
+from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.tasks.classification import LocalLoss
-from tests.small_runs import TWO_ROUNDS, final_model, fit_arguments, rows_without_time
+from tests.small_runs import TWO_ROUNDS, LinearNet, final_model, fit_arguments, rows_without_time
 
 SIDE_BY_SIDE = ["--executor=SideBySideExecutor", "--executor.threads=1"]
 NO_BATCH_NORM = "--model.net=tests.small_runs.LinearNet"
@@ -28,6 +30,29 @@ class Touchy(LocalObjective):
             return torch.nn.functional.cross_entropy(net(images), labels)
 
         return loss
+
+
+class Mirrored(LocalObjective):
+    """Shows the network other images than its batch."""
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        return lambda net, images, labels: torch.nn.functional.cross_entropy(net(1 - images), labels)
+
+
+class Shifted(CrossEntropy):
+    """Cross-entropy that depends on the client, as a subclass may."""
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        shift = context.class_counts / context.class_counts.sum()
+        return lambda net, images, labels: torch.nn.functional.cross_entropy(net(images) + shift, labels)
+
+
+class WithIndex(LinearNet):
+    """Has a buffer that is no part of its weights."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.register_buffer("index", torch.arange(3), persistent=False)
 
 
 def both(tmp_path: Path, algorithm: str, *more: str) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -101,6 +126,36 @@ def test_where_one_client_fails_the_others_go_on(tmp_path: Path, capsys: pytest.
     assert "clients cannot train side by side, and train one after another: no zeros here" in said
     assert "ValueError: no zeros here" in said
     assert rows_without_time(tmp_path / "run")[0]["test_accuracy"] > 0
+
+
+def test_a_loss_on_other_images_is_not_taken_for_one_on_the_batch(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert_close(*both(tmp_path, "FedAvg", f"--algorithm.objective={__name__}.Mirrored"), tolerance=0)
+    assert "one after another: a local objective asked its network about other images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [f"--algorithm.objective={__name__}.Shifted"],
+        [f"--model.net={__name__}.WithIndex"],
+        ["--model.channels_last=true"],
+        ["--trainer.fast_dev_run=true"],
+    ],
+    ids=["a subclass of cross-entropy", "a buffer outside the weights", "channels last", "dry run"],
+)
+def test_clients_stay_side_by_side(more: list[str], tmp_path: Path, stacks: list[int]) -> None:
+    if "fast_dev_run" in more[0]:
+        main([*fit_arguments(tmp_path / "side", "FedAvg", *more), *SIDE_BY_SIDE])
+    else:
+        assert_close(*both(tmp_path, "FedAvg", *more))
+    assert max(stacks) > 1
+
+
+def test_one_scaler_for_all_clients_is_refused() -> None:
+    with pytest.raises(MosaicError, match=r"trainer\.precision: expected no gradient scaler .* use bf16-mixed"):
+        SideBySideExecutor().trainer({"accelerator": "cpu", "devices": 1, "precision": "16-mixed"})
 
 
 def test_gradients_are_not_clipped_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,6 +87,11 @@ def test_no_prototypes_at_all_are_refused_with_a_way_out() -> None:
         join_prototypes([prototypes(0, []), prototypes(1, [])])
 
 
+def test_where_no_client_answers_the_warnings_are_named() -> None:
+    with pytest.raises(MosaicError, match=r"^algorithm\.teacher: expected prototypes .*see the warnings above$"):
+        join_prototypes([])
+
+
 def clustered(random: torch.Generator, width: int) -> tuple[Tensor, Tensor]:
     """Features on very different scales, as a trunk gives them; class 1 is absent."""
     labels = torch.tensor([0, 2]).repeat_interleave(12)

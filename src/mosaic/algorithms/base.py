@@ -48,7 +48,7 @@ class Algorithm(ABC):
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
 
-    def check_network(self, blueprint: Blueprint) -> None:  # noqa: B027  # most algorithms work with any network
+    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:  # noqa: B027  # most algorithms work with any network
         """Refuse a global network that the algorithm cannot work with.
 
         Raises:

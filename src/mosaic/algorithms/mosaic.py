@@ -107,9 +107,9 @@ class Mosaic(Algorithm):
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
             )
 
-    def check_network(self, blueprint: Blueprint) -> None:
+    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
         """Refuse networks without the features or the head that the teacher needs."""
-        self.teacher.check_network(blueprint)
+        self.teacher.check_network(blueprint, kind)
 
     def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether the teacher needs them."""
@@ -182,7 +182,9 @@ class Mosaic(Algorithm):
         with context.measure("experts"):
             experts = uploads.experts(self.program.prior_epsilon)
             if self.expert_statistics == "recalibrated":
-                source = images.draw(RECALIBRATION_IMAGES, context.generator_for("experts/images"))
+                source = images.draw(
+                    context.phases.dry_run.batch(RECALIBRATION_IMAGES), context.generator_for("experts/images")
+                )
                 shuffled = torch.randperm(len(source.images), generator=context.generator_for("experts/order"))
                 for expert in experts.models:
                     recalibrate(expert, source.images[shuffled.to(source.images.device)])

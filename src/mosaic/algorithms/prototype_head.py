@@ -42,7 +42,7 @@ class PrototypeHead(FedAvg):
         self.program = ClientProgram(objective, prototypes=prototypes)
         self.fitting = fitting
 
-    def check_network(self, blueprint: Blueprint) -> None:
+    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
         """Refuse networks whose head cannot be replaced.
 
         Raises:

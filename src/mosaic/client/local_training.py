@@ -28,6 +28,7 @@ from mosaic.seeding import generator_for, seed_for
 from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
 from mosaic.tasks.stacked_classification import StackedClassificationTask
 from mosaic.training.phases import PhaseRunner
+from mosaic.transfer import send
 
 
 class Preparation(NamedTuple):
@@ -89,7 +90,7 @@ class LocalTraining:
         jobs = [self._prepare(*each) for each in zip(requests, data, states, strict=True)]
         images, first = self._data.training_images(self._phases.device), requests[0]
         task = StackedClassificationTask(
-            [job.net for job in jobs],
+            [send(job.net, self._phases.device) for job in jobs],
             [job.loss for job in jobs],
             self._optimizer,
             first.learning_rate,

@@ -48,7 +48,13 @@ class LocalObjective(ABC):
     adjusts_prior: bool = False
     """Whether the trained logits already exclude the client's label prior."""
     same_for_all: bool = False
-    """Whether the loss is one function of logits and labels, whoever the client is."""
+    """Whether the loss is one function of logits and labels, whoever the client is; true of no subclass by itself."""
+
+    def __init_subclass__(cls) -> None:
+        """Believe the flag only where it stands beside the loss."""
+        super().__init_subclass__()
+        if "bind" in vars(cls) and "same_for_all" not in vars(cls):
+            cls.same_for_all = False
 
     @abstractmethod
     def bind(self, context: LocalContext) -> LocalLoss:

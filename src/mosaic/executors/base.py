@@ -38,7 +38,7 @@ class Envelope(Generic[Message]):
 
 
 class WorkerLostError(MosaicError):
-    """A process that works for clients is gone, or has never come."""
+    """A process that works for clients has ended, or never connected."""
 
     exit_code = 1
 

@@ -3,6 +3,7 @@
 import os
 import traceback
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 
 import torch
 
@@ -64,8 +65,13 @@ def _agreed(reply: Reply) -> Reply:
     What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
     and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
     """
-    if world_size() == 1 or isinstance(reply, TrainReply | GeneratorReply):
+    if world_size() == 1 or isinstance(reply, GeneratorReply):
         return reply
+    if isinstance(reply, TrainReply):
+        judged = [reply.judgement]
+        if reply.judgement:
+            torch.distributed.broadcast_object_list(judged, src=0)
+        return replace(reply, judgement=judged[0])
     carrier = [encode(reply)]
     torch.distributed.broadcast_object_list(carrier, src=0)
     return decode(carrier[0], type(reply))

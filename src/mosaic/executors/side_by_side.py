@@ -38,6 +38,11 @@ class SideBySideExecutor(SerialExecutor):
                 "trainer.gradient_clip_val: expected nothing with SideBySideExecutor, which would clip the gradients "
                 f"of all clients together, got {trainer['gradient_clip_val']}: leave it out, or take SerialExecutor"
             )
+        if str(trainer.get("precision")) in ("16", "16-mixed"):
+            raise MosaicError(
+                "trainer.precision: expected no gradient scaler with SideBySideExecutor, where a client with "
+                f"overflowing gradients would stop all others, got {trainer['precision']}: use bf16-mixed"
+            )
         return single_device(trainer, 0, type(self).__name__)
 
     def map(self, requests: Iterable[Request]) -> Iterator[Reply]:

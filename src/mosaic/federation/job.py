@@ -76,7 +76,7 @@ class Job:
             log.warning(advice)
         kind = self.pool.kind
         self.algorithm.check_pool(kind)
-        self.algorithm.check_network(self.blueprint)
+        self.algorithm.check_network(self.blueprint, kind)
         if self.algorithm.needs_prototypes(kind):
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
 

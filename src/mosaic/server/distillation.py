@@ -14,7 +14,7 @@ from mosaic.server.labelled_images import LabelledBatches, LabelledImages, origi
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask
 
 Teacher = Callable[[GeneratedImages], Tensor]
-"""Judges generated images, of which it also knows the origin: logits of shape ``(M, C)``."""
+"""Labels generated images, whose origin it knows too: logits of shape ``(M, C)``."""
 
 
 def distil(
@@ -59,7 +59,7 @@ def label_images(
     """Make images, ask the teacher about each, and add what its origin tells of its class.
 
     Args:
-        teacher: judges the images.
+        teacher: labels the images.
         images: where they come from.
         settings: how many, and how much their origin counts.
         context: of the round.

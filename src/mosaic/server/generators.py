@@ -192,6 +192,6 @@ def collect_generators(
 
 def show_samples(images: GeneratorMixture, context: RoundContext) -> None:
     """Show samples of every generator, one after another, so that they are never held all at once."""
-    random = context.generator_for("samples")
+    random, count = context.generator_for("samples"), context.phases.dry_run.batch(SHOWN_IMAGES)
     for row, client in enumerate(images.clients):
-        context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, SHOWN_IMAGES, random))
+        context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, count, random))

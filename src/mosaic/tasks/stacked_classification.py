@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
 from mosaic.tasks.classification import LocalLoss, OptimizerFactory, View, with_rate
 from mosaic.training.manual import LossTask
+
+_ADVICE = "which a network in a stack cannot answer: use another executor"
 
 
 class StackedClassificationTask(LossTask):
@@ -44,7 +46,7 @@ class StackedClassificationTask(LossTask):
     ) -> None:
         super().__init__()
         parameters, buffers = stack_module_state(list(nets))
-        learns = dict(nets[0].named_parameters())
+        learns, self._kept_names = dict(nets[0].named_parameters()), set(nets[0].state_dict())
         self._parameter_names = {name: name.replace(".", "/") for name in parameters}
         self._buffer_names = {name: name.replace(".", "/") for name in buffers}
         for name, tensor in parameters.items():
@@ -56,6 +58,10 @@ class StackedClassificationTask(LossTask):
         self._losses, self._optimizer, self._learning_rate, self._views = losses, optimizer, learning_rate, views
         self._steps, self._taken, self._same_loss = list(steps), 0, same_loss
         self._finished: dict[int, StateDict] = {}
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Move every tensor; stacked kernels have five dimensions, which no memory format concerns."""
+        return self if "memory_format" in kwargs else super().to(*args, **kwargs)
 
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the sum of the clients' losses, for images ``(K, B, channels, H, W)`` and labels ``(K, B)``."""
@@ -80,12 +86,12 @@ class StackedClassificationTask(LossTask):
         """Return the loss of every client, shape ``(K,)``."""
 
         def loss_of(k: int, answers: Tensor, shown: Tensor, true: Tensor) -> Tensor:
-            return self._losses[k](cast(Classifier, _Member(answers, parameters, k)), shown, true)
+            return self._losses[k](cast(Classifier, _Member(answers, shown, parameters, k)), shown, true)
 
         if self._same_loss:
             losses: Tensor = vmap(partial(loss_of, 0))(logits, pixels, labels)
             return losses
-        return torch.stack([loss_of(k, logits[k], pixels[k], labels[k]) for k in range(len(logits))])
+        return torch.stack([loss_of(k, *each) for k, each in enumerate(zip(logits, pixels, labels, strict=True))])
 
     def after_step(self) -> None:
         """Keep the weights of clients that have taken their last step."""
@@ -96,7 +102,7 @@ class StackedClassificationTask(LossTask):
 
     def _slice(self, k: int) -> StateDict:
         names = {**self._parameter_names, **self._buffer_names}
-        return {name: getattr(self, ours).detach()[k].clone() for name, ours in names.items()}
+        return {name: getattr(self, names[name]).detach()[k].clone() for name in names if name in self._kept_names}
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser of the stack, with the given learning rate."""
@@ -108,12 +114,14 @@ class StackedClassificationTask(LossTask):
 
 
 class _Member:
-    """Stands for one network of a stack, whose answers to this batch are known."""
+    """Stands for one network of a stack, whose logits for this batch are known."""
 
-    def __init__(self, logits: Tensor, parameters: Mapping[str, Tensor], k: int) -> None:
-        self._logits, self._parameters, self._k = logits, parameters, k
+    def __init__(self, logits: Tensor, pixels: Tensor, parameters: Mapping[str, Tensor], k: int) -> None:
+        self._logits, self._pixels, self._parameters, self._k = logits, pixels, parameters, k
 
     def __call__(self, images: Tensor) -> Tensor:
+        if images is not self._pixels:
+            raise RuntimeError(f"a local objective asked its network about other images than its batch, {_ADVICE}")
         return self._logits
 
     def parameters(self) -> Iterator[Tensor]:
@@ -121,7 +129,4 @@ class _Member:
         return (tensor[self._k] for tensor in self._parameters.values())
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(
-            f"a local objective asked for {name} of its network, which clients that train side by side do not have: "
-            "use another executor"
-        )
+        raise AttributeError(f"a local objective asked for {name} of its network, {_ADVICE}")

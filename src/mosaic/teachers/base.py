@@ -60,13 +60,13 @@ class TeacherFactory(ABC):
                 "Transformer, without heads_only and fit_on_prototypes"
             )
 
-    def check_network(self, blueprint: Blueprint) -> None:
+    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
         """Refuse networks without features, where prototypes are needed, and heads that cannot be taken off.
 
         Raises:
             MosaicError: the network lacks what the teacher needs.
         """
-        takes_features, name = self.needs_prototypes("same"), f"algorithm.teacher {type(self).__name__}"
+        takes_features, name = self.needs_prototypes(kind), f"algorithm.teacher {type(self).__name__}"
         if not (takes_features or self.needs_linear_heads):
             return
         net = blueprint.build(blueprint.initial(seed=0))

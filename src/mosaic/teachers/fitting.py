@@ -90,6 +90,8 @@ def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
     Raises:
         MosaicError: no client of the round holds enough images of any class to send one.
     """
+    if not replies:
+        raise MosaicError("algorithm.teacher: expected prototypes of some client, got none: see the warnings above")
     if not any(len(reply.labels) for reply in replies):
         raise MosaicError(
             "algorithm.prototypes.min_count: expected at most the size of the largest class of some client of this "

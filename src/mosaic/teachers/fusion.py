@@ -14,8 +14,8 @@ from mosaic.teachers.fitting import FitSettings
 class Fusion(GatedTeacher):
     """The closed form of :class:`~mosaic.nets.gates.FusionGate`, with a meta model trained on prototypes (ours).
 
-    Where clients have different models, they have no features in common to learn a meta model from: it then holds all
-    classes for alike.
+    Where clients have different models, they have no features in common to learn a meta model from: it then treats all
+    classes alike.
 
     Args:
         heads_only: as for :class:`~mosaic.teachers.GatedTeacher`.

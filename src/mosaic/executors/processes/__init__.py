@@ -1,1 +1,1 @@
-"""Processes of one machine or launch share the clients out."""
+"""Share clients out over processes of one machine or one launch."""

@@ -129,9 +129,8 @@ def single_device(trainer: Mapping[str, Any], device: int, executor: str) -> dic
     for key, fitting in alone.items():
         if (asked := trainer.get(key)) not in (None, *fitting) and not (key == "devices" and chosen):
             raise MosaicError(
-                f"trainer.{key}: expected one device per phase with {executor}, which shares clients out over "
-                f"processes, got {asked}: set --trainer.devices 1, or take SerialExecutor, which trains every "
-                "phase data-parallel on several devices"
+                f"trainer.{key}: expected one device per phase with {executor}, got {asked}: set "
+                "--trainer.devices 1, or take SerialExecutor, which trains every phase data-parallel on several devices"
             )
     own = devices if chosen else [device] if uses_gpus(trainer) else 1
     environment = {"class_path": f"{LightningEnvironment.__module__}.{LightningEnvironment.__name__}"}
