@@ -92,9 +92,9 @@ def test_twenty_steps_agree_to_a_ten_thousandth(tmp_path: Path, stacks: list[int
     ("algorithm", "more"),
     [
         ("FedAvg", ["--data.augmentation.padding=1", "--data.augmentation.flip=true"]),
-        ("FedProx", ["--algorithm.mu=1"]),
+        pytest.param("FedProx", ["--algorithm.mu=1"], marks=pytest.mark.slow),
         ("FedVLS", []),
-        ("FedBN", []),
+        pytest.param("FedBN", [], marks=pytest.mark.slow),
         ("FedAvg", ["--federation.schedule.local_epochs=1", "--data.partition.alpha=0.3"]),
     ],
     ids=["augmented", "proximal", "vacant classes", "personal statistics", "unequal steps"],
@@ -113,6 +113,7 @@ def test_every_kind_of_local_training_agrees(
     assert max(stacks) > 1
 
 
+@pytest.mark.slow
 def test_the_whole_method_runs_with_clients_side_by_side(tmp_path: Path, stacks: list[int]) -> None:
     ours, theirs = both(tmp_path, "Mosaic")
     assert stacks == [4]
@@ -139,8 +140,8 @@ def test_a_loss_on_other_images_is_not_taken_for_one_on_the_batch(
     "more",
     [
         [f"--algorithm.objective={__name__}.Shifted"],
-        [f"--model.net={__name__}.WithIndex"],
-        ["--model.channels_last=true"],
+        pytest.param([f"--model.net={__name__}.WithIndex"], marks=pytest.mark.slow),
+        pytest.param(["--model.channels_last=true"], marks=pytest.mark.slow),
         ["--trainer.fast_dev_run=true"],
     ],
     ids=["a subclass of cross-entropy", "a buffer outside the weights", "channels last", "dry run"],

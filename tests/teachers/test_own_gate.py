@@ -32,7 +32,7 @@ class SurestExpert(GatedTeacher):
         return Surest()
 
 
-@pytest.mark.parametrize("heads_only", [False, True])
+@pytest.mark.parametrize("heads_only", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_gate_from_outside_is_one_file_and_one_line(heads_only: bool, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"
     gate = {"class_path": "tests.teachers.test_own_gate.SurestExpert", "init_args": {"heads_only": heads_only}}

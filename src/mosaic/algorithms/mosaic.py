@@ -22,7 +22,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil
 from mosaic.server.experts import Experts, ExpertStatistics
-from mosaic.server.generators import GeneratorMixture, collect_generators, show_samples
+from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
@@ -145,9 +145,9 @@ class Mosaic(Algorithm):
         """Return what uploads are collected in: experts that are averages need not hold the clients' models."""
         most = context.phases.dry_run.most_experts
         heads_only, blueprint = self.teacher.heads_only, context.blueprint
-        numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
         if self.experts == "clients":
             return partial(KeptUploads, heads_only=heads_only, most=most)
+        numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
         return partial(
             ClassMeans,
             heads_only=heads_only,
@@ -173,7 +173,8 @@ class Mosaic(Algorithm):
         used = [reply for reply in state.generators if reply.client in uploads.clients or not self._owners_label]
         if not used or not uploads.clients:
             return None
-        return GeneratorMixture.of(used, self.program.generation, self.distillation.generator_balance, context)
+        nets = UploadedGenerators(used, self.program.generation, context.blueprint.image_shape)
+        return GeneratorMixture(used, nets, context.phases.device, self.distillation.generator_balance)
 
     def _form_experts(
         self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext

@@ -110,13 +110,13 @@ class LocalTraining:
         return answers
 
     def stack_key(self, request: TrainRequest) -> tuple[object, ...]:
-        """Return what must be equal for clients to train in lockstep."""
+        """Return what must be equal for clients, who all have images, to train in lockstep."""
         images = len(self._data.client(request.client).train)
-        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, images > 0
+        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate
 
     def steps(self, request: TrainRequest) -> int:
-        """Return the number of steps that a request takes."""
-        images = max(1, len(self._data.client(request.client).train))
+        """Return the number of steps that a request to a client with images takes."""
+        images = len(self._data.client(request.client).train)
         return steps_for(request.steps, request.epochs, images, self._data.batch_size)
 
     def _prepare(self, request: TrainRequest, data: ClientData, state: ClientState) -> Preparation:

@@ -73,11 +73,6 @@ class Worker:
         counts: list[int] = self._data.class_counts.sum(1).tolist()
         return counts
 
-    @property
-    def phases(self) -> PhaseRunner:
-        """The runner of training phases."""
-        return self._phases
-
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer one request, and return the reply and the client's new state."""
         data = self._data.client(request.client)

@@ -11,7 +11,7 @@ from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.executors.base import ClientExecutor, answer
-from mosaic.messages import Failed, GeneratorReply, Reply, Request, TrainReply
+from mosaic.messages import ClientState, Failed, GeneratorReply, Reply, Request, TrainReply
 
 
 class SerialExecutor(ClientExecutor):
@@ -48,9 +48,12 @@ class SerialExecutor(ClientExecutor):
     def _handle(self, worker: Worker, request: Request) -> Reply:
         before = self._state(request.client)
         envelope = answer(worker, request, before)
-        if envelope.state is not before:  # a large one would be written to disk again
-            self._keep(request.client, envelope.state)
+        self._keep_new(request.client, before, envelope.state)
         return envelope.message
+
+    def _keep_new(self, client: int, before: ClientState, state: ClientState) -> None:
+        if state is not before:  # a large one would be written to disk again
+            self._keep(client, state)
 
     def close(self) -> None:
         """Leave threads and variable as they were."""

@@ -51,12 +51,12 @@ class SideBySideExecutor(SerialExecutor):
         while window := list(islice(waiting, self.clients_at_once)):
             replies: dict[int, Reply] = {}
             for group in self._groups(window):
-                self._answer_together([window[place] for place in group], group, replies)
+                replies |= zip(group, self._answer_together([window[place] for place in group]), strict=False)
             for place, request in enumerate(window):
                 yield replies[place] if place in replies else next(super().map([request]))
 
     def _groups(self, window: Sequence[Request]) -> Iterator[list[int]]:
-        """Yield the places of requests that can be trained in lockstep, several in each group."""
+        """Yield the places of requests that can be trained in lockstep, at least two in each group."""
         assert self._worker is not None, "start() comes before map()"
         places: dict[object, list[int]] = {}
         steps: dict[int, int] = {}
@@ -72,8 +72,8 @@ class SideBySideExecutor(SerialExecutor):
                 groups[-1].append(place)
             yield from (group for group in groups if len(group) > 1)
 
-    def _answer_together(self, requests: Sequence[Any], places: Sequence[int], replies: dict[int, Reply]) -> None:
-        """Train clients in lockstep; where that fails, they are left to be trained one after another."""
+    def _answer_together(self, requests: Sequence[Any]) -> list[Reply]:
+        """Train clients in lockstep and return their replies, or none if that fails: they then train one by one."""
         assert self._worker is not None
         states = [self._state(request.client) for request in requests]
         try:
@@ -82,8 +82,7 @@ class SideBySideExecutor(SerialExecutor):
             if is_told_to_leave(error):
                 raise
             log.warning("clients cannot train side by side, and train one after another: %s", error)
-            return
-        for place, before, (reply, state) in zip(places, states, answers, strict=True):
-            replies[place] = reply
-            if state is not before:
-                self._keep(reply.client, state)
+            return []
+        for before, (reply, state) in zip(states, answers, strict=True):
+            self._keep_new(reply.client, before, state)
+        return [reply for reply, _ in answers]

@@ -1,15 +1,14 @@
 """The networks of a teacher: experts, and mixtures that combine them with a gate."""
 
-import copy
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
 
 from mosaic.nets.classifier import Classifier
+from mosaic.nets.stack import Stack
 
 PrecisionBlock = Callable[[], AbstractContextManager[Any]]
 """Makes a context in which networks compute in some precision."""
@@ -49,24 +48,14 @@ class StackedExperts(nn.Module):
 
     def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
         super().__init__()
-        parameters, buffers = stack_module_state(list(experts))
-        self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
-        for name, tensor in parameters.items():
-            self.register_parameter(self._names[name], nn.Parameter(tensor.detach(), requires_grad=False))
-        for name, tensor in buffers.items():
-            self.register_buffer(self._names[name], tensor)
-        self._skeleton = [copy.deepcopy(experts[0]).to("meta").eval()]  # in a list: its weights are not this module's
-        self._chunk = chunk
+        self.stack, self._chunk = Stack(experts), chunk
+        self.eval()
+        self.requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
-        weights = {name: getattr(self, ours) for name, ours in self._names.items()}
-
-        def one(own: dict[str, Tensor]) -> Tensor:
-            logits: Tensor = functional_call(self._skeleton[0], own, (images,))
-            return logits
-
-        return vmap(one, out_dims=1, chunk_size=self._chunk)(weights)
+        logits: Tensor = self.stack(images, shared=True, chunk=self._chunk, out_dim=1)
+        return logits
 
 
 class FeatureExperts(nn.Module):

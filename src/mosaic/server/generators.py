@@ -66,21 +66,6 @@ class GeneratorMixture:
         self._device = device
         self._balance = balance
 
-    @classmethod
-    def of(
-        cls, uploads: Sequence[GeneratorReply], generation: Generation, balance: float, context: RoundContext
-    ) -> "GeneratorMixture":
-        """Return the mixture of these uploads.
-
-        Args:
-            uploads: the clients' generators, at least one.
-            generation: how they were learnt.
-            balance: see above.
-            context: of the round.
-        """
-        nets = UploadedGenerators(uploads, generation, context.blueprint.image_shape)
-        return cls(uploads, nets, context.phases.device, balance)
-
     @torch.no_grad()
     def draw(self, count: int, random: torch.Generator, chunk: int = 512) -> GeneratedImages:
         """Draw images.

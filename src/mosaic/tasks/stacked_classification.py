@@ -1,17 +1,17 @@
 """Train the classifiers of several clients in lockstep, as one stack of networks."""
 
-import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call, stack_module_state, vmap
+from torch.func import vmap
 from torch.optim import Optimizer
 
 from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
+from mosaic.nets.stack import Stack
 from mosaic.tasks.classification import LocalLoss, OptimizerFactory, View, with_rate
 from mosaic.training.manual import LossTask
 
@@ -45,16 +45,7 @@ class StackedClassificationTask(LossTask):
         same_loss: bool = False,
     ) -> None:
         super().__init__()
-        parameters, buffers = stack_module_state(list(nets))
-        learns, self._kept_names = dict(nets[0].named_parameters()), set(nets[0].state_dict())
-        self._parameter_names = {name: name.replace(".", "/") for name in parameters}
-        self._buffer_names = {name: name.replace(".", "/") for name in buffers}
-        for name, tensor in parameters.items():
-            stacked = nn.Parameter(tensor.detach(), requires_grad=learns[name].requires_grad)
-            self.register_parameter(self._parameter_names[name], stacked)
-        for name, tensor in buffers.items():
-            self.register_buffer(self._buffer_names[name], tensor)
-        self._skeleton = [copy.deepcopy(nets[0]).to("meta").train()]  # in a list: its weights are not this module's
+        self.stack = Stack(nets)
         self._losses, self._optimizer, self._learning_rate, self._views = losses, optimizer, learning_rate, views
         self._steps, self._taken, self._same_loss = list(steps), 0, same_loss
         self._finished: dict[int, StateDict] = {}
@@ -63,6 +54,10 @@ class StackedClassificationTask(LossTask):
         """Move every tensor; stacked kernels have five dimensions, which no memory format concerns."""
         return self if "memory_format" in kwargs else super().to(*args, **kwargs)
 
+    def networks(self) -> Iterable[nn.Module]:
+        """Return nothing to compile: ``torch.func`` calls the stack's networks by its own way."""
+        return ()
+
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the sum of the clients' losses, for images ``(K, B, channels, H, W)`` and labels ``(K, B)``."""
         images, labels = batch
@@ -70,23 +65,15 @@ class StackedClassificationTask(LossTask):
             pixels = self._views[0](images)
         else:
             pixels = torch.stack([view(own) for view, own in zip(self._views, images, strict=True)])
-        parameters = {name: getattr(self, ours) for name, ours in self._parameter_names.items()}
-        buffers = {name: getattr(self, ours) for name, ours in self._buffer_names.items()}
-
-        def forward(own: Mapping[str, Tensor], state: Mapping[str, Tensor], shown: Tensor) -> Tensor:
-            logits: Tensor = functional_call(self._skeleton[0], {**own, **state}, (shown,))
-            return logits
-
-        logits = vmap(forward, randomness="different")(parameters, buffers, pixels)
-        losses = self._losses_of(logits, pixels, labels, parameters)
+        losses = self._losses_of(self.stack(pixels), pixels, labels)
         self.record("loss", losses)
         return losses.sum()
 
-    def _losses_of(self, logits: Tensor, pixels: Tensor, labels: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
+    def _losses_of(self, logits: Tensor, pixels: Tensor, labels: Tensor) -> Tensor:
         """Return the loss of every client, shape ``(K,)``."""
 
         def loss_of(k: int, answers: Tensor, shown: Tensor, true: Tensor) -> Tensor:
-            return self._losses[k](cast(Classifier, _Member(answers, shown, parameters, k)), shown, true)
+            return self._losses[k](cast(Classifier, _Member(answers, shown, self.stack, k)), shown, true)
 
         if self._same_loss:
             losses: Tensor = vmap(partial(loss_of, 0))(logits, pixels, labels)
@@ -98,11 +85,7 @@ class StackedClassificationTask(LossTask):
         self._taken += 1
         for k, steps in enumerate(self._steps):
             if steps == self._taken:
-                self._finished[k] = {name: tensor.cpu() for name, tensor in self._slice(k).items()}
-
-    def _slice(self, k: int) -> StateDict:
-        names = {**self._parameter_names, **self._buffer_names}
-        return {name: getattr(self, names[name]).detach()[k].clone() for name in names if name in self._kept_names}
+                self._finished[k] = self.stack.state_of(k)
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser of the stack, with the given learning rate."""
@@ -116,8 +99,8 @@ class StackedClassificationTask(LossTask):
 class _Member:
     """Stands for one network of a stack, whose logits for this batch are known."""
 
-    def __init__(self, logits: Tensor, pixels: Tensor, parameters: Mapping[str, Tensor], k: int) -> None:
-        self._logits, self._pixels, self._parameters, self._k = logits, pixels, parameters, k
+    def __init__(self, logits: Tensor, pixels: Tensor, stack: Stack, k: int) -> None:
+        self._logits, self._pixels, self._stack, self._k = logits, pixels, stack, k
 
     def __call__(self, images: Tensor) -> Tensor:
         if images is not self._pixels:
@@ -126,7 +109,7 @@ class _Member:
 
     def parameters(self) -> Iterator[Tensor]:
         """Yield this network's parameters."""
-        return (tensor[self._k] for tensor in self._parameters.values())
+        return iter(self._stack.parameters_of(self._k))
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f"a local objective asked for {name} of its network, {_ADVICE}")

@@ -32,8 +32,8 @@ class TeacherFactory(ABC):
     knows_origin_only: bool = False
 
     def supports(self, kind: PoolKind) -> bool:
-        """Whether it works with clients whose models are the same or differ in this way."""
-        return True
+        """Whether it works with these clients: different models have no features in common for prototypes and heads."""
+        return kind == "same" or not (self.needs_linear_heads or self.needs_prototypes(kind))
 
     def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether clients are asked for prototypes of their images."""
@@ -121,10 +121,6 @@ class GatedTeacher(TeacherFactory):
 
     def __init__(self, heads_only: bool = False) -> None:
         self.heads_only = self.needs_linear_heads = heads_only
-
-    def supports(self, kind: PoolKind) -> bool:
-        """Whether it works with these clients: different models have no features in common."""
-        return kind == "same" or not self.needs_linear_heads
 
     def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Join the experts, and measure them, their plain mean and the mixture."""

@@ -36,10 +36,6 @@ class Prototypes(TeacherFactory):
     def __init__(self, head: FitSettings = FitSettings()) -> None:
         self.head = head
 
-    def supports(self, kind: PoolKind) -> bool:
-        """Whether it works with these clients: different models have no features in common."""
-        return kind == "same"
-
     def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether clients are asked for prototypes: always."""
         return True

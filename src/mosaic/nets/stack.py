@@ -1,0 +1,63 @@
+"""Networks of one architecture that run as one."""
+
+import copy
+from collections.abc import Sequence
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+
+
+class Stack(nn.Module):
+    """K networks that differ only in their weights, which are stacked for ``torch.func``.
+
+    Args:
+        nets: the networks; their weights are copied.
+    """
+
+    def __init__(self, nets: Sequence[nn.Module]) -> None:
+        super().__init__()
+        parameters, buffers = stack_module_state(list(nets))
+        learns, self._saved = dict(nets[0].named_parameters()), nets[0].state_dict().keys()
+        self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
+        for name, tensor in parameters.items():
+            self.register_parameter(self._names[name], nn.Parameter(tensor.detach(), learns[name].requires_grad))
+        for name, tensor in buffers.items():
+            self.register_buffer(self._names[name], tensor)
+        self._skeleton = [copy.deepcopy(nets[0]).to("meta").train()]  # in a list: its weights are not this module's
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode of all networks."""
+        self._skeleton[0].train(mode)
+        return super().train(mode)
+
+    def forward(self, images: Tensor, shared: bool = False, chunk: int | None = None, out_dim: int = 0) -> Tensor:
+        """Return the logits of every network, ``(K, B, C)`` with the K networks along ``out_dim``.
+
+        Args:
+            images: pixels of each network, ``(K, B, channels, H, W)``, or of all, ``(B, channels, H, W)``.
+            shared: whether they are of all.
+            chunk: networks at a time, which bounds the memory for activations; all when not given.
+            out_dim: dimension of the networks in the result.
+        """
+        weights = {name: getattr(self, ours) for name, ours in self._names.items()}
+
+        def one(own: dict[str, Tensor], shown: Tensor) -> Tensor:
+            logits: Tensor = functional_call(self._skeleton[0], own, (shown,))
+            return logits
+
+        over = (0, None) if shared else (0, 0)
+        run: Any = vmap(one, over, out_dim, randomness="different", chunk_size=chunk)
+        logits: Tensor = run(weights, images)
+        return logits
+
+    def parameters_of(self, k: int) -> list[Tensor]:
+        """Return the parameters of network k, in its order."""
+        return [parameter[k] for parameter in self.parameters()]
+
+    @torch.no_grad()
+    def state_of(self, k: int) -> dict[str, Tensor]:
+        """Return a copy of the weights of network k under its own names, on the CPU."""
+        names = ((name, ours) for name, ours in self._names.items() if name in self._saved)
+        return {name: getattr(self, ours)[k].clone().cpu() for name, ours in names}
