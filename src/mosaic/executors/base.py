@@ -48,6 +48,7 @@ class ClientExecutor(ABC):
 
     recipe: Recipe | None = None  # for executors with other processes; the command line sets it
     devices = 1  # so many work at once, where every phase has one
+    is_remote = False  # whether clients are on hosts of their own, and hold their images themselves
     takes_part_in_launch = False  # whether launched processes share the work, rather than each doing all of it
 
     def __init__(self, threads: int | None) -> None:
@@ -64,6 +65,9 @@ class ClientExecutor(ABC):
     def serve(self, make_worker: Callable[[], Worker]) -> bool:
         """Answer requests until the end, where another process runs the federation; return whether that was so."""
         return False
+
+    def goes_on(self, run: str, after: int) -> None:  # noqa: B027  # simulated clients' states are in snapshots
+        """Note the name of the run, and the round after which it goes on; 0 at its start."""
 
     def start(self, worker: Worker) -> None:
         """Get ready to answer requests."""

@@ -108,6 +108,7 @@ class Federation:
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
+        job.executor.goes_on(start.run, start.round)
         job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:

@@ -61,7 +61,7 @@ class Run:
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
         self._max_failed = max_failed
         self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
-        self._ledger, self._state = start.ledger, start.server
+        self._ledger, self._state, self._name = start.ledger, start.server, start.run
         self._losses: list[float] = []
         self._unwritten: Snapshot | None = None
         self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
@@ -159,7 +159,7 @@ class Run:
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
-        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
+        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes, self._name)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
 
