@@ -4,7 +4,7 @@ import logging
 import time
 import uuid
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -105,10 +105,10 @@ class RemoteExecutor(ClientExecutor):
         for client, who in self._known.items():
             worker.hear(client, who.class_counts)
 
-    def present(self) -> Collection[int]:
+    def present(self) -> frozenset[int]:
         """Return the clients that are there."""
         self._find()
-        return self._nodes.keys()
+        return frozenset(self._nodes)
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Send all requests, and yield a reply for each, in order; who does not answer in time has failed."""
