@@ -2,8 +2,9 @@
 
 import io
 import json
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import redirect_stderr
+from functools import cache
 from itertools import count
 from pathlib import Path
 from typing import ClassVar
@@ -27,12 +28,12 @@ Handle = Callable[[bytes], bytes | None]
 class HandedOver:
     """Hands messages over within this process; a node that returns nothing keeps its answer to itself."""
 
-    def __init__(self, handles: Mapping[int, Handle], keys: Mapping[int, str]) -> None:
-        self.handles, self.keys, self._numbers = handles, keys, count()
+    def __init__(self) -> None:
+        self._numbers = count()
         self._waiting: dict[str, tuple[int, bytes]] = {}
 
     def nodes(self) -> dict[int, str]:
-        return {node: self.keys.get(node, "") for node in self.handles}
+        return {node: HandedOverExecutor.keys.get(node, "") for node in HandedOverExecutor.handles}
 
     def push(self, node: int, data: bytes, seconds: float) -> str:
         number = str(next(self._numbers))
@@ -44,7 +45,7 @@ class HandedOver:
         for number in [number for number in self._waiting if number in numbers]:
             node, data = self._waiting.pop(number)
             try:
-                reply = self.handles[node](data)
+                reply = HandedOverExecutor.handles[node](data)
             except (ValueError, KeyError) as error:
                 found.append(Delivery(number, None, f"{type(error).__name__} at the node"))
                 continue
@@ -63,7 +64,7 @@ class HandedOverExecutor(RemoteExecutor):
     keys: ClassVar[dict[int, str]] = {}
 
     def open_grid(self) -> HandedOver:
-        return HandedOver(self.handles, self.keys)
+        return HandedOver()
 
 
 EXECUTOR = ["--executor=tests.remote_clients.HandedOverExecutor", "--executor.patience=0.1"]
@@ -115,16 +116,22 @@ def resident(config: Path, client: int, algorithm: str, *more: str) -> Resident:
     ).resident
 
 
-def start_residents(config: Path, algorithm: str, *more: str) -> None:
-    """Let the executor's nodes be fresh residents of all clients."""
+@cache
+def residents(config: Path, algorithm: str, *more: str) -> tuple[Resident, ...]:
+    """Make all clients; they may serve several runs, which have names of their own."""
     with redirect_stderr(io.StringIO()):
-        made = {100 + client: resident(config, client, algorithm, *more) for client in range(CLIENTS)}
-    HandedOverExecutor.handles = {node: each.handle for node, each in made.items()}
+        return tuple(resident(config, client, algorithm, *more) for client in range(CLIENTS))
+
+
+def start_residents(config: Path, algorithm: str, *more: str) -> None:
+    """Let the executor's nodes be residents of all clients."""
+    made = residents(config, algorithm, *more)
+    HandedOverExecutor.handles = {100 + each.client: each.handle for each in made}
     HandedOverExecutor.keys = {}
 
 
 def deployed(run: Path, config: Path, algorithm: str, *more: str) -> Path:
-    main(["fit", *arguments(config, algorithm, *more), *EXECUTOR, f"--federation.run_dir={run}"])
+    main(["fit", *EXECUTOR, *arguments(config, algorithm, *more), f"--federation.run_dir={run}"])
     return run
 
 
@@ -135,6 +142,6 @@ def simulated(run: Path, algorithm: str, *more: str) -> Path:
     return run
 
 
-def declined(run: Path) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = json.loads((run / "summary.json").read_text())["declined"]
+def missing(run: Path) -> list[dict[str, object]]:
+    told: list[dict[str, object]] = json.loads((run / "summary.json").read_text())["failed"]
     return told

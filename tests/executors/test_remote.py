@@ -1,27 +1,368 @@
-"""Clients on hosts of their own: the same bits as simulated ones, and a server without images."""
+"""Clients on hosts of their own: the bits of simulated ones, a server without images, and clients that are absent."""
 
+import io
+import json
+from collections.abc import Callable
+from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
-from tests.remote_clients import deployed, simulated, start_residents, write_parts
-from tests.small_runs import FOUR_ROUNDS, final_model
+from mosaic.cli.main import main
+from mosaic.codec import decode, encode
+from mosaic.data.images import pixel_statistics
+from mosaic.data.sources import NpzSource
+from mosaic.executors.remote.wire import Asked, Introduce
+from mosaic.messages import EvaluateRequest, GeneratorRequest, TrainReply, TrainRequest
+from tests.remote_clients import (
+    CLIENTS,
+    EXECUTOR,
+    HandedOverExecutor,
+    arguments,
+    deployed,
+    missing,
+    resident,
+    residents,
+    simulated,
+    start_residents,
+    write_parts,
+)
+from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, final_model, rows_without_time
+
+Handle = Callable[[bytes], bytes | None]
+ALL = "--federation.faults.quorum=1"
+ANY = "--federation.faults.quorum=0"
 
 
-def same_models(one: Path, other: Path) -> bool:
+def assert_same_model(one: Path, other: Path) -> None:
     ours, theirs = final_model(one), final_model(other)
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return write_parts(tmp_path)
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_parts(tmp_path_factory.mktemp("parties"))
 
 
-@pytest.mark.parametrize("algorithm", ["Mosaic"])
-def test_deployed_is_simulated_bit_for_bit(algorithm: str, config: Path, tmp_path: Path) -> None:
-    start_residents(config, algorithm, *FOUR_ROUNDS)
-    one = deployed(tmp_path / "deployed", config, algorithm, *FOUR_ROUNDS)
-    other = simulated(tmp_path / "simulated", algorithm, *FOUR_ROUNDS)
-    assert same_models(one, other)
+def name_of(run: Path) -> str:
+    """By which its clients remember it."""
+    (books,) = {json.loads(file.read_text())["run"] for file in run.glob("rounds/*/run.json")}
+    return str(books)
+
+
+def with_node(client: int, handle: Handle) -> None:
+    """Let something else answer for a client."""
+    HandedOverExecutor.handles = {**HandedOverExecutor.handles, 100 + client: handle}
+
+
+def without_node(client: int) -> None:
+    HandedOverExecutor.handles = {k: v for k, v in HandedOverExecutor.handles.items() if k != 100 + client}
+
+
+def instead(client: int, kind: type, answer: Handle) -> None:
+    """Change what a client answers to one kind of request."""
+    honest = HandedOverExecutor.handles[100 + client]
+    with_node(client, lambda data: answer(data) if isinstance(decode(data, Asked).message, kind) else honest(data))
+
+
+class TestBits:
+    @pytest.mark.parametrize("algorithm", ["Mosaic", pytest.param("FedAvg", marks=pytest.mark.slow)])
+    def test_deployed_is_simulated(self, algorithm: str, config: Path, tmp_path: Path) -> None:
+        """With a test set at the server, every row agrees too."""
+        start_residents(config, algorithm, *FOUR_ROUNDS)
+        test = ("--data.source=NpzSource", f"--data.source.path={config.parent / 'test.npz'}")
+        one = deployed(tmp_path / "deployed", config, algorithm, *FOUR_ROUNDS, *test)
+        other = simulated(tmp_path / "simulated", algorithm, *FOUR_ROUNDS)
+        assert_same_model(one, other)
+        assert rows_without_time(one) == rows_without_time(other)
+
+    def test_a_run_that_lost_its_quorum_goes_on_to_the_same_bits(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """FedBN's personal layers are with the clients alone, who go back to the snapshot with the server."""
+        start_residents(config, "FedBN", *FOUR_ROUNDS)
+        straight = deployed(tmp_path / "straight", config, "FedBN", *FOUR_ROUNDS)
+        lost = HandedOverExecutor.handles[102]
+        trains = iter(range(9))
+
+        def ends_in_round_3(data: bytes) -> bytes | None:
+            if isinstance(decode(data, Asked).message, TrainRequest) and next(trains) == 2:
+                without_node(2)
+                raise ValueError
+            return lost(data)
+
+        with_node(2, ends_in_round_3)
+        with pytest.raises(SystemExit) as stop:
+            deployed(tmp_path / "run", config, "FedBN", *FOUR_ROUNDS, ALL)
+        assert stop.value.code == 69
+        assert "client 2" in capsys.readouterr().err.splitlines()[-1]
+        with redirect_stderr(io.StringIO()):
+            with_node(2, resident(config, 2, "FedBN", *FOUR_ROUNDS).handle)
+        deployed(tmp_path / "run", config, "FedBN", *FOUR_ROUNDS, "--ckpt_path=auto")
+        last = [(run / "rounds" / "0004" / "server.safetensors").read_bytes() for run in (straight, tmp_path / "run")]
+        assert last[0] == last[1]
+
+    def test_what_is_asked_twice_is_computed_once(self, config: Path, tmp_path: Path) -> None:
+        """Each side may lose the other's bytes."""
+        start_residents(config, "FedAvg")
+        honest, seen = HandedOverExecutor.handles[101], []
+
+        def forgets_the_first(data: bytes) -> bytes | None:
+            reply = honest(data)
+            if isinstance(decode(data, Asked).message, TrainRequest):
+                seen.append(reply)
+                return reply if len(seen) > 1 else b"lost"
+            return reply
+
+        with_node(1, forgets_the_first)
+        run = deployed(tmp_path / "run", config, "FedAvg", "--federation.faults.retries=1")
+        assert seen[0] == seen[1]
+        assert missing(run) == []
+        assert (
+            len(list((config.parent / "1" / name_of(run)).glob("*/*.safetensors"))) == 2
+        )  # training, and the judgement of the last model
+
+
+class TestTheServerSeesNoData:
+    def test_a_run_without_a_test_set_is_told_by_the_clients_validation(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        start_residents(config, "Mosaic", *FOUR_ROUNDS)
+        run = deployed(tmp_path / "run", config, "Mosaic", *FOUR_ROUNDS)
+        printed = capsys.readouterr().out
+        rows = rows_without_time(run)
+        assert "accuracy on the clients' validation images, since there is no test split" in printed.replace("\n", " ")
+        assert f"{100 * (rows[-1]['validation_accuracy'] or 0):.2f} %" in printed
+        assert all(row["test_accuracy"] is None for row in rows)
+        main(["report", str(run)])
+        page = (run / "report.html").read_text()
+        assert "test accuracy of the global model" not in page
+        said = json.loads((run / "partition.json").read_text())["images_said"]
+        holds = [each._data.class_counts[each.client].tolist() for each in residents(config, "Mosaic", *FOUR_ROUNDS)]
+        assert said == holds
+
+    def test_mean_and_deviation_come_from_sums_where_nobody_knows_them(self, config: Path, tmp_path: Path) -> None:
+        unknown = ("--data.mean=null", "--data.std=null")
+        start_residents(config, "FedAvg", *unknown)
+        run = deployed(tmp_path / "run", config, "FedAvg", *unknown)
+        found = yaml.safe_load((run / "config.yaml").read_text())["data"]
+        parts = [NpzSource(str(config.parent / f"{client}.npz")).load_split("train")[0] for client in range(CLIENTS)]
+        kept = [each._data.splits[each.client].train for each in residents(config, "FedAvg", *unknown)]
+        whole = replace(
+            parts[0],
+            pixels=torch.cat([part.pixels[own] for part, own in zip(parts, kept, strict=True)]),
+            labels=torch.cat([part.labels[own] for part, own in zip(parts, kept, strict=True)]),
+        )
+        mean, std = pixel_statistics(whole)
+        assert found["mean"] == pytest.approx(mean, rel=1e-12)
+        assert found["std"] == pytest.approx(std, rel=1e-9)
+        deployed(tmp_path / "run", config, "FedAvg", *unknown, *TWO_ROUNDS, "--ckpt_path=auto")  # with the same mean
+
+
+class TestAbsentClients:
+    def test_a_late_client_is_missing_and_the_round_goes_on(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg")
+        instead(3, TrainRequest, lambda _: None)
+        run = deployed(tmp_path / "run", config, "FedAvg", "--federation.faults.deadline=2")
+        (lost,) = missing(run)
+        assert (lost["client"], lost["asked"]) == (3, "Train")
+        assert "no answer within 2 s" in str(lost["reason"])
+
+    @pytest.mark.parametrize(
+        ("answer", "reason"),
+        [
+            (lambda _: b"not mosaic's", "decode"),
+            (lambda _: b"\xff" * 70 * 2**20, "expected at most 67108864 bytes"),
+            (lambda data: encode(decode(data, Asked).message), "expected a TrainReply, got a TrainRequest"),
+        ],
+        ids=["garbage", "huge", "another kind"],
+    )
+    def test_nonsense_is_refused_by_name(self, answer: Handle, reason: str, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg")
+        instead(0, TrainRequest, answer)
+        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
+        assert lost["client"] == 0
+        assert reason in str(lost["reason"])
+
+    def test_a_client_in_anothers_name_is_refused(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg")
+        honest = HandedOverExecutor.handles[102]
+        instead(2, TrainRequest, lambda data: encode(replace(decode(honest(data) or b"", TrainReply), client=1)))
+        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
+        assert (lost["client"], "that of client 1" in str(lost["reason"])) == (2, True)
+
+    def test_a_client_that_joins_late_takes_part_from_then_on(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg", *TWO_ROUNDS)
+        late, first = HandedOverExecutor.handles[103], HandedOverExecutor.handles[100]
+        without_node(3)
+
+        def lets_3_in(data: bytes) -> bytes | None:
+            if isinstance(decode(data, Asked).message, TrainRequest):
+                with_node(3, late)
+            return first(data)
+
+        with_node(0, lets_3_in)
+        run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
+        assert {(lost["client"], lost["reason"]) for lost in missing(run)} == {(3, "it is not connected")}
+        assert list((config.parent / "3" / name_of(run)).glob("000000002/*.safetensors"))
+
+    def test_too_few_at_the_start(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        start_residents(config, "FedAvg")
+        without_node(1)
+        with pytest.raises(SystemExit) as stop:
+            deployed(tmp_path / "run", config, "FedAvg", "--executor.fewest=4")
+        assert stop.value.code == 69
+        assert "not there: [1]" in capsys.readouterr().err
+        assert not (tmp_path / "run").exists()
+
+
+class TestStrangers:
+    def test_another_configuration_is_left_out_by_name(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        start_residents(config, "FedAvg")
+        with_node(1, resident(config, 1, "FedAvg", "--data.batch_size=16").handle)
+        run = deployed(tmp_path / "run", config, "FedAvg", ANY)
+        assert "client 1 runs another configuration or version of mosaic" in capsys.readouterr().err
+        assert {lost["client"] for lost in missing(run)} == {1}
+
+    def test_a_roster_decides_who_is_who(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        start_residents(config, "FedAvg")
+        HandedOverExecutor.keys = {100 + client: f"ecdsa-sha2-nistp384 AAAA{client} site" for client in range(CLIENTS)}
+        HandedOverExecutor.keys[102] = "ecdsa-sha2-nistp384 BBBB thief"
+        roster = tmp_path / "roster.yaml"
+        roster.write_text("".join(f"{client}: ecdsa-sha2-nistp384 AAAA{client} us\n" for client in range(CLIENTS)))
+        run = deployed(tmp_path / "run", config, "FedAvg", f"--executor.roster={roster}")
+        assert "it says that it is client 2, and its key is not that client's" in capsys.readouterr().err
+        assert {lost["client"] for lost in missing(run)} == {2}
+
+    def test_two_nodes_for_one_client(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        start_residents(config, "FedAvg")
+        HandedOverExecutor.handles = {**HandedOverExecutor.handles, 7: HandedOverExecutor.handles[100]}
+        run = deployed(tmp_path / "run", config, "FedAvg")
+        assert "client 0 is there already, as node" in capsys.readouterr().err
+        assert missing(run) == []
+
+
+class TestResident:
+    @pytest.fixture
+    def own(self, config: Path) -> Handle:
+        return residents(config, "FedAvg")[0].handle
+
+    def asked(self, message: object, **other: object) -> bytes:
+        known = {"run": 32 * "a", "session": 32 * "b", "after": 0, "agreement": "x", "mean": (0.3,), "std": (0.4,)}
+        return encode(Asked(**{**known, **other}, message=message))
+
+    def test_says_who_it_is_and_no_sums_unless_asked(self, own: Handle) -> None:
+        who = decode(own(self.asked(Introduce(wants_sums=False))) or b"", object)
+        assert (who.client, int(who.class_counts.sum()), who.pixel_sums.numel()) == (0, 371, 0)
+
+    @pytest.mark.parametrize(
+        ("message", "reason"),
+        [
+            (GeneratorRequest(1, 1), "it was taken for client 1"),
+            (GeneratorRequest(0, 1), "another configuration or version"),
+        ],
+    )
+    def test_refuses_what_is_not_for_it(self, message: object, reason: str, own: Handle) -> None:
+        assert reason in decode(own(self.asked(message)) or b"", object).reason
+
+    @pytest.mark.parametrize("run", ["../../etc", "", 31 * "a", 33 * "a"])
+    def test_names_of_runs_are_no_paths(self, run: str, own: Handle) -> None:
+        with pytest.raises(ValueError, match="32 hexadecimal digits"):
+            own(self.asked(EvaluateRequest(0, 1, {}), run=run))
+
+    @pytest.mark.parametrize("round", [0, -1, 10**9])
+    def test_rounds_are_rounds(self, round: int, own: Handle) -> None:
+        with pytest.raises(ValueError, match="round"):
+            own(self.asked(GeneratorRequest(0, round)))
+
+    @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1", encode(GeneratorRequest(0, 1))])
+    def test_anything_else_is_no_message(self, data: bytes, own: Handle) -> None:
+        with pytest.raises(ValueError, match="expected"):
+            own(data)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *given: str) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main(list(given))
+    assert stop.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+class TestBadInput:
+    def test_simulated_clients_that_hold_their_own_images(
+        self, config: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = refusal(capsys, "fit", *arguments(config, "FedAvg"))
+        assert "executor: expected one for clients on hosts of their own" in line
+
+    def test_remote_clients_of_a_partition(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        from tests.small_runs import fit_arguments
+
+        line = refusal(capsys, *fit_arguments(tmp_path / "run", "FedAvg", *EXECUTOR))
+        assert "expected data.partition mosaic.data.Remote with HandedOverExecutor" in line
+
+    def test_algorithms_that_gather_data(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        start_residents(config, "FedAvg")
+        line = refusal(capsys, "fit", *arguments(config, "Centralised"), *EXECUTOR)
+        assert "Centralised brings all images to one place, and these clients keep theirs" in line
+
+    def test_images_that_nobody_can_deal_out(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        line = refusal(capsys, "partition", "--config", str(config), f"--output={tmp_path / 'out'}")
+        assert "data.source: expected where the images are, got nothing" in line
+        source = f"--data.source={{class_path: NpzSource, init_args: {{path: {config.parent / 'both.npz'}}}}}"
+        train, test = (dict(np.load(config.parent / f"{name}.npz")) for name in ("0", "test"))
+        np.savez(config.parent / "both.npz", **train, **test)
+        line = refusal(capsys, "partition", "--config", str(config), source, f"--output={tmp_path / 'out'}")
+        assert "these clients hold their images themselves" in line
+        assert not (tmp_path / "out").exists()
+
+    def test_comparisons(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        line = refusal(capsys, "compare", str(config), "--algorithms=fedavg", f"--output={tmp_path / 'out'}")
+        assert "mosaic compare: expected clients that are simulated" in line
+        assert not (tmp_path / "out").exists()
+
+    @pytest.mark.parametrize(
+        ("option", "line"),
+        [
+            ("--client=4", "--client: expected a number in 0..3, got 4"),
+            (
+                "--data.partition.image_shape=[3,8,8]",
+                "expected images of 3x8x8 (data.partition.image_shape), got 1x8x8",
+            ),
+            ("--data.partition.class_names=[cat,dog]", "expected only the classes that all parties have agreed on"),
+            ("--data.partition.class_names=[cat,cat]", "expected at least two different names"),
+            ("--data.std=null", "expected both or none"),
+            ("--keep_rounds=0", "client.keep_rounds: expected a number above 0"),
+        ],
+    )
+    def test_a_client_that_cannot_begin(
+        self, option: str, line: str, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        source = ("--data.source=NpzSource", f"--data.source.path={config.parent / '0.npz'}")
+        assert line in refusal(capsys, "client", *arguments(config, "FedAvg"), "--client=0", *source, option)
+
+    def test_a_client_without_images(self, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        line = refusal(capsys, "client", *arguments(config, "FedAvg"), "--client=0")
+        assert "data.source: expected where the images of client 0 are" in line
+
+
+def test_a_site_of_one_class_has_its_number(tmp_path: Path) -> None:
+    """Its file names no classes, and has no test images."""
+    config = write_parts(tmp_path)
+    np.savez(
+        tmp_path / "0.npz",
+        train_images=np.zeros((20, 8, 8), dtype=np.uint8),
+        train_labels=np.full(20, 7),
+    )
+    assert resident(config, 0, "FedAvg")._data.class_counts[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 18, 0, 0]

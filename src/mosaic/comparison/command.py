@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
 from mosaic.comparison.outcome import Outcome
-from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_one_device
+from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_one_device, require_simulation
 from mosaic.comparison.tuning import read_choices, tuned
 from mosaic.errors import MosaicError
 
@@ -58,6 +58,7 @@ def compare(
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
     rows = read_rows(common, _parts(algorithms))
     require_one_device(merged(common))
+    require_simulation(merged(common))
     sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
     budget = _budget(merged(common), sharing, student_updates, generator_updates)
     requests, choices = plan_runs(rows, _numbers(seeds), partition_seed, budget, own), read_choices(tune)

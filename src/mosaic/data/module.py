@@ -89,7 +89,10 @@ class FederatedDataModule(LightningDataModule):
     def images(self) -> ImageSet:
         """The data set, loaded on first use."""
         if self.source is None:
-            raise MosaicError("data.source: expected where the images are, got nothing: name a source of images")
+            raise MosaicError(
+                "data.source: expected where the images are, got nothing: name a source of images (only `mosaic fit` "
+                "for clients on hosts of their own does without)"
+            )
         return checked(self.source.load(), f"data.source ({type(self.source).__name__})")
 
     @cached_property

@@ -64,7 +64,9 @@ def page(contents: RunContents) -> str:
 
 def _figures(contents: RunContents) -> list[tuple[float | None, str]]:
     """Return the figures at the top of the page, as shares, with what they are of."""
-    figures = [(contents.summary.get("test_accuracy"), "test accuracy of the global model")]
+    figures: list[tuple[float | None, str]] = []
+    if not contents.summary or contents.summary.get("test_accuracy") is not None:
+        figures = [(contents.summary.get("test_accuracy"), "test accuracy of the global model")]
     if (own := contents.summary.get("own_test_accuracy")) is not None:
         figures = [(own, "test accuracy of the clients' own models, mean by images")]
     if contents.rounds:

@@ -32,6 +32,7 @@ GENERATORS = (
     "Generators, as their owners see them: share of classes made as often as held (coverage, 100 % is best); distance\n"
     "to the nearest training image over that of held-out images (about 1 is best, well below 1 is copying)"
 )
+VALIDATION = "the clients' validation images, since there is no test split"
 ATTEMPTS = "attempts: more than 1 where a generator diverged and was trained once more at a lower rate"
 
 
@@ -46,7 +47,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     summary, rounds = json.loads((run / "summary.json").read_text()), read_rounds(run)
     heading = (
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
-        f"{summary['partition_seed']}: accuracy on the test split"
+        f"{summary['partition_seed']}: accuracy on {'the test split' if is_tested(summary) else VALIDATION}"
     )
     tables = {heading: _stages(summary, rounds)}
     head, rows = generator_table(summary["generators"])
@@ -66,6 +67,11 @@ def print_summary(run: Path, console: Console | None = None) -> None:
         say("Client {client} declined ({asked}): {reason}".format(**refusal))
     say(f"\nRun directory: {run}")
     say(f"TensorBoard:   tensorboard --logdir {run}")
+
+
+def is_tested(summary: Mapping[str, Any]) -> bool:
+    """Whether a finished run was measured on a test split; a server whose clients are elsewhere may have none."""
+    return any(summary.get(key) is not None for key in ("test_accuracy", "own_test_accuracy"))
 
 
 def final_stage(summary: Mapping[str, Any], rounds: Sequence[Round]) -> str:
@@ -102,7 +108,10 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
     last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), "the model of this run")
-    if summary["test_accuracy"] is None:
+    if not is_tested(summary):
+        said = rounds[-1].get("validation_accuracy") if rounds else None
+        last = (final_stage(summary, rounds), percent(said), "the model of this run")
+    elif summary["test_accuracy"] is None:
         own = percent(summary["own_test_accuracy"])
         last = ("clients' own models", own, "mean by images; there is no global model")
     return _table(("model", "accuracy", "what it is"), rows, last)

@@ -15,7 +15,7 @@ from torch import Tensor
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError, require_positive
-from mosaic.executors.base import ClientExecutor
+from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import Failed, Reply, Request
@@ -133,7 +133,7 @@ class RemoteExecutor(ClientExecutor):
                 now = time.monotonic()
                 for number in [number for number, (_, end) in waiting.items() if now > end]:
                     at, _ = waiting.pop(number)
-                    replies[at] = Failed(clients[at], f"it has not answered within {seconds:g} s")
+                    replies[at] = late(clients[at], seconds)
                 if place not in replies:
                     time.sleep(_POLL)
             yield replies.pop(place)
@@ -160,15 +160,13 @@ class RemoteExecutor(ClientExecutor):
         """Decode what has come for a request; the cohort inspects it."""
         if found.data is None:
             return Failed(client, found.error)
+        if len(found.data) > self._most:
+            size, most = len(found.data), self._most
+            return Failed(client, f"expected at most {most} bytes (executor.most_megabytes), got {size}")
         try:
-            return self._decoded(found.data)
-        except ValueError as error:
-            return Failed(client, f"its answer cannot be read: {error}")
-
-    def _decoded(self, data: bytes) -> Reply:
-        if len(data) > self._most:
-            raise ValueError(f"expected at most {self._most} bytes, got {len(data)} (executor.most_megabytes)")
-        reply: Reply = decode(data, object, LARGEST_HEADER)  # type: ignore[assignment]
+            reply: Reply = decode(found.data, object, LARGEST_HEADER)  # type: ignore[assignment]
+        except ValueError:
+            return unreadable(client)
         return reply
 
     def _meet(self) -> None:
