@@ -207,7 +207,7 @@ class Uploading(Executor):
     def __init__(self, *replies: Reply) -> None:
         self.replies = replies
 
-    def map(self, requests: Iterable[Request]) -> Any:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Any:
         assert len(list(requests)) == len(self.replies)
         return iter(self.replies)
 

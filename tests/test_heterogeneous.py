@@ -74,7 +74,7 @@ class Overhearing(SerialExecutor):
 
     heard: ClassVar[list[tuple[TrainRequest, TrainReply]]] = []
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         for request in requests:
             (reply,) = super().map([request])
             if isinstance(request, TrainRequest) and isinstance(reply, TrainReply):

@@ -58,7 +58,7 @@ class Recording(SerialExecutor):
 
     exchanged: ClassVar[list[tuple[Request, Reply]]] = []
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         for request in requests:
             (reply,) = super().map([request])
             Recording.exchanged.append((request, reply))

@@ -1,13 +1,15 @@
 """Serialise frozen dataclasses of tensors and plain values without pickle.
 
 Tensors are stored in the safetensors format, everything else as JSON in its metadata. Only classes registered with
-:func:`wire` can be decoded, so foreign bytes cannot run code.
+:func:`wire` can be decoded, with fields of the types that they declare, so foreign bytes cannot run code.
 """
 
 import json
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
+from functools import cache
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import safetensors.torch
 import torch
@@ -18,6 +20,8 @@ T = TypeVar("T")
 
 _WIRE_TYPES: dict[str, type] = {}
 _TENSOR, _TYPE = "$tensor", "$type"
+_LARGEST_HEADER = 100_000_000
+"""Bytes; what the safetensors format allows."""
 
 
 def wire(cls: type[T]) -> type[T]:
@@ -39,16 +43,24 @@ def encode(value: object) -> bytes:
     return safetensors.torch.save(_unshared(tensors), metadata={"message": json.dumps(skeleton)})
 
 
-def decode(data: bytes, expected: type[T]) -> T:
+def decode(data: bytes, expected: type[T], largest_header: int = _LARGEST_HEADER) -> T:
     """Deserialise a wire dataclass, with tensors on the CPU.
 
+    Args:
+        data: what :func:`encode` has made, or a stranger.
+        expected: class of the value.
+        largest_header: bytes that names and plain values may take, about 100 for a tensor.
+
     Raises:
-        ValueError: the bytes are truncated or foreign, or hold another class than ``expected``.
+        ValueError: the bytes are truncated or foreign, or hold another class, or a field of another type.
     """
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        length = int.from_bytes(data[:8], "little")
+        if length > largest_header:
+            raise ValueError(f"its header has {length} bytes, and {largest_header} are allowed")
+        header = json.loads(data[8 : 8 + length])
         value = _rebuild(json.loads(header["__metadata__"]["message"]), safetensors.torch.load(data))
-    except (SafetensorError, KeyError, TypeError, ValueError, UnicodeDecodeError) as error:
+    except (SafetensorError, LookupError, TypeError, ValueError, RecursionError, AttributeError) as error:
         raise ValueError(f"expected an encoded {expected.__name__}, got bytes that do not decode ({error})") from error
     if not isinstance(value, expected):
         raise ValueError(f"expected an encoded {expected.__name__}, got a {type(value).__name__}")
@@ -89,13 +101,39 @@ def _rebuild(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
         case {"$tensor": str(path)}:
             return tensors[path]
         case {"$type": str(name), **body}:
-            return _WIRE_TYPES[name](**{str(key): _rebuild(item, tensors) for key, item in body.items()})
+            values = {str(key): _rebuild(item, tensors) for key, item in body.items()}
+            for key, hint in _hints(_WIRE_TYPES[name]).items():
+                if not _fits(values[key], hint):
+                    raise TypeError(f"{name}.{key}: expected {hint}, got {type(values[key]).__name__}")
+            return _WIRE_TYPES[name](**values)
         case dict():
             return {key: _rebuild(item, tensors) for key, item in skeleton.items()}
         case list():
             return tuple(_rebuild(item, tensors) for item in skeleton)
         case _:
             return skeleton
+
+
+@cache
+def _hints(cls: type) -> dict[str, Any]:
+    return get_type_hints(cls)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a decoded value has the type of its field; type variables take anything."""
+    within = get_args(hint)
+    match get_origin(hint):
+        case origin if origin is dict:
+            return isinstance(value, dict) and all(_fits(item, within[1]) for item in value.values())
+        case origin if origin is tuple:
+            return isinstance(value, tuple) and all(_fits(item, within[0]) for item in value)
+        case origin if origin in (Union, UnionType):
+            return any(_fits(value, each) for each in within)
+        case _ if hint is float:
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case _ if hint is int:
+            return isinstance(value, int) and not isinstance(value, bool)
+    return not isinstance(hint, type) or isinstance(value, hint)
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

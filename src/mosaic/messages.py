@@ -148,10 +148,13 @@ class Declined:
 @wire
 @dataclass(frozen=True)
 class Failed:
-    """The client's code raised; the round goes on without it, unless too many clients fail."""
+    """There is no answer: the client's code raised, or the client is late, has vanished or sent what nobody can read.
+
+    The reason may be shown to everybody: of an exception it holds no more than the type.
+    """
 
     client: int
-    traceback: str
+    reason: str
 
 
 Request = TrainRequest | GeneratorRequest | PrototypeRequest | EvaluateRequest
@@ -187,6 +190,11 @@ def noting(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Reque
 class Executor(Protocol):
     """Sends requests to clients, wherever they run."""
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """Yield one reply for each request, in the order of the requests."""
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
+        """Yield one reply for each request, in the order of the requests.
+
+        Args:
+            requests: at most one for each client.
+            deadline: seconds that a client has for its answer; later, :class:`Failed` stands for it.
+        """
         ...

@@ -274,7 +274,7 @@ class TestRefusals:
             ("--model.optimizer=torch.optim.LBFGS", "model.optimizer: a blank step of local training fails: TypeError"),
             ("--seed_everything=-1", "seed_everything: expected a whole number"),
             ("--federation.run_dir=", "federation.run_dir: expected the name of a new folder, got nothing"),
-            ("--federation.max_failed=2", "federation.max_failed: expected a share in [0, 1]"),
+            ("--federation.faults.quorum=2", "federation.faults.quorum: expected a share in [0, 1]"),
             ("--federation.schedule.learning_rate=1e308", "learning_rate: expected a number above 0 and below 1e+38"),
             ("--model.optimizer.weight_decay=1e308", "model.optimizer.init_args.weight_decay: expected a number below"),
             *(

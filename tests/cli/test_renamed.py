@@ -23,6 +23,10 @@ PHASES = (
     "executor.server_phases is gone: "
     "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
 )
+MAX_FAILED = (
+    "federation.max_failed is gone: "
+    "set federation.faults.quorum to 1 minus it, the share of the clients that must answer"
+)
 
 
 def said(values: dict[str, Any]) -> str:
@@ -83,6 +87,7 @@ def test_one_key_is_named_with_its_value() -> None:
     [
         (of_mosaic(distillation={"refreshes": 2}), REFRESHES),
         ({"executor": {"class_path": "RanksExecutor", "init_args": {"server_phases": "all"}}}, PHASES),
+        ({"federation": {"max_failed": 0.2}}, MAX_FAILED),
         (
             {"executor": "mosaic.federation.executors.RayExecutor"},
             "class_path mosaic.federation.executors.RayExecutor is now mosaic.executors.RayExecutor",
@@ -96,7 +101,7 @@ def test_one_key_is_named_with_its_value() -> None:
             "class_path mosaic.augmentation.Augmentation is now mosaic.data.Augmentation",
         ),
     ],
-    ids=["refreshes", "server phases", "executor", "module of an executor", "augmentation"],
+    ids=["refreshes", "server phases", "max_failed", "executor", "module of an executor", "augmentation"],
 )
 def test_what_is_gone_or_has_moved_is_named(values: dict[str, Any], line: str) -> None:
     assert said(values) == line

@@ -121,7 +121,7 @@ def test_the_whole_method_runs_with_clients_side_by_side(tmp_path: Path, stacks:
 
 
 def test_where_one_client_fails_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    skewed = ["--data.partition.alpha=0.1", f"--algorithm.objective={__name__}.Touchy", "--federation.max_failed=1"]
+    skewed = ["--data.partition.alpha=0.1", f"--algorithm.objective={__name__}.Touchy", "--federation.faults.quorum=0"]
     main([*fit_arguments(tmp_path / "run", "FedAvg", *skewed), *SIDE_BY_SIDE])
     said = capsys.readouterr().err
     assert "clients cannot train side by side, and train one after another: no zeros here" in said

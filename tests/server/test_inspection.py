@@ -22,6 +22,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
+from mosaic.server.faults import Faults
 from mosaic.server.uploads import Uploads
 from tests.small_runs import same_models
 
@@ -36,7 +37,7 @@ class Scripted:
     def __init__(self, *replies: Reply) -> None:
         self.replies = replies
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         return iter(self.replies[: len(list(requests))])
 
 
@@ -58,7 +59,9 @@ def with_one(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 def trained(pool: ModelPool, model: StateDict, reply: Reply, images: dict[int, int]) -> list[int]:
     """Which clients' uploads are believed."""
-    cohort = Cohort(Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images, max_failed=1.0)
+    cohort = Cohort(
+        Scripted(reply, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool, images, faults=Faults(quorum=0)
+    )
     return cohort.train(model, Uploads).clients
 
 
@@ -107,7 +110,7 @@ def test_an_upload_that_cannot_be_meant_is_refused_under_its_client_and_the_roun
     good = TrainReply(1, model, COUNTS, METRICS, {})
     with caplog.at_level(logging.WARNING, "mosaic"):
         assert trained(pool, model, spoil(good), {1: 5}) == [5]
-    assert "round 4: client 1's reply is refused" in caplog.text
+    assert "round 4: client 1 failed: its reply was refused" in caplog.text
     assert said in caplog.text
     assert trained(pool, model, good, {1: 5}) == [1, 5]
 
@@ -117,7 +120,7 @@ def test_a_round_goes_on_without_the_refused_upload(pool: ModelPool, model: Stat
     refused: list[tuple[int, str]] = []
     cohort = Cohort(
         Scripted(bad, TrainReply(5, model, COUNTS, METRICS, {})), PLAN, pool,
-        on_refusal=lambda request, reason: refused.append((request.client, reason)),
+        on_missing=lambda request, reason: refused.append((request.client, reason)),
     )  # fmt: skip
     mean = cohort.train(model, Uploads).average()
     assert all(torch.equal(mean[name], tensor) for name, tensor in model.items())
@@ -131,7 +134,7 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
         own = pool.of(1).initial(0)
         assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS, {}), {}) == []
         replies = TrainReply(1, own, COUNTS, METRICS, {}), TrainReply(5, own, COUNTS, METRICS, {})
-        uploads = Cohort(Scripted(*replies), PLAN, pool, max_failed=1.0).train(model, Uploads)
+        uploads = Cohort(Scripted(*replies), PLAN, pool, faults=Faults(quorum=0)).train(model, Uploads)
         assert uploads.clients == [1, 5]
 
 
@@ -148,7 +151,10 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
         replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
     ]
     for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
-        assert len(Cohort(Scripted(reply), PLAN, pool, max_failed=1.0).generators([1], lambda _: agreed)) == believed
+        assert (
+            len(Cohort(Scripted(reply), PLAN, pool, faults=Faults(quorum=0)).generators([1], lambda _: agreed))
+            == believed
+        )
 
 
 def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool: ModelPool, model: StateDict) -> None:

@@ -5,6 +5,8 @@ import inspect
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any, cast
@@ -20,10 +22,12 @@ from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
 from mosaic.cli.renamed import refuse_renamed_in_run
 from mosaic.client.worker import Worker
-from mosaic.data import FederatedDataModule
+from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.errors import LARGEST, MosaicError, users_mistake
 from mosaic.executors import ClientExecutor
 from mosaic.executors.base import Recipe
+from mosaic.executors.remote.executor import RemoteExecutor
+from mosaic.executors.remote.wire import Terms, agreement
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.progress import first_rank
@@ -124,22 +128,27 @@ class MosaicCLI(LightningCLI):
         self._fit(federation, self._job(model, datamodule), ckpt_path)
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        run = federation.fit(job, ckpt_path)
+        with closing(job.executor):
+            run = federation.fit(job, ckpt_path)
         if run.is_dir() and first_rank():
             print_summary(run)
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Gather what a federation works on."""
-        try:
-            dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
-        except (ValueError, TypeError) as error:
-            raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
-        config = _writable(yaml.safe_load(dumped))
+        config = self._written()
         _check_rate(config["model"]["optimizer"])
+        executor: ClientExecutor = self._get(self.config_init, "executor")
+        if isinstance(datamodule.partition, Remote):
+            datamodule = self._remote(datamodule, executor, config)
+        elif executor.is_remote:
+            raise MosaicError(
+                f"executor: expected data.partition mosaic.data.Remote with {type(executor).__name__}, whose clients "
+                f"hold their images themselves, got {type(datamodule.partition).__name__}: set it, or simulate with "
+                "mosaic.executors.SerialExecutor"
+            )
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
-        executor: ClientExecutor = self._get(self.config_init, "executor")
         executor.recipe = Recipe(config, make_worker)
         trainer = executor.trainer(config["trainer"])
         return Job(
@@ -152,6 +161,31 @@ class MosaicCLI(LightningCLI):
             seed=seed,
             config=config,
         )
+
+    def _written(self) -> dict[str, Any]:
+        """Return the configuration as plain values."""
+        try:
+            dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
+        except (ValueError, TypeError) as error:
+            raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
+        written: dict[str, Any] = _writable(yaml.safe_load(dumped))
+        return written
+
+    def _remote(self, given: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:
+        """Return what the server may know of the data; ask the clients for what the configuration does not say."""
+        if not isinstance(executor, RemoteExecutor):
+            raise MosaicError(
+                "executor: expected one for clients on hosts of their own, since data.partition is mosaic.data.Remote, "
+                f"got {type(executor).__name__}: set --executor mosaic.executors.FlowerExecutor"
+            )
+        data = RemoteData(given)
+        shape, names = data.partition.image_shape, data.partition.class_names
+        executor.terms = Terms(agreement(config), data.num_clients, len(names), shape[0])
+        found = data.statistics or _statistics_of_run(config) or executor.pixel_statistics()
+        data.mean, data.std = map(list, found)
+        config["data"] |= {"mean": data.mean, "std": data.std}
+        executor.terms = replace(executor.terms, mean=tuple(data.mean), std=tuple(data.std))
+        return data
 
     def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
         """Predict the test images and write guesses and probabilities beside the checkpoint."""
@@ -166,6 +200,18 @@ class MosaicCLI(LightningCLI):
             for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
                 writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
         print(f"Predictions of the test images: {path}")
+
+
+def _statistics_of_run(config: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
+    """Return the mean and standard deviation with which a run was started that is to go on, if there is one."""
+    if config.get("ckpt_path") is None:
+        return None
+    given = Path(config["ckpt_path"])
+    for folder in (Path(config["federation"]["run_dir"]), given, given.parent.parent):
+        if (file := folder / "config.yaml").is_file():
+            data = (yaml.safe_load(file.read_text()) or {}).get("data") or {}
+            return (data["mean"], data["std"]) if data.get("mean") and data.get("std") else None
+    return None
 
 
 def _writable(values: Any) -> Any:
@@ -207,17 +253,17 @@ def make_worker(config: Mapping[str, Any]) -> Worker:
     with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        cli = _carry_out(WorkerCLI, ["fit", "--config", str(path)])
+        cli = carry_out(WorkerCLI, ["fit", "--config", str(path)])
     assert isinstance(cli, WorkerCLI)
     return cli.worker
 
 
 def run(args: Sequence[str] | None) -> None:
     """Carry out one of Lightning's subcommands, from arguments that begin with it, or those of the process."""
-    _carry_out(MosaicCLI, args)
+    carry_out(MosaicCLI, args)
 
 
-def _carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
+def carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
     """Build the parser of the command that is asked for alone: all four would take four times as long."""
     given = sys.argv[1:] if args is None else args
     commands = {name: skipped for name, skipped in cli.subcommands().items() if name in given[:1]}

@@ -18,6 +18,8 @@ _COMMANDS = {
     "partition": "show who holds what, without training",
     "compare": "run several algorithms on several seeds at equal budgets, and write one table",
     "report": "write one self-contained HTML page about a run",
+    "client": "answer for one client whose images are on this host, in a federation over a network",
+    "deploy": "write what each party of a federation over a network needs: folders, keys, scripts",
     "export": "write a run's global model as safetensors, ONNX or torch.export program",
 }
 
@@ -71,6 +73,16 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.report.export import export
 
             print(f"Exported: {_call(export, command, given)}")
+        case "client":
+            from mosaic.cli.client import client
+            from mosaic.federation.progress import configure_logging
+
+            configure_logging()
+            client(given)
+        case "deploy":
+            from mosaic.deployment.deploy import deploy
+
+            print(f"Written: {_call(deploy, command, given)}")
         case "partition":
             from mosaic.cli.lightning import MosaicParser
             from mosaic.cli.partition import DESCRIPTION, partition

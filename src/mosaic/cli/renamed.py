@@ -24,6 +24,7 @@ GONE = {
     "executor.server_phases": (
         "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
     ),
+    "federation.max_failed": "set federation.faults.quorum to 1 minus it, the share of the clients that must answer",
 }
 """Keys without a successor, and what to do instead."""
 _SUFFIXES = (".yaml", ".yml")
@@ -43,6 +44,7 @@ def refuse_renamed(values: Values, where: str = "") -> None:
     sections = {
         "algorithm.distillation": _arguments(algorithm.get("distillation")),
         "executor": _arguments(values.get("executor")),
+        "federation": _arguments(values.get("federation")),
     }
     lines = [*_gate(algorithm.get("gate")), *_gans(algorithm.get("generation")), *_moved_classes(values)]
     for key, advice in GONE.items():

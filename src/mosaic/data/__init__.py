@@ -2,7 +2,15 @@
 
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
-from mosaic.data.partitions import DirichletPartition, FlowerPartition, NaturalPartition, Partition, ReplayPartition
+from mosaic.data.partitions import (
+    DirichletPartition,
+    FlowerPartition,
+    NaturalPartition,
+    Partition,
+    Remote,
+    ReplayPartition,
+)
+from mosaic.data.remote import RemoteData
 from mosaic.data.sources import (
     FolderSource,
     HubSource,
@@ -20,5 +28,5 @@ from mosaic.nets.augmentation import Augmentation
 __all__ = [
     "Augmentation", "DirichletPartition", "FederatedDataModule", "FlowerPartition", "FolderSource", "HubSource",
     "ImageSet", "Images", "NaturalPartition", "NpzSource", "ParquetSource", "PartSource", "Partition", "PictureSource",
-    "ReplayPartition", "SklearnDigits", "Source", "TinyImageNetSource", "TorchvisionSource",
+    "Remote", "RemoteData", "ReplayPartition", "SklearnDigits", "Source", "TinyImageNetSource", "TorchvisionSource",
 ]  # fmt: skip

@@ -43,7 +43,7 @@ class FederatedDataModule(LightningDataModule):
     """Deals a data set out to clients.
 
     Args:
-        source: loads the images.
+        source: loads the images; the server of clients that are elsewhere may have none.
         partition: decides which client holds which training image.
         seed: seed of the partition and of the validation split; it is independent of the run's seed.
         validation_share: share of each client's images that is held out to validate models; the test split never is.
@@ -57,7 +57,7 @@ class FederatedDataModule(LightningDataModule):
 
     def __init__(
         self,
-        source: Source,
+        source: Source | None,
         partition: Partition,
         seed: int = 0,
         validation_share: float = 0.1,
@@ -76,8 +76,8 @@ class FederatedDataModule(LightningDataModule):
         self.source, self.partition = source, partition
         self.seed, self.validation_share = seed, validation_share
         self.batch_size, self.augmentation = batch_size, augmentation
-        self._mean, self._std = mean, std
-        self._device_cache = device_cache
+        self.mean, self.std = mean, std
+        self.device_cache = device_cache
         self._on_device = DeviceCache(device_cache)
 
     @property
@@ -88,6 +88,8 @@ class FederatedDataModule(LightningDataModule):
     @cached_property
     def images(self) -> ImageSet:
         """The data set, loaded on first use."""
+        if self.source is None:
+            raise MosaicError("data.source: expected where the images are, got nothing: name a source of images")
         return checked(self.source.load(), f"data.source ({type(self.source).__name__})")
 
     @cached_property
@@ -103,6 +105,9 @@ class FederatedDataModule(LightningDataModule):
         counts = [np.bincount(labels[train], minlength=self.images.num_classes) for train, _ in self.splits]
         return torch.from_numpy(np.stack(counts))
 
+    def hear(self, client: int, class_counts: Tensor) -> None:
+        """Note what a client says of its images; this process holds them and knows."""
+
     def training_images(self, device: torch.device) -> Images:
         """Return all training images, on the device if the cache keeps them there."""
         return self._on_device(self.images.train, device)
@@ -115,8 +120,8 @@ class FederatedDataModule(LightningDataModule):
 
     def gathered(self) -> "FederatedDataModule":
         """Return the same data with one client that holds all images, for centralised controls."""
-        settings = self.seed, self.validation_share, self.batch_size, self.augmentation, self._mean, self._std
-        whole = FederatedDataModule(self.source, GivenPartition([gather(self.splits)]), *settings, self._device_cache)
+        settings = self.seed, self.validation_share, self.batch_size, self.augmentation, self.mean, self.std
+        whole = FederatedDataModule(self.source, GivenPartition([gather(self.splits)]), *settings, self.device_cache)
         whole.images = self.images
         return whole
 
@@ -126,15 +131,15 @@ class FederatedDataModule(LightningDataModule):
         Raises:
             MosaicError: ``mean`` or ``std`` do not fit the images.
         """
-        channels = self.images.train.shape[0]
-        for key, given in (("mean", self._mean), ("std", self._std)):
-            if given is not None and len(given) != channels:
-                raise MosaicError(f"data.{key}: expected {channels} numbers, one per channel, got {len(given)}")
-        mean, std = self._mean, self._std
+        shape = self.images.train.shape
+        for key, given in (("mean", self.mean), ("std", self.std)):
+            if given is not None and len(given) != shape[0]:
+                raise MosaicError(f"data.{key}: expected {shape[0]} numbers, one per channel, got {len(given)}")
+        mean, std = self.mean, self.std
         if mean is None or std is None:
             measured = pixel_statistics(self.images.train)
             mean, std = mean or list(measured[0]), std or list(measured[1])
-        return Blueprint(factory, self.images.train.shape, self.images.num_classes, tuple(mean), tuple(std))
+        return Blueprint(factory, shape, self.images.num_classes, tuple(mean), tuple(std))
 
     def setup(self, stage: str) -> None:
         """Load, split and check the data before training starts.

@@ -1,7 +1,6 @@
 """The contract of all executors, and how one request is answered in any process."""
 
 import logging
-import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -48,6 +47,7 @@ class ClientExecutor(ABC):
 
     recipe: Recipe | None = None  # for executors with other processes; the command line sets it
     devices = 1  # so many work at once, where every phase has one
+    is_remote = False  # whether clients are on hosts of their own, and hold their images themselves
     takes_part_in_launch = False  # whether launched processes share the work, rather than each doing all of it
 
     def __init__(self, threads: int | None) -> None:
@@ -65,13 +65,25 @@ class ClientExecutor(ABC):
         """Answer requests until the end, where another process runs the federation; return whether that was so."""
         return False
 
+    def goes_on(self, run: str, after: int) -> None:  # noqa: B027  # simulated clients' states are in snapshots
+        """Note the name of the run, and the round after which it goes on; 0 at its start."""
+
     def start(self, worker: Worker) -> None:
         """Get ready to answer requests."""
         self._worker = worker
 
+    def present(self) -> frozenset[int] | None:
+        """Return the clients that can be asked now; nothing where all of them always can."""
+        return None
+
     @abstractmethod
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
-        """Yield one reply for each request, in the order of the requests."""
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
+        """Yield one reply for each request, in the order of the requests.
+
+        Args:
+            requests: at most one for each client.
+            deadline: seconds that a client has for its answer; later, :func:`late` stands for it.
+        """
 
     def close(self) -> None:
         """Leave nothing running, and PyTorch's number of threads as it was."""
@@ -88,6 +100,27 @@ class ClientExecutor(ABC):
             del self.states[client]
 
 
+def late(client: int, deadline: float) -> Failed:
+    """Return the reply of a client that has not answered in time."""
+    return Failed(client, f"no answer within {deadline:g} s")
+
+
+def vanished(client: int) -> Failed:
+    """Return the reply of a client whose process has ended."""
+    return Failed(client, "its process ended")
+
+
+def unreadable(client: int) -> Failed:
+    """Return the reply of a client that has sent bytes that are no message."""
+    return Failed(client, "it sent bytes that do not decode")
+
+
+def failed(client: int, error: BaseException) -> Failed:
+    """Return the reply of a client whose code has raised; log in its own process what nobody else may see."""
+    log.error("client %d failed:", client, exc_info=error)
+    return Failed(client, f"{type(error).__name__} in the client's code: its log says more")
+
+
 def answer(worker: Worker, request: Request, state: ClientState) -> Envelope[Reply]:
     """Let a worker answer; an exception in its code becomes a reply, and its client's state stays as it was.
 
@@ -96,13 +129,13 @@ def answer(worker: Worker, request: Request, state: ClientState) -> Envelope[Rep
     """
     try:
         return Envelope(*worker.handle(request, state))
-    except (Exception, SystemExit) as error:  # the cohort shows the traceback under the client's number
+    except (Exception, SystemExit) as error:
         if is_told_to_leave(error):
             raise
         if world_size() > 1:
             log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
             raise
-        return Envelope(Failed(request.client, traceback.format_exc()), state)
+        return Envelope(failed(request.client, error), state)
 
 
 def answer_bytes(worker: Worker, data: bytes) -> bytes:

@@ -46,7 +46,7 @@ class ParallelExecutor(ClientExecutor):
         super().start(worker)
         self._images = worker.images
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Yield one reply for each request, at most one for each client, while workers go on with those after it."""
         scheduler = Scheduler(requests, self.workers, self._cost)
         self._senders = {thread: of for thread, of in self._senders.items() if thread.is_alive()}

@@ -1,7 +1,6 @@
 """One client after another, in this process."""
 
 import os
-import traceback
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -10,8 +9,8 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.executors.base import ClientExecutor, answer
-from mosaic.messages import ClientState, Failed, GeneratorReply, Reply, Request, TrainReply
+from mosaic.executors.base import ClientExecutor, answer, failed
+from mosaic.messages import ClientState, GeneratorReply, Reply, Request, TrainReply
 
 
 class SerialExecutor(ClientExecutor):
@@ -33,16 +32,16 @@ class SerialExecutor(ClientExecutor):
             torch.set_num_threads(self.threads)
             os.environ["OMP_NUM_THREADS"] = str(self.threads)
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Answer each request when its reply is asked for."""
         assert self._worker is not None, "start() comes before map()"
         for request in requests:
             try:
                 reply = self._handle(self._worker, request)
-            except Exception:  # whatever carries the request to the client may fail too
+            except Exception as error:  # whatever carries the request to the client may fail too
                 if world_size() > 1:
                     raise
-                reply = Failed(request.client, traceback.format_exc())
+                reply = failed(request.client, error)
             yield _agreed(reply)
 
     def _handle(self, worker: Worker, request: Request) -> Reply:

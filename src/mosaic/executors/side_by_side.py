@@ -45,7 +45,7 @@ class SideBySideExecutor(SerialExecutor):
             )
         return single_device(trainer, 0, type(self).__name__)
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Answer so many requests at a time as clients train at once, and yield the replies in order."""
         waiting = iter(requests)
         while window := list(islice(waiting, self.clients_at_once)):
@@ -53,7 +53,7 @@ class SideBySideExecutor(SerialExecutor):
             for group in self._groups(window):
                 replies |= zip(group, self._answer_together([window[place] for place in group]), strict=False)
             for place, request in enumerate(window):
-                yield replies[place] if place in replies else next(super().map([request]))
+                yield replies[place] if place in replies else next(super().map([request], deadline))
 
     def _groups(self, window: Sequence[Request]) -> Iterator[list[int]]:
         """Yield the places of requests that can be trained in lockstep, at least two in each group."""

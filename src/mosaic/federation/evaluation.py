@@ -35,10 +35,10 @@ class Measurement:
 
 
 class Evaluator:
-    """Measures models on the test split, and keeps it to itself.
+    """Measures models on the test split, and keeps it to itself; without one it measures nothing.
 
     Args:
-        images: test images.
+        images: test images; a server whose clients are elsewhere may have none.
         num_classes: C.
         device: where to compute.
         limit: use only the first so many images, for dry runs.
@@ -57,6 +57,8 @@ class Evaluator:
             stages: what they are called, for example ``"student"``. Where a name has the form ``kind: which``, all
                 earlier stages of that kind are forgotten: they are those of another round.
         """
+        if len(self._labels) == 0:
+            return
         guesses = self._guesses(module)
         columns = guesses.reshape(len(guesses), -1).unbind(1)
         kinds = {stage.split(": ")[0] for stage in stages if ": " in stage}
@@ -66,6 +68,8 @@ class Evaluator:
 
     def measure(self, model: nn.Module) -> Measurement:
         """Measure the global model."""
+        if len(self._labels) == 0:
+            return Measurement()
         logits = predict(model, self._pixels, self._device)
         confusion = multiclass_confusion_matrix(logits.argmax(-1), self._labels, self._num_classes)
         loss = torch.nn.functional.cross_entropy(logits, self._labels)
@@ -78,6 +82,8 @@ class Evaluator:
             models: each with the number of images that its client trains on, by which it weighs.
         """
         correct = total = 0
+        if len(self._labels) == 0:
+            return Measurement()
         for model, images in models:
             guesses = self._guesses(model)
             correct += images * int((guesses == self._labels).sum())

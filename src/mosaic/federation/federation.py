@@ -13,7 +13,7 @@ import torch
 
 from mosaic.batches import ShuffledBatches
 from mosaic.disk import naming_disk, write_whole
-from mosaic.errors import MosaicError, require_positive, require_share
+from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
@@ -27,6 +27,7 @@ from mosaic.runs.figures import partition_heat_map
 from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.runs.tracking import SilentTracker, Tracker
+from mosaic.server.faults import Faults
 from mosaic.server.state import ServerState
 from mosaic.tasks.all_gather import AllGatherTask
 from mosaic.training.phases import PhaseRunner, many_phases
@@ -45,8 +46,7 @@ class Federation:
         keep_snapshots: how many are kept.
         validate_every: rounds between measurements of the global model, or of the clients' own models where there is
             none, on the clients' validation images and on the test split; the last round always has one.
-        max_failed: share of the clients that are asked together who may fail, by an exception of theirs or a reply that
-            is refused; the round goes on without them, and with more of them the run ends.
+        faults: how long clients may take, and how many must answer; the round goes on without the others.
     """
 
     def __init__(
@@ -56,15 +56,14 @@ class Federation:
         snapshot_every: int = 1,
         keep_snapshots: int = 2,
         validate_every: int = 1,
-        max_failed: float = 0.5,
+        faults: Faults = Faults(),
     ) -> None:
         require_positive(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
-        require_share("federation", max_failed=max_failed)
         if not run_dir.strip():
             raise MosaicError("federation.run_dir: expected the name of a new folder, got nothing")
-        self.run_dir, self.schedule, self.max_failed = run_dir, schedule, max_failed
+        self.run_dir, self.schedule, self.faults = run_dir, schedule, faults
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
     def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
@@ -108,6 +107,7 @@ class Federation:
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
+        job.executor.goes_on(start.run, start.round)
         job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
@@ -126,7 +126,7 @@ class Federation:
             tracker,
             self.snapshot_every,
             self.keep_snapshots,
-            self.max_failed,
+            self.faults,
         )
         del start, make_ready  # or their models would stay as long as the run
         try:

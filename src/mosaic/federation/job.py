@@ -12,6 +12,7 @@ from mosaic.client.own_models import OwnModels
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
+from mosaic.errors import MosaicError
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
 from mosaic.messages import StateDict
@@ -77,7 +78,12 @@ class Job:
         kind = self.pool.kind
         self.algorithm.check_pool(kind)
         self.algorithm.check_network(self.blueprint, kind)
-        if self.algorithm.needs_prototypes(kind):
+        if executor.is_remote and self.algorithm.gathers_data:
+            raise MosaicError(
+                f"algorithm: {type(self.algorithm).__name__} brings all images to one place, and these clients keep "
+                "theirs: choose another algorithm"
+            )
+        if self.algorithm.needs_prototypes(kind) and not executor.is_remote:
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
 
     @property

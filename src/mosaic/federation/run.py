@@ -23,6 +23,7 @@ from mosaic.runs.snapshots import Snapshot
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
+from mosaic.server.faults import Faults
 from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ class Run:
         tracker: where traces go; a silent one in every process but the first, which then writes nothing at all.
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
-        max_failed: share of the clients that are asked together who may fail.
+        faults: how long clients may take, and how many must answer.
     """
 
     def __init__(
@@ -54,14 +55,14 @@ class Run:
         tracker: Tracker | SilentTracker,
         snapshot_every: int,
         keep_snapshots: int,
-        max_failed: float,
+        faults: Faults,
     ) -> None:
         self._job, self._schedule, self._measurer = job, schedule, measurer
         self._directory, self._tracker = directory, tracker
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
-        self._max_failed = max_failed
+        self._faults = faults
         self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
-        self._ledger, self._state = start.ledger, start.server
+        self._ledger, self._state, self._name = start.ledger, start.server, start.run
         self._losses: list[float] = []
         self._unwritten: Snapshot | None = None
         self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
@@ -110,9 +111,9 @@ class Run:
             self._job.pool,
             self._announced(),
             judges,
-            self._max_failed,
+            self._faults,
             self._note,
-            self._ledger.book_refusal,
+            self._ledger.book_failure,
         )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
@@ -128,7 +129,7 @@ class Run:
         return measurement
 
     def _plan(self, round: int) -> RoundPlan:
-        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed)
+        plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._job.executor.present())
         plan = replace(plan, clients=self._job.phases.dry_run.clients(plan.clients))
         if self._job.algorithm.gathers_data:
             return centralised_plan(plan, self._job.images, self._job.data.batch_size)
@@ -159,7 +160,7 @@ class Run:
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
-        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes)
+        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes, self._name)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
 

@@ -1,6 +1,6 @@
 """The schedule of rounds, the same for all algorithms."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -81,30 +81,36 @@ class Schedule:
         """Rounds after which the server distils."""
         return [self.collaborative_rounds] if self.distill_rounds is None else self.distill_rounds
 
-    def plan(self, round: int, num_clients: int, seed: int) -> RoundPlan:
+    def plan(self, round: int, num_clients: int, seed: int, present: Collection[int] | None = None) -> RoundPlan:
         """Return the row of one round.
 
         Args:
             round: from 1.
             num_clients: N.
             seed: the run's seed; it decides who takes part.
+            present: clients that can be asked now; all of them when not given.
         """
         distils = round in self.distills_after
         tunes = round > self.collaborative_rounds
         return RoundPlan(
             round=round,
             rounds=self.rounds,
-            clients=self._participants(round, num_clients, seed),
+            clients=self._participants(round, num_clients, seed, present),
             steps=self.expert_steps if distils and self.expert_steps else self.local_steps,
             epochs=0.0 if distils and self.expert_steps else self.local_epochs,
             learning_rate=self.fine_tune_learning_rate if tunes else self.learning_rate,
             distils=distils,
         )
 
-    def _participants(self, round: int, num_clients: int, seed: int) -> tuple[int, ...]:
+    def _participants(
+        self, round: int, num_clients: int, seed: int, present: Collection[int] | None
+    ) -> tuple[int, ...]:
+        """Return the first clients of a drawn order who are there, filled up with absent ones, who will be missing."""
         count = max(1, round_half_up(self.participation * num_clients))
-        chosen = torch.randperm(num_clients, generator=generator_for(seed, round, SERVER, "participants"))[:count]
-        return tuple(sorted(chosen.tolist()))
+        order = torch.randperm(num_clients, generator=generator_for(seed, round, SERVER, "participants")).tolist()
+        if present is not None:
+            order.sort(key=lambda client: client not in present)
+        return tuple(sorted(order[:count]))
 
 
 def centralised_plan(plan: RoundPlan, images: Sequence[int], batch_size: int) -> RoundPlan:

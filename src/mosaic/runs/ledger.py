@@ -1,4 +1,4 @@
-"""What a run has cost: bytes for each kind of message, updates, seconds for each phase, and what clients declined."""
+"""What a run has cost: bytes for each kind of message, updates, seconds for each phase, and who was missing."""
 
 import time
 from collections import deque
@@ -25,6 +25,7 @@ class Ledger:
             wherever it is trained, with the attempts before it. What is declined in the end has no steps.
         seconds: wall time by phase.
         declined: what clients could not answer, in order: client, what was asked, and why.
+        failed: likewise, which clients have failed, were late, have vanished, or sent what was refused; and the round.
     """
 
     bytes_down: dict[str, int] = field(default_factory=dict)
@@ -32,6 +33,7 @@ class Ledger:
     updates: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     declined: list[dict[str, Any]] = field(default_factory=list)
+    failed: list[dict[str, Any]] = field(default_factory=list)
 
     def book_seconds(self, phase: str, seconds: float) -> None:
         """Book time under a phase."""
@@ -56,9 +58,11 @@ class Ledger:
                 self.book_updates("generator", steps)
                 self.book_updates("discriminator", discriminator_steps)
 
-    def book_refusal(self, request: Request, reason: str) -> None:
-        """Book a client that has failed, or whose reply was refused, as one that has declined."""
-        self.declined.append({"client": request.client, "asked": _kind(request), "reason": reason})
+    def book_failure(self, request: Request, reason: str) -> None:
+        """Book that a client was missing, and why."""
+        self.failed.append(
+            {"round": request.round, "client": request.client, "asked": _kind(request), "reason": reason}
+        )
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""
@@ -71,11 +75,11 @@ class AccountedExecutor:
     def __init__(self, executor: Executor, ledger: Ledger, on_phase: Callable[[str, float], None]) -> None:
         self._executor, self._ledger, self._on_phase = executor, ledger, on_phase
 
-    def map(self, requests: Iterable[Request]) -> Iterator[Reply]:
+    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Yield one reply for each request, in order; only the executor's own time is booked."""
         sent: deque[Request] = deque()
         phase, total = "", 0.0
-        replies = self._executor.map(noting(requests, sent))
+        replies = self._executor.map(noting(requests, sent), deadline)
         try:
             while True:
                 leave_if_alone_and_asked()

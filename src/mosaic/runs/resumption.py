@@ -13,7 +13,7 @@ from mosaic.runs.snapshots import Snapshot
 FREE_TO_CHANGE = (
     *("ckpt_path", "weights_only", "executor", "data.device_cache"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger"),
-    *("federation.run_dir", "federation.snapshot_every", "federation.keep_snapshots", "federation.max_failed"),
+    *("federation.run_dir", "federation.snapshot_every", "federation.keep_snapshots", "federation.faults"),
     "federation.schedule.collaborative_rounds",
     "federation.schedule.fine_tune_rounds",
     "federation.schedule.distill_rounds",

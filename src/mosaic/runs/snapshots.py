@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ class Snapshot:
         ledger: what the run has cost so far.
         stages: test accuracy of every stage observed so far.
         sizes: lengths of the run's append-only files.
+        run: name of the run, by which clients on hosts of their own keep what they remember.
     """
 
     round: int
@@ -38,6 +40,7 @@ class Snapshot:
     ledger: Ledger = field(default_factory=Ledger)
     stages: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def stamp(self) -> str:
         """Describe the next round and the state before it; the texts of different states differ."""
@@ -69,7 +72,10 @@ class Snapshot:
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
-        books = {"round": self.round, "ledger": asdict(self.ledger), "stages": self.stages, "sizes": self.sizes}
+        books = {
+            **{"run": self.run, "round": self.round, "ledger": asdict(self.ledger), "stages": self.stages},
+            **{"sizes": self.sizes},
+        }
         signed = {**books, "files": sums}
         write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
         sync(folder / "clients")
@@ -90,7 +96,15 @@ class Snapshot:
                 clients[int(Path(name).stem)] = decode(_checked(path / name, books["files"][name]), ClientState)
             server = decode(_checked(path / _SERVER, books["files"][_SERVER]), ServerState)
             ledger = Ledger(**books["ledger"])
-            return cls(books["round"], server, clients, ledger, books["stages"], books["sizes"])
+            return cls(
+                books["round"],
+                server,
+                clients,
+                ledger,
+                books["stages"],
+                books["sizes"],
+                books.get("run", uuid.uuid4().hex),
+            )
         except OSError as error:
             raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error
         except (ValueError, KeyError, TypeError) as error:

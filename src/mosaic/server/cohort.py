@@ -1,8 +1,6 @@
 """Ask the clients of one round."""
 
-import logging
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeVar
@@ -10,13 +8,10 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from mosaic.errors import MosaicError
 from mosaic.messages import (
-    Declined,
     EvaluateReply,
     EvaluateRequest,
     Executor,
-    Failed,
     GeneratorReply,
     GeneratorRequest,
     PrototypeReply,
@@ -26,22 +21,15 @@ from mosaic.messages import (
     StateDict,
     TrainReply,
     TrainRequest,
-    noting,
 )
 from mosaic.model_pool import ModelPool
+from mosaic.server.asking import Asker
 from mosaic.server.context import RoundPlan
-from mosaic.server.inspection import Inspector, UnfitReplyError
+from mosaic.server.faults import Faults
+from mosaic.server.inspection import Inspector
 from mosaic.server.uploads import Uploads
 
-log = logging.getLogger(__name__)
-R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
 U = TypeVar("U", bound=Uploads)
-
-
-class ClientsFailedError(MosaicError):
-    """Too many clients of a phase have failed."""
-
-    exit_code = 1
 
 
 class Judgement(NamedTuple):
@@ -51,11 +39,21 @@ class Judgement(NamedTuple):
         correct: validation images that the model gets right.
         total: validation images.
         loss: their summed cross-entropy in nats.
+        clients: which client each row comes from.
+        missing: clients that were asked and have said nothing.
     """
 
     correct: Tensor
     total: Tensor
     loss: Tensor
+    clients: tuple[int, ...] = ()
+    missing: tuple[int, ...] = ()
+
+    def of(self, clients: Collection[int]) -> "Judgement":
+        """Return what these clients say."""
+        rows = [row for row, client in enumerate(self.clients) if client in clients]
+        kept = tuple(self.clients[row] for row in rows)
+        return Judgement(self.correct[rows], self.total[rows], self.loss[rows], kept, self.missing)
 
     def figures(self) -> tuple[int, float]:
         """Return correct images and mean cross-entropy over all clients; the latter is 0 where there is no image."""
@@ -70,8 +68,8 @@ class Judgement(NamedTuple):
 class Cohort:
     """Asks the clients of one round; replies come in client order.
 
-    A reply that is not what was asked for is refused, and the round goes on as if the client had declined. So it does
-    without a client whose code has raised, unless too many fail.
+    A reply that is not what was asked for is refused, and the round goes on without its client. So it does without one
+    that fails, is late or has vanished, unless too few are left.
 
     Args:
         executor: carries requests.
@@ -79,9 +77,9 @@ class Cohort:
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
         judges: whether clients judge the model that they receive before they train.
-        max_failed: share of the clients that are asked together who may fail, or send what is refused.
+        faults: how long clients may take, and how many must answer.
         on_reply: is shown every reply that is believed.
-        on_refusal: is told the request, and why there is no reply to it.
+        on_missing: is told the request of a client that counts as missing, and why.
     """
 
     def __init__(
@@ -91,15 +89,14 @@ class Cohort:
         pool: ModelPool,
         images: Mapping[int, int] = MappingProxyType({}),
         judges: bool = False,
-        max_failed: float = 0.5,
+        faults: Faults = Faults(),
         on_reply: Callable[[Reply], None] = lambda _: None,
-        on_refusal: Callable[[Request, str], None] = lambda *_: None,
+        on_missing: Callable[[Request, str], None] = lambda *_: None,
     ) -> None:
-        self._executor, self._plan, self._pool = executor, plan, pool
-        self._inspector, self._max_failed = Inspector(pool, images), max_failed
-        self._on_reply, self._on_refusal = on_reply, on_refusal
+        self._plan, self._pool, self._inspector = plan, pool, Inspector(pool, images)
+        self._asker = Asker(executor, faults, plan.round, on_reply, on_missing)
         self._judges, self._sent = judges, StateDict()
-        self._judgements: list[StateDict] = []
+        self._judgements: dict[int, StateDict] = {}
         self._blind: set[int] = set()
 
     def train(
@@ -134,11 +131,11 @@ class Cohort:
         )
         self._sent = model
         uploads = collect(pool, plan.round, model)
-        for reply in self._ask(requests, TrainReply):
+        for reply in self._asker.ask(requests, TrainReply, self._inspector):
             if reply.metrics.get("validation_images") == 0:
                 self._blind.add(reply.client)
             elif reply.judgement:
-                self._judgements.append(reply.judgement)
+                self._judgements[reply.client] = reply.judgement
             uploads.add(reply)
         return uploads
 
@@ -152,18 +149,18 @@ class Cohort:
             agreed: gives a generator with the names, shapes and types that all have agreed on, by images per class.
         """
         requests = (GeneratorRequest(client, self._plan.round) for client in clients)
-        return list(self._ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))
+        return list(self._asker.ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))
 
     def prototypes(self, model: StateDict) -> list[PrototypeReply]:
         """Let every client of the round summarise its images in the features of this model."""
         plan = self._plan
         requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
-        return list(self._ask(requests, PrototypeReply))
+        return list(self._asker.ask(requests, PrototypeReply, self._inspector))
 
     @property
     def received(self) -> Judgement | None:
         """The clients' judgement of the model that they received for training, if they were asked for one."""
-        return self._joined(self._judgements) if self._judges else None
+        return self._joined(self._judgements, self._judges_of(self._sent)) if self._judges else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.
@@ -171,53 +168,29 @@ class Cohort:
         Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Nobody
         is asked who has said that it has no such images, or who has judged this very model when it received it.
         """
+        judges = self._judges_of(model)
         if model and model is self._sent and self._judgements:
-            return self._joined(self._judgements)
-        plan = self._plan
-        judges = [client for client in plan.clients if client not in self._blind and self._can_judge(model, client)]
-        if not judges:
-            return self._joined([])
-        replies = list(self._ask((EvaluateRequest(client, plan.round, model) for client in judges), EvaluateReply))
-        if not replies:
-            raise ClientsFailedError(f"round {plan.round}: expected a client to judge the model, and none did")
-        return self._joined([reply.judgement for reply in replies])
+            return self._joined(self._judgements, judges)
+        requests = (EvaluateRequest(client, self._plan.round, model) for client in judges)
+        replies = self._asker.ask(requests, EvaluateReply, self._inspector) if judges else ()
+        return self._joined({reply.client: reply.judgement for reply in replies}, judges)
+
+    def _judges_of(self, model: StateDict) -> list[int]:
+        """Return the clients of the round that may have something to say of a model."""
+        return [client for client in self._plan.clients if client not in self._blind and self._can_judge(model, client)]
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
         return not model or self._pool.can_judge(client)
 
-    def _joined(self, judgements: Sequence[StateDict]) -> Judgement:
-        """Stack the clients' judgements; none at all counts as one client without images."""
-        if not judgements:
-            return Judgement(*torch.zeros(3, 1, self._pool.blueprint.num_classes))
-        return Judgement(*(torch.stack([said[name] for said in judgements]) for name in Judgement._fields))
+    def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
+        """Stack the judgements of clients, out of those that were asked."""
+        missing = tuple(client for client in judges if client not in judgements)
+        correct, total, loss = (
+            torch.stack([said[name] for said in judgements.values()]) if judgements else self._nothing
+            for name in ("correct", "total", "loss")
+        )
+        return Judgement(correct, total, loss, tuple(judgements), missing)
 
-    def _ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector | None = None) -> Iterator[R]:
-        asked: deque[Request] = deque()
-        failures, total = {}, 0
-        for reply in self._executor.map(noting(requests, asked)):
-            request, total = asked.popleft(), total + 1
-            round, client = request.round, request.client
-            match reply:
-                case Declined(client=number, reason=reason) if number == client:
-                    log.warning("round %d: client %d declined: %s", round, client, reason)
-                case Failed(client=number, traceback=traceback) if number == client:
-                    log.error("round %d: client %d failed:\n%s", round, client, traceback)
-                    failures[client] = f"its code failed: {traceback.strip().splitlines()[-1]}"
-                    self._on_refusal(request, failures[client])
-                case _:
-                    try:
-                        (inspector or self._inspector).check(request, reply)
-                    except UnfitReplyError as error:
-                        log.warning("round %d: client %d's reply is refused: %s", round, client, error)
-                        failures[client] = f"its reply was refused: {error}"
-                        self._on_refusal(request, failures[client])
-                    else:
-                        assert isinstance(reply, expected)
-                        self._on_reply(reply)
-                        yield reply
-        if len(failures) > self._max_failed * total:
-            client, reason = next(iter(failures.items()))
-            raise ClientsFailedError(
-                f"round {self._plan.round}: {len(failures)} of {total} clients failed, more than federation.max_failed "
-                f"({self._max_failed:g}) of them; client {client}: {reason}"
-            )
+    @property
+    def _nothing(self) -> Tensor:
+        return torch.zeros(0, self._pool.blueprint.num_classes)

@@ -29,12 +29,13 @@ MOST_IMAGES = 2**31
 MOST_GROWTH = 1e5
 """How many times as large as the largest of the sent numbers, or as 1, a trained model's may be."""
 _JUDGEMENT = ("correct", "total", "loss")
-_KINDS: dict[type, type] = {
+KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
     GeneratorRequest: GeneratorReply,
     PrototypeRequest: PrototypeReply,
     EvaluateRequest: EvaluateReply,
 }
+"""Which reply answers which request."""
 
 
 class UnfitReplyError(ValueError):
@@ -70,7 +71,7 @@ class Inspector:
             raise UnfitReplyError(f"expected what can be read, got {type(error).__name__}: {error}") from error
 
     def _check(self, request: Request, reply: Reply) -> None:
-        expected = _KINDS[type(request)]
+        expected = KINDS[type(request)]
         _require(type(reply) is expected, f"expected a {expected.__name__}, got a {type(reply).__name__}")
         _require(reply.client == request.client, f"expected its own, got that of client {reply.client}")
         match request, reply:

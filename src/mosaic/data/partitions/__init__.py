@@ -4,6 +4,7 @@ from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.dirichlet import DirichletPartition
 from mosaic.data.partitions.flower import FlowerPartition
 from mosaic.data.partitions.natural import NaturalPartition
+from mosaic.data.partitions.remote import Remote
 from mosaic.data.partitions.replay import ReplayPartition
 
-__all__ = ["DirichletPartition", "FlowerPartition", "NaturalPartition", "Partition", "ReplayPartition"]
+__all__ = ["DirichletPartition", "FlowerPartition", "NaturalPartition", "Partition", "Remote", "ReplayPartition"]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes, make_image_set
+from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes, checked, make_image_set
 from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
 from mosaic.data.sources.pictures import Pictures
@@ -22,6 +22,9 @@ LAYOUT = 1
 """Version of the rules in ``rules.py``; increase it when they change, so that older caches are ignored."""
 
 
+Split = Literal["train", "test"]
+
+
 class Source(ABC):
     """Loads a data set."""
 
@@ -32,6 +35,15 @@ class Source(ABC):
         Raises:
             MosaicError: files are missing or have the wrong content.
         """
+
+    def load_split(self, split: Split) -> tuple[Images, tuple[str, ...]]:
+        """Return one split and the names of its classes, for a party that needs no more.
+
+        Raises:
+            MosaicError: see :meth:`load`; some subclasses do without the other split.
+        """
+        loaded = checked(self.load(), f"data.source ({type(self).__name__})")
+        return loaded.train if split == "train" else loaded.test, loaded.class_names
 
 
 @dataclass(frozen=True)
@@ -98,17 +110,39 @@ class PictureSource(Source):
         names = found.class_names or ()
         for split, part in (("training", found.train), ("test", found.test)):
             check_label_range(part.labels, len(names), split, part.origin)
-        train, test = (
-            Images(pixels, torch.from_numpy(part.labels), dict(part.groups))
-            for part, pixels in zip((found.train, found.test), self._decode(found), strict=True)
-        )
+        train, test = self._decode([found.train, found.test])
         return make_image_set(train, test, names, found.train.origin)
 
-    def _decode(self, found: Found) -> list[Tensor]:
-        parts = [found.train, found.test]
+    def find_split(self, split: Split) -> tuple[Pictures, tuple[str, ...] | None]:
+        """Return one split, not yet decoded, and the names of its classes if there are any."""
+        found = self.find()
+        return (
+            (found.train, found.class_names)
+            if split == "train"
+            else (found.test, found.test_names or found.class_names)
+        )
+
+    def load_split(self, split: Split) -> tuple[Images, tuple[str, ...]]:
+        """Decode the pictures of one split."""
+        part, names = self.find_split(split)
+        if names is None:
+            labels, _, names = numbered(part.labels, part.labels[:0], part.origin)
+            part = replace(part, labels=labels)
+        check_label_range(part.labels, len(names), split, part.origin, fewest=1)
+        (images,) = self._decode([part])
+        return images, names
+
+    def _decode(self, parts: list[Pictures]) -> list[Images]:
+        pixels = self._pixels(parts)
+        return [
+            Images(own, torch.from_numpy(part.labels), dict(part.groups))
+            for part, own in zip(parts, pixels, strict=True)
+        ]
+
+    def _pixels(self, parts: list[Pictures]) -> list[Tensor]:
         shapes = [first_shape(part, self.rules) for part in parts]
         channels = self.rules.channels or (3 if any(shape[0] == 3 for shape in shapes) else 1)
-        check_shapes((channels, *shapes[0][1:]), (channels, *shapes[1][1:]), parts[0].origin)
+        check_shapes((channels, *shapes[0][1:]), (channels, *shapes[-1][1:]), parts[0].origin)
         try:
             return self._store(parts, shapes, channels)
         except ColourAmongGreyError:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.base import Found, PictureSource, Split
 from mosaic.data.sources.files import file_identity, find_folder, missing, origin_of, readable
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
 from mosaic.errors import MosaicError
@@ -69,6 +69,18 @@ class FolderSource(PictureSource):
             chosen = hold_out_test(labels, self.test_share, self.seed)
             train, test = (([files[i] for i in part], labels[part]) for part in chosen)
         return Found(file_pictures(*train, origin), file_pictures(*test, origin), names)
+
+    def find_split(self, split: Split) -> tuple[Pictures, tuple[str, ...] | None]:
+        """List the files of one split; the folder of the other need not exist."""
+        if self.test_share is not None:
+            return super().find_split(split)
+        root = find_folder(self.root, "root")
+        origin = origin_of(root, "root")
+        folder = root / (self.train if split == "train" else self.test)
+        if not folder.is_dir():
+            raise missing("folder", folder, split)
+        names = class_folders(folder, origin)
+        return file_pictures(*list_images(folder, names, origin), origin), names
 
 
 def class_folders(folder: Path, origin: str) -> tuple[str, ...]:

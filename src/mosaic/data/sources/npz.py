@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.base import Found, PictureSource, Split
 from mosaic.data.sources.files import file_identity, find_file, origin_of, readable
 from mosaic.data.sources.pictures import Pictures, joined, make_pictures
 from mosaic.errors import MosaicError
@@ -44,15 +44,24 @@ class NpzSource(PictureSource):
 
     def find(self) -> Found:
         """Read the labels and the headers of the images."""
+        (train, test), names = self._find("train", "test")
+        return Found(train, test, names)
+
+    def find_split(self, split: Split) -> tuple[Pictures, tuple[str, ...] | None]:
+        """Read the labels and the header of one split; the file need not have the other."""
+        (part,), names = self._find(split)
+        return part, names
+
+    def _find(self, *splits: Split) -> tuple[list[Pictures], tuple[str, ...] | None]:
         file = find_file(self.path, "path", self.md5)
         origin = origin_of(file, "path")
         stored, small = readable(partial(_open_npz, file), origin)
-        wanted = [f"{split}_{what}" for split in ("train", "test") for what in ("images", "labels")]
+        wanted = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
         missing = [key for key in wanted if key not in stored]
         if missing:
             raise MosaicError(f"{origin}: expected the keys {wanted}, got {sorted(stored)}: {missing} are missing")
-        train, test = (_split(split, stored, small, origin) for split in ("train", "test"))
-        if "val_images" in stored:
+        found = [_split(split, stored, small, origin) for split in splits]
+        if "val_images" in stored and "train" in splits:
             count = stored["val_images"].shape[0]
             if self.validation == "leave_out":
                 log.info("%s: %d images of val_images are left out (data.source.init_args.validation)", origin, count)
@@ -62,12 +71,12 @@ class NpzSource(PictureSource):
                     "data.source.init_args.validation to leave_out"
                 )
             else:
-                log.info("%s: %d images of val_images join the %d of train_images", origin, count, len(train))
-                train = joined(train, _split("val", stored, small, origin))
+                log.info("%s: %d images of val_images join the %d of train_images", origin, count, len(found[0]))
+                found[0] = joined(found[0], _split("val", stored, small, origin))
         if "class_names" not in small:
-            return Found(train, test)
+            return found, None
         names = small["class_names"].ravel().tolist()
-        return Found(train, test, tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names))
+        return found, tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
 
 
 @dataclass(frozen=True)

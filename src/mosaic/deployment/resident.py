@@ -1,0 +1,185 @@
+"""The resident process of one client: it alone reads the client's images, and answers mosaic's messages on a socket."""
+
+import grp
+import logging
+import os
+import re
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+from mosaic.client.worker import Worker
+from mosaic.codec import decode, encode
+from mosaic.data.images import pixel_sums
+from mosaic.data.remote import RemoteData
+from mosaic.deployment.memory import Memory
+from mosaic.deployment.relay.frames import receive_frame, send_frame
+from mosaic.errors import MosaicError
+from mosaic.executors.base import answer
+from mosaic.executors.remote.wire import Asked, Introduce, Introduction
+from mosaic.messages import Failed, Reply, Request
+from mosaic.training.phases import many_phases
+from mosaic.training.signals import leave_if_asked
+
+log = logging.getLogger(__name__)
+MOST_BYTES = 2**33
+"""Of one request."""
+LARGEST_HEADER = 2**23
+_NAME, _MOST_ROUNDS = re.compile(r"[0-9a-f]{32}"), 10**9 - 1
+_BETWEEN_SIGNALS, _SILENCE = 0.5, 60.0
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+
+
+class Resident:
+    """Answers what a server may ask of one client.
+
+    Args:
+        data: with the images of the client.
+        agreement: of its configuration.
+        make_worker: makes the worker, given mean and standard deviation of the pixels per channel.
+        folder: where it remembers runs.
+        keep: rounds of a run that it remembers.
+    """
+
+    def __init__(
+        self,
+        data: RemoteData,
+        agreement: str,
+        make_worker: Callable[[Statistics], Worker],
+        folder: Path,
+        keep: int,
+    ) -> None:
+        assert data.own_client is not None
+        self._data, self.client, self._agreement = data, data.own_client, agreement
+        self._make_worker, self._folder, self._keep = make_worker, folder, keep
+        self._worker: tuple[Statistics, Worker] | None = None
+
+    def handle(self, data: bytes) -> bytes:
+        """Answer one encoded message.
+
+        Raises:
+            ValueError: it is none that a server sends.
+        """
+        asked = decode(data, Asked, LARGEST_HEADER)
+        match asked.message:
+            case Introduce(wants_sums=wants_sums):
+                return encode(self._introduce(wants_sums))
+            case message if isinstance(message, Request):
+                self._check(asked)
+                started = time.perf_counter()
+                reply = self._reply(asked)
+                kinds = type(message).__name__, type(reply).__name__
+                log.info("round %d: %s -> %s, %.1f s", message.round, *kinds, time.perf_counter() - started)
+                return encode(reply)
+        raise ValueError(f"expected a request, got {type(asked.message).__name__}")
+
+    def _introduce(self, wants_sums: bool) -> Introduction:
+        images = self._data.images.train
+        own = torch.from_numpy(self._data.splits[self.client].train)
+        sums = pixel_sums(images, own) if wants_sums else torch.zeros(0, dtype=torch.double)
+        return Introduction(self.client, self._agreement, self._data.class_counts[self.client], sums)
+
+    def _check(self, asked: Asked[Request]) -> None:
+        """Refuse what cannot come from an honest server, before anything is made of it."""
+        if not _NAME.fullmatch(asked.run) or not _NAME.fullmatch(asked.session):
+            raise ValueError("expected names of run and session of 32 hexadecimal digits")
+        if not 1 <= asked.message.round <= _MOST_ROUNDS:
+            raise ValueError(f"expected a round of at least 1, got {asked.message.round}")
+
+    def _reply(self, asked: Asked[Request]) -> Reply:
+        request = asked.message
+        if request.client != self.client:
+            return Failed(self.client, f"it was taken for client {request.client}")
+        if asked.agreement != self._agreement:
+            return Failed(self.client, "it runs another configuration or version of mosaic than the server")
+        if not asked.mean:
+            return Failed(self.client, "it was not told mean and standard deviation of the pixels")
+        memory = Memory(self._folder, asked.run, self._keep)
+        memory.go_back(asked)
+        if (known := memory.recall(request)) is not None:
+            log.info("round %d: the next reply was given before", request.round)
+            return known
+        found = answer(self._worker_for((asked.mean, asked.std)), request, memory.state(request))
+        memory.remember(request, found)
+        return found.message
+
+    def _worker_for(self, statistics: Statistics) -> Worker:
+        if self._worker is None or self._worker[0] != statistics:
+            self._worker = statistics, self._make_worker(statistics)
+        return self._worker[1]
+
+
+def serve(resident: Resident, path: Path, group: str | None) -> None:
+    """Answer connections to a Unix socket, one message each, until a signal ends this process.
+
+    Args:
+        resident: answers.
+        path: of the socket. Its owner may connect, and a group if one is given.
+        group: name of an operating system's group.
+    """
+    with _listening(path, group) as listener, many_phases():
+        while True:
+            leave_if_asked()
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            with connection:
+                try:
+                    connection.settimeout(_SILENCE)
+                    send_frame(connection, resident.handle(receive_frame(connection, MOST_BYTES)))
+                except (OSError, ValueError) as error:
+                    log.warning("a message gets no answer: %s", error)
+
+
+@contextmanager
+def _listening(path: Path, group: str | None) -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_UNIX) as listener:
+        _clear(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        before = os.umask(0o177)  # nobody else may connect, not even for a moment
+        try:
+            listener.bind(str(path))
+        except OSError as error:
+            raise MosaicError(f"--socket: {path} cannot be made ({error}): choose a shorter or another path") from error
+        finally:
+            os.umask(before)
+        try:
+            if group is not None:
+                _open_to(path, group)
+            listener.settimeout(_BETWEEN_SIGNALS)
+            listener.listen()
+            yield listener
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _clear(path: Path) -> None:
+    """Remove the socket of a process that has ended.
+
+    Raises:
+        MosaicError: a process answers there, or it is no socket.
+    """
+    if not path.exists():
+        return
+    if not path.is_socket():
+        raise MosaicError(f"--socket: {path} exists and is no socket: choose another path")
+    with socket.socket(socket.AF_UNIX) as tried:
+        try:
+            tried.connect(str(path))
+        except ConnectionError:
+            path.unlink()
+            return
+    raise MosaicError(f"--socket: another process answers at {path}: end it first, or choose another path")
+
+
+def _open_to(path: Path, group: str) -> None:
+    try:
+        os.chown(path, -1, grp.getgrnam(group).gr_gid)
+    except (KeyError, OSError) as error:
+        raise MosaicError(f"--group: {path} cannot be given to {group} ({error}): name a group of this user") from error
+    path.chmod(0o660)

@@ -1,0 +1,101 @@
+"""What the server and a client's resident process say to each other around mosaic's own messages."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from torch import Tensor
+
+from mosaic import __version__
+from mosaic.codec import wire
+
+Message = TypeVar("Message")
+
+
+@wire
+@dataclass(frozen=True)
+class Introduce:
+    """Ask a client who it is.
+
+    Attributes:
+        wants_sums: whether it is to say the sums of its pixels, since the configuration gives no mean.
+    """
+
+    wants_sums: bool
+
+
+@wire
+@dataclass(frozen=True)
+class Introduction:
+    """Say who a client is, and what it trains on.
+
+    Attributes:
+        client: its number.
+        agreement: of its configuration, see :func:`agreement`.
+        class_counts: images to train on per class, shape ``(C,)``.
+        pixel_sums: number, sum and sum of squares of its training pixels in ``[0, 1]`` per channel, shape ``(3, c)``,
+            float64; empty unless it was asked for.
+    """
+
+    client: int
+    agreement: str
+    class_counts: Tensor
+    pixel_sums: Tensor
+
+
+@wire
+@dataclass(frozen=True)
+class Asked(Generic[Message]):
+    """A message to a client, with all that it must know of the run, since neither side may remember the other.
+
+    Attributes:
+        run: name of the run, 32 hexadecimal digits, or nothing before there is one.
+        session: name of the server's process. A new one may have gone back to an earlier round.
+        after: the last finished round when the session began.
+        agreement: of the server's configuration.
+        mean: pixel mean per channel; empty while nobody knows it.
+        std: pixel standard deviation per channel, likewise.
+        message: the request.
+    """
+
+    run: str
+    session: str
+    after: int
+    agreement: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    message: Message
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the server knows of a federation whose clients are elsewhere.
+
+    Attributes:
+        agreement: of its configuration.
+        num_clients: N.
+        num_classes: C.
+        channels: of every image.
+        mean: pixel mean per channel; empty while nobody knows it.
+        std: pixel standard deviation per channel, likewise.
+    """
+
+    agreement: str
+    num_clients: int
+    num_classes: int
+    channels: int
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+
+
+def agreement(config: Mapping[str, Any]) -> str:
+    """Return a checksum of what all parties must have in common: the version, and what decides about results.
+
+    Each party has its own images, devices and folders; the schedule is the server's alone.
+    """
+    data = {key: value for key, value in config["data"].items() if key not in ("source", "device_cache")}
+    common = {key: config[key] for key in ("seed_everything", "model", "algorithm", "clients")}
+    text = json.dumps({"version": __version__, "data": data, **common}, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,140 @@
+"""A federation whose clients are elsewhere, without a network: residents in this process behind a grid."""
+
+import io
+import json
+from collections.abc import Callable, Collection, Mapping
+from contextlib import redirect_stderr
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import yaml
+
+from mosaic.cli.client import make_client
+from mosaic.cli.main import main
+from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
+from mosaic.deployment.resident import Resident
+from mosaic.executors.remote.executor import RemoteExecutor
+from mosaic.executors.remote.grid import Delivery
+from tests.small_runs import DIGITS, fit_arguments
+
+CLIENTS = 4
+MEAN, STD = 0.3, 0.38
+Handle = Callable[[bytes], bytes | None]
+
+
+class HandedOver:
+    """Hands messages over within this process; a node that returns nothing keeps its answer to itself."""
+
+    def __init__(self, handles: Mapping[int, Handle], keys: Mapping[int, str]) -> None:
+        self.handles, self.keys, self._numbers = handles, keys, count()
+        self._waiting: dict[str, tuple[int, bytes]] = {}
+
+    def nodes(self) -> dict[int, str]:
+        return {node: self.keys.get(node, "") for node in self.handles}
+
+    def push(self, node: int, data: bytes, seconds: float) -> str:
+        number = str(next(self._numbers))
+        self._waiting[number] = node, data
+        return number
+
+    def pull(self, numbers: Collection[str]) -> list[Delivery]:
+        found = []
+        for number in [number for number in self._waiting if number in numbers]:
+            node, data = self._waiting.pop(number)
+            try:
+                reply = self.handles[node](data)
+            except (ValueError, KeyError) as error:
+                found.append(Delivery(number, None, f"{type(error).__name__} at the node"))
+                continue
+            if reply is not None:
+                found.append(Delivery(number, reply))
+        return found
+
+    def close(self) -> None:
+        pass
+
+
+class HandedOverExecutor(RemoteExecutor):
+    """Asks the residents of the test that runs."""
+
+    handles: ClassVar[dict[int, Handle]] = {}
+    keys: ClassVar[dict[int, str]] = {}
+
+    def open_grid(self) -> HandedOver:
+        return HandedOver(self.handles, self.keys)
+
+
+EXECUTOR = ["--executor=tests.remote_clients.HandedOverExecutor", "--executor.patience=0.1"]
+
+
+def write_parts(folder: Path) -> Path:
+    """Deal digits out to a file for each client, and return the configuration that all parties have."""
+    data = FederatedDataModule(SklearnDigits(), DirichletPartition(CLIENTS, 1.0), validation_share=0.0)
+    train, test = data.images.train, data.images.test
+    for client, (own, _) in enumerate(data.splits):
+        np.savez(
+            folder / f"{client}.npz",
+            train_images=train.pixels[own].numpy().transpose(0, 2, 3, 1),
+            train_labels=train.labels[own].numpy(),
+        )
+    np.savez(
+        folder / "test.npz", test_images=test.pixels.numpy().transpose(0, 2, 3, 1), test_labels=test.labels.numpy()
+    )
+    config = yaml.safe_load(DIGITS.read_text())
+    known = {"num_clients": CLIENTS, "class_names": list("0123456789"), "image_shape": [1, 8, 8]}
+    config["data"] = {
+        **{"partition": {"class_path": "mosaic.data.Remote", "init_args": known}},
+        **{"batch_size": 32, "mean": [MEAN], "std": [STD]},
+    }
+    del config["executor"]
+    path = folder / "federation.yaml"
+    path.write_text(yaml.safe_dump(config))
+    return path
+
+
+def arguments(config: Path, algorithm: str, *more: str) -> list[str]:
+    """What both ends are given beside the configuration: a tiny run of this algorithm."""
+    tiny = fit_arguments(Path("unused"), algorithm, *more)
+    left_out = ("fit", "--config", str(DIGITS), "--federation.run_dir", "--data.partition")
+    kept = [argument for argument in tiny if not argument.startswith(left_out)]
+    return ["--config", str(config), *kept]
+
+
+def resident(config: Path, client: int, algorithm: str, *more: str) -> Resident:
+    """Make a client that remembers in a folder beside its images."""
+    own = config.parent
+    return make_client(
+        [
+            *arguments(config, algorithm, *more),
+            f"--client={client}",
+            f"--folder={own / str(client)}",
+            *("--data.source=NpzSource", f"--data.source.path={own / f'{client}.npz'}"),
+        ]
+    ).resident
+
+
+def start_residents(config: Path, algorithm: str, *more: str) -> None:
+    """Let the executor's nodes be fresh residents of all clients."""
+    with redirect_stderr(io.StringIO()):
+        made = {100 + client: resident(config, client, algorithm, *more) for client in range(CLIENTS)}
+    HandedOverExecutor.handles = {node: each.handle for node, each in made.items()}
+    HandedOverExecutor.keys = {}
+
+
+def deployed(run: Path, config: Path, algorithm: str, *more: str) -> Path:
+    main(["fit", *arguments(config, algorithm, *more), *EXECUTOR, f"--federation.run_dir={run}"])
+    return run
+
+
+def simulated(run: Path, algorithm: str, *more: str) -> Path:
+    """Run the same with all images in one place."""
+    given = [*fit_arguments(run, algorithm, *more), f"--data.mean=[{MEAN}]", f"--data.std=[{STD}]"]
+    main([*given, "--executor=SerialExecutor"])
+    return run
+
+
+def declined(run: Path) -> list[dict[str, object]]:
+    told: list[dict[str, object]] = json.loads((run / "summary.json").read_text())["declined"]
+    return told
