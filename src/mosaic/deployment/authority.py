@@ -55,9 +55,7 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False
-        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
         .sign(authority_key, _sha384())
     )
     return ServerFiles(
@@ -105,9 +103,7 @@ def _sha384() -> object:
     return SHA384()
 
 
-def _certificate(
-    subject: str, issuer: str, key: "EllipticCurvePrivateKey", days: int
-) -> "x509.CertificateBuilder":
+def _certificate(subject: str, issuer: str, key: "EllipticCurvePrivateKey", days: int) -> "x509.CertificateBuilder":
     from cryptography import x509
     from cryptography.x509.oid import NameOID
 

@@ -73,8 +73,8 @@ def _number_of_clients(config: Path) -> int:
 
 
 def _write(folder: Path, config: Path, count: int, settings: Mapping[str, Any]) -> None:
-    host = settings["host"]
-    server = make_server_files(dict.fromkeys((host, "localhost", "127.0.0.1", "superlink")).copy(), settings["days"])
+    names = dict.fromkeys((settings["host"], "localhost", "127.0.0.1", "superlink"))  # the last one in compose.yaml
+    server = make_server_files(list(names), settings["days"])
     sites = []
     for number in range(count):
         node = make_node_files()

@@ -1,4 +1,4 @@
-"""Flower as the engine: the grid behind a run that its command line starts. Nothing here imports flwr."""
+"""Flower as the engine between server and clients. Nothing here imports flwr: its commands are started."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from typing import Any
 
 from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.errors import MosaicError
+from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.grid import Delivery
 from mosaic.training.signals import leave_if_asked
 
@@ -147,6 +148,29 @@ class FlowerGrid:
     def _restart(self) -> None:
         self._start.close()
         self._start = self._started()
+
+
+class FlowerExecutor(RemoteExecutor):
+    """Asks clients through Flower: a SuperLink on this host, and a SuperNode beside each client.
+
+    ``mosaic deploy`` writes the folders that it needs.
+
+    Args:
+        app: folder of the bundle that Flower ships to the sites.
+        federation: name of the SuperLink in Flower's ``config.toml``.
+        flower_home: folder with that file.
+        settings: ``roster``, ``patience``, ``fewest`` and ``most_megabytes`` of :class:`RemoteExecutor`.
+    """
+
+    def __init__(
+        self, app: str = "app", federation: str = "mosaic", flower_home: str = "home", **settings: Any
+    ) -> None:
+        super().__init__(**settings)
+        self.app, self.federation, self.flower_home = app, federation, flower_home
+
+    def open_grid(self) -> FlowerGrid:
+        """Start a run of the bundle."""
+        return FlowerGrid(Path(self.app), self.federation, Path(self.flower_home))
 
 
 class _Start:
