@@ -12,6 +12,7 @@ from tests.cases import for_each
 Graph = Mapping[str, set[str]]
 """Each module's direct imports inside the package."""
 
+RELAY = "mosaic.deployment.relay"
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
     *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.tuning", "mosaic.training.dry_run"),
@@ -106,14 +107,15 @@ def read_package() -> dict[str, str]:
     return sources
 
 
-def imported(source: str) -> Iterator[str]:
+def imported(source: str, package: str = "") -> Iterator[str]:
     """Every dotted name that an import statement could mean, wherever in the file it stands."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "relative imports are not used here: the law could not read them"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0 or package == RELAY, "only the folder that is copied elsewhere imports relatively"
+            module = f"{package}.{node.module}" if node.level else node.module
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def with_parents(name: str) -> Iterator[str]:
@@ -125,7 +127,13 @@ def with_parents(name: str) -> Iterator[str]:
 def graph_of(sources: Mapping[str, str]) -> Graph:
     """The root package is left out: it imports nothing, and everything runs it."""
     return {
-        module: {part for name in imported(source) for part in with_parents(name) if part in sources} - {"mosaic"}
+        module: {
+            part
+            for name in imported(source, module.rpartition(".")[0])
+            for part in with_parents(name)
+            if part in sources
+        }
+        - {"mosaic"}
         for module, source in sources.items()
     }
 
@@ -167,11 +175,15 @@ def mentions_sys_path(source: str) -> bool:
 
 
 def imports_ray(source: str) -> bool:
-    return any(below(name, ("ray",)) for name in imported(source))
+    return any(below(name, ("ray",)) for name in imported(source, RELAY))
+
+
+def imports_flower(source: str) -> bool:
+    return any(below(name, ("flwr",)) for name in imported(source, RELAY))
 
 
 def tunes(source: str) -> bool:
-    return any(below(name, ("gc", "ctypes")) for name in imported(source))
+    return any(below(name, ("gc", "ctypes")) for name in imported(source, RELAY))
 
 
 def prints(source: str) -> bool:
@@ -226,6 +238,17 @@ def test_no_module_touches_the_search_path() -> None:
 
 def test_no_other_module_imports_ray() -> None:
     assert offenders(imports_ray, "mosaic.executors.ray.executor") == []
+
+
+def test_no_other_module_imports_flower() -> None:
+    assert offenders(imports_flower, "mosaic.deployment.relay.apps") == []
+    assert imports_flower(PACKAGE["mosaic.deployment.relay.apps"])
+    assert not imports_flower("from flwr_datasets import x")
+
+
+def test_the_relay_imports_nothing_of_mosaic_but_itself() -> None:
+    assert GRAPH["mosaic.deployment.relay.apps"] == {"mosaic.deployment", RELAY, f"{RELAY}.frames"}
+    assert GRAPH["mosaic.deployment.relay.frames"] == set()
 
 
 def test_no_other_module_reaches_the_collector_or_the_c_library() -> None:

@@ -1,0 +1,125 @@
+"""``mosaic deploy``: write what the server and every site need, so that each can carry its folder home."""
+
+import shutil
+import stat
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from mosaic.deployment.authority import make_node_files, make_server_files, require_cryptography
+from mosaic.errors import MosaicError
+from mosaic.runs.yaml_files import read_yaml
+
+REMOTE = ("mosaic.data.Remote", "Remote")
+_HERE = Path(str(files("mosaic.deployment")))
+
+
+@dataclass(frozen=True)
+class Site:
+    """One client's name, which is that of its folder, and its public key."""
+
+    number: int
+    name: str
+    public_key: str
+
+
+def deploy(
+    config: Path, output: Path, host: str = "localhost", port: int = 8443, link_port: int = 8000, days: int = 730
+) -> Path:
+    """Write a folder for the server and one for every site; its README.md says who does what in which order.
+
+    Args:
+        config: what all parties share: a configuration whose partition is ``mosaic.data.Remote``.
+        output: folder to write, which must not exist.
+        host: name or address under which sites reach the server.
+        port: port under which sites reach the server; behind it stands the reverse proxy.
+        link_port: port of Flower's SuperLink, on the server's loopback.
+        days: how long the server's certificate is valid.
+    """
+    require_cryptography()
+    count = _number_of_clients(config)
+    if output.exists():
+        raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as aside:
+        folder = Path(aside, output.name)
+        _write(folder, config, count, {"host": host, "port": port, "link_port": link_port, "days": days})
+        folder.rename(output)
+    return output
+
+
+def _number_of_clients(config: Path) -> int:
+    given = yaml.safe_load(read_yaml(config)) or {}
+    data = given.get("data") or {}
+    partition = data.get("partition") or {}
+    settings = partition.get("init_args") if isinstance(partition, dict) else None
+    if not settings or partition.get("class_path") not in REMOTE:
+        raise MosaicError(
+            f"{config}: expected data.partition to be of class {REMOTE[0]}, since the server has no images, "
+            f"got {partition}: see docs/deployment.md"
+        )
+    count = settings.get("num_clients")
+    if not isinstance(count, int) or count < 1:
+        raise MosaicError(
+            f"{config}: expected data.partition.init_args.num_clients to be a number above 0, got {count}"
+        )
+    return count
+
+
+def _write(folder: Path, config: Path, count: int, settings: Mapping[str, Any]) -> None:
+    names = dict.fromkeys((settings["host"], "localhost", "127.0.0.1", "superlink"))  # the last one in compose.yaml
+    server = make_server_files(list(names), settings["days"])
+    sites = []
+    for number in range(count):
+        node = make_node_files()
+        sites.append(Site(number, f"{number:02d}", node.public_key))
+        place = folder / "sites" / sites[-1].name
+        _render("site", place, **settings, site=sites[-1])
+        _write_private(place / "node.key", node.key)
+        (place / "node.pub").write_text(f"{node.public_key}\n")
+        (place / "ca.crt").write_bytes(server.authority)
+        shutil.copyfile(config, place / "federation.yaml")
+    place = folder / "server"
+    _render("server", place, **settings, sites=sites)
+    _write_private(place / "server.key", server.key)
+    (place / "server.crt").write_bytes(server.certificate)
+    (place / "ca.crt").write_bytes(server.authority)
+    shutil.copyfile(config, place / "federation.yaml")
+    (place / "keys").mkdir()
+    for site in sites:
+        (place / "keys" / f"{site.name}.pub").write_text(f"{site.public_key}\n")
+    for module in ("__init__", "frames", "apps"):
+        shutil.copyfile(_HERE / "relay" / f"{module}.py", _made(place / "app" / "relay") / f"{module}.py")
+    _render(".", folder, **settings, sites=sites)
+
+
+def _render(group: str, place: Path, **known: Any) -> None:
+    """Write every template of a folder, and of those below a part's; scripts may be run."""
+    root = _HERE / "templates" / group
+    environment = Environment(
+        loader=FileSystemLoader(root), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    found = root.glob("*.j2") if group == "." else root.rglob("*.j2")
+    for template in sorted(found):
+        relative = template.relative_to(root)
+        target = place / relative.with_suffix("")
+        _made(target.parent)
+        target.write_text(environment.get_template(relative.as_posix()).render(**known))
+        if target.suffix == ".sh":
+            target.chmod(0o755)
+
+
+def _write_private(path: Path, data: bytes) -> None:
+    path.touch(mode=stat.S_IRUSR | stat.S_IWUSR)
+    path.write_bytes(data)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
