@@ -85,7 +85,6 @@ def client(given: Sequence[str]) -> None:
     options: Any = made.config_init.fit
     try:
         with heeding_signals():
-            log.info("client %d listens at %s", options.client, options.socket)
             serve(made.resident, options.socket, options.group)
     except Preempted:
         log.info("client %d ends", options.client)

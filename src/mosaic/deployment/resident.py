@@ -122,6 +122,7 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
         group: name of an operating system's group.
     """
     with _listening(path, group) as listener, many_phases():
+        log.info("client %d listens at %s", resident.client, path)
         while True:
             leave_if_asked()
             try:

@@ -1,0 +1,96 @@
+"""A client's memory: what is asked twice, and servers that go back."""
+
+from pathlib import Path
+
+import torch
+
+from mosaic.deployment.memory import Memory
+from mosaic.executors.base import Envelope
+from mosaic.executors.remote.wire import Asked
+from mosaic.messages import ClientState, Declined, EvaluateRequest, Failed, GeneratorRequest, Request
+
+RUN, FIRST, SECOND = 32 * "a", 32 * "1", 32 * "2"
+
+
+def request(round: int, which: int = 0) -> Request:
+    return EvaluateRequest(0, round, {"w": torch.tensor([float(which)])})
+
+
+def state(value: float) -> ClientState:
+    return ClientState({"kept": torch.tensor([value])})
+
+
+class Client:
+    """Asks a memory as a resident does; the state after a request counts the requests that were computed."""
+
+    def __init__(self, folder: Path, keep: int = 10) -> None:
+        self.memory, self.computed = Memory(folder, RUN, keep), 0
+
+    def ask(self, asked: Request, session: str = FIRST, after: int = 0, fails: bool = False) -> float | None:
+        """Return the state on which the request was computed; nothing where the reply was known."""
+        self.memory.go_back(Asked(RUN, session, after, "", (), (), asked))
+        if self.memory.recall(asked) is not None:
+            return None
+        before = self.memory.state(asked).tensors.get("kept", torch.tensor([0.0]))
+        self.computed += 1
+        reply = Failed(0, "x") if fails else Declined(0, str(self.computed))
+        self.memory.remember(asked, Envelope(reply, state(self.computed)))
+        return float(before)
+
+
+def test_states_follow_each_other_within_and_between_rounds(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    assert [client.ask(each) for each in (request(1), request(1, 1), request(2))] == [0, 1, 2]
+    assert Client(tmp_path).ask(GeneratorRequest(0, 3)) == 3  # another process of the client
+
+
+def test_a_known_request_is_not_computed_again_and_moves_the_state(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.ask(request(1))
+    client.ask(request(1, 1))
+    assert client.ask(request(1)) is None
+    assert client.ask(request(2)) == 1  # after the request that was asked last
+
+
+def test_what_has_failed_is_computed_again_on_the_state_before(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.ask(request(1))
+    assert client.ask(request(2), fails=True) == 1
+    assert client.ask(request(2)) == 1
+
+
+def test_a_server_that_goes_back_finds_the_client_as_it_was(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    for round in (1, 2, 3):
+        client.ask(request(round))
+    assert client.ask(request(2, 7), SECOND, after=1) == 1
+    assert client.ask(request(3, 7), SECOND, after=1) == 4
+
+
+def test_rounds_that_the_server_has_given_up_count_for_nothing_even_if_it_asks_later(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    for round in (1, 2, 3):
+        client.ask(request(round))
+    assert client.ask(request(4), SECOND, after=1) == 1  # it took no part in rounds 2 and 3 of this session
+
+
+def test_a_server_that_goes_back_is_given_the_replies_that_it_has_lost(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    for round in (1, 2):
+        client.ask(request(round))
+    assert client.ask(request(2), SECOND, after=1) is None
+    assert client.ask(request(3), SECOND, after=1) == 2
+
+
+def test_old_rounds_are_forgotten(tmp_path: Path) -> None:
+    client = Client(tmp_path, keep=2)
+    for round in range(1, 6):
+        client.ask(request(round))
+    assert sorted(path.name for path in (tmp_path / RUN).iterdir() if path.is_dir()) == ["000000004", "000000005"]
+
+
+def test_runs_do_not_know_each_other(tmp_path: Path) -> None:
+    Client(tmp_path).ask(request(1))
+    other = Memory(tmp_path, 32 * "b", 10)
+    assert other.recall(request(1)) is None
+    assert other.state(request(2)).tensors == {}
