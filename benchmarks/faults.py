@@ -274,8 +274,8 @@ class FaultyExecutor(SerialExecutor):
         super().__init__(threads=1)
         self.fault = fault
 
-    def _handle(self, worker: Worker, request: Request) -> Reply:
-        reply = super()._handle(worker, request)
+    def _handle(self, worker: Worker, request: Request, *more: Any) -> Reply:
+        reply = super()._handle(worker, request, *more)
         return FAULTS[self.fault](reply) if request.client == 2 else reply
 
 

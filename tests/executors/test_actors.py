@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from mosaic.executors.base import WorkerLostError
+from mosaic.executors.parallel import WorkerEndedError
 from mosaic.executors.ray.actors import ActorPool
 from mosaic.training.signals import Preempted, heeding_signals
 
@@ -24,10 +25,10 @@ class Other(Exception):
 class Actor:
     """Answers with its own name, unless it is dead or the request is poison."""
 
-    def __init__(self, name: str, node: str, started: bool = True) -> None:
-        self.name, self.place, self.started, self.dead = name, node, started, False
+    def __init__(self, name: str, started: bool = True) -> None:
+        self.name, self.started, self.dead = name, started, False
         self.answer = SimpleNamespace(remote=lambda request: lambda: self._answer(request))
-        self.node = SimpleNamespace(remote=lambda: self._node)
+        self.ready = SimpleNamespace(remote=lambda: self._ready)
 
     def _answer(self, request: bytes) -> bytes:
         if request == b"poison":
@@ -36,10 +37,9 @@ class Actor:
             raise ActorDied
         return self.name.encode()
 
-    def _node(self) -> str:
+    def _ready(self) -> None:
         if self.dead:
             raise ActorDied("in __init__:\nFileNotFoundError: no images here")
-        return self.place
 
 
 class MadeUpRay:
@@ -71,52 +71,38 @@ def pool_of(*actors: Actor) -> tuple[ActorPool, MadeUpRay]:
     return ActorPool(ray, start, sum(actor.started for actor in actors)), ray
 
 
-def test_a_request_goes_to_another_node_if_its_actor_ends() -> None:
-    """Its neighbour on the same node has probably ended too."""
-    actors = [Actor("a", "north"), Actor("b", "north"), Actor("c", "south"), Actor("fresh", "south", started=False)]
-    pool, _ = pool_of(*actors)
-    actors[0].dead = True
-    assert pool.answer(0, b"request", client=7) == b"c"
-
-
-def test_another_actor_answers_until_the_replacement_has_started() -> None:
-    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", started=False)
+def test_an_actor_that_ends_is_started_again() -> None:
+    first, second, fresh = Actor("a"), Actor("b"), Actor("fresh", started=False)
     pool, _ = pool_of(first, second, fresh)
-    first.dead = True
-    assert [pool.answer(0, b"request", client=7) for _ in range(2)] == [b"b", b"b"]
-    fresh.started = True
-    assert [pool.answer(0, b"request", client=7) for _ in range(2)] == [b"fresh", b"fresh"]
-    assert pool.answer(1, b"request", client=8) == b"b"
+    with pytest.raises(WorkerEndedError):
+        pool.answer(0, b"poison")
+    assert pool.answer(1, b"request") == b"b"
+    pool.start_again(0)
+    assert pool.answer(0, b"request") == b"fresh"
 
 
-def test_a_single_worker_waits_for_its_replacement() -> None:
-    first, fresh = Actor("a", "here"), Actor("fresh", "here", started=False)
-    pool, _ = pool_of(first, fresh)
-    first.dead = True
-    assert pool.answer(0, b"request", client=7) == b"fresh"
+def test_an_actor_that_does_not_start_again_ends_the_run() -> None:
+    broken = [Actor("fresh", started=False) for _ in range(3)]
+    pool, _ = pool_of(Actor("a"), *broken)
+    for actor in broken:
+        actor.dead = True
+    with pytest.raises(WorkerLostError, match="Ray worker 0 has ended, and does not start again"):
+        pool.start_again(0)
 
 
-def test_a_client_that_ends_two_actors_is_named() -> None:
-    pool, _ = pool_of(Actor("a", "n"), Actor("b", "n"), Actor("fresh", "n", started=False))
-    with pytest.raises(WorkerLostError, match="workers 0 and 1 ended while they worked for client 7"):
-        pool.answer(0, b"poison", client=7)
-
-
-def test_other_errors_are_not_tried_again() -> None:
-    actor = Actor("a", "here")
-    pool, _ = pool_of(actor, Actor("b", "here"))
+def test_other_errors_are_not_taken_for_an_end() -> None:
+    actor = Actor("a")
+    pool, _ = pool_of(actor, Actor("b"))
     actor.answer = SimpleNamespace(remote=lambda request: lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
-        pool.answer(0, b"request", client=7)
+        pool.answer(0, b"request")
 
 
-def test_all_are_stopped_replacements_too() -> None:
-    first, second, fresh = Actor("a", "here"), Actor("b", "here"), Actor("fresh", "here", started=False)
-    pool, ray = pool_of(first, second, fresh)
-    first.dead = True
-    pool.answer(0, b"request", client=7)
+def test_all_are_stopped_those_started_again_too() -> None:
+    pool, ray = pool_of(Actor("a"), Actor("b"), Actor("fresh", started=False))
+    pool.start_again(0)
     pool.stop()
-    assert {"b", "fresh"} <= set(ray.killed)
+    assert ray.killed == ["fresh", "b"]
 
 
 class BusyRay(MadeUpRay):
@@ -138,17 +124,17 @@ def test_a_busy_cluster_is_waited_for_and_the_log_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("mosaic.executors.ray.actors.SECONDS_OF_SILENCE", 0.0)
-    actor = Actor("a", "here", started=False)
+    actor = Actor("a", started=False)
     pool = ActorPool(BusyRay(actor, signalled=False), lambda: actor, 1)
     assert [record.getMessage() for record in caplog.records] == [
         "0 of 1 Ray workers have started; the others load their data, or wait for CPUs or GPUs that are taken: see ray "
         "status"
     ]
-    assert pool.answer(0, b"request", client=7) == b"a"
+    assert pool.answer(0, b"request") == b"a"
 
 
 def test_who_is_asked_to_leave_waits_no_longer_and_leaves_no_actor() -> None:
-    actor = Actor("a", "here", started=False)
+    actor = Actor("a", started=False)
     ray = BusyRay(actor, signalled=True)
     with pytest.raises(Preempted), heeding_signals():
         ActorPool(ray, lambda: actor, 1)

@@ -14,7 +14,7 @@ from mosaic.errors import MosaicError
 from mosaic.executors import RanksExecutor, RayExecutor
 from mosaic.executors.processes import environment
 from mosaic.executors.processes.environment import World, check_launch, idle_gpus, single_device
-from mosaic.executors.scheduling import Scheduler
+from mosaic.executors.scheduling import NEVER, Scheduler
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -232,7 +232,7 @@ def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.
     gone, executor = Event(), RanksExecutor(workers=2)
     waiting = Thread(target=gone.wait, daemon=True)
     waiting.start()
-    monkeypatch.setattr(executor, "_senders", {waiting: Scheduler([], 2, lambda _: 1.0)})
+    monkeypatch.setattr(executor, "_senders", {waiting: Scheduler([], lambda _: 1.0, [NEVER] * 2)})
     monkeypatch.setattr(executor, "_children", SimpleNamespace(end=lambda asked: gone.set()))
     executor.close()
     assert not waiting.is_alive()

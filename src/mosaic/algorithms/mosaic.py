@@ -20,14 +20,15 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.server.acceptance import accepts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.distillation import distil
+from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.teachers import Evidence, Fusion, TeacherFactory
+from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
 from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)
 RECALIBRATION_IMAGES = 1024
@@ -124,7 +125,8 @@ class Mosaic(Algorithm):
         fresh = [client for client in context.plan.clients if client not in known]
         uploads = cohort.train(state.model, self._collector(context), keep=fresh, returned=state.returned)
         state = self._averaged(state, uploads)
-        state = collect_generators(state, fresh, self.program.generation, cohort, context)
+        trained = [client for client in fresh if client in uploads.clients]
+        state = collect_generators(state, trained, self.program.generation, cohort, context)
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
@@ -133,7 +135,7 @@ class Mosaic(Algorithm):
         removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
-        teacher = self.teacher.form(experts, evidence)
+        teacher = self._form_teacher(experts, evidence)
         show_samples(images, context)
         student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
         context.observe(context.blueprint.build(student), "student")
@@ -191,6 +193,15 @@ class Mosaic(Algorithm):
                     recalibrate(expert, source.images[shuffled.to(source.images.device)])
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
+
+    def _form_teacher(self, experts: Experts, evidence: Evidence) -> Teacher:
+        """Form the teacher, or where the prototypes that it needs are missing, one that needs none."""
+        try:
+            return self.teacher.form(experts, evidence)
+        except MissingPrototypesError:
+            name, round = type(self.teacher).__name__, evidence.context.plan.round
+            log.warning("round %d: no client has sent a prototype for %s, so Prior takes its place", round, name)
+            return Prior(self.teacher.heads_only).form(experts, evidence)
 
     def _teach_back(
         self,

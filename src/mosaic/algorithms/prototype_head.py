@@ -1,5 +1,6 @@
 """A control that a mixture must beat: FedAvg with its head retrained on prototypes."""
 
+import logging
 from dataclasses import replace
 
 from mosaic.algorithms.fedavg import FedAvg
@@ -14,7 +15,9 @@ from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
-from mosaic.teachers.fitting import FitSettings, fit_linear_head, join_prototypes
+from mosaic.teachers.fitting import FitSettings, MissingPrototypesError, fit_linear_head, join_prototypes
+
+log = logging.getLogger(__name__)
 
 
 class PrototypeHead(FedAvg):
@@ -62,8 +65,12 @@ class PrototypeHead(FedAvg):
         return replace(state, model=self._new_head(state.model, cohort, context)) if context.plan.last else state
 
     def _new_head(self, model: StateDict, cohort: Cohort, context: RoundContext) -> StateDict:
-        """Retrain the head and fold the features' standardisation into it."""
-        prototypes, labels = join_prototypes(cohort.prototypes(model))
+        """Retrain the head and fold the features' standardisation into it; without prototypes the old one stays."""
+        try:
+            prototypes, labels = join_prototypes(cohort.prototypes(model), len(context.plan.clients))
+        except MissingPrototypesError:
+            log.warning("round %d: no client has sent a prototype, so the averaged head stays", context.plan.round)
+            return model
         net = context.blueprint.build(model)
         context.observe(net, "global before its new head")
         with context.measure("head"):

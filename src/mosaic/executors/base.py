@@ -1,6 +1,7 @@
 """The contract of all executors, and how one request is answered in any process."""
 
 import logging
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -13,11 +14,23 @@ from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode, wire
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
+from mosaic.executors.injection import GARBAGE, LOST, Fault, Injector, provoke, spoilt
 from mosaic.messages import ClientState, Failed, Reply, Request
+from mosaic.training.deadline import DeadlinePassedError, ending_within
 from mosaic.training.signals import is_told_to_leave
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
+Value = TypeVar("Value")
+
+
+def said_by_rank_0(value: Value) -> Value:
+    """Return what rank 0 says, where several ranks train together."""
+    if world_size() == 1:
+        return value
+    carrier = [value]
+    torch.distributed.broadcast_object_list(carrier, src=0)
+    return carrier[0]
 
 
 class Recipe(NamedTuple):
@@ -30,10 +43,19 @@ class Recipe(NamedTuple):
 @wire
 @dataclass(frozen=True)
 class Envelope(Generic[Message]):
-    """A request with its client's state, or the reply with the state that follows."""
+    """A request with its client's state, or the reply with the state that follows.
+
+    Attributes:
+        message: request or reply.
+        state: what the client keeps.
+        deadline: of a request: seconds within which it must be answered.
+        fault: of a request: what befalls the client on purpose.
+    """
 
     message: Message
     state: ClientState
+    deadline: float | None = None
+    fault: Fault = ""
 
 
 class WorkerLostError(MosaicError):
@@ -50,10 +72,11 @@ class ClientExecutor(ABC):
     is_remote = False  # whether clients are on hosts of their own, and hold their images themselves
     takes_part_in_launch = False  # whether launched processes share the work, rather than each doing all of it
 
-    def __init__(self, threads: int | None) -> None:
+    def __init__(self, threads: int | None, faults: Mapping[str, float] | None = None) -> None:
         if threads is not None and threads < 1:
             raise MosaicError(f"executor.threads: expected at least 1, got {threads}")
         self.states, self.threads = ClientStates(), threads
+        self._injector = Injector(faults)
         self._threads_before = torch.get_num_threads()
         self._worker: Worker | None = None
 
@@ -90,6 +113,18 @@ class ClientExecutor(ABC):
         self._worker = None
         torch.set_num_threads(self._threads_before)
 
+    def _answer(
+        self, worker: Worker, request: Request, state: ClientState, deadline: float | None, fault: Fault
+    ) -> Envelope[Reply]:
+        """Answer in this process, which a crash or bytes that do not decode cost the reply and nothing else."""
+        started = time.monotonic()
+        if fault in LOST:
+            return Envelope((vanished if fault == "crash" else unreadable)(request.client), state)
+        envelope = answer(worker, request, state, deadline, fault)
+        if deadline is not None and said_by_rank_0(time.monotonic() - started > deadline):
+            return Envelope(late(request.client, deadline), state)
+        return envelope
+
     def _state(self, client: int) -> ClientState:
         return self.states.get(client, ClientState({}))
 
@@ -121,18 +156,32 @@ def failed(client: int, error: BaseException) -> Failed:
     return Failed(client, f"{type(error).__name__} in the client's code: its log says more")
 
 
-def answer(worker: Worker, request: Request, state: ClientState) -> Envelope[Reply]:
+def answer(
+    worker: Worker, request: Request, state: ClientState, deadline: float | None = None, fault: Fault = ""
+) -> Envelope[Reply]:
     """Let a worker answer; an exception in its code becomes a reply, and its client's state stays as it was.
 
     Where several ranks train together the exception goes on and ends this one: the others wait for it in the middle of
     a step, and would do so for half an hour.
+
+    Args:
+        worker: answers.
+        request: what it is asked.
+        state: of the client.
+        deadline: seconds after which training stops.
+        fault: what befalls the client on purpose.
     """
     try:
-        return Envelope(*worker.handle(request, state))
+        with ending_within(deadline):
+            provoke(fault, deadline)
+            reply, new_state = worker.handle(request, state)
+            return Envelope(spoilt(reply, fault), new_state)
+    except DeadlinePassedError:
+        return Envelope(late(request.client, deadline or 0.0), state)
     except (Exception, SystemExit) as error:
         if is_told_to_leave(error):
             raise
-        if world_size() > 1:
+        if world_size() > 1 and not fault:  # a fault on purpose befalls all ranks alike
             log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
             raise
         return Envelope(failed(request.client, error), state)
@@ -140,5 +189,11 @@ def answer(worker: Worker, request: Request, state: ClientState) -> Envelope[Rep
 
 def answer_bytes(worker: Worker, data: bytes) -> bytes:
     """Answer an encoded request in the process that has received it."""
-    envelope = decode(data, Envelope)
-    return encode(answer(worker, envelope.message, envelope.state))
+    asked = decode(data, Envelope)
+    if asked.fault == "garbage":
+        return GARBAGE
+    answered = answer(worker, asked.message, asked.state, asked.deadline, asked.fault)
+    try:
+        return encode(answered)
+    except TypeError as error:  # the client's code may return anything
+        return encode(Envelope(failed(asked.message.client, error), asked.state))

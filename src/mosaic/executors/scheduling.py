@@ -1,11 +1,18 @@
-"""Which worker answers which request, and when: decided from the requests alone, so that every run decides alike."""
+"""Which worker answers which request, and when: decided from the requests alone, so that every run decides alike.
 
+Only where a worker is late, or its process starts again, others take what was meant for it.
+"""
+
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from threading import Condition
 
-from mosaic.executors.base import Envelope
-from mosaic.messages import Reply, Request
+from mosaic.executors.base import Envelope, late
+from mosaic.messages import Failed, Reply, Request
+
+Answer = Envelope[Reply] | Failed
+NEVER = float("inf")
 
 
 class Scheduler:
@@ -15,14 +22,32 @@ class Scheduler:
     the smallest load so far. No request starts that lies two per worker or more beyond the next reply in order, so no
     more replies than that are ever held.
 
-    One thread plans and collects; any thread takes and puts. A cost says how long a request will take, in any unit.
+    One thread plans and collects; any thread takes and puts.
+
+    Args:
+        requests: at most one for each client.
+        cost: says how long a request will take, in any unit.
+        due: when each worker's present request is late, which schedulers of the same workers share; ``NEVER`` for one
+            that is idle. Others take over from a worker whose time has come.
+        deadline: seconds that a request may take from its start.
+        clock: tells seconds.
     """
 
-    def __init__(self, requests: Iterable[Request], workers: int, cost: Callable[[Request], float]) -> None:
-        self._requests, self._cost, self._window = iter(requests), cost, 2 * workers
-        self._waiting: list[list[tuple[int, Request]]] = [[] for _ in range(workers)]
-        self._loads = [0.0] * workers
-        self._replies: dict[int, Envelope[Reply]] = {}
+    def __init__(
+        self,
+        requests: Iterable[Request],
+        cost: Callable[[Request], float],
+        due: list[float],
+        deadline: float | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._requests, self._cost, self._window = iter(requests), cost, 2 * len(due)
+        self._due, self._deadline, self._clock = due, NEVER if deadline is None else deadline, clock
+        self._waiting: list[list[tuple[int, Request]]] = [[] for _ in due]
+        self._loads = [0.0] * len(due)
+        self._uncollected: dict[int, Request] = {}
+        self._started: dict[int, float] = {}
+        self._answers: dict[int, Answer] = {}
         self._planned = self._collected = 0
         self._changed = Condition()
         self._closed = False
@@ -33,6 +58,7 @@ class Scheduler:
         while self._planned < self._collected + self._window and (block := list(islice(self._requests, self._window))):
             costs = [self._cost(request) for request in block]
             with self._changed:
+                self._uncollected |= enumerate(block, start=self._planned)
                 for place in sorted(range(len(block)), key=lambda place: (-costs[place], place)):
                     worker = self._loads.index(min(self._loads))
                     self._loads[worker] += costs[place]
@@ -41,35 +67,76 @@ class Scheduler:
                 self._changed.notify_all()
         return self._collected < self._planned
 
-    def take(self, worker: int, wait: bool = True) -> tuple[int, Request] | None:
-        """Take a worker's next request and its place in the order; after waiting, nothing means the end."""
+    def wait_for_work(self, worker: int) -> bool:
+        """Wait until there is something for a worker to take; return whether there is, or the end has come."""
         with self._changed:
-            while not self._closed:
-                for index, (place, _) in enumerate(self._waiting[worker]):
-                    if place < self._collected + self._window:
-                        return self._waiting[worker].pop(index)
-                if not wait:
-                    return None
-                self._changed.wait()
-            return None
+            self._changed.wait_for(lambda: self._closed or self._next(worker) is not None)
+            return not self._closed
 
-    def put(self, place: int, reply: Envelope[Reply]) -> None:
-        """Hand in the reply to the request in this place."""
+    def take(self, worker: int) -> tuple[int, Request] | None:
+        """Start a worker's next request, if there is one; return its place in the order too."""
         with self._changed:
-            self._replies[place] = reply
+            if self._closed or (found := self._next(worker)) is None:
+                return None
+            owner, index = found
+            place, request = self._waiting[owner].pop(index)
+            self._started[place] = self._clock()
+            self._due[worker] = self._started[place] + self._deadline
+            return place, request
+
+    def _next(self, worker: int) -> tuple[int, int] | None:
+        """Find a request that may start: the worker's own, else that of one who is late; return owner and index."""
+        now = self._clock()
+        overdue = (other for other, due in enumerate(self._due) if due <= now and other != worker)
+        for owner in (worker, *overdue):
+            for index, (place, _) in enumerate(self._waiting[owner]):
+                if place < self._collected + self._window:
+                    return owner, index
+        return None
+
+    def put(self, place: int, answer: Answer) -> None:
+        """Hand in the answer to the request in this place; one that comes too late is dropped."""
+        with self._changed:
+            if place in self._uncollected and self._clock() <= self._due_at(place):
+                self._answers[place] = answer
             self._changed.notify_all()
 
-    def collect(self, seconds: float) -> Envelope[Reply] | None:
-        """Return the next reply in order, or nothing if it does not come in time; raise what a worker failed with."""
+    def collect(self, seconds: float) -> tuple[Request, Answer] | None:
+        """Return the next request in order and its answer, or nothing if that does not come within these seconds.
+
+        Raises:
+            BaseException: what a worker has failed with.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._error or self._collected in self._replies, seconds)
+            place = self._collected
+            patience = max(0.0, min(seconds, self._due_at(place) - self._clock()))
+            self._changed.wait_for(lambda: self._error or place in self._answers, patience)
             if self._error is not None:
                 raise self._error
-            reply = self._replies.pop(self._collected, None)
-            if reply is not None:
+            answer = self._answers.pop(place, None)
+            if answer is None and self._clock() >= self._due_at(place):
+                answer = late(self._uncollected[place].client, self._deadline)
+                self._waiting = [[each for each in own if each[0] != place] for own in self._waiting]
+            if answer is not None:
                 self._collected += 1
-                self._changed.notify_all()
-            return reply
+                self._started.pop(place, None)
+            self._changed.notify_all()  # the window has moved, or a worker is late by now
+            return None if answer is None else (self._uncollected.pop(place), answer)
+
+    def _due_at(self, place: int) -> float:
+        """Return when a request is late: from its start, or from when all workers were late."""
+        return self._started.get(place, max(self._due)) + self._deadline
+
+    def give_way(self, worker: int) -> None:
+        """Let others take what is meant for a worker, until its entry in ``due`` says that it is there again."""
+        with self._changed:
+            self._due[worker] = self._clock()
+            self._changed.notify_all()
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing starts any more."""
+        return self._closed
 
     def close(self, error: BaseException | None = None) -> None:
         """Start nothing more, and let the collecting thread raise the error if there is one."""

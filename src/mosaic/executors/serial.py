@@ -9,7 +9,8 @@ import torch
 from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.executors.base import ClientExecutor, answer, failed
+from mosaic.executors.base import ClientExecutor, failed, said_by_rank_0
+from mosaic.executors.injection import Fault
 from mosaic.messages import ClientState, GeneratorReply, Reply, Request, TrainReply
 
 
@@ -19,10 +20,12 @@ class SerialExecutor(ClientExecutor):
     Args:
         threads: CPU threads of the process, for clients and server; PyTorch's own choice when not given. Small nets
             are fastest with one. Results are bit-identical only for equal threads.
+        faults: share of the requests that meet a fault on purpose, by its kind: exception, crash, delay, nan, shape,
+            sender, garbage or huge. Nothing crashes here: the answer is lost.
     """
 
-    def __init__(self, threads: int | None = None) -> None:
-        super().__init__(threads)
+    def __init__(self, threads: int | None = None, faults: dict[str, float] | None = None) -> None:
+        super().__init__(threads, faults)
         self._variables_before = {key: value for key, value in os.environ.items() if key == "OMP_NUM_THREADS"}
 
     def start(self, worker: Worker) -> None:
@@ -34,19 +37,22 @@ class SerialExecutor(ClientExecutor):
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Answer each request when its reply is asked for."""
-        assert self._worker is not None, "start() comes before map()"
         for request in requests:
-            try:
-                reply = self._handle(self._worker, request)
-            except Exception as error:  # whatever carries the request to the client may fail too
-                if world_size() > 1:
-                    raise
-                reply = failed(request.client, error)
-            yield _agreed(reply)
+            yield self._reply(request, deadline, self._injector.draw(request))
 
-    def _handle(self, worker: Worker, request: Request) -> Reply:
+    def _reply(self, request: Request, deadline: float | None, fault: Fault) -> Reply:
+        assert self._worker is not None, "start() comes before map()"
+        try:
+            reply = self._handle(self._worker, request, deadline, fault)
+        except Exception as error:  # whatever carries the request to the client may fail too
+            if world_size() > 1:
+                raise
+            reply = failed(request.client, error)
+        return _agreed(reply)
+
+    def _handle(self, worker: Worker, request: Request, deadline: float | None, fault: Fault) -> Reply:
         before = self._state(request.client)
-        envelope = answer(worker, request, before)
+        envelope = self._answer(worker, request, before, deadline, fault)
         self._keep_new(request.client, before, envelope.state)
         return envelope.message
 
@@ -70,10 +76,5 @@ def _agreed(reply: Reply) -> Reply:
     if world_size() == 1 or isinstance(reply, GeneratorReply):
         return reply
     if isinstance(reply, TrainReply):
-        judged = [reply.judgement]
-        if reply.judgement:
-            torch.distributed.broadcast_object_list(judged, src=0)
-        return replace(reply, judgement=judged[0])
-    carrier = [encode(reply)]
-    torch.distributed.broadcast_object_list(carrier, src=0)
-    return decode(carrier[0], type(reply))
+        return replace(reply, judgement=said_by_rank_0(reply.judgement)) if reply.judgement else reply
+    return decode(said_by_rank_0(encode(reply)), type(reply))

@@ -6,9 +6,11 @@ from itertools import islice
 from typing import Any
 
 from mosaic.errors import MosaicError, require_positive
+from mosaic.executors.injection import Fault
 from mosaic.executors.processes.environment import single_device
 from mosaic.executors.serial import SerialExecutor
 from mosaic.messages import Reply, Request, TrainRequest
+from mosaic.training.deadline import ending_within
 from mosaic.training.signals import is_told_to_leave
 
 log = logging.getLogger(__name__)
@@ -24,10 +26,13 @@ class SideBySideExecutor(SerialExecutor):
     Args:
         threads: CPU threads of the process; PyTorch's own choice when not given.
         clients_at_once: most clients in one lockstep; their activations are held together.
+        faults: as for :class:`SerialExecutor`; a client that meets one trains alone.
     """
 
-    def __init__(self, threads: int | None = None, clients_at_once: int = 10) -> None:
-        super().__init__(threads)
+    def __init__(
+        self, threads: int | None = None, clients_at_once: int = 10, faults: dict[str, float] | None = None
+    ) -> None:
+        super().__init__(threads, faults)
         require_positive("executor", clients_at_once=clients_at_once)
         self.clients_at_once = clients_at_once
 
@@ -46,22 +51,27 @@ class SideBySideExecutor(SerialExecutor):
         return single_device(trainer, 0, type(self).__name__)
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
-        """Answer so many requests at a time as clients train at once, and yield the replies in order."""
+        """Answer so many requests at a time as clients train at once, and yield the replies in order.
+
+        A lockstep has as much time as its clients have together; beyond it they train one by one.
+        """
         waiting = iter(requests)
         while window := list(islice(waiting, self.clients_at_once)):
-            replies: dict[int, Reply] = {}
-            for group in self._groups(window):
-                replies |= zip(group, self._answer_together([window[place] for place in group]), strict=False)
+            faults, replies = [self._injector.draw(request) for request in window], dict[int, Reply]()
+            for group in self._groups(window, faults):
+                with ending_within(deadline and deadline * len(group)):
+                    replies |= zip(group, self._answer_together([window[place] for place in group]), strict=False)
             for place, request in enumerate(window):
-                yield replies[place] if place in replies else next(super().map([request], deadline))
+                yield replies[place] if place in replies else self._reply(request, deadline, faults[place])
 
-    def _groups(self, window: Sequence[Request]) -> Iterator[list[int]]:
+    def _groups(self, window: Sequence[Request], faults: Sequence[Fault]) -> Iterator[list[int]]:
         """Yield the places of requests that can be trained in lockstep, at least two in each group."""
         assert self._worker is not None, "start() comes before map()"
         places: dict[object, list[int]] = {}
         steps: dict[int, int] = {}
         for place, request in enumerate(window):
-            if isinstance(request, TrainRequest) and self._worker.images[request.client] > 0:
+            lone = faults[place] or self._worker.images[request.client] == 0
+            if isinstance(request, TrainRequest) and not lone:
                 places.setdefault(self._worker.training.stack_key(request), []).append(place)
                 steps[place] = self._worker.training.steps(request)
         for alike in places.values():

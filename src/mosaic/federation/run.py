@@ -1,6 +1,7 @@
 """The only loop: rounds, and what happens around each."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
@@ -15,7 +16,7 @@ from mosaic.federation.measuring import Measurer, Validation
 from mosaic.federation.progress import rounds_bar
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
-from mosaic.messages import Reply, TrainReply
+from mosaic.messages import Reply, Request, TrainReply
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.ledger import AccountedExecutor
@@ -23,7 +24,7 @@ from mosaic.runs.snapshots import Snapshot
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
-from mosaic.server.faults import Faults
+from mosaic.server.faults import Faults, Phase, phase_of
 from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,7 @@ class Run:
         self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
         self._ledger, self._state, self._name = start.ledger, start.server, start.run
         self._losses: list[float] = []
+        self._missing: Counter[Phase] = Counter()
         self._unwritten: Snapshot | None = None
         self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
         self._round_number = start.round
@@ -94,6 +96,7 @@ class Run:
         plan = self._plan(round)
         self._tracker.round = self._round_number = round
         self._losses.clear()
+        self._missing.clear()
         context = RoundContext(
             plan,
             self._job.seed,
@@ -113,7 +116,7 @@ class Run:
             judges,
             self._faults,
             self._note,
-            self._ledger.book_failure,
+            self._miss,
         )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
@@ -122,6 +125,8 @@ class Run:
         validation = self._measurer.validate(round, self._state.model, cohort)
         seconds = perf_counter() - started
         self._announce(plan, measurement, validation, seconds)
+        for phase, clients in self._missing.items():
+            self._tracker.scalar(f"clients/missing_{phase}", clients)
         if self._writer is not None:
             after = self._ledger.totals()
             self._writer.write_round(plan, measurement, self._losses, before, after, seconds)
@@ -201,6 +206,10 @@ class Run:
 
     def _tell(self, phase: str, seconds: float) -> None:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
+
+    def _miss(self, request: Request, reason: str) -> None:
+        self._missing[phase_of(request)] += 1
+        self._ledger.book_failure(request, reason)
 
     def _note(self, reply: Reply) -> None:
         if isinstance(reply, TrainReply):

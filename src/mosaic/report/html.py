@@ -12,7 +12,7 @@ from mosaic.errors import MosaicError
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.students import count_students, students_of
-from mosaic.report.summary import ATTEMPTS, STAGES, final_stage, generator_table, percent
+from mosaic.report.summary import ABSENCES, ATTEMPTS, STAGES, absences, final_stage, generator_table, percent
 
 _MARK = "<!-- mosaic report -->"
 _MEBIBYTE = 2**20
@@ -58,6 +58,7 @@ def page(contents: RunContents) -> str:
         run=contents,
         samples={tag: _maker(tag) for tag in sorted(contents.pictures) if tag.endswith("/samples")},
         students=students_of(summary, count_students(contents.rounds)),
+        absences=(ABSENCES, absences(summary)),
         style=(files("mosaic.report") / "report.css").read_text(),
     )
 

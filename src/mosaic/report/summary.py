@@ -1,6 +1,7 @@
 """The tables that close a run."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -63,8 +64,8 @@ def print_summary(run: Path, console: Console | None = None) -> None:
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    for refusal in summary["declined"]:
-        say("Client {client} declined ({asked}): {reason}".format(**refusal))
+    for client, how, asked, times, reason in absences(summary):
+        say(f"Client {client} {how} ({asked}{f', {times} times' if int(times) > 1 else ''}): {reason}")
     say(f"\nRun directory: {run}")
     say(f"TensorBoard:   tensorboard --logdir {run}")
 
@@ -95,6 +96,19 @@ def generator_table(generators: Sequence[Mapping[str, Any]]) -> tuple[Row, list[
         rows.append(cells if retried else cells[:-1])
     head = ("client", "images", "classes", "coverage", "nearest neighbour", "attempts")
     return head if retried else head[:-1], rows
+
+
+ABSENCES = ("client", "how", "asked", "times", "reason")
+
+
+def absences(summary: Mapping[str, Any]) -> list[Row]:
+    """Return which clients declined or failed, what they were asked, how often, and why."""
+    found = Counter(
+        (str(each["client"]), how, each["asked"], each["reason"])
+        for how in ("declined", "failed")
+        for each in summary.get(how, ())  # runs of earlier versions know no "failed"
+    )
+    return [(client, how, asked, str(times), reason) for (client, how, asked, reason), times in found.items()]
 
 
 def percent(share: float | None, digits: int = 2) -> str:

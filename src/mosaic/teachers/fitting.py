@@ -21,6 +21,10 @@ _CONSTANT = 1e-6
 """Standard deviation below which a feature counts as constant."""
 
 
+class MissingPrototypesError(MosaicError):
+    """No client has sent the prototypes that are needed."""
+
+
 @dataclass(frozen=True)
 class FitSettings:
     """How a small model is fitted to labelled examples.
@@ -84,15 +88,21 @@ def fit(
     return task.trained_gate(), curves
 
 
-def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
+def join_prototypes(replies: Sequence[PrototypeReply], asked: int) -> tuple[Tensor, Tensor]:
     """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order.
 
+    Args:
+        replies: of the clients that have answered.
+        asked: how many clients were asked.
+
     Raises:
-        MosaicError: no client of the round holds enough images of any class to send one.
+        MissingPrototypesError: there is none, and some client has not answered.
+        MosaicError: all have answered, and none holds enough images of any class to send one.
     """
-    if not replies:
-        raise MosaicError("algorithm.teacher: expected prototypes of some client, got none: see the warnings above")
-    if not any(len(reply.labels) for reply in replies):
+    found = any(len(reply.labels) for reply in replies)
+    if not found and len(replies) < asked:
+        raise MissingPrototypesError("expected prototypes of some client, got none: see the warnings above")
+    if not found:
         raise MosaicError(
             "algorithm.prototypes.min_count: expected at most the size of the largest class of some client of this "
             "round, but none of them could send a prototype: lower it, let more clients take part "

@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from mosaic.training.deadline import stop_if_late
+
 EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
 FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
@@ -145,7 +147,7 @@ def leave_if_alone_and_asked() -> None:
 
 
 class Interruptible:
-    """Batches, between which a process leaves if a signal came, unless it is one of several ranks."""
+    """Batches, between which a process leaves if a signal came or a deadline has passed, unless it is one of ranks."""
 
     def __init__(self, batches: Iterable[Any]) -> None:
         self._batches = batches
@@ -154,8 +156,11 @@ class Interruptible:
         return len(self._batches)  # type: ignore[arg-type]  # a TypeError tells Lightning that there is none
 
     def __iter__(self) -> Iterator[Any]:
+        alone = _world_size() == 1
         for batch in self._batches:
             leave_if_alone_and_asked()
+            if alone:
+                stop_if_late()
             yield batch
 
 

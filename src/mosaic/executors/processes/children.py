@@ -4,9 +4,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import yaml
@@ -19,21 +20,29 @@ from mosaic.training.signals import FIRST_PROCESS_FOLDER
 class ChildProcesses:
     """Processes that run ``mosaic fit`` with the same configuration, as the other ranks of rank 0's world."""
 
-    def __init__(self, world: World, config: Mapping[str, Any], threads: int) -> None:
+    def __init__(self, config: Mapping[str, Any], threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="mosaic-ranks-")
         path = Path(self._folder.name) / "config.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        command = [sys.executable, "-m", "mosaic", "fit", "--config", str(path), f"--executor.threads={threads}"]
-        self._processes: list[subprocess.Popen[bytes]] = []
-        for rank in range(1, world.size):
-            variables = replace(world, rank=rank, local_rank=rank).variables()
-            environment = {**os.environ, **variables, FIRST_PROCESS_FOLDER: self._folder.name}
-            self._processes.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE))
+        self._command = [sys.executable, "-m", "mosaic", "fit", "--config", str(path), f"--executor.threads={threads}"]
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._changing, self._ended = Lock(), False
 
-    def check(self) -> None:
-        """Refuse to wait for a process that has ended."""
-        for rank, process in enumerate(self._processes, start=1):
-            if (code := process.poll()) is not None:
+    def start(self, world: World, rank: int) -> None:
+        """Start a rank, in place of one that has lost its connection if there is one."""
+        variables = replace(world, rank=rank, local_rank=rank).variables()
+        environment = {**os.environ, **variables, FIRST_PROCESS_FOLDER: self._folder.name}
+        with self._changing:
+            if self._ended:
+                raise MosaicError(f"executor: expected to start process {rank} during the run, got its end")
+            if rank in self._processes:
+                _end(self._processes[rank], seconds=0)
+            self._processes[rank] = subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE)
+
+    def check(self, ranks: Iterable[int]) -> None:
+        """Refuse to wait for one of these ranks whose process has ended."""
+        for rank in ranks:
+            if (code := self._processes[rank].poll()) is not None:
                 raise MosaicError(
                     f"executor.workers: expected process {rank} of {len(self._processes) + 1} to start, got its end "
                     f"with exit code {code}: its own message stands above"
@@ -41,10 +50,17 @@ class ChildProcesses:
 
     def end(self, asked: bool) -> None:
         """Leave none of them running; wait for their end if all were asked to, else kill them."""
-        for process in self._processes:
-            with process:  # which waits too, and closes its standard input
-                try:
-                    process.wait(30 if asked else 0)
-                except subprocess.TimeoutExpired:
-                    process.kill()  # it has nothing to tidy up
+        with self._changing:
+            self._ended = True
+            for process in self._processes.values():
+                _end(process, seconds=30 if asked else 0)
         self._folder.cleanup()
+
+
+def _end(process: "subprocess.Popen[bytes]", seconds: float) -> None:
+    """Wait for a process, and kill it after so many seconds."""
+    with process:  # which waits too, and closes its standard input
+        try:
+            process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()  # it has nothing to tidy up

@@ -2,8 +2,9 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from queue import SimpleQueue
 from threading import Thread
@@ -13,8 +14,8 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError, require_positive
-from mosaic.executors.base import WorkerLostError, answer_bytes
-from mosaic.executors.parallel import ParallelExecutor
+from mosaic.executors.base import answer_bytes
+from mosaic.executors.parallel import ParallelExecutor, WorkerEndedError
 from mosaic.executors.processes.children import ChildProcesses
 from mosaic.executors.processes.environment import World, launched_world, single_device, uses_gpus
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
@@ -35,15 +36,23 @@ class RanksExecutor(ParallelExecutor):
         threads: CPU threads of each process. When not given, processes that this one starts share its threads, and
             launched ones keep PyTorch's own choice. Results are bit-identical only for equal threads.
         workers_per_device: processes that share a GPU, for clients too small to fill one.
+        faults: as for :class:`~mosaic.executors.SerialExecutor`; a crash kills a process that this one has started.
     """
 
     own_worker = 0
     takes_part_in_launch = True
 
-    def __init__(self, workers: int | None = None, threads: int | None = None, workers_per_device: int = 1) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        threads: int | None = None,
+        workers_per_device: int = 1,
+        faults: dict[str, float] | None = None,
+    ) -> None:
         require_positive("executor", workers_per_device=workers_per_device)
         self._world, self.workers_per_device = launched_world(), workers_per_device
-        super().__init__(_size(workers, self._world), threads)
+        super().__init__(_size(workers, self._world), threads, faults)
+        self.restarts = self._world is None
         self.devices = -(-self.workers // workers_per_device)
         self._own_threads = threads or max(1, self._threads_before // (1 if self._world else self.workers))
         self._connections: dict[int, Connection] = {}
@@ -82,13 +91,22 @@ class RanksExecutor(ParallelExecutor):
         super().start(worker)
         torch.set_num_threads(self._own_threads)
         if self._world is None and self.workers > 1:
-            config, listener = self.known_recipe.config, open_port()
-            world = World(0, self.workers, 0, *listener.getsockname())
-            self._children = ChildProcesses(world, config, self._own_threads)
-            self._connections = accept_all(world, listener, self._children.check)
+            self._children = ChildProcesses(self.known_recipe.config, self._own_threads)
+            self._connect(range(1, self.workers))
+
+    def _connect(self, ranks: Sequence[int]) -> None:
+        """Start these ranks of this machine's world and wait until they are there."""
+        assert self._children is not None
+        listener = open_port()
+        world = World(0, self.workers, 0, *listener.getsockname())
+        with listener:
+            for rank in ranks:
+                self._children.start(world, rank)
+            self._connections |= accept_all(world, listener, partial(self._children.check, ranks), ranks)
 
     def close(self) -> None:
         """End the other processes, or let launched ones end after this one; those at work are not waited for."""
+        self._close_schedulers()
         idle = [worker for worker in self._connections if self._busy[worker].acquire(blocking=False)]
         for worker in idle:
             with suppress(OSError):
@@ -100,16 +118,17 @@ class RanksExecutor(ParallelExecutor):
         self._connections, self._children = {}, None
         super().close()
 
-    def _send(self, worker: int, request: bytes, client: int) -> bytes:
+    def _start_again(self, worker: int) -> None:
+        self._connections[worker].close()
+        self._connect([worker])
+
+    def _send(self, worker: int, request: bytes) -> bytes:
         try:
             connection = self._connections[worker]  # it stays open for as long as somebody waits for it
             connection.send_bytes(request)
             return connection.recv_bytes()
         except (OSError, EOFError) as error:
-            raise WorkerLostError(
-                f"process {worker} of {self.workers} ended while it worked for client {client}; its own message, "
-                "if it has left one, says why, and --ckpt_path auto goes on from the last snapshot"
-            ) from error
+            raise WorkerEndedError from error
 
 
 def _size(workers: int | None, world: World | None) -> int:

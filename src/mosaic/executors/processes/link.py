@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from datetime import timedelta
 from multiprocessing.connection import Connection
@@ -29,12 +29,14 @@ def open_port(port: int = 0, local: bool = True) -> socket.socket:
     return socket.create_server(("", port), family=family, backlog=1024, dualstack_ipv6=both)
 
 
-def accept_all(world: World, listener: socket.socket, check: Callable[[], None]) -> dict[int, Connection]:
-    """Wait in rank 0 until every other process has come; return the connections by rank.
+def accept_all(
+    world: World, listener: socket.socket, check: Callable[[], None], ranks: Iterable[int] | None = None
+) -> dict[int, Connection]:
+    """Wait in rank 0 until every other process, or these, have come; return the connections by rank.
 
     ``check`` is called now and then, and raises to give up. The listener is closed.
     """
-    found, missing = {}, {_hello(rank): rank for rank in range(1, world.size)}
+    found, missing = {}, {_hello(rank): rank for rank in ranks or range(1, world.size)}
     end = time.monotonic() + MEETING_SECONDS
     listener.settimeout(0.1)
     with listener:

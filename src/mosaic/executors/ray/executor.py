@@ -27,8 +27,8 @@ _ONLY_HERE = {  # keeps a Ray of our own from the network; it must be set before
 class RayExecutor(ParallelExecutor):
     """Shares clients out over long-lived Ray actors; server phases run in this process.
 
-    Every actor makes its own worker from the configuration, so the data must be readable where it runs. A request whose
-    actor ends is sent once more, to an actor on another node where there is one, and the actor is replaced.
+    Every actor makes its own worker from the configuration, so the data must be readable where it runs. An actor that
+    ends is started again; the client for which it worked has failed.
 
     Args:
         workers: number of actors.
@@ -37,12 +37,18 @@ class RayExecutor(ParallelExecutor):
         gpus_per_worker: share of a GPU that each actor reserves; 0.25 lets four share one.
         address: of a running Ray cluster, such as ``auto`` or ``10.0.0.1:6379``; when not given, a Ray is started on
             this machine for the time of the run.
+        faults: as for :class:`~mosaic.executors.SerialExecutor`; a crash kills an actor.
     """
 
     def __init__(
-        self, workers: int, threads: int | None = None, gpus_per_worker: float = 0.0, address: str | None = None
+        self,
+        workers: int,
+        threads: int | None = None,
+        gpus_per_worker: float = 0.0,
+        address: str | None = None,
+        faults: dict[str, float] | None = None,
     ) -> None:
-        super().__init__(workers, threads)
+        super().__init__(workers, threads, faults)
         require_at_least_zero("executor", gpus_per_worker=gpus_per_worker)
         self.gpus_per_worker, self.address, self._cpus = gpus_per_worker, address, threads or 1
         self._where = "this machine" if address is None else f"the Ray cluster {address}"
@@ -73,6 +79,7 @@ class RayExecutor(ParallelExecutor):
 
     def close(self) -> None:
         """End the actors, and Ray if it was started here."""
+        self._close_schedulers()
         if self._pool is not None:
             self._pool.stop()
         if self._connected:
@@ -109,9 +116,13 @@ class RayExecutor(ParallelExecutor):
                     f"{name}s and each worker takes {share:g}, got {self.workers}: lower it, or executor.{key}"
                 )
 
-    def _send(self, worker: int, request: bytes, client: int) -> bytes:
+    def _send(self, worker: int, request: bytes) -> bytes:
         assert self._pool is not None, "start() comes before map()"
-        return self._pool.answer(worker, request, client)
+        return self._pool.answer(worker, request)
+
+    def _start_again(self, worker: int) -> None:
+        assert self._pool is not None, "start() comes before map()"
+        self._pool.start_again(worker)
 
 
 class _Actor:
@@ -124,9 +135,8 @@ class _Actor:
         self._phases = many_phases()  # until the process ends
         self._phases.__enter__()
 
-    def node(self) -> str:
-        """Say on which node this is, once the worker is there."""
-        return str(_import_ray(local=False).get_runtime_context().get_node_id())
+    def ready(self) -> None:
+        """Return once the worker is there."""
 
     def answer(self, request: bytes) -> bytes:
         """Answer an encoded request."""
