@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-lowest check format bench results clean
+.PHONY: help install demo deploy-demo test test-slow test-lowest check format bench results clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -27,11 +27,15 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## run the whole method on handwritten digits, about two minutes on two CPU cores
 	$(BIN)/mosaic fit --config configs/digits.yaml --config configs/generators/both.yaml --federation.run_dir $(RUN)
 
+deploy-demo: $(STAMP)  ## run a federation over Flower on this machine, and its simulation, about five minutes
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[flower]'
+	$(BIN)/python -m mosaic.deployment.trial
+
 test: $(STAMP)  ## run the fast tests, four minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
 test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 25 minutes on two CPU cores
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,flower]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/executors/test_executors.py
 	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/executors/test_executors.py
 

@@ -42,7 +42,7 @@ def serve(connection: socket.socket) -> None:
                 answer: object = [[7, "ecdsa-sha2-nistp384 AAAA"], [8, ""]]
             case "push":
                 data = receive_frame(connection, MOST)
-                answer = str(len(sent)) if call["node"] == 7 else None
+                answer = [str(len(sent)) if call["node"] == 7 else None]
                 sent[str(len(sent))] = data
             case "pull":
                 if any(sent[number] == b"die" for number in call["numbers"]):

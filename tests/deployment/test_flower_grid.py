@@ -49,9 +49,10 @@ def calls(tmp_path: Path) -> list[Any]:
     return [json.loads(line) for line in (tmp_path / "log").read_text().splitlines()]
 
 
-def until_connected(grid: FlowerGrid) -> None:
-    while not grid.nodes():
+def until_delivered(grid: FlowerGrid, number: str) -> Delivery:
+    while not (found := grid.pull([number])):
         time.sleep(0.02)
+    return found[0]
 
 
 def test_messages_go_out_and_come_back_once(opened: Opened) -> None:
@@ -87,12 +88,13 @@ def test_flower_is_started_off_the_network_with_its_own_folder(opened: Opened, t
 
 def test_another_run_follows_a_lost_one_and_messages_in_flight_are_errors(opened: Opened, tmp_path: Path) -> None:
     grid = opened()
+    assert grid.nodes().keys() == {7, 8}
     lost, also = grid.push(7, b"abc", 60), grid.push(7, b"die", 60)
     assert ["was lost" in delivery.error for delivery in grid.pull([also])] == [True]
     assert ["was lost" in delivery.error for delivery in grid.pull([lost])] == [True]
-    until_connected(grid)
+    assert grid.nodes().keys() == {7, 8}, "nodes are not taken for gone while Flower comes back"
     number = grid.push(7, b"abc", 60)
-    assert grid.pull([number]) == [Delivery(number, b"cba")]
+    assert until_delivered(grid, number) == Delivery(number, b"cba")
     first, second = (call[0][-1] for call in calls(tmp_path))
     assert first != second, "a late app of the first run must not find the second run's socket"
 
@@ -101,13 +103,23 @@ def test_runs_are_started_until_one_connects(opened: Opened, tmp_path: Path) -> 
     grid = opened()
     grid._environment["FAKE_FLWR"] = "refuses"
     grid.pull([grid.push(7, b"die", 60)])
+    held, too_late = grid.push(7, b"abc", 60), grid.push(7, b"abc", 0)
     while len(calls(tmp_path)) < 3:
-        assert grid.nodes() == {}
+        assert grid.pull([held]) == []
         time.sleep(0.02)
-    number = grid.push(7, b"abc", 60)
-    assert [delivery.number for delivery in grid.pull([number])] == [number]
+    assert "takes no message" in until_delivered(grid, too_late).error
     grid._environment["FAKE_FLWR"] = ""
-    until_connected(grid)
+    assert until_delivered(grid, held) == Delivery(held, b"cba")
+
+
+def test_who_waits_too_long_for_flower_has_no_nodes(opened: Opened) -> None:
+    grid = opened()
+    grid._environment["FAKE_FLWR"] = "refuses"
+    grid.pull([grid.push(7, b"die", 60)])
+    held = grid.push(7, b"abc", 60)
+    grid._patience = 0.0
+    assert grid.nodes() == {}
+    assert "takes no message" in until_delivered(grid, held).error
 
 
 def test_too_long_an_answer_is_an_error(opened: Opened) -> None:
@@ -145,4 +157,4 @@ def test_nothing_is_left_after_close(opened: Opened) -> None:
     grid.close()
     assert not folder.exists()
     with pytest.raises(ChildProcessError):
-        os.waitpid(grid._start._process.pid, os.WNOHANG)
+        os.waitpid(grid._run._process.pid, os.WNOHANG)

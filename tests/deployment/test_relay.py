@@ -90,13 +90,13 @@ def test_nodes_have_their_keys_as_ssh_keygen_writes_them(fit: socket.socket) -> 
 
 
 def test_bytes_go_to_a_node_and_back(fit: socket.socket) -> None:
-    number = asked(fit, b"\0\1\2", call="push", node=1, seconds=60.0)
+    (number,) = asked(fit, b"\0\1\2", call="push", node=1, seconds=60.0)
     assert asked(fit, call="pull", numbers=[number], most=3) == [[number, ""]]
     assert receive_frame(fit, MOST) == b"\0\1\2"
 
 
 def test_what_is_no_answer_comes_as_an_error_and_the_rest_goes_on(fit: socket.socket) -> None:
-    numbers = [asked(fit, b"abc", call="push", node=node, seconds=60.0) for node in (2, 3, 4, 1)]
+    numbers = [asked(fit, b"abc", call="push", node=node, seconds=60.0)[0] for node in (2, 3, 4, 1)]
     (_, unreadable), (_, failed), (good, none) = asked(fit, call="pull", numbers=numbers, most=3)
     assert unreadable == "Flower cannot read the answer: AttributeError"
     assert failed == "Flower's error 8: crashed"
@@ -105,7 +105,7 @@ def test_what_is_no_answer_comes_as_an_error_and_the_rest_goes_on(fit: socket.so
 
 
 def test_too_long_an_answer_stays_where_it_is(fit: socket.socket) -> None:
-    number = asked(fit, b"abc", call="push", node=1, seconds=60.0)
+    (number,) = asked(fit, b"abc", call="push", node=1, seconds=60.0)
     assert asked(fit, call="pull", numbers=[number], most=2) == [
         [number, "expected an answer of at most 2 bytes, got 3"]
     ]

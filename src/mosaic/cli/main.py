@@ -82,7 +82,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         case "deploy":
             from mosaic.deployment.deploy import deploy
 
-            print(f"Written: {_call(deploy, command, given)}")
+            print(f"Written: {_call(deploy, command, given, positional=False)}")
         case "partition":
             from mosaic.cli.lightning import MosaicParser
             from mosaic.cli.partition import DESCRIPTION, partition
@@ -106,12 +106,17 @@ def fit(arguments: Sequence[str] | None) -> None:
     run(arguments)
 
 
-def _call(function: Callable[..., object], name: str, given: Sequence[str], **known: object) -> object:
-    """Call a function with arguments of the command line and those in ``known``; required arguments are positional."""
+def _call(
+    function: Callable[..., object], name: str, given: Sequence[str], positional: bool = True, **known: object
+) -> object:
+    """Call a function with arguments of the command line and those in ``known``.
+
+    Required arguments are positional, or options like all others.
+    """
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=True, skip=set(known))
+    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
 

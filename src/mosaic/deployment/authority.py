@@ -41,9 +41,7 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
     from cryptography.x509.oid import ExtendedKeyUsageOID
 
     authority_key, key = _make_key(), _make_key()
-    certificate_signing = x509.KeyUsage(
-        **dict.fromkeys(_KEY_USES, False) | {"key_cert_sign": True, "crl_sign": True}  # type: ignore[arg-type]
-    )
+    certificate_signing = x509.KeyUsage(**dict.fromkeys(_KEY_USES, False) | {"key_cert_sign": True, "crl_sign": True})
     authority = (
         _certificate("mosaic federation", "mosaic federation", authority_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

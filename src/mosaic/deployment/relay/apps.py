@@ -57,10 +57,10 @@ class Calls:
         return [[node.node_id, _openssh(node.public_key)] for node in self._grid.get_nodes()], []
 
     def push(self, node: int, seconds: float) -> tuple[Any, list[bytes]]:
-        """Send the frame that follows; the answer is the message's number, or ``None`` if Flower takes none."""
+        """Send the frame that follows, and give the message's number, which is ``None`` if Flower does not take it."""
         content = _pack(receive_frame(self._connection, ANY))
         numbers = self._grid.push_messages([Message(content, node, "query", ttl=seconds)])
-        return next(iter(numbers), None), []
+        return list(numbers), []
 
     def pull(self, numbers: list[str], most: int) -> tuple[Any, list[bytes]]:
         """Give what has come; data follow in frames, one for each delivery without an error."""
