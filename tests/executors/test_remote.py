@@ -163,6 +163,18 @@ class TestTheServerSeesNoData:
         assert found["std"] == pytest.approx(std, rel=1e-9)
         deployed(tmp_path / "run", config, "FedAvg", *unknown, *TWO_ROUNDS, "--ckpt_path=auto")  # with the same mean
 
+    def test_without_judging_no_counts_of_right_answers_leave(self, config: Path, tmp_path: Path) -> None:
+        """Clients that are told so refuse a server that asks all the same."""
+        silent = "--federation.judging=false"
+        start_residents(config, "Mosaic", silent)
+        run = deployed(tmp_path / "run", config, "Mosaic", silent)
+        summary = json.loads((run / "summary.json").read_text())
+        assert "Evaluate" not in summary["bytes_up"]
+        assert summary["distilled"]  # taken unseen
+        run = deployed(tmp_path / "asks", config, "Mosaic")
+        summary = json.loads((run / "summary.json").read_text())
+        assert {told["reason"] for told in summary["declined"]} == {"it judges no models (federation.judging)"}
+
 
 class TestAbsentClients:
     def test_a_late_client_is_missing_and_the_round_goes_on(self, config: Path, tmp_path: Path) -> None:

@@ -59,7 +59,8 @@ class ClientCLI(MosaicCLI):
 
         if told is not None:
             worker(told)  # so that a configuration that cannot work fails now
-        self.resident = Resident(data, agreement(self._written()), worker, given.folder, given.keep_rounds)
+        judging = self._get(self.config_init, "federation").judging
+        self.resident = Resident(data, agreement(self._written()), worker, given.folder, given.keep_rounds, judging)
         log.info("client %d: %d images to train on, %d to validate on", given.client, len(train), len(validation))
 
     def _remote(self, data: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:

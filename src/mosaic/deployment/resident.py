@@ -21,7 +21,7 @@ from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.errors import MosaicError
 from mosaic.executors.base import answer
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction
-from mosaic.messages import Failed, Reply, Request
+from mosaic.messages import Declined, EvaluateRequest, Failed, Reply, Request
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import leave_if_asked
 
@@ -43,6 +43,7 @@ class Resident:
         make_worker: makes the worker, given mean and standard deviation of the pixels per channel.
         folder: where it remembers runs.
         keep: rounds of a run that it remembers.
+        judging: whether it judges models; otherwise its counts of right answers per class stay here.
     """
 
     def __init__(
@@ -52,10 +53,12 @@ class Resident:
         make_worker: Callable[[Statistics], Worker],
         folder: Path,
         keep: int,
+        judging: bool,
     ) -> None:
         assert data.own_client is not None
         self._data, self.client, self._agreement = data, data.own_client, agreement
         self._make_worker, self._folder, self._keep = make_worker, folder, keep
+        self._judging = judging
         self._worker: tuple[Statistics, Worker] | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -96,6 +99,8 @@ class Resident:
             return Failed(self.client, f"it was taken for client {request.client}")
         if asked.agreement != self._agreement:
             return Failed(self.client, "it runs another configuration or version of mosaic than the server")
+        if not self._judging and (isinstance(request, EvaluateRequest) or getattr(request, "judge", False)):
+            return Declined(self.client, "it judges no models (federation.judging)")
         if not asked.mean:
             return Failed(self.client, "it was not told mean and standard deviation of the pixels")
         memory = Memory(self._folder, asked.run, self._keep)

@@ -47,6 +47,8 @@ class Federation:
         validate_every: rounds between measurements of the global model, or of the clients' own models where there is
             none, on the clients' validation images and on the test split; the last round always has one.
         faults: how long clients may take, and how many must answer; the round goes on without the others.
+        judging: whether clients judge models on their validation images; without it their counts of right answers per
+            class stay with them, and every model is taken unseen.
     """
 
     def __init__(
@@ -57,13 +59,14 @@ class Federation:
         keep_snapshots: int = 2,
         validate_every: int = 1,
         faults: Faults = Faults(),
+        judging: bool = True,
     ) -> None:
         require_positive(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
         if not run_dir.strip():
             raise MosaicError("federation.run_dir: expected the name of a new folder, got nothing")
-        self.run_dir, self.schedule, self.faults = run_dir, schedule, faults
+        self.run_dir, self.schedule, self.faults, self.judging = run_dir, schedule, faults, judging
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
     def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
@@ -127,6 +130,7 @@ class Federation:
             self.snapshot_every,
             self.keep_snapshots,
             self.faults,
+            self.judging,
         )
         del start, make_ready  # or their models would stay as long as the run
         try:

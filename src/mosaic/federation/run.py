@@ -44,6 +44,7 @@ class Run:
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
         faults: how long clients may take, and how many must answer.
+        judging: whether clients judge models.
     """
 
     def __init__(
@@ -57,11 +58,12 @@ class Run:
         snapshot_every: int,
         keep_snapshots: int,
         faults: Faults,
+        judging: bool,
     ) -> None:
         self._job, self._schedule, self._measurer = job, schedule, measurer
         self._directory, self._tracker = directory, tracker
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
-        self._faults = faults
+        self._faults, self._judging = faults, judging
         self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
         self._ledger, self._state, self._name = start.ledger, start.server, start.run
         self._losses: list[float] = []
@@ -117,6 +119,7 @@ class Run:
             self._faults,
             self._note,
             self._miss,
+            self._judging,
         )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()

@@ -80,6 +80,7 @@ class Cohort:
         faults: how long clients may take, and how many must answer.
         on_reply: is shown every reply that is believed.
         on_missing: is told the request of a client that counts as missing, and why.
+        judging: whether clients may be asked to judge at all.
     """
 
     def __init__(
@@ -92,10 +93,11 @@ class Cohort:
         faults: Faults = Faults(),
         on_reply: Callable[[Reply], None] = lambda _: None,
         on_missing: Callable[[Request, str], None] = lambda *_: None,
+        judging: bool = True,
     ) -> None:
         self._plan, self._pool, self._inspector = plan, pool, Inspector(pool, images)
         self._asker = Asker(executor, faults, plan.round, on_reply, on_missing)
-        self._judges, self._sent = judges, StateDict()
+        self._judges, self._judging, self._sent = judges and judging, judging, StateDict()
         self._judgements: dict[int, StateDict] = {}
         self._blind: set[int] = set()
 
@@ -180,7 +182,7 @@ class Cohort:
         return [client for client in self._plan.clients if client not in self._blind and self._can_judge(model, client)]
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
-        return not model or self._pool.can_judge(client)
+        return self._judging and (not model or self._pool.can_judge(client))
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""
