@@ -157,3 +157,63 @@ def test_size_is_the_encoded_length_but_for_the_header(tensors: int) -> None:
     parcel = Parcel({f"layer{i}.weight": torch.zeros(i + 1, 7) for i in range(tensors)})
     missing = len(encode(parcel)) - size_in_bytes(parcel)
     assert 0 <= missing < 100 * (tensors + 1)
+
+
+@wire
+@dataclass(frozen=True)
+class Typed:
+    number: int
+    share: float
+    flag: bool
+    text: str
+    model: dict[str, torch.Tensor]
+    nested: dict[str, dict[str, torch.Tensor]]
+    several: tuple[float, ...]
+    either: Parcel | None
+
+
+FITTING = {
+    **{"number": 1, "share": 1, "flag": True, "text": "", "model": {"w": torch.zeros(1)}, "nested": {}},
+    **{"several": (1, 0.5), "either": None},
+}
+
+
+def test_fields_have_the_types_that_they_declare() -> None:
+    got = decode(encode(Typed(**FITTING)), Typed)  # type: ignore[arg-type]
+    assert (got.share, got.several) == (1, (1, 0.5))
+
+
+@for_each(
+    "changed",
+    [
+        {"number": 1.5},
+        {"number": True},
+        {"share": "1"},
+        {"share": False},
+        {"flag": 1},
+        {"text": None},
+        {"model": torch.zeros(1)},
+        {"model": {"w": 1.0}},
+        {"nested": {"a": {"b": "c"}}},
+        {"several": (1, "2")},
+        {"several": 1.0},
+        {"either": 3},
+    ],
+)
+def test_fields_of_other_types_are_refused(changed: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=f"Typed.{next(iter(changed))}: expected"):
+        decode(encode(Typed(**{**FITTING, **changed})), Typed)  # type: ignore[arg-type]
+
+
+def test_nesting_without_end_is_refused() -> None:
+    deep = '{"a":' * 5000 + "1" + "}" * 5000
+    data = safetensors.torch.save({}, metadata={"message": deep})
+    with pytest.raises(ValueError, match="do not decode"):
+        decode(data, Parcel)
+
+
+def test_a_header_beyond_the_limit_is_not_read() -> None:
+    data = encode(Parcel({str(i): i for i in range(1000)}))
+    assert decode(data, Parcel, largest_header=len(data)).content["999"] == 999
+    with pytest.raises(ValueError, match="are allowed"):
+        decode(data, Parcel, largest_header=1000)
