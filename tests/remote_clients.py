@@ -2,12 +2,14 @@
 
 import io
 import json
+import socket
 from collections.abc import Callable, Collection
 from contextlib import redirect_stderr
 from functools import cache
 from itertools import count
 from pathlib import Path
-from typing import ClassVar
+from threading import Thread
+from typing import Any, ClassVar
 
 import numpy as np
 import yaml
@@ -15,6 +17,7 @@ import yaml
 from mosaic.cli.client import make_client
 from mosaic.cli.main import main
 from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
+from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.deployment.resident import Resident
 from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.grid import Delivery
@@ -70,9 +73,51 @@ class HandedOverExecutor(RemoteExecutor):
 EXECUTOR = ["--executor=tests.remote_clients.HandedOverExecutor", "--executor.patience=0.1"]
 
 
-def write_parts(folder: Path) -> Path:
+class OverSockets:
+    """Carries messages to resident processes on this host, whose sockets lie in one folder as ``CLIENT.sock``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._numbers = folder, count()
+        self._found: dict[str, Delivery] = {}
+
+    def nodes(self) -> dict[int, str]:
+        return {int(path.stem): "" for path in self._folder.glob("*.sock")}
+
+    def push(self, node: int, data: bytes, seconds: float) -> str:
+        number = str(next(self._numbers))
+        Thread(target=self._ask, args=(number, node, data), daemon=True).start()
+        return number
+
+    def _ask(self, number: str, node: int, data: bytes) -> None:
+        try:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self._folder / f"{node}.sock"))
+                send_frame(connection, data)
+                self._found[number] = Delivery(number, receive_frame(connection, 1 << 30))
+        except OSError as error:
+            self._found[number] = Delivery(number, None, str(error))
+
+    def pull(self, numbers: Collection[str]) -> list[Delivery]:
+        return [self._found.pop(number) for number in list(self._found) if number in numbers]
+
+    def close(self) -> None:
+        pass
+
+
+class OverSocketsExecutor(RemoteExecutor):
+    """Asks resident processes on this host."""
+
+    def __init__(self, folder: str, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.folder = folder
+
+    def open_grid(self) -> OverSockets:
+        return OverSockets(Path(self.folder))
+
+
+def write_parts(folder: Path, clients: int = CLIENTS) -> Path:
     """Deal digits out to a file for each client, and return the configuration that all parties have."""
-    data = FederatedDataModule(SklearnDigits(), DirichletPartition(CLIENTS, 1.0), validation_share=0.0)
+    data = FederatedDataModule(SklearnDigits(), DirichletPartition(clients, 1.0), validation_share=0.0)
     train, test = data.images.train, data.images.test
     for client, (own, _) in enumerate(data.splits):
         np.savez(
@@ -84,7 +129,7 @@ def write_parts(folder: Path) -> Path:
         folder / "test.npz", test_images=test.pixels.numpy().transpose(0, 2, 3, 1), test_labels=test.labels.numpy()
     )
     config = yaml.safe_load(DIGITS.read_text())
-    known = {"num_clients": CLIENTS, "class_names": list("0123456789"), "image_shape": [1, 8, 8]}
+    known = {"num_clients": clients, "class_names": list("0123456789"), "image_shape": [1, 8, 8]}
     config["data"] = {
         **{"partition": {"class_path": "mosaic.data.Remote", "init_args": known}},
         **{"batch_size": 32, "mean": [MEAN], "std": [STD]},
