@@ -192,14 +192,12 @@ def _listens(port: int) -> bool:
 
 def marked(setting: str) -> dict[int, str]:
     """Return the command lines, by process id, of the other processes that run with this in their environment."""
-    found = {}
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit() and int(place.name) != os.getpid():
-            if setting.encode() in _read(place / "environ").split(b"\0"):
-                command = _read(place / "cmdline").replace(b"\0", b" ").decode(errors="replace")
-                if command:  # what has ended and waits for its parent has none
-                    found[int(place.name)] = command
-    return found
+    others = (place for place in Path("/proc").iterdir() if place.name.isdigit() and int(place.name) != os.getpid())
+    ours = [place for place in others if setting.encode() in _read(place / "environ").split(b"\0")]
+    commands = {
+        int(place.name): _read(place / "cmdline").replace(b"\0", b" ").decode(errors="replace") for place in ours
+    }
+    return {number: command for number, command in commands.items() if command}  # who has ended has none
 
 
 def _read(path: Path) -> bytes:
