@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +17,7 @@ from mosaic.errors import MosaicError
 
 MARK = "MOSAIC_TRIAL"
 """Environment variable by which everything that a trial has started is found."""
-_READY, _LEAVE = 180.0, 8.0  # seconds
+_READY, _LEAVE, _AFTER = 180.0, 8.0, 2.0  # seconds: until a process is ready, to leave, for what it has started
 
 
 class TrialError(MosaicError):
@@ -79,9 +79,9 @@ class Loopback:
         """Start a site's resident client."""
         self._begin(f"client{site}", f"sites/{site}/client.sh", SOCKET=str(self.socket(site)))
 
-    def start_node(self, site: str) -> None:
+    def start_node(self, site: str) -> "subprocess.Popen[bytes]":
         """Start a site's node."""
-        self._begin(
+        return self._begin(
             f"node{site}",
             f"sites/{site}/supernode.sh",
             SOCKET=str(self.socket(site)),
@@ -104,41 +104,38 @@ class Loopback:
         process.kill()
         process.wait()
 
-    def end(self, *names: str) -> None:
-        """Ask processes to leave, and return when they have."""
+    def end(self, *names: str) -> list[str]:
+        """Ask processes to leave, and return the names of those that had to be killed since they did not."""
         for name in names:
             self._processes[name].terminate()
-        end = time.monotonic() + _LEAVE
+        end, killed = time.monotonic() + _LEAVE, []
         for name in names:
             try:
                 self._processes[name].wait(max(0.1, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.kill(name)
+                killed.append(name)
             else:
                 del self._processes[name]
+        return killed
 
     def stop(self) -> list[str]:
-        """End everything, nodes first, and return what had to be killed since it outlived its parent."""
+        """End everything within ten seconds, nodes first, and return what had to be killed."""
+        killed = []
         for groups in (("fit",), ("node",), ("client", "link")):
-            self.end(*(name for name in self._processes if name.startswith(groups)))
-        end = time.monotonic() + 2.0
+            killed += self.end(*(name for name in self._processes if name.startswith(groups)))
+        end = time.monotonic() + _AFTER
         while self.descendants() and time.monotonic() < end:
             time.sleep(0.1)
-        left = self.descendants()
-        for number in left:
+        for number, command in self.descendants().items():
             os.kill(number, signal.SIGKILL)
+            killed.append(command)
         shutil.rmtree(self._sockets, ignore_errors=True)
-        return list(left.values())
+        return killed
 
     def descendants(self) -> dict[int, str]:
         """Return the command lines, by process id, of everything that this trial has started and that runs."""
-        found = {}
-        for number, environment in _environments():
-            if f"{MARK}={self._mark}".encode() in environment and number != os.getpid():
-                command = _read(Path("/proc", str(number), "cmdline")).replace(b"\0", b" ").decode(errors="replace")
-                if command:  # a zombie has none
-                    found[number] = command
-        return found
+        return marked(f"{MARK}={self._mark}")
 
     def socket(self, site: str) -> Path:
         """Return where a site's client listens."""
@@ -193,10 +190,14 @@ def _listens(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-def _environments() -> Iterator[tuple[int, bytes]]:
-    for place in Path("/proc").iterdir():
-        if place.name.isdigit():
-            yield int(place.name), _read(place / "environ")
+def marked(setting: str) -> dict[int, str]:
+    """Return the command lines, by process id, of the other processes that run with this in their environment."""
+    others = (place for place in Path("/proc").iterdir() if place.name.isdigit() and int(place.name) != os.getpid())
+    ours = [place for place in others if setting.encode() in _read(place / "environ").split(b"\0")]
+    commands = {
+        int(place.name): _read(place / "cmdline").replace(b"\0", b" ").decode(errors="replace") for place in ours
+    }
+    return {number: command for number, command in commands.items() if command}  # who has ended has none
 
 
 def _read(path: Path) -> bytes:

@@ -1,6 +1,7 @@
 """``python -m mosaic.deployment.trial``: a whole federation on this host, beside the same run simulated."""
 
 import json
+import signal
 import subprocess
 import sys
 import tempfile
@@ -21,6 +22,7 @@ from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.deployment.counting import Forwarder
 from mosaic.deployment.deploy import deploy
 from mosaic.deployment.loopback import Loopback, TrialError, free_port
+from mosaic.training.signals import EXIT_CODE
 
 CONFIG = Path(str(files("mosaic.deployment"))) / "trial.yaml"
 DEALT: dict[str, Any] = {"num_clients": 3, "alpha": 1.0}
@@ -94,8 +96,8 @@ def _resident_mebibytes(number: int) -> float:
 
 def main() -> None:
     """Run the trial, say what happens, and print the figures."""
-    console = Console()
-    say = console.print
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # so that everything else is ended, too
+    say = Console().print
     with tempfile.TemporaryDirectory(prefix="mosaic-trial-") as name:
         try:
             figures = run_trial(Path(name), CONFIG, lambda text: say(text, highlight=False))
