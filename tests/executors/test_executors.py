@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +23,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import encode
 from mosaic.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor
 from mosaic.executors.client_states import ClientStates
+from mosaic.executors.injection import Fault
 from mosaic.executors.processes.link import open_port
 from mosaic.executors.ray import executor as ray_executor
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
@@ -289,12 +291,84 @@ def assert_fails_by_name(
 
 
 @pytest.mark.slow
-def test_a_process_that_is_killed_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(fedavg(tmp_path / "run", *ranks(2), failing("1", "kill")))
-    assert stop.value.code == 1
-    assert "process 1 of 2 ended while it worked for client 1" in capsys.readouterr().err
+def test_a_process_that_a_client_kills_is_started_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first process, which clients do not kill, takes over meanwhile."""
+    main(fedavg(tmp_path / "run", *TWO_ROUNDS, *ranks(2), failing("1", "kill")))
+    told = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    assert {each["reason"] for each in told} == {"its process ended"}
+    assert told[0]["round"] == told[0]["client"] == 1
+    assert "worker 1 ended while it worked for client 1, and is started again" in capfd.readouterr().err
     assert children() == []
+
+
+class CrashOnce(ClientExecutor):
+    """Kills the first other process that is sent a request of this kind in this round."""
+
+    killed: ClassVar[list[int]] = []
+
+    def start(self, worker: Worker) -> None:
+        super().start(worker)
+        CrashOnce.killed.clear()
+        self._injector.draw = self._draw  # type: ignore[method-assign]
+
+    def _draw(self, request: Request) -> Fault:
+        asked = f"{request.round}/{type(request).__name__.removesuffix('Request')}"
+        elsewhere = threading.current_thread() is not threading.main_thread()
+        if CrashOnce.killed or not elsewhere or asked != os.environ["CRASH"]:
+            return ""
+        CrashOnce.killed.append(request.client)
+        return "crash"
+
+
+class CrashingRanks(CrashOnce, RanksExecutor):
+    pass
+
+
+class CrashingRay(CrashOnce, RayExecutor):
+    pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["CrashingRanks", pytest.param("CrashingRay", marks=needs_ray)])
+@pytest.mark.parametrize("asked", ["1/Train", "1/Generator", "1/Prototype", "1/Evaluate"])
+def test_a_worker_killed_in_any_phase_costs_one_reply_and_nothing_else(
+    name: str, asked: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same run as where that reply alone is lost on the way to a serial executor."""
+    monkeypatch.setenv("CRASH", asked)
+    more = executor(f"{HERE}.{name}", "--executor.workers=2")
+    main(tiny_fit(tmp_path / "killed", *TWO_ROUNDS, *more))
+    (client,) = CrashOnce.killed
+    told = json.loads((tmp_path / "killed" / "summary.json").read_text())["failed"]
+    assert told == [{"round": 1, "client": client, "asked": asked[2:], "reason": "its process ended"}]
+    assert children() == []
+    main(tiny_fit(tmp_path / "lost", *TWO_ROUNDS, *losing_once(asked, client)))
+    assert_same_run(tmp_path / "killed", tmp_path / "lost", extended=True)
+
+
+class LosingOnce(SerialExecutor):
+    """Loses one reply: the first of a client to what it is asked in a round."""
+
+    def __init__(self, asked: str, client: int, threads: int | None = 1) -> None:
+        super().__init__(threads)
+        lost = iter(["crash"])
+        self._injector.draw = lambda request: (  # type: ignore[method-assign]
+            next(lost, "")  # type: ignore[arg-type, return-value]
+            if request.client == client and f"{request.round}/{type(request).__name__}" == f"{asked}Request"
+            else ""
+        )
+
+
+def losing_once(asked: str, client: int) -> list[str]:
+    return executor(f"{HERE}.LosingOnce", f"--executor.asked={asked}", f"--executor.client={client}")
+
+
+@pytest.mark.slow
+def test_a_launched_process_that_is_killed_ends_the_run(tmp_path: Path) -> None:
+    arguments = fedavg(tmp_path / "run", *LAUNCHED, failing("1", "kill"))
+    (first, _, said), (second, _, _) = launch(as_torchrun_does(), arguments)
+    assert (first, second) == (1, -9)
+    assert "process 1 of 2 ended while it worked for client 1" in said
 
 
 @pytest.mark.slow
@@ -369,19 +443,23 @@ class TestBadInput:
 
 @needs_ray
 @pytest.mark.slow
-def test_a_dead_ray_worker_is_replaced_and_the_run_goes_on(serial: tuple[Path, list[bytes]], tmp_path: Path) -> None:
-    killed = tmp_path / "killed"
-    main(tiny_fit(tmp_path / "run", *TWO_ROUNDS, *on_ray(2), failing("", "kill", once=killed)))
+def test_a_dead_ray_worker_is_replaced_and_a_retry_makes_the_run_whole(
+    serial: tuple[Path, list[bytes]], tmp_path: Path
+) -> None:
+    killed, again = tmp_path / "killed", "--federation.faults.retries=1"
+    main(tiny_fit(tmp_path / "run", *TWO_ROUNDS, *on_ray(2), again, failing("", "kill", once=killed)))
     assert killed.exists()
-    assert_same_run(tmp_path / "run", serial[0])
+    assert_same_run(tmp_path / "run", serial[0], extended=True)
     assert children() == []
 
 
 @needs_ray
 @pytest.mark.slow
-def test_a_client_that_kills_every_ray_worker_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="ended while they worked for client"):
+def test_clients_that_kill_every_ray_worker_end_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
         main(fedavg(tmp_path / "run", *on_ray(2), failing("", "kill")))
+    assert stop.value.code == 69
+    assert "got 0; missing: client 0, 1, 2, 3 (its process ended)" in capsys.readouterr().err
     assert children() == []
 
 

@@ -1,0 +1,109 @@
+"""What does a run lose where 30 % of all requests fail? Mosaic on digits, ten clients, three seeds, by kind of fault.
+
+    python benchmarks/missing_clients.py run      # what results/missing_clients.json lacks; half a minute a run
+    python benchmarks/missing_clients.py table    # writes the table of docs/faults.md
+
+Which requests fail depends on round, client, kind of request and attempt alone, so that they are the same ones for
+every kind of fault. No request is asked again, and a fifth of the clients is enough for a phase.
+"""
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "missing_clients.json"
+SHARE = 0.3
+SEEDS = (0, 1, 2)
+KINDS = ("exception", "crash", "delay", "nan", "shape", "sender", "garbage", "huge")
+MIXED = "all kinds mixed"
+NONE = "none"
+RANKS = "crash of processes"
+Result = dict[str, Any]
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def cases() -> Iterator[tuple[str, int]]:
+    """Yield every kind of fault with every seed; processes are really killed with the first seed alone."""
+    for kind in (NONE, MIXED, *KINDS):
+        yield from ((kind, seed) for seed in SEEDS)
+    yield RANKS, 0
+
+
+def flags(kind: str) -> list[str]:
+    """Return what a run with this kind of fault is told beside seed and folder."""
+    if kind == NONE:
+        return []
+    shares = dict.fromkeys(KINDS, SHARE / len(KINDS)) if kind == MIXED else {kind.split()[0]: SHARE}
+    ranks = ["--executor=mosaic.executors.RanksExecutor", "--executor.workers=2", "--executor.threads=1"]
+    deadline = ["--federation.faults.deadline=2"] if "delay" in shares else []
+    more = [f"--executor.faults={json.dumps(shares)}", "--federation.faults.quorum=0.2", *deadline]
+    return [*(ranks if kind == RANKS else []), *more]
+
+
+def run(kind: str, seed: int) -> Result:
+    """Run once and return the figures."""
+    from mosaic.cli.main import main
+
+    with tempfile.TemporaryDirectory(prefix="mosaic-missing-") as folder:
+        place, begun = Path(folder) / "run", time.perf_counter()
+        common = ["fit", f"--config={ROOT / 'configs' / 'digits.yaml'}", f"--seed_everything={seed}"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            main([*common, f"--data.seed={seed}", f"--federation.run_dir={place}", *flags(kind)])
+        told = json.loads((place / "summary.json").read_text())
+    return {
+        "kind": kind,
+        "seed": seed,
+        "test_accuracy": told["test_accuracy"],
+        "distilled": told["distilled"],
+        "generators": len(told["generators"]),
+        "failed": len(told["failed"]),
+        "seconds": round(time.perf_counter() - begun, 1),
+    }
+
+
+def read() -> list[Result]:
+    return list(json.loads(RESULTS.read_text())) if RESULTS.is_file() else []
+
+
+def run_all() -> None:
+    """Run what is missing, and write after every run."""
+    for kind, seed in cases():
+        found = read()
+        if not any((each["kind"], each["seed"]) == (kind, seed) for each in found):
+            found.append(run(kind, seed))
+            print(found[-1], flush=True)
+            RESULTS.write_text(f"{json.dumps(found, indent=2)}\n")
+
+
+def write_table() -> None:
+    """Write the table, each kind beside the same seeds without a fault."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from tables import mean_and_error, replace_blocks, table
+
+    found = read()
+    clean = {each["seed"]: each["test_accuracy"] for each in found if each["kind"] == NONE}
+    lines = []
+    for kind in dict.fromkeys(each["kind"] for each in found):
+        runs = [each for each in found if each["kind"] == kind]
+        accuracies, lost = [each["test_accuracy"] for each in runs], [each["failed"] for each in runs]
+        against = [each["test_accuracy"] - clean[each["seed"]] for each in runs]
+        difference = "" if kind == NONE else mean_and_error(against, signed=True)
+        students = f"{sum(each['distilled'] for each in runs)} of {len(runs)}"
+        cells = [f"{len(runs)}", mean_and_error(accuracies), difference, f"{statistics.mean(lost):.0f}", students]
+        lines.append([kind, *cells])
+    head = ["fault", "runs that completed", "test accuracy, %", "difference", "requests lost", "students accepted"]
+    replace_blocks(ROOT / "docs" / "faults.md", {"missing clients": table(head, lines)})
+
+
+if __name__ == "__main__":
+    {"run": run_all, "table": write_table}[sys.argv[1]]()
