@@ -17,6 +17,7 @@ _COMMANDS = {
     "predict": "write a run's guesses on the test split as a table",
     "partition": "show who holds what, without training",
     "compare": "run several algorithms on several seeds at equal budgets, and write one table",
+    "audit": "attack what every client of a simulation has uploaded, and say what it tells of its images",
     "report": "write one self-contained HTML page about a run",
     "client": "answer for one client whose images are on this host, in a federation over a network",
     "deploy": "write what each party of a federation over a network needs: folders, keys, scripts",
@@ -58,13 +59,19 @@ def _overview() -> str:
 def _run(command: str, *given: str, from_process: bool) -> None:
     from mosaic.cli.renamed import read_arguments, refuse_renamed
 
-    if command not in ("report", "export"):  # what these read of a run has kept its names
+    if command not in ("audit", "report", "export"):  # what these read of a run has kept its names
         refuse_renamed(read_arguments(given))
     match command:
         case "compare":
             from mosaic.comparison.command import compare
 
             _call(compare, command, given, fit=fit)
+        case "audit":
+            from mosaic.cli.audit import audit
+            from mosaic.federation.progress import configure_logging
+
+            configure_logging()
+            print(f"Audit: {_call(audit, command, given)}")
         case "report":
             from mosaic.report.html import report
 

@@ -1,0 +1,131 @@
+"""Scores that tell members from others, and how well they do; a member is an image that an upload was learnt from."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
+from mosaic.nets.inference import predict, to_pixels
+
+SEARCH_STEPS, SEARCH_RATE = 100, 0.1
+FALSE_POSITIVES = 0.01
+_BATCH = 256
+
+
+class Success(NamedTuple):
+    """How well scores tell members from others.
+
+    Attributes:
+        auc: area under the ROC curve: the probability that a member scores above another image; chance is 0.5.
+        rate: share of the members found where 1 % of the others are taken for members (Carlini et al. 2022, arXiv
+            2112.03570); chance is 0.01.
+    """
+
+    auc: float
+    rate: float
+
+
+def success(members: Tensor, others: Tensor) -> Success:
+    """Compare the scores of members ``(n,)`` with those of others ``(m,)``; ties count half.
+
+    >>> success(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]))
+    Success(auc=1.0, rate=1.0)
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    truth = torch.cat([torch.ones(len(members)), torch.zeros(len(others))]).numpy()
+    scores = torch.cat([members, others]).double().numpy()
+    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
+    return Success(float(roc_auc_score(truth, scores)), float(true[false <= FALSE_POSITIVES].max()))
+
+
+def within_classes(scores: Tensor, labels: Tensor) -> Tensor:
+    """Return scores less the mean of their class, since some classes are easier to draw than others."""
+    sums = torch.zeros(int(labels.max()) + 1, dtype=scores.dtype).index_add_(0, labels, scores)
+    return scores - (sums / labels.bincount().clamp(min=1))[labels]
+
+
+@torch.no_grad()
+def nearest_draw(
+    generator: ImageGenerator, pixels: Tensor, labels: Tensor, draws: int, random: torch.Generator
+) -> Tensor:
+    """Score images by their distance to the nearest of some generated images, of their class where it has one.
+
+    This needs no weights, only images that anybody may draw (black box; Hayes et al. 2019, arXiv 1705.07663).
+
+    Args:
+        generator: as uploaded.
+        pixels: uint8, shape ``(n, channels, H, W)``.
+        labels: shape ``(n,)``.
+        draws: images to draw for each class.
+        random: of the noise.
+
+    Returns:
+        Negative distances, shape ``(n,)``.
+    """
+    points = to_pixels(pixels).flatten(1)
+    score = torch.full((len(points),), -torch.inf)
+    for label in labels.unique():
+        noise = torch.randn(draws, generator.latent_dim, generator=random)
+        drawn = generator(noise, torch.full((draws,), int(label))).flatten(1)
+        own = slice(None) if not generator.conditional else labels == label
+        score[own] = torch.maximum(score[own], -torch.cdist(points[own], drawn).amin(1))
+    return score
+
+
+def latent_search(generator: ImageGenerator, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Score images by how well the generator can be made to draw them, with its weights at hand.
+
+    For each image the noise is sought that brings the generated image nearest (GAN-Leaks, Chen et al. 2020, arXiv
+    1909.03935), by Adam from the mean.
+
+    Args:
+        generator: as uploaded.
+        pixels: uint8, shape ``(n, channels, H, W)``.
+        labels: shape ``(n,)``.
+
+    Returns:
+        Negative distances, shape ``(n,)``; of several parts the nearest counts.
+    """
+    parts = generator.parts if isinstance(generator, MixedGenerator) else [generator]
+    batches = list(zip(pixels.split(_BATCH), labels.split(_BATCH), strict=True))
+    found = [torch.cat([_search(part, to_pixels(own), classes) for own, classes in batches]) for part in parts]
+    return torch.stack(found).amax(0)
+
+
+def _search(generator: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+    noise = torch.zeros(len(pixels), int(generator.latent_dim), requires_grad=True)  # type: ignore[arg-type]
+    optimizer = torch.optim.Adam([noise], lr=SEARCH_RATE)
+    for _ in range(SEARCH_STEPS):
+        optimizer.zero_grad()
+        loss = (generator(noise, labels) - pixels).square().sum()
+        (noise.grad,) = torch.autograd.grad(loss, [noise])
+        optimizer.step()
+    with torch.no_grad():
+        distances: Tensor = (generator(noise, labels) - pixels).flatten(1).norm(dim=1)
+    return -distances
+
+
+def nearest_prototype(features: Tensor, labels: Tensor, prototypes: Tensor, prototype_labels: Tensor) -> Tensor:
+    """Score images by the distance of their features ``(n, F)`` to the nearest prototype of their class.
+
+    Args:
+        features: of the images.
+        labels: of the images, shape ``(n,)``.
+        prototypes: as uploaded, shape ``(P, F)``.
+        prototype_labels: shape ``(P,)``.
+
+    Returns:
+        Negative distances, shape ``(n,)``; images of a class without a prototype score alike.
+    """
+    distances = torch.cdist(features, prototypes)
+    distances[labels[:, None] != prototype_labels] = torch.inf
+    nearest = distances.amin(1) if len(prototypes) else torch.full((len(features),), torch.inf)
+    return -nearest.nan_to_num(posinf=0.0)
+
+
+def losses(net: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:
+    """Return a classifier's cross-entropy of each image, shape ``(n,)``."""
+    logits = predict(net, pixels, torch.device("cpu"))
+    return nn.functional.cross_entropy(logits, labels, reduction="none")

@@ -1,0 +1,161 @@
+"""The audit of one client: what each of its uploads tells of its images."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mosaic.audit.attacks import latent_search, losses, nearest_draw, nearest_prototype, success, within_classes
+from mosaic.data.images import Images
+from mosaic.generation.base import Generation
+from mosaic.messages import (
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    Reply,
+    Request,
+    StateDict,
+    TrainReply,
+    TrainRequest,
+)
+from mosaic.model_pool import ModelPool
+from mosaic.nets.image_generator import ImageGenerator
+from mosaic.nets.inference import predict
+
+MOST_MEMBERS, MOST_OTHERS, DRAWS, REFERENCES = 500, 1000, 1000, 3
+GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER = (
+    *("generator, nearest draw", "generator, latent search"),
+    *("prototypes, nearest prototype", "classifier, loss drop"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack makes of one client's upload.
+
+    Attributes:
+        client: number of the client.
+        attack: on what, and how.
+        members: images that the upload was learnt from, and that were attacked.
+        others: images of the same classes that it was not learnt from.
+        auc: see :class:`~mosaic.audit.attacks.Success`.
+        rate: likewise.
+        null_auc: of the same attack on two halves of the others, where it can find nothing: how far chance alone goes.
+    """
+
+    client: int
+    attack: str
+    members: int
+    others: int
+    auc: float
+    rate: float
+    null_auc: float
+
+    def values(self) -> dict[str, Any]:
+        """Return them as plain values."""
+        return asdict(self)
+
+
+class ClientAudit:
+    """Sees what one client is asked and answers, and attacks that.
+
+    Args:
+        client: its number.
+        members: images that it trains on.
+        others: images that it does not train on; those of other classes are left out.
+        pool: which client runs which model.
+        generation: how its generator is rebuilt.
+        seed: of choices and noise.
+    """
+
+    def __init__(
+        self, client: int, members: Images, others: Images, pool: ModelPool, generation: Generation, seed: int
+    ) -> None:
+        self.client, self._pool, self._generation, self._seed = client, pool, generation, seed
+        self._members, self._others = matched(members, others, torch.Generator().manual_seed(seed))
+        self._pixels = torch.cat([self._members.pixels, self._others.pixels])
+        self._labels = torch.cat([self._members.labels, self._others.labels])
+        self._scores: dict[str, tuple[Tensor, Tensor]] = {}  # with the images that each can be about
+        self._before: Tensor | None = None
+        self._learnt = torch.zeros(0, dtype=torch.bool)
+        self.generator: ImageGenerator | None = None
+
+    def see(self, request: Request, reply: Reply) -> None:
+        """Take note of one answer."""
+        match request, reply:
+            case TrainRequest(model=received), TrainReply(model=uploaded):
+                if self._before is None:
+                    self._before = self._losses(received)
+                if (after := self._losses(uploaded)) is not None and self._before is not None:
+                    self._scores[CLASSIFIER] = self._before - after, torch.ones_like(self._labels, dtype=torch.bool)
+            case PrototypeRequest(model=model), PrototypeReply(prototypes=prototypes, labels=labels):
+                net = self._pool.blueprint.build(model)
+                features = predict(net, self._pixels, torch.device("cpu"), ask=net.features)
+                score = nearest_prototype(features, self._labels, prototypes, labels)
+                self._scores[PROTOTYPES] = score, torch.isin(self._labels, labels)
+            case GeneratorRequest(), GeneratorReply(generator=state, class_counts=counts):
+                self._learnt = counts[self._labels] > 0
+                self.generator = self._generation.build(self._pool.blueprint.image_shape, counts)
+                self.generator.load_state_dict(state)
+                self.generator.eval().requires_grad_(False)
+
+    def findings(self, references: Mapping[int, ImageGenerator] | None = None) -> list[Finding]:
+        """Attack all that was uploaded.
+
+        Args:
+            references: generators of other clients, by which an attacker tells hard images from members.
+        """
+        scores = dict(self._scores)
+        if self.generator is not None:
+            random = torch.Generator().manual_seed(self._seed)
+            nearest = nearest_draw(self.generator, self._pixels, self._labels, DRAWS, random)
+            scores[GENERATOR] = nearest, self._learnt
+            scores[SEARCH] = self._search(references or {}), self._learnt
+        found = (self._finding(attack, *scored) for attack, scored in scores.items())
+        return [each for each in found if each is not None]
+
+    def _search(self, references: Mapping[int, ImageGenerator]) -> Tensor:
+        assert self.generator is not None
+        search = partial(latent_search, pixels=self._pixels, labels=self._labels)
+        usual = [search(each) for each in list(references.values())[:REFERENCES]]
+        return search(self.generator) - (torch.stack(usual).mean(0) if usual else 0.0)
+
+    def _finding(self, attack: str, score: Tensor, about: Tensor) -> Finding | None:
+        """Compare members with others; nothing where there are none of the classes that an upload is about."""
+        member = torch.arange(len(score)) < len(self._members)
+        score = within_classes(score, self._labels)
+        members, others = score[member & about], score[~member & about]
+        if len(members) == 0 or len(others) < 2:
+            return None
+        found, null = success(members, others), success(others[::2], others[1::2])
+        return Finding(self.client, attack, len(members), len(others), found.auc, found.rate, null.auc)
+
+    def _losses(self, model: StateDict) -> Tensor | None:
+        """Return the loss of each image; nothing where the server lacks a part of the model."""
+        blueprint = self._pool.of(self.client)
+        if model.keys() != blueprint.shapes.keys():
+            return None
+        return losses(blueprint.build(model), self._pixels, self._labels)
+
+
+def matched(members: Images, others: Images, random: torch.Generator) -> tuple[Images, Images]:
+    """Return some members of the classes that others have too, and others whose classes have the members' shares."""
+    both = torch.isin(members.labels, others.labels).nonzero().flatten()
+    members = _some(members, both[torch.randperm(len(both), generator=random)[:MOST_MEMBERS]])
+    held = members.labels.bincount()
+    there = others.labels.bincount(minlength=len(held))[: len(held)]
+    times = min(float((there / held)[held > 0].min()), MOST_OTHERS / len(members)) if len(members) else 0.0
+    shuffled = torch.randperm(len(others), generator=random)
+    chosen = [shuffled[:0]] + [
+        shuffled[others.labels[shuffled] == label][: max(1, int(times * held[label]))]
+        for label in held.nonzero().flatten()
+    ]
+    return members, _some(others, torch.cat(chosen))
+
+
+def _some(images: Images, places: Tensor) -> Images:
+    return replace(images, pixels=images.pixels[places], labels=images.labels[places], groups={})

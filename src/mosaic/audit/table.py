@@ -1,0 +1,58 @@
+"""Tell people what an audit has found."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from mosaic.audit.client import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+
+ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop"}
+"""Each attack, and the head of its column."""
+MUCH, SOME = 0.7, 0.6
+"""Areas under the ROC curve from which an upload is said to tell much, or something, of its members."""
+MOST_ROWS = 30
+
+
+def audit_table(findings: Sequence[Finding]) -> Table:
+    """Return a row for each client, the smallest first; the JSON file has all of them."""
+    table = Table(title="How well an attack tells a client's images from others: AUC, and share found at 1 % false")
+    for column in ("client", "images", *ATTACKS.values(), "null"):
+        table.add_column(column, justify="right")
+    own = {client: [each for each in findings if each.client == client] for client in {f.client for f in findings}}
+    sizes = {client: max(each.members for each in found) for client, found in own.items()}
+    for client in sorted(own, key=lambda client: (sizes[client], client))[:MOST_ROWS]:
+        by_attack = {finding.attack: finding for finding in own[client]}
+        nulls = [finding.null_auc for finding in own[client]]
+        cells = [_cell(by_attack.get(attack)) for attack in ATTACKS]
+        table.add_row(str(client), str(sizes[client]), *cells, f"{min(nulls):.2f}-{max(nulls):.2f}")
+    return table
+
+
+def verdict(findings: Sequence[Finding]) -> str:
+    """Say in words what was found."""
+    lines = []
+    for attack in ATTACKS:
+        own = [finding for finding in findings if finding.attack == attack]
+        much = sorted(finding.client for finding in own if finding.auc >= MUCH)
+        some = sorted(finding.client for finding in own if SOME <= finding.auc < MUCH)
+        told = [
+            f"{what} of clients {_list(clients)}" for what, clients in (("much", much), ("something", some)) if clients
+        ]
+        if own:
+            lines.append(f"{attack}: tells {' and '.join(told)}" if told else f"{attack}: hardly more than chance")
+    lines.append(
+        "Chance is 0.50. The null is the same attack on two halves of the others, where there is nothing to find: "
+        "figures within its range mean nothing, and small clients have wide ones."
+    )
+    return "\n".join(lines)
+
+
+def _cell(finding: Finding | None) -> str:
+    if finding is None:
+        return "-"
+    text = f"{finding.auc:.2f} {100 * finding.rate:3.0f} %"
+    return f"[bold]{text}[/bold]" if finding.auc >= MUCH else text
+
+
+def _list(clients: Sequence[int]) -> str:
+    return ", ".join(map(str, clients[:10])) + (", ..." if len(clients) > 10 else "")
