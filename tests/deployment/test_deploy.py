@@ -18,6 +18,7 @@ from mosaic.deployment import deploy as module
 from mosaic.deployment.deploy import deploy
 from mosaic.deployment.trial import CONFIG
 from mosaic.errors import MosaicError
+from tests.small_runs import parsed
 
 RELAY = {"__init__.py", "apps.py", "frames.py"}
 SITE = {
@@ -113,6 +114,17 @@ def test_what_is_written_can_be_read(folder: Path) -> None:
     assert executor["class_path"].endswith("FlowerExecutor")
     assert "link.example.org:7443" in (folder / "sites" / "01" / "settings.sh").read_text()
     assert "--client 1 " in (folder / "sites" / "01" / "client.sh").read_text()
+
+
+def test_the_server_s_scripts_name_a_run_over_flower(folder: Path) -> None:
+    server = folder / "server"
+    config = parsed(server / "federation.yaml", server / "executor.yaml")
+    assert config["executor"]["class_path"] == "mosaic.executors.FlowerExecutor"
+    settings = config["executor"]["init_args"]
+    assert {key: settings[key] for key in ("app", "flower_home", "federation", "roster")} == {
+        **{"app": "app", "flower_home": "home"},
+        **{"federation": "mosaic", "roster": "roster.yaml"},
+    }
 
 
 def test_client_and_node_are_two_users_and_nodes_come_back_later(folder: Path) -> None:

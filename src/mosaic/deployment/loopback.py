@@ -9,9 +9,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 from mosaic.errors import MosaicError
 
@@ -33,13 +34,21 @@ class Loopback:
         folder: what ``mosaic deploy`` wrote.
         link_port: of the SuperLink.
         sites_port: port at which the sites find the server; that of the SuperLink when not given.
+        users: numbers of the operating system's users that processes run as, by ``link``, ``fit``, ``client`` and
+            ``node``; this process's own where not given.
     """
 
-    def __init__(self, folder: Path, link_port: int, sites_port: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        link_port: int,
+        sites_port: int | None = None,
+        users: Mapping[str, int] = MappingProxyType({}),
+    ) -> None:
         self.folder, self.logs = folder.absolute(), folder.absolute() / "logs"
         self.sites = sorted(place.name for place in (self.folder / "sites").iterdir())
         self._link_port, self._sites_port = link_port, sites_port or link_port
-        self._mark = secrets.token_hex(8)
+        self._users, self._mark = users, secrets.token_hex(8)
         self._sockets = Path(tempfile.mkdtemp(prefix="mosaic-trial-"))  # a socket's path must be short
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self.logs.mkdir(exist_ok=True)
@@ -70,7 +79,11 @@ class Loopback:
     def register(self, *keys: str) -> None:
         """Make the keys in these files known to the SuperLink; all that the folder has when not given."""
         done = subprocess.run(
-            [self.folder / "server" / "register.sh", *keys], env=self._environment(), capture_output=True, text=True
+            [self.folder / "server" / "register.sh", *keys],
+            env=self._environment(),
+            user=self._users.get("link"),
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise TrialError(f"register.sh failed: {(done.stdout + done.stderr).strip()[-500:]}")
@@ -104,14 +117,15 @@ class Loopback:
         process.kill()
         process.wait()
 
-    def end(self, *names: str) -> list[str]:
-        """Ask processes to leave, and return the names of those that had to be killed since they did not."""
+    def end(self, *names: str, seconds: float = _LEAVE) -> list[str]:
+        """Ask processes and what they have started to leave, as systemd does; return the names of those killed."""
         for name in names:
-            self._processes[name].terminate()
-        end, killed = time.monotonic() + _LEAVE, []
+            with suppress(ProcessLookupError):
+                os.killpg(self._processes[name].pid, signal.SIGTERM)
+        end, killed = time.monotonic() + seconds, []
         for name in names:
             try:
-                self._processes[name].wait(max(0.1, end - time.monotonic()))
+                self._processes[name].wait(max(0.0, end - time.monotonic()))
             except subprocess.TimeoutExpired:
                 self.kill(name)
                 killed.append(name)
@@ -121,11 +135,11 @@ class Loopback:
 
     def stop(self) -> list[str]:
         """End everything within ten seconds, nodes first, and return what had to be killed."""
-        killed = []
+        end, killed = time.monotonic() + _LEAVE, []
         for groups in (("fit",), ("node",), ("client", "link")):
-            killed += self.end(*(name for name in self._processes if name.startswith(groups)))
-        end = time.monotonic() + _AFTER
-        while self.descendants() and time.monotonic() < end:
+            names = [name for name in self._processes if name.startswith(groups)]
+            killed += self.end(*names, seconds=end - time.monotonic())
+        while self.descendants() and time.monotonic() < end + _AFTER:
             time.sleep(0.1)
         for number, command in self.descendants().items():
             os.kill(number, signal.SIGKILL)
@@ -153,6 +167,7 @@ class Loopback:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=self._environment() | environment,
+                user=self._users.get(name.rstrip("0123456789")),
                 start_new_session=True,  # Ctrl-C at the trial's terminal must not end everything at once
             )
         return self._processes[name]
