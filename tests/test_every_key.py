@@ -84,6 +84,7 @@ NOT_SEEN_HERE = {
     **{f"federation.faults.{key}": "concerns clients that fail" for key in ("deadline", "quorum", "retries")},
     "model.optimizer.init_args.foreach": "the same figures in another time",
     "model.optimizer.init_args.fused": "the same figures in another time",
+    "executor.init_args.faults": "concerns clients that fail on purpose",
     "executor.init_args.threads": "the same figures up to rounding",
     "weights_only": "Lightning's own, for test, validate and predict",
 }

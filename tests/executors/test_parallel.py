@@ -13,6 +13,7 @@ from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError
 from mosaic.executors import parallel
 from mosaic.executors.base import Envelope, WorkerLostError
+from mosaic.executors.injection import Injector
 from mosaic.executors.parallel import ParallelExecutor, WorkerEndedError
 from mosaic.executors.scheduling import Scheduler
 from mosaic.messages import ClientState, Declined, Failed, PrototypeRequest, Reply, Request
@@ -132,6 +133,13 @@ def test_a_process_that_somebody_else_has_launched_is_lost() -> None:
     executor.restarts = False
     with pytest.raises(WorkerLostError, match="process 0 of 1 ended while it worked for client 2"):
         replies(executor, range(4))
+
+
+def test_a_crash_on_purpose_spares_such_a_process() -> None:
+    executor = Declining(workers=1)
+    executor.restarts = False
+    executor._injector = Injector({"crash": 1.0})
+    assert replies(executor, [2]) == [Failed(2, "its process ended")]
 
 
 @pytest.mark.parametrize("garbage", [b"", b"no message", encode(KEPT)], ids=["nothing", "text", "another class"])

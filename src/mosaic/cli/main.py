@@ -33,7 +33,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with one line on standard error and a code: 2 where the request is at fault, 1 where something
-            fails that should work, 75 where a signal asks this process to leave, 130 for Ctrl-C.
+            fails that should work, 69 where too few clients answer, 75 where a signal asks this process to leave, 130
+            for Ctrl-C.
     """
     end_with_the_first()
     given = list(sys.argv[1:] if args is None else args)

@@ -112,6 +112,9 @@ class ParallelExecutor(ClientExecutor):
     ) -> None:
         """Send a worker one request and hand in the answer; start the worker again if it ends."""
         client, fault = request.client, self._injector.draw(request)
+        if fault == "crash" and not self.restarts:
+            scheduler.put(place, vanished(client))
+            return
         data = encode(Envelope(request, self._state(client), deadline, fault))
         try:
             data = self._send(worker, data)

@@ -64,8 +64,8 @@ def print_summary(run: Path, console: Console | None = None) -> None:
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table)
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
-    for client, how, asked, often, reason in absences(summary):
-        say(f"Client {client} {how} ({asked}{f', {often} times' if int(often) > 1 else ''}): {reason}")
+    for client, how, asked, count, reason in absences(summary):
+        say(f"Client {client} {how} ({asked}{f', {count} times' if count != '1' else ''}): {reason}")
     say(f"\nRun directory: {run}")
     say(f"TensorBoard:   tensorboard --logdir {run}")
 
