@@ -1,14 +1,14 @@
 """The audit of one client: what each of its uploads tells of its images."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from mosaic.audit.attacks import latent_search, losses, nearest_draw, nearest_prototype, success, within_classes
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
 from mosaic.data.images import Images
 from mosaic.generation.base import Generation
 from mosaic.messages import (
@@ -27,37 +27,6 @@ from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict
 
 MOST_MEMBERS, MOST_OTHERS, DRAWS, REFERENCES = 500, 1000, 1000, 3
-GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER = (
-    *("generator, nearest draw", "generator, latent search"),
-    *("prototypes, nearest prototype", "classifier, loss drop"),
-)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one attack makes of one client's upload.
-
-    Attributes:
-        client: number of the client.
-        attack: on what, and how.
-        members: images that the upload was learnt from, and that were attacked.
-        others: images of the same classes that it was not learnt from.
-        auc: see :class:`~mosaic.audit.attacks.Success`.
-        rate: likewise.
-        null_auc: of the same attack on two halves of the others, where it can find nothing: how far chance alone goes.
-    """
-
-    client: int
-    attack: str
-    members: int
-    others: int
-    auc: float
-    rate: float
-    null_auc: float
-
-    def values(self) -> dict[str, Any]:
-        """Return them as plain values."""
-        return asdict(self)
 
 
 class ClientAudit:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from mosaic.audit.client import ClientAudit, Finding
+from mosaic.audit.client import ClientAudit
+from mosaic.audit.finding import Finding
 from mosaic.executors.serial import SerialExecutor
 from mosaic.messages import Reply, Request
 

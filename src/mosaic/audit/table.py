@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from mosaic.audit.client import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
 
 ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop"}
 """Each attack, and the head of its column."""
@@ -13,18 +13,31 @@ MUCH, SOME = 0.7, 0.6
 MOST_ROWS = 30
 
 
-def audit_table(findings: Sequence[Finding]) -> Table:
+def audit_head() -> tuple[str, ...]:
+    """Return the heads of the columns."""
+    return ("client", "images", *ATTACKS.values(), "null")
+
+
+def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
     """Return a row for each client, the smallest first; the JSON file has all of them."""
-    table = Table(title="How well an attack tells a client's images from others: AUC, and share found at 1 % false")
-    for column in ("client", "images", *ATTACKS.values(), "null"):
-        table.add_column(column, justify="right")
     own = {client: [each for each in findings if each.client == client] for client in {f.client for f in findings}}
     sizes = {client: max(each.members for each in found) for client, found in own.items()}
+    rows = []
     for client in sorted(own, key=lambda client: (sizes[client], client))[:MOST_ROWS]:
         by_attack = {finding.attack: finding for finding in own[client]}
         nulls = [finding.null_auc for finding in own[client]]
         cells = [_cell(by_attack.get(attack)) for attack in ATTACKS]
-        table.add_row(str(client), str(sizes[client]), *cells, f"{min(nulls):.2f}-{max(nulls):.2f}")
+        rows.append((str(client), str(sizes[client]), *cells, f"{min(nulls):.2f}-{max(nulls):.2f}"))
+    return rows
+
+
+def audit_table(findings: Sequence[Finding]) -> Table:
+    """Return the rows as a table for the terminal."""
+    table = Table(title="Can a client's images be told from others? AUC, and share found at 1 % false")
+    for column in audit_head():
+        table.add_column(column, justify="right")
+    for row in audit_rows(findings):
+        table.add_row(*row)
     return table
 
 
@@ -50,8 +63,7 @@ def verdict(findings: Sequence[Finding]) -> str:
 def _cell(finding: Finding | None) -> str:
     if finding is None:
         return "-"
-    text = f"{finding.auc:.2f} {100 * finding.rate:3.0f} %"
-    return f"[bold]{text}[/bold]" if finding.auc >= MUCH else text
+    return f"{finding.auc:.2f} {100 * finding.rate:3.0f} %"
 
 
 def _list(clients: Sequence[int]) -> str:

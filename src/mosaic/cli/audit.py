@@ -12,7 +12,8 @@ import torch
 import yaml
 from rich.console import Console
 
-from mosaic.audit.client import ClientAudit, Finding
+from mosaic.audit.client import ClientAudit
+from mosaic.audit.finding import Finding
 from mosaic.audit.replay import AuditingExecutor
 from mosaic.audit.table import audit_table, verdict
 from mosaic.cli.lightning import MosaicCLI, carry_out

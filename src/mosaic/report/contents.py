@@ -22,6 +22,7 @@ class RunContents:
         environment: versions, hardware, commit; may be empty.
         rounds: one row per round; None where nothing was measured.
         summary: final figures; empty where the run has not finished.
+        audit: what ``mosaic audit`` has found; empty where nobody has asked.
         pictures: PNG files by their name in TensorBoard, the last of each.
     """
 
@@ -31,6 +32,7 @@ class RunContents:
     environment: dict[str, Any]
     rounds: list[Round]
     summary: dict[str, Any]
+    audit: dict[str, Any]
     pictures: dict[str, bytes]
 
 
@@ -48,6 +50,7 @@ def read_run(run: Path) -> RunContents:
         environment=_read_facts(run / "environment.json"),
         rounds=read_rounds(run),
         summary=_read_facts(run / "summary.json"),
+        audit=_read_facts(run / "audit.json"),
         pictures=_read_pictures(run / "tensorboard"),
     )
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from mosaic.audit.finding import Finding
+from mosaic.audit.table import audit_head, audit_rows, verdict
 from mosaic.errors import MosaicError
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.contents import RunContents, read_run
@@ -47,8 +49,10 @@ def page(contents: RunContents) -> str:
     }
     template, summary = (files("mosaic.report") / "report.html.j2").read_text(), contents.summary
     head, rows = generator_table(summary.get("generators", []))
+    findings = [Finding(**each) for each in contents.audit.get("findings", ())]
     return environment.from_string(template).render(
         attempts=ATTEMPTS if "attempts" in head else "",
+        audit=(audit_head(), audit_rows(findings)),
         charts=_charts(contents),
         figures=_figures(contents),
         final_stage=final_stage(summary, contents.rounds),
@@ -59,6 +63,7 @@ def page(contents: RunContents) -> str:
         samples={tag: _maker(tag) for tag in sorted(contents.pictures) if tag.endswith("/samples")},
         students=students_of(summary, count_students(contents.rounds)),
         absences=(ABSENCES, absences(summary)),
+        verdict=verdict(findings).splitlines(),
         style=(files("mosaic.report") / "report.css").read_text(),
     )
 

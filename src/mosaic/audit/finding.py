@@ -1,0 +1,36 @@
+"""What an audit finds, as plain values."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER = (
+    *("generator, nearest draw", "generator, latent search"),
+    *("prototypes, nearest prototype", "classifier, loss drop"),
+)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one attack makes of one client's upload.
+
+    Attributes:
+        client: number of the client.
+        attack: on what, and how.
+        members: images that the upload was learnt from, and that were attacked.
+        others: images of the same classes that it was not learnt from.
+        auc: see :class:`~mosaic.audit.attacks.Success`.
+        rate: likewise.
+        null_auc: of the same attack on two halves of the others, where it can find nothing: how far chance alone goes.
+    """
+
+    client: int
+    attack: str
+    members: int
+    others: int
+    auc: float
+    rate: float
+    null_auc: float
+
+    def values(self) -> dict[str, Any]:
+        """Return them as plain values."""
+        return asdict(self)

@@ -1,0 +1,120 @@
+"""Attacks on uploads: they win where they must, and find nothing where there is nothing."""
+
+from typing import Any
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch import Tensor
+
+from mosaic.audit.attacks import (
+    latent_search,
+    nearest_draw,
+    nearest_prototype,
+    success,
+    within_classes,
+)
+from mosaic.audit.client import matched
+from mosaic.data import Images, SklearnDigits
+from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
+
+DIGITS = SklearnDigits().load()
+
+
+class Copies(ImageGenerator):
+    """Repeats the images that it was given, of the wanted class, or of any."""
+
+    latent_dim = 4
+
+    def __init__(self, pixels: Tensor, labels: Tensor, conditional: bool = True) -> None:
+        super().__init__()
+        self.conditional, self._pixels, self._labels = conditional, pixels.float() / 255, labels
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        if not self.conditional or labels is None:
+            return self._pixels[torch.arange(len(noise)) % len(self._pixels)]
+        own = [self._pixels[self._labels == label] for label in labels]
+        return torch.stack([images[place % len(images)] for place, images in enumerate(own)])
+
+
+class Linear(ImageGenerator):
+    """Draws what lies in the span of one direction for each image that it was given."""
+
+    conditional = True
+
+    def __init__(self, pixels: Tensor) -> None:
+        super().__init__()
+        self.latent_dim, self._pixels = len(pixels), pixels.float() / 255
+
+    def forward(self, noise: Tensor, labels: Tensor | None = None) -> Tensor:
+        return torch.einsum("bk,kchw->bchw", noise, self._pixels)
+
+
+def split(count: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Pixels and labels of digits, of which the first half are members."""
+    return DIGITS.train.pixels[: 2 * count], DIGITS.train.labels[: 2 * count], torch.arange(2 * count) < count
+
+
+def test_success_is_the_area_under_the_curve_and_the_rate_at_one_per_cent(random: torch.Generator) -> None:
+    members, others = torch.randn(400, generator=random) + 1, torch.randn(600, generator=random)
+    truth, scores = [1] * 400 + [0] * 600, torch.cat([members, others]).tolist()
+    found = success(members, others)
+    assert found.auc == pytest.approx(roc_auc_score(truth, scores))
+    threshold = others.sort(descending=True).values[6]  # six of 600 lie above it
+    assert found.rate == pytest.approx(float((members > threshold).float().mean()), abs=0.005)
+
+
+@pytest.mark.parametrize(("members", "auc"), [([1.0, 1.0], 0.5), ([2.0, 2.0], 1.0), ([0.0, 0.0], 0.0)])
+def test_success_at_its_ends(members: list[float], auc: float) -> None:
+    assert success(torch.tensor(members), torch.tensor([1.0, 1.0, 1.0])).auc == auc
+
+
+def test_scores_are_compared_within_classes() -> None:
+    scores, labels = torch.tensor([10.0, 12.0, -5.0, -7.0, 3.0]), torch.tensor([0, 0, 2, 2, 1])
+    assert within_classes(scores, labels).tolist() == [-1, 1, 1, -1, 0]
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+def test_a_generator_that_copies_gives_its_images_away(conditional: bool, random: torch.Generator) -> None:
+    pixels, labels, member = split(60)
+    copies = Copies(pixels[member], labels[member], conditional)
+    score = nearest_draw(copies, pixels, labels, 100, random)
+    assert success(score[member], score[~member]).auc > 0.99
+    other = Copies(DIGITS.train.pixels[500:560], DIGITS.train.labels[500:560], conditional)
+    score = nearest_draw(other, pixels, labels, 100, random)
+    assert 0.35 < success(score[member], score[~member]).auc < 0.65
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_the_search_finds_what_a_generator_can_draw(mixed: bool) -> None:
+    pixels, labels, member = split(20)
+    generator: ImageGenerator = Linear(pixels[member])
+    if mixed:
+        generator = MixedGenerator([Linear(DIGITS.train.pixels[500:503]), generator])
+    score = latent_search(generator, pixels, labels)
+    assert success(score[member], score[~member]).auc > 0.95
+
+
+def test_a_prototype_of_one_image_gives_it_away(random: torch.Generator) -> None:
+    features, labels = torch.randn(40, 8, generator=random), torch.arange(40) % 2
+    score = nearest_prototype(features, labels, features[:10], labels[:10])
+    assert success(score[:10], score[10:]).auc == 1
+    nothing = nearest_prototype(features, labels, features[:0], labels[:0])
+    assert success(nothing[:10], nothing[10:]).auc == 0.5
+
+
+def test_others_have_the_members_classes_in_their_shares(random: torch.Generator) -> None:
+    def images(*counts: int) -> Images:
+        labels = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+        return Images(torch.zeros(len(labels), 1, 2, 2, dtype=torch.uint8), labels)
+
+    members, others = matched(images(30, 10, 0, 4), images(60, 100, 50), random)
+    assert members.labels.bincount().tolist() == [30, 10]  # nobody else has the last class
+    assert others.labels.bincount().tolist() == [60, 20]
+
+
+@pytest.mark.parametrize("part", ["members", "others"])
+def test_without_anybody_to_compare_there_is_nothing(part: str, random: torch.Generator) -> None:
+    some, none = (Images(DIGITS.train.pixels[:n], DIGITS.train.labels[:n]) for n in (5, 0))
+    given: Any = (none, some) if part == "members" else (some, none)
+    assert [len(each) for each in matched(*given, random)] == [0, 0]

@@ -1,0 +1,75 @@
+"""The audit of a whole run: a client of eight images is found out, and the report says so."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+from mosaic.audit.table import audit_rows, verdict
+from mosaic.cli.main import main
+from tests.small_runs import final_model, fit_other
+
+
+def findings(run: Path) -> list[Finding]:
+    return [Finding(**each) for each in json.loads((run / "audit.json").read_text())["findings"]]
+
+
+def finding(client: int, auc: float, attack: str = GENERATOR, members: int = 10) -> Finding:
+    return Finding(client, attack, members, 20, auc, 0.25, 0.5)
+
+
+def test_a_row_for_each_client_the_smallest_first() -> None:
+    rows = audit_rows([finding(0, 0.6, members=50), finding(1, 0.9), finding(1, 0.55, CLASSIFIER, members=12)])
+    assert rows == [
+        ("1", "12", "0.90  25 %", "-", "-", "0.55  25 %", "0.50-0.50"),
+        ("0", "50", "0.60  25 %", "-", "-", "-", "0.50-0.50"),
+    ]
+
+
+def test_the_verdict_names_who_is_found_out() -> None:
+    said = verdict([finding(3, 0.9), finding(4, 0.65), finding(5, 0.5), finding(5, 0.5, PROTOTYPES)])
+    assert f"{GENERATOR}: tells much of clients 3 and something of clients 4" in said
+    assert f"{PROTOTYPES}: hardly more than chance" in said
+    assert SEARCH not in said
+
+
+def test_every_upload_of_a_run_is_attacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit_other(tmp_path / "run", "Mosaic")
+    before = final_model(run)
+    main(["audit", str(run)])
+    told = json.loads((run / "audit.json").read_text())
+    assert told["same_run"] is True
+    assert {each.attack for each in findings(run)} == {GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER}
+    assert {each.client for each in findings(run)} == {0, 1, 2, 3}
+    assert "Can a client's images be told from others?" in capsys.readouterr().out
+    assert all((final_model(run)[name] == tensor).all() for name, tensor in before.items())
+    main(["report", str(run)])
+    assert "What uploads tell of a client" in (run / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_a_client_of_eight_images_is_found_out_by_its_gan(tmp_path: Path) -> None:
+    """An attack that cannot win proves nothing. With these settings every class of eight images is learnt by heart."""
+    partition = tmp_path / "partition.json"
+    eight = {"train": list(range(8)), "validation": []}
+    rest = {"train": list(range(100, 400)), "validation": list(range(400, 440))}
+    partition.write_text(json.dumps({"clients": [eight, rest]}))
+    gan = ["--algorithm.generation=Adversarial", "--algorithm.generation.min_count=1"]
+    replay = [f"--data.partition={{class_path: ReplayPartition, init_args: {{path: {partition}}}}}"]
+    short = ["--federation.schedule.collaborative_rounds=3", "--federation.schedule.fine_tune_rounds=0"]
+    run = tmp_path / "run"
+    main(["fit", "--config", "configs/digits.yaml", *gan, *replay, *short, f"--federation.run_dir={run}"])
+    main(["audit", str(run)])
+    small = {each.attack: each for each in findings(run) if each.client == 0}
+    assert max(small[GENERATOR].auc, small[SEARCH].auc) > 0.7
+    assert all(0.3 < each.null_auc < 0.7 for each in findings(run))
+
+
+class TestBadInput:
+    def test_no_run(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        with pytest.raises(SystemExit) as stop:
+            main(["audit", str(tmp_path)])
+        assert stop.value.code == 2
+        assert "holds no run" in capsys.readouterr().err
+        assert list(tmp_path.iterdir()) == []
