@@ -79,7 +79,7 @@ def on_loopback(place: Path) -> Iterator[Federation]:
         yield loopback
     finally:
         killed = loopback.stop()
-    assert killed == [], "everything ends within ten seconds of SIGTERM, and leaves no orphan"
+    assert killed == [], f"everything ends within ten seconds of SIGTERM, and leaves no orphan: {killed}"
 
 
 def simulated(config: Mapping[str, Any], place: Path) -> Path:
