@@ -72,6 +72,7 @@ def test_the_door_opens_to_nodes_alone(shared: Federation) -> None:
         before = shared.log("node00").count("SuperNode ID")
         shared.start_node("00")
         shared.until(lambda: shared.log("node00").count("SuperNode ID") > before)
+        shared.end("node00")
     finally:
         gate.terminate()
         gate.wait()
@@ -103,7 +104,9 @@ def test_images_are_for_the_client_s_user_alone(monkeypatch: pytest.MonkeyPatch)
         for site in SITES:
             own(folder / "sites" / site, client)
             (folder / "sites" / site / "images.npz").chmod(0o600)
-            own(folder / "sites" / site / "node.key", node)
+            (folder / "sites" / site / "home").mkdir()
+            for ours in ("home", "node.key"):
+                own(folder / "sites" / site / ours, node)
         users = {"link": server, "fit": server, "client": client, "node": node}
         loopback = Federation(folder, port, users=users)
         loopback._sockets.chmod(0o770)

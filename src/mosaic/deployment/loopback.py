@@ -134,9 +134,9 @@ class Loopback:
         return killed
 
     def stop(self) -> list[str]:
-        """End everything within ten seconds, nodes first, and return what had to be killed."""
+        """End everything within ten seconds, the SuperLink last, and return what had to be killed."""
         end, killed = time.monotonic() + _LEAVE, []
-        for groups in (("fit",), ("node",), ("client", "link")):
+        for groups in (("fit",), ("node", "client"), ("link",)):
             names = [name for name in self._processes if name.startswith(groups)]
             killed += self.end(*names, seconds=end - time.monotonic())
         while self.descendants() and time.monotonic() < end + _AFTER:
