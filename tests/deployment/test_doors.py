@@ -118,7 +118,7 @@ def test_images_are_for_the_client_s_user_alone(monkeypatch: pytest.MonkeyPatch)
                 images = folder / "sites" / "00" / "images.npz"
                 assert subprocess.run(["cat", images], user=user, capture_output=True).returncode == 1
         finally:
-            assert loopback.stop() == []
+            assert loopback.stop(seconds=120) == []
 
 
 def runs_as(user: int) -> bool:
@@ -136,7 +136,7 @@ def test_a_trial_that_is_told_to_leave_leaves_nothing() -> None:
         assert trial.poll() is None
         time.sleep(0.2)
     trial.terminate()
-    assert trial.wait(timeout=15) == 75
+    assert trial.wait(timeout=120) == 75
     assert marked(mark) == {}
 
 
