@@ -133,13 +133,13 @@ class Loopback:
                 del self._processes[name]
         return killed
 
-    def stop(self) -> list[str]:
-        """End everything within ten seconds, nodes first, and return what had to be killed."""
-        end, killed = time.monotonic() + _LEAVE, []
-        for groups in (("fit",), ("node",), ("client", "link")):
+    def stop(self, seconds: float = 10.0) -> list[str]:
+        """End everything within so many seconds, the SuperLink last, and return what had to be killed."""
+        end, killed = time.monotonic() + seconds, []
+        for groups in (("fit",), ("node", "client"), ("link",)):
             names = [name for name in self._processes if name.startswith(groups)]
-            killed += self.end(*names, seconds=end - time.monotonic())
-        while self.descendants() and time.monotonic() < end + _AFTER:
+            killed += self.end(*names, seconds=end - time.monotonic() - _AFTER)
+        while self.descendants() and time.monotonic() < end:
             time.sleep(0.1)
         for number, command in self.descendants().items():
             os.kill(number, signal.SIGKILL)
