@@ -4,7 +4,7 @@
     python benchmarks/missing_clients.py table    # writes the table of docs/faults.md
 
 Which requests fail depends on round, client, kind of request and attempt alone, so that they are the same ones for
-every kind of fault. No request is asked again, and a fifth of the clients is enough for a phase.
+every kind of fault. A fifth of the clients is enough for a phase, and no request is asked again but in one case.
 """
 
 import contextlib
@@ -26,6 +26,8 @@ SEEDS = (0, 1, 2)
 KINDS = ("exception", "crash", "delay", "nan", "shape", "sender", "garbage", "huge")
 MIXED = "all kinds mixed"
 NONE = "none"
+RETRIED = f"{MIXED}, 2 retries"
+OFTEN = f"{MIXED}, 3 distilling rounds"
 RANKS = "crash of processes"
 Result = dict[str, Any]
 
@@ -34,7 +36,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def cases() -> Iterator[tuple[str, int]]:
     """Yield every kind of fault with every seed; processes are really killed with the first seed alone."""
-    yield from ((kind, seed) for kind in (NONE, MIXED) for seed in SEEDS)
+    yield from ((kind, seed) for kind in (NONE, MIXED, RETRIED, OFTEN) for seed in SEEDS)
     yield from ((kind, 0) for kind in (*KINDS, RANKS))
     yield from ((kind, seed) for seed in SEEDS[1:] for kind in KINDS)
 
@@ -43,10 +45,15 @@ def flags(kind: str) -> list[str]:
     """Return what a run with this kind of fault is told beside seed and folder."""
     if kind == NONE:
         return []
-    shares = dict.fromkeys(KINDS, SHARE / len(KINDS)) if kind == MIXED else {kind.split()[0]: SHARE}
+    mixed = kind.startswith(MIXED)
+    shares = dict.fromkeys(KINDS, SHARE / len(KINDS)) if mixed else {kind.split()[0]: SHARE}
     ranks = ["--executor=mosaic.executors.RanksExecutor", "--executor.workers=2", "--executor.threads=1"]
     deadline = ["--federation.faults.deadline=2"] if "delay" in shares else []
     more = [f"--executor.faults={json.dumps(shares)}", "--federation.faults.quorum=0.2", *deadline]
+    if kind == RETRIED:
+        more.append("--federation.faults.retries=2")
+    if kind == OFTEN:
+        more.append("--federation.schedule.distill_rounds=[8,9,10]")
     return [*(ranks if kind == RANKS else []), *more]
 
 

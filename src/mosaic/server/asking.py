@@ -64,7 +64,7 @@ class Asker:
         for first in self.executor.map(noting(requests, asked), deadline):
             request, total = asked.popleft(), total + 1
             reply, reason = self._asked_again(request, first, inspector, deadline)
-            if reason:
+            if reason is not None:
                 missing[request.client] = reason
                 self.on_missing(request, reason)
             elif isinstance(reply, Declined):
@@ -82,30 +82,30 @@ class Asker:
 
     def _asked_again(
         self, request: Request, reply: Reply, inspector: Inspector, deadline: float | None
-    ) -> tuple[Reply, str]:
+    ) -> tuple[Reply, str | None]:
         """Ask again while there is no answer and a retry is left; return the last reply and what is wrong with it."""
         for attempt in range(1 + self.faults.retries):
             if attempt:
                 log.warning("round %d: client %d is asked again", self.round, request.client)
                 (reply,) = self.executor.map([request], deadline)
-            if not (reason := _fault(request, reply, inspector)):
+            if (reason := _fault(request, reply, inspector)) is None:
                 break
             log.warning("round %d: client %d failed: %s", self.round, request.client, reason)
         return reply, reason
 
 
-def _fault(request: Request, reply: Reply, inspector: Inspector) -> str:
+def _fault(request: Request, reply: Reply, inspector: Inspector) -> str | None:
     """Return why a reply is no answer; nothing if it is one."""
     match reply:
         case Declined(client=client) if client == request.client:
-            return ""
+            return None
         case Failed(client=client, reason=reason) if client == request.client:
             return reason
     try:
         inspector.check(request, reply)
     except UnfitReplyError as error:
         return f"its reply was refused: {error}"
-    return ""
+    return None
 
 
 def _by_reason(missing: Mapping[int, str]) -> str:
