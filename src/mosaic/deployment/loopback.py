@@ -18,7 +18,7 @@ from mosaic.errors import MosaicError
 
 MARK = "MOSAIC_TRIAL"
 """Environment variable by which everything that a trial has started is found."""
-_READY, _LEAVE, _AFTER = 180.0, 8.0, 2.0  # seconds: until a process is ready, to leave, for what it has started
+_READY, _LEAVE, _AFTER = 180.0, 60.0, 2.0  # seconds: until a process is ready, to leave, for what it has started
 
 
 class TrialError(MosaicError):
