@@ -4,7 +4,8 @@
     python benchmarks/missing_clients.py table    # writes the table of docs/faults.md
 
 Which requests fail depends on round, client, kind of request and attempt alone, so that they are the same ones for
-every kind of fault. A fifth of the clients is enough for a phase, and no request is asked again but in one case.
+every kind of fault. A fifth of the clients is enough for a phase, and no request is asked again but in one case. The
+deadline of two seconds wants a machine that has nothing else to do.
 """
 
 import contextlib
@@ -23,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "missing_clients.json"
 SHARE = 0.3
 SEEDS = (0, 1, 2)
-KINDS = ("exception", "crash", "delay", "nan", "shape", "sender", "garbage", "huge")
+KINDS = ("exception", "crash", "nan", "shape", "sender", "garbage", "huge", "delay")
 MIXED = "all kinds mixed"
 NONE = "none"
 RETRIED = f"{MIXED}, 2 retries"
@@ -36,8 +37,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 def cases() -> Iterator[tuple[str, int]]:
     """Yield every kind of fault with every seed; processes are really killed with the first seed alone."""
-    yield from ((kind, seed) for kind in (NONE, MIXED, RETRIED, OFTEN) for seed in SEEDS)
+    yield from ((kind, seed) for kind in (NONE, MIXED, RETRIED) for seed in SEEDS)
     yield from ((kind, 0) for kind in (*KINDS, RANKS))
+    yield from ((OFTEN, seed) for seed in SEEDS)
     yield from ((kind, seed) for seed in SEEDS[1:] for kind in KINDS)
 
 
@@ -64,8 +66,11 @@ def run(kind: str, seed: int) -> Result:
     with tempfile.TemporaryDirectory(prefix="mosaic-missing-") as folder:
         place, begun = Path(folder) / "run", time.perf_counter()
         common = ["fit", f"--config={ROOT / 'configs' / 'digits.yaml'}", f"--seed_everything={seed}"]
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            main([*common, f"--data.seed={seed}", f"--federation.run_dir={place}", *flags(kind)])
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            try:
+                main([*common, f"--data.seed={seed}", f"--federation.run_dir={place}", *flags(kind)])
+            except SystemExit as left:
+                raise RuntimeError(f"{kind}, seed {seed}: code {left.code}: {said.getvalue()[-1000:]}") from left
         told = json.loads((place / "summary.json").read_text())
     return {
         "kind": kind,

@@ -360,7 +360,7 @@ class Scripted:
 
     def evaluate(self, model: StateDict) -> Judgement:
         correct = self.verdicts[float(model["normalize.mean"][0])]
-        return Judgement(torch.tensor([[correct, 0, 0]]), torch.tensor([[10, 0, 0]]), torch.zeros(1, 3))
+        return Judgement(torch.tensor([[correct, 0, 0]]), torch.tensor([[10, 0, 0]]), torch.zeros(1, 3), (0,))
 
 
 def context_of(blueprint: Blueprint, phases: PhaseRunner, clients: tuple[int, ...], **settings: Any) -> RoundContext:

@@ -284,7 +284,12 @@ def test_where_nobody_can_run_the_whole_network_nothing_is_known_of_it(blueprint
 
 
 def judgement(correct: list[list[int]], loss: list[list[float]]) -> Judgement:
-    return Judgement(torch.tensor(correct), torch.full((len(correct), len(correct[0])), 10), torch.tensor(loss))
+    return Judgement(
+        torch.tensor(correct),
+        torch.full((len(correct), len(correct[0])), 10),
+        torch.tensor(loss),
+        (1, 6)[: len(correct)],
+    )
 
 
 def test_figures_count_all_clients_and_all_classes_alike() -> None:
@@ -308,4 +313,4 @@ def test_a_loss_that_is_no_number_is_no_better() -> None:
 
 def test_without_validation_images_all_models_are_equal() -> None:
     none = torch.zeros(2, 3)
-    assert Judgement(none.long(), none.long(), none.double()).merit() == (0, 0)
+    assert Judgement(none.long(), none.long(), none.double(), (1, 6)).merit() == (0, 0)

@@ -46,7 +46,7 @@ class Judgement(NamedTuple):
     correct: Tensor
     total: Tensor
     loss: Tensor
-    clients: tuple[int, ...] = ()
+    clients: tuple[int, ...]
     missing: tuple[int, ...] = ()
 
     def of(self, clients: Collection[int]) -> "Judgement":
