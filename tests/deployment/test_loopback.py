@@ -6,12 +6,16 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
+from mosaic.codec import decode
 from mosaic.deployment.trial import same_tensors
+from mosaic.server.state import ServerState
 from tests.deployment.federations import Federation, configuration, simulated
 
 pytest.importorskip("flwr", reason="Flower is an extra: pip install 'mosaic[flower]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+LAST = Path("rounds", "0002", "server.safetensors")
 
 
 @pytest.mark.parametrize("algorithm", ["Mosaic", "FedAvg", "FedBN"])
@@ -20,7 +24,12 @@ def test_deployed_is_simulated_bit_for_bit(algorithm: str, shared: Federation, t
     shared.configure(config)
     assert shared.fit() == 0, shared.log("fit")
     assert shared.summary()["failed"] == []
-    assert same_tensors(shared.run, simulated(config, tmp_path))
+    other = simulated(config, tmp_path)
+    if algorithm != "FedBN":  # which has no global model; its clients' own layers show in what is averaged afterwards
+        assert same_tensors(shared.run, other)
+    ours, theirs = (decode((run / LAST).read_bytes(), ServerState) for run in (shared.run, other))
+    assert ours.model.keys() == theirs.model.keys()
+    assert all(torch.equal(ours.model[name], theirs.model[name]) for name in ours.model)
 
 
 def test_a_run_survives_the_end_of_a_node_which_comes_back(shared: Federation) -> None:
