@@ -70,7 +70,7 @@ class HandedOverExecutor(RemoteExecutor):
         return HandedOver()
 
 
-EXECUTOR = ["--executor=tests.remote_clients.HandedOverExecutor", "--executor.patience=0.1"]
+EXECUTOR = ["--executor=tests.remote_clients.HandedOverExecutor", "--executor.patience=0.1", "--executor.grace=0"]
 
 
 class OverSockets:

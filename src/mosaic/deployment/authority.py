@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -95,7 +96,7 @@ def _make_key() -> "EllipticCurvePrivateKey":
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def _sha384() -> object:
+def _sha384() -> Any:
     from cryptography.hazmat.primitives.hashes import SHA384
 
     return SHA384()

@@ -144,9 +144,14 @@ class Run:
         return plan
 
     def _announced(self) -> dict[int, int]:
-        """Return the number of training images of each client; controls have one client with all of them."""
+        """Return the number of training images of each client that has any, as far as is known yet.
+
+        Controls have one client with all of them.
+        """
         images = self._job.images
-        return {0: sum(images)} if self._job.algorithm.gathers_data else dict(enumerate(images))
+        if self._job.algorithm.gathers_data:
+            return {0: sum(images)}
+        return {client: count for client, count in enumerate(images) if count}
 
     def _announce(
         self, plan: RoundPlan, measurement: Measurement, said: Mapping[int, Validation], seconds: float

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -125,9 +126,9 @@ class PictureSource(Source):
     def load_split(self, split: Split) -> tuple[Images, tuple[str, ...]]:
         """Decode the pictures of one split."""
         part, names = self.find_split(split)
-        if names is None:
-            labels, _, names = numbered(part.labels, part.labels[:0], part.origin)
-            part = replace(part, labels=labels)
+        if names is None:  # a label is its own name until the parties' names are known
+            values, labels = np.unique(part.labels, return_inverse=True)
+            names, part = tuple(map(str, values.tolist())), replace(part, labels=labels.astype(np.int64))
         check_label_range(part.labels, len(names), split, part.origin, fewest=1)
         (images,) = self._decode([part])
         return images, names

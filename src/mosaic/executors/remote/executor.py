@@ -5,18 +5,15 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
-from functools import cached_property
-from pathlib import Path
 
 import torch
-import yaml
-from torch import Tensor
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
+from mosaic.executors.remote.introductions import fault_of, read_roster
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import Failed, Reply, Request
 from mosaic.training.signals import leave_if_asked
@@ -41,6 +38,7 @@ class RemoteExecutor(ClientExecutor):
             believed to be whom they say that they are: enough for a trial only.
         patience: seconds to wait at the start until all clients are there.
         fewest: clients that must be there by then; the run goes on without the others, who may come later.
+        grace: seconds that a client may be away, as its host or Flower starts again, before it counts as missing.
         most_megabytes: largest reply that is read; four times the largest model, and at least 64, when not given.
     """
 
@@ -52,37 +50,29 @@ class RemoteExecutor(ClientExecutor):
         roster: str | None = None,
         patience: float = 600.0,
         fewest: int = 1,
+        grace: float = 120.0,
         most_megabytes: float | None = None,
     ) -> None:
         super().__init__(None)
         require_positive("executor", patience=patience, fewest=fewest)
+        require_at_least_zero("executor", grace=grace)
         if most_megabytes is not None:
             require_positive("executor", most_megabytes=most_megabytes)
         self.roster, self.patience, self.fewest, self.most_megabytes = roster, patience, fewest, most_megabytes
+        self.grace = grace
         self._run, self._session, self._after = "", uuid.uuid4().hex, 0
+        self._roster: Mapping[str, int] | None = None
         self._grid: Grid | None = None
         self._nodes: dict[int, int] = {}  # clients and their nodes
         self._greeted: dict[str, int] = {}  # messages that ask nodes who they are
         self._left_out: dict[int, float] = {}  # nodes that are no client of this run, and when that was found out
         self._known: dict[int, Introduction] = {}
+        self._seen: dict[int, float] = {}  # clients, and when each was there last
         self._most = 64 * 2**20
 
     @abstractmethod
     def open_grid(self) -> Grid:
         """Start the engine."""
-
-    @cached_property
-    def _keys(self) -> Mapping[str, int]:
-        """Each public key's client; the comment at its end does not count."""
-        assert self.roster is not None
-        try:
-            entries = yaml.safe_load(Path(self.roster).read_text())
-            return {_bare(key): int(client) for client, key in entries.items()}
-        except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
-            raise MosaicError(
-                f"executor.roster: expected a YAML file with a line `client: public key` for each client, got "
-                f"{self.roster} ({' '.join(str(error).split())[:120]}): write it, or take the one of mosaic deploy"
-            ) from error
 
     def pixel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation per channel of the pixels of all clients that come, from their sums."""
@@ -112,31 +102,45 @@ class RemoteExecutor(ClientExecutor):
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Send all requests, and yield a reply for each, in order; who does not answer in time has failed."""
-        self._find()
+        seconds = deadline or _LONGEST
         waiting: dict[str, tuple[int, float]] = {}  # messages: place of the request, and the end of patience
         clients: list[int] = []
+        absent: dict[int, Request] = {}  # requests to clients that are away, by place
         replies: dict[int, Reply] = {}
-        seconds = deadline or _LONGEST
+        self._find()
         for place, request in enumerate(requests):
             clients.append(request.client)
-            if request.client in self._nodes:
-                number = self._send(self._nodes[request.client], request, seconds)
-                waiting[number] = place, time.monotonic() + seconds
-            else:
-                replies[place] = Failed(request.client, "it is not connected")
+            absent[place] = request
+            self._send_present(absent, waiting, seconds)
         for place in range(len(clients)):
             while place not in replies:
                 leave_if_asked()
-                for found in self._open.pull(waiting.keys()):
+                for found in self._open.pull(waiting.keys()) if waiting else ():
                     at, _ = waiting.pop(found.number)
                     replies[at] = self._read(clients[at], found)
                 now = time.monotonic()
                 for number in [number for number, (_, end) in waiting.items() if now > end]:
                     at, _ = waiting.pop(number)
                     replies[at] = late(clients[at], seconds)
+                if absent:
+                    self._find()
+                    self._send_present(absent, waiting, seconds)
+                    for at in [at for at, request in absent.items() if self._is_gone(request.client)]:
+                        replies[at] = Failed(absent.pop(at).client, "it is not connected")
                 if place not in replies:
                     time.sleep(_POLL)
             yield replies.pop(place)
+
+    def _send_present(self, absent: dict[int, Request], waiting: dict[str, tuple[int, float]], seconds: float) -> None:
+        """Send requests to clients that are there."""
+        for place in [place for place, request in absent.items() if request.client in self._nodes]:
+            request = absent.pop(place)
+            number = self._send(self._nodes[request.client], request, seconds)
+            waiting[number] = place, time.monotonic() + seconds
+
+    def _is_gone(self, client: int) -> bool:
+        """Whether a client has never come, or has been away for longer than it may."""
+        return time.monotonic() - self._seen.get(client, -self.grace) > self.grace
 
     def close(self) -> None:
         """End the engine."""
@@ -148,6 +152,7 @@ class RemoteExecutor(ClientExecutor):
     @property
     def _open(self) -> Grid:
         if self._grid is None:
+            self._roster = None if self.roster is None else read_roster(self.roster)
             self._grid = self.open_grid()
         return self._grid
 
@@ -192,6 +197,7 @@ class RemoteExecutor(ClientExecutor):
         """Return all clients that are there, with their nodes; ask nodes that are new who they are, and do not wait."""
         there, now = self._open.nodes(), time.monotonic()
         self._nodes = {client: node for client, node in self._nodes.items() if node in there}
+        self._seen |= dict.fromkeys(self._nodes, now)
         known = {*self._nodes.values(), *self._greeted.values()}
         for node in there:
             if node not in known and now - self._left_out.get(node, -_ASK_AGAIN) >= _ASK_AGAIN:
@@ -211,44 +217,15 @@ class RemoteExecutor(ClientExecutor):
             who = decode(found.data, Introduction, LARGEST_HEADER)
         except ValueError as error:
             return f"it does not say who it is ({error})"
-        if who.agreement != self.terms.agreement:
-            return (
-                f"client {who.client} runs another configuration or version of mosaic: both ends need the same "
-                "seed_everything, model, data (but for the source), algorithm and clients"
-            )
-        if self.roster is not None and self._keys.get(_bare(key)) != who.client:
-            return f"it says that it is client {who.client}, and its key is not that client's in {self.roster}"
-        if (fault := self._unfit(who)) is not None:
-            return f"client {who.client}: {fault}"
+        if (fault := fault_of(who, key, self.terms, self._roster)) is not None:
+            return fault
         if who.client in self._nodes:
             return f"client {who.client} is there already, as node {self._nodes[who.client]}"
-        if self.roster is None:
+        if self._roster is None:
             log.warning("client %d is believed without a roster of keys, which is enough for a trial only", who.client)
         log.info("client %d is node %d: %d images", who.client, node, int(who.class_counts.sum()))
         self._nodes[who.client], self._known[who.client] = node, who
+        self._seen[who.client] = time.monotonic()
         if self._worker is not None:
             self._worker.hear(who.client, who.class_counts)
         return None
-
-    def _unfit(self, who: Introduction) -> str | None:
-        """Return what is wrong with what a client says of itself, if anything is."""
-        terms, counts = self.terms, who.class_counts
-        if not 0 <= who.client < terms.num_clients:
-            return f"expected a number in 0..{terms.num_clients - 1}"
-        if counts.shape != (terms.num_classes,) or counts.dtype != torch.int64:
-            return f"expected a number of images for each of {terms.num_classes} classes, got {tuple(counts.shape)}"
-        if int(counts.min()) < 0 or not 0 < sum(counts.tolist()) < 2**31:
-            return "expected numbers of images of at least 0, and an image to train on"
-        if not terms.mean and not _are_sums(who.pixel_sums, terms.channels):
-            return f"expected number, sum and sum of squares of pixels, float64 of shape (3, {terms.channels})"
-        return None
-
-
-def _are_sums(sums: Tensor, channels: int) -> bool:
-    fits = sums.shape == (3, channels) and sums.dtype == torch.float64 and bool(sums.isfinite().all())
-    return fits and bool((sums[0] >= 1).all() and (sums >= 0).all() and (sums[1:] <= sums[0]).all())
-
-
-def _bare(key: str) -> str:
-    """Return type and body of a public key, without its comment."""
-    return " ".join(str(key).split()[:2])

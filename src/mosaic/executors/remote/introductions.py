@@ -1,0 +1,75 @@
+"""Whether a node may be taken for the client that it says it is."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+import yaml
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.executors.remote.wire import Introduction, Terms
+
+MOST_IMAGES = 2**31
+
+
+def read_roster(path: str) -> dict[str, int]:
+    """Return the client of each public key; the comment at the end of a key does not count.
+
+    Args:
+        path: YAML file that maps each client's number to its key in OpenSSH's format.
+
+    Raises:
+        MosaicError: it is no such file.
+    """
+    try:
+        entries = yaml.safe_load(Path(path).read_text())
+        return {_bare(key): int(client) for client, key in entries.items()}
+    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        raise MosaicError(
+            f"executor.roster: expected a YAML file with a line `client: public key` for each client, got {path} "
+            f"({' '.join(str(error).split())[:120]}): write it, or take the one of mosaic deploy"
+        ) from error
+
+
+def fault_of(who: Introduction, key: str, terms: Terms, roster: Mapping[str, int] | None) -> str | None:
+    """Return what speaks against an introduction, if anything does.
+
+    Args:
+        who: what the node says.
+        key: its public key; empty if it has none.
+        terms: what the server knows.
+        roster: each key's client; without one, nodes are believed.
+    """
+    if who.agreement != terms.agreement:
+        return (
+            f"client {who.client} runs another configuration or version of mosaic: both ends need the same "
+            "seed_everything, model, data (but for the source), algorithm and clients"
+        )
+    if roster is not None and roster.get(_bare(key)) != who.client:
+        return f"it says that it is client {who.client}, and its key is not that client's in the roster"
+    unfit = _unfit(who, terms)
+    return None if unfit is None else f"client {who.client}: {unfit}"
+
+
+def _unfit(who: Introduction, terms: Terms) -> str | None:
+    counts = who.class_counts
+    if not 0 <= who.client < terms.num_clients:
+        return f"expected a number in 0..{terms.num_clients - 1}"
+    if counts.shape != (terms.num_classes,) or counts.dtype != torch.int64:
+        return f"expected a number of images for each of {terms.num_classes} classes, got {tuple(counts.shape)}"
+    if int(counts.min()) < 0 or not 0 < sum(counts.tolist()) < MOST_IMAGES:
+        return "expected numbers of images of at least 0, and an image to train on"
+    if not terms.mean and not _are_sums(who.pixel_sums, terms.channels):
+        return f"expected number, sum and sum of squares of pixels, float64 of shape (3, {terms.channels})"
+    return None
+
+
+def _are_sums(sums: Tensor, channels: int) -> bool:
+    fits = sums.shape == (3, channels) and sums.dtype == torch.float64 and bool(sums.isfinite().all())
+    return fits and bool((sums[0] >= 1).all() and (sums >= 0).all() and (sums[1:] <= sums[0]).all())
+
+
+def _bare(key: str) -> str:
+    """Return type and body of a public key, without its comment."""
+    return " ".join(str(key).split()[:2])
