@@ -123,14 +123,16 @@ def test_images_that_a_server_has_made_are_shown_too(algorithm: str, tmp_path: P
     assert "after fine-tuning" not in page.words
 
 
-def test_a_run_without_global_model_shows_a_dash_or_the_clients_own(run: Path, tmp_path: Path) -> None:
+def test_a_run_without_a_test_split_or_a_global_model_shows_what_there_is(run: Path, tmp_path: Path) -> None:
     record = read_run(run)
     shutil.copytree(run, tmp_path / "run")
     summary = (run / "summary.json").read_text()
     figure = f'"test_accuracy": {record.summary["test_accuracy"]!r}'
     assert figure in summary
     (tmp_path / "run" / "summary.json").write_text(summary.replace(figure, '"test_accuracy": null'))
-    assert "- test accuracy of the global model" in squeezed(outline_of(tmp_path / "run", tmp_path / "a.html"))
+    page = squeezed(outline_of(tmp_path / "run", tmp_path / "a.html"))
+    assert "test accuracy of the global model" not in page
+    assert "% on the clients' validation images" in page
     own = '"test_accuracy": null, "own_test_accuracy": 0.4321'
     text = re.sub(r'"own_test_accuracy": null,?', "", summary).replace(figure, own)
     (tmp_path / "run" / "summary.json").write_text(text)
