@@ -63,17 +63,16 @@ class MadeUpRay:
         self.killed.append(actor.name)
 
 
-def pool_of(*actors: Actor) -> tuple[ActorPool, MadeUpRay]:
-    """A pool that starts these, the first ones at once; it has as many workers as actors that have started."""
+def pool_of(*actors: Actor, size: int) -> tuple[ActorPool, MadeUpRay]:
+    """A pool of so many workers that starts these, one after the other."""
     waiting = iter(actors)
     start: Callable[[], Actor] = lambda: next(waiting)  # noqa: E731
     ray = MadeUpRay()
-    return ActorPool(ray, start, sum(actor.started for actor in actors)), ray
+    return ActorPool(ray, start, size), ray
 
 
 def test_an_actor_that_ends_is_started_again() -> None:
-    first, second, fresh = Actor("a"), Actor("b"), Actor("fresh", started=False)
-    pool, _ = pool_of(first, second, fresh)
+    pool, _ = pool_of(Actor("a"), Actor("b"), Actor("fresh"), size=2)
     with pytest.raises(WorkerEndedError):
         pool.answer(0, b"poison")
     assert pool.answer(1, b"request") == b"b"
@@ -82,8 +81,8 @@ def test_an_actor_that_ends_is_started_again() -> None:
 
 
 def test_an_actor_that_does_not_start_again_ends_the_run() -> None:
-    broken = [Actor("fresh", started=False) for _ in range(3)]
-    pool, _ = pool_of(Actor("a"), *broken)
+    broken = [Actor("fresh") for _ in range(3)]
+    pool, _ = pool_of(Actor("a"), *broken, size=1)
     for actor in broken:
         actor.dead = True
     with pytest.raises(WorkerLostError, match="Ray worker 0 has ended, and does not start again"):
@@ -92,17 +91,25 @@ def test_an_actor_that_does_not_start_again_ends_the_run() -> None:
 
 def test_other_errors_are_not_taken_for_an_end() -> None:
     actor = Actor("a")
-    pool, _ = pool_of(actor, Actor("b"))
+    pool, _ = pool_of(actor, Actor("b"), size=2)
     actor.answer = SimpleNamespace(remote=lambda request: lambda: 1 // 0)
     with pytest.raises(ZeroDivisionError):
         pool.answer(0, b"request")
 
 
 def test_all_are_stopped_those_started_again_too() -> None:
-    pool, ray = pool_of(Actor("a"), Actor("b"), Actor("fresh", started=False))
+    pool, ray = pool_of(Actor("a"), Actor("b"), Actor("fresh"), size=2)
     pool.start_again(0)
     pool.stop()
     assert ray.killed == ["fresh", "b"]
+
+
+def test_who_waits_for_an_actor_to_start_again_leaves_when_all_are_stopped() -> None:
+    fresh = Actor("fresh", started=False)
+    pool, ray = pool_of(Actor("a"), fresh, size=1)
+    pool.stop()
+    pool.start_again(0)
+    assert ray.waited == 2, "once at the start, and once again"
 
 
 class BusyRay(MadeUpRay):

@@ -168,10 +168,10 @@ class ParallelExecutor(ClientExecutor):
         for scheduler in self._senders.values():
             scheduler.close()  # the call of map() may not have been read to its end
 
-    def _join_senders(self) -> None:
+    def _join_senders(self, seconds: float | None = None) -> None:
         self._close_schedulers()
         for thread in self._senders:
-            thread.join()
+            thread.join(seconds)
 
     def _cost(self, request: Request) -> float:
         """Estimate how long a request takes: by its steps, or by the client's images where these decide."""

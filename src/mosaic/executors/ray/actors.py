@@ -24,6 +24,7 @@ class ActorPool:
         errors = ray.exceptions
         self._losses = (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
         self._actors: list[Any] = []
+        self._stopped = False
         try:
             self._actors += [start() for _ in range(size)]
             self._wait_for_all()
@@ -70,12 +71,17 @@ class ActorPool:
         """
         for _ in range(_STARTS):
             self._actors[worker] = self._start()
+            ready = self._actors[worker].ready.remote()
+            while not self._ray.wait([ready], timeout=1.0)[0]:
+                if self._stopped:
+                    return
             with suppress(*self._losses):
-                self._ray.get(self._actors[worker].ready.remote())
+                self._ray.get(ready)
                 return
         raise WorkerLostError(f"Ray worker {worker} has ended, and does not start again: is there enough memory?")
 
     def stop(self) -> None:
-        """Stop all actors."""
+        """Stop all actors; none is started again."""
+        self._stopped = True
         for actor in self._actors:
             self._ray.kill(actor)

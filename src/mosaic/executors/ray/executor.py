@@ -17,6 +17,7 @@ from mosaic.executors.ray.actors import ActorPool
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import keeping_handlers
 
+_SECONDS_TO_END = 10.0  # threads that wait for Ray must not outlive it, and Ray may fail to tell them of an actor's end
 _ONLY_HERE = {  # keeps a Ray of our own from the network; it must be set before ray is imported
     # makes Ray listen on 127.0.0.1 alone, as it does on macOS and Windows: https://github.com/ray-project/ray/issues/18730
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
@@ -82,6 +83,7 @@ class RayExecutor(ParallelExecutor):
         self._close_schedulers()
         if self._pool is not None:
             self._pool.stop()
+            self._join_senders(_SECONDS_TO_END)
         if self._connected:
             self._ray.shutdown()
         self._pool, self._connected = None, False
