@@ -18,7 +18,7 @@ from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_statistics
 from mosaic.data.sources import NpzSource
 from mosaic.executors.remote.wire import Asked, Introduce
-from mosaic.messages import EvaluateRequest, GeneratorRequest, TrainReply, TrainRequest
+from mosaic.messages import EvaluateRequest, Failed, GeneratorRequest, TrainReply, TrainRequest
 from tests.remote_clients import (
     CLIENTS,
     EXECUTOR,
@@ -208,6 +208,13 @@ class TestAbsentClients:
         instead(2, TrainRequest, lambda data: encode(replace(decode(honest(data) or b"", TrainReply), client=1)))
         (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
         assert (lost["client"], "that of client 1" in str(lost["reason"])) == (2, True)
+
+    def test_a_strangers_words_are_short_and_printable(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg")
+        instead(1, TrainRequest, lambda _: encode(Failed(1, "\x1b[31mlong\x00 " + 500 * "x")))
+        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
+        assert len(str(lost["reason"])) <= 300
+        assert str(lost["reason"]).isprintable()
 
     def test_a_client_that_joins_late_takes_part_from_then_on(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg", *TWO_ROUNDS)

@@ -5,6 +5,7 @@ import time
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 import torch
 
@@ -15,12 +16,13 @@ from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
 from mosaic.executors.remote.introductions import fault_of, read_roster
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
-from mosaic.messages import Failed, Reply, Request
+from mosaic.messages import Declined, Failed, Reply, Request
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
 LARGEST_HEADER = 2**23
 """Bytes that names and plain values of a reply may take: about 80,000 tensors."""
+_LONGEST_REASON = 300
 _POLL, _HELLO, _ASK_AGAIN, _LONGEST = 0.1, 60.0, 60.0, 12 * 3600.0
 
 
@@ -172,6 +174,8 @@ class RemoteExecutor(ClientExecutor):
             reply: Reply = decode(found.data, object, LARGEST_HEADER)  # type: ignore[assignment]
         except ValueError:
             return unreadable(client)
+        if isinstance(reply, Declined | Failed):  # a stranger's words, for log and terminal
+            return replace(reply, reason=" ".join(filter(str.isprintable, reply.reason.split()))[:_LONGEST_REASON])
         return reply
 
     def _meet(self) -> None:
