@@ -32,11 +32,15 @@ def test_deployed_is_simulated_bit_for_bit(algorithm: str, shared: Federation, t
     assert all(torch.equal(ours.model[name], theirs.model[name]) for name in ours.model)
 
 
-def test_a_run_survives_the_end_of_a_node_which_comes_back(shared: Federation) -> None:
-    shared.configure(configuration("FedAvg", rounds=4))
-    before = shared.asked("01")
+@pytest.mark.parametrize("phase", ["Train", "Generator", "Prototype", "Evaluate"])
+def test_a_run_survives_the_end_of_a_node_which_comes_back(phase: str, shared: Federation) -> None:
+    """It is killed when its client has answered in this phase, and before that answer is on its way to the server."""
+    config = configuration("Mosaic", rounds=3)
+    config["federation"]["schedule"]["distill_rounds"] = [1]
+    shared.configure(config)
+    before = shared.log("client01").count(f"{phase}Request -> ")
     run = shared.start_fit()
-    shared.until(lambda: shared.asked("01") > before)
+    shared.until(lambda: shared.log("client01").count(f"{phase}Request -> ") > before)
     shared.kill("node01")
     shared.until(lambda: "client 1 failed" in shared.log("fit").rpartition("clients are there")[2])
     os.killpg(run.pid, signal.SIGSTOP)  # so that there are rounds left when the node is back
