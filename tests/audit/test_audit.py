@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
 from mosaic.audit.table import audit_rows, verdict
 from mosaic.cli.main import main
@@ -34,7 +35,13 @@ def test_the_verdict_names_who_is_found_out() -> None:
     assert SEARCH not in said
 
 
-def test_every_upload_of_a_run_is_attacked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_upload_of_a_run_is_attacked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attacks, "SEARCH_STEPS", 2)
+    monkeypatch.setattr(client, "DRAWS", 20)
+    monkeypatch.setattr(client, "MOST_OTHERS", 40)
+    monkeypatch.setattr(client, "MOST_MEMBERS", 40)
     run = fit_other(tmp_path / "run", "Mosaic")
     before = final_model(run)
     main(["audit", str(run)])

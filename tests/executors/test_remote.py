@@ -164,6 +164,7 @@ class TestTheServerSeesNoData:
         assert found["std"] == pytest.approx(std, rel=1e-9)
         deployed(tmp_path / "run", config, "FedAvg", *unknown, *TWO_ROUNDS, "--ckpt_path=auto")  # with the same mean
 
+    @pytest.mark.slow
     def test_without_judging_no_counts_of_right_answers_leave(self, config: Path, tmp_path: Path) -> None:
         """Clients that are told so refuse a server that asks all the same."""
         silent = "--federation.judging=false"

@@ -314,3 +314,12 @@ def test_a_loss_that_is_no_number_is_no_better() -> None:
 def test_without_validation_images_all_models_are_equal() -> None:
     none = torch.zeros(2, 3)
     assert Judgement(none.long(), none.long(), none.double(), (1, 6)).merit() == (0, 0)
+
+
+def test_without_judging_nobody_is_asked_to_judge() -> None:
+    executor = Scripted()
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
+    silent = Cohort(executor, plan, POOL, judges=True, judging=False)
+    assert silent.received is None
+    assert silent.evaluate(MODEL).clients == ()
+    assert executor.asked == []
