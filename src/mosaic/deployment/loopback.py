@@ -139,6 +139,9 @@ class Loopback:
         for groups in (("fit",), ("node", "client"), ("link",)):
             names = [name for name in self._processes if name.startswith(groups)]
             killed += self.end(*names, seconds=end - time.monotonic() - _AFTER)
+        for number in self.descendants():  # of a process that was killed, as systemd ends what is left of a unit
+            with suppress(ProcessLookupError):
+                os.kill(number, signal.SIGTERM)
         while self.descendants() and time.monotonic() < end:
             time.sleep(0.1)
         for number, command in self.descendants().items():
