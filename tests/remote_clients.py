@@ -17,10 +17,10 @@ import yaml
 from mosaic.cli.client import make_client
 from mosaic.cli.main import main
 from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
-from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.deployment.resident import Resident
 from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.grid import Delivery
+from mosaic.relay.frames import receive_frame, send_frame
 from tests.small_runs import DIGITS, fit_arguments
 
 CLIENTS = 4

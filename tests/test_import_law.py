@@ -12,7 +12,7 @@ from tests.cases import for_each
 Graph = Mapping[str, set[str]]
 """Each module's direct imports inside the package."""
 
-RELAY = "mosaic.deployment.relay"
+RELAY = "mosaic.relay"
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
     *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.tuning", "mosaic.training.dry_run"),
@@ -242,14 +242,14 @@ def test_no_other_module_imports_ray() -> None:
 
 
 def test_no_other_module_imports_flower() -> None:
-    assert offenders(imports_flower, "mosaic.deployment.relay.apps") == []
-    assert imports_flower(PACKAGE["mosaic.deployment.relay.apps"])
+    assert offenders(imports_flower, "mosaic.relay.apps") == []
+    assert imports_flower(PACKAGE["mosaic.relay.apps"])
     assert not imports_flower("from flwr_datasets import x")
 
 
 def test_the_relay_imports_nothing_of_mosaic_but_itself() -> None:
-    assert GRAPH["mosaic.deployment.relay.apps"] == {"mosaic.deployment", RELAY, f"{RELAY}.frames"}
-    assert GRAPH["mosaic.deployment.relay.frames"] == set()
+    assert GRAPH["mosaic.relay.apps"] == {RELAY, f"{RELAY}.frames"}
+    assert GRAPH["mosaic.relay.frames"] == set()
 
 
 def test_no_other_module_reaches_the_collector_or_the_c_library() -> None:

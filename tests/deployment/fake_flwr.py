@@ -9,7 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
-from mosaic.deployment.relay.frames import receive_frame, send_frame
+from mosaic.relay.frames import receive_frame, send_frame
 
 MOST = 1 << 20
 

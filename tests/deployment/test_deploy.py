@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from mosaic import relay
 from mosaic.cli.main import main
 from mosaic.deployment import deploy as module
 from mosaic.deployment.deploy import deploy
@@ -94,7 +95,7 @@ def test_the_server_is_certified_by_the_authority_that_sites_have(folder: Path) 
 
 
 def test_the_bundle_is_the_package_s_own_relay(folder: Path) -> None:
-    bundle, own = folder / "server" / "app" / "relay", Path(module.__file__).parent / "relay"
+    bundle, own = folder / "server" / "app" / "relay", Path(relay.__file__).parent
     assert names(bundle) == RELAY
     assert all((bundle / name).read_text() == (own / name).read_text() for name in RELAY)
 

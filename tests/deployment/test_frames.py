@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosaic.deployment.relay.frames import receive_frame, send_frame
+from mosaic.relay.frames import receive_frame, send_frame
 from tests.cases import for_each
 
 Ends = tuple[socket.socket, socket.socket]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from mosaic.deployment.relay.frames import receive_frame, send_frame
+from mosaic.relay.frames import receive_frame, send_frame
 
 pytest.importorskip("flwr", reason="Flower is an extra: pip install 'mosaic[flower]'")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # import flwr: typer asks click for an old name
@@ -60,7 +60,7 @@ def fit(tmp_path: Path) -> Iterator[socket.socket]:
     """The end of the connection at which ``mosaic fit`` sits."""
     from flwr.supercore.task_identity import TaskIdentity
 
-    from mosaic.deployment.relay.apps import serve
+    from mosaic.relay.apps import serve
 
     TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 1, 1, 1  # as in a process that Flower has started
     with socket.socket(socket.AF_UNIX) as listener:

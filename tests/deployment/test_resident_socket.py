@@ -13,8 +13,8 @@ from threading import Thread
 import pytest
 
 from mosaic.deployment import resident
-from mosaic.deployment.relay.frames import LENGTH, receive_frame, send_frame
 from mosaic.errors import MosaicError
+from mosaic.relay.frames import LENGTH, receive_frame, send_frame
 from tests.remote_clients import arguments, write_parts
 from tests.small_runs import REPOSITORY
 

@@ -32,17 +32,11 @@ from tests.remote_clients import (
     start_residents,
     write_parts,
 )
-from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, final_model, rows_without_time
+from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, assert_same_run, rows_without_time
 
 Handle = Callable[[bytes], bytes | None]
 ALL = "--federation.faults.quorum=1"
 ANY = "--federation.faults.quorum=0"
-
-
-def assert_same_model(one: Path, other: Path) -> None:
-    ours, theirs = final_model(one), final_model(other)
-    assert ours.keys() == theirs.keys()
-    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.fixture(scope="module")
@@ -79,8 +73,7 @@ class TestBits:
         test = ("--data.source=NpzSource", f"--data.source.path={config.parent / 'test.npz'}")
         one = deployed(tmp_path / "deployed", config, algorithm, *FOUR_ROUNDS, *test)
         other = simulated(tmp_path / "simulated", algorithm, *FOUR_ROUNDS)
-        assert_same_model(one, other)
-        assert rows_without_time(one) == rows_without_time(other)
+        assert_same_run(one, other)
 
     def test_a_run_that_lost_its_quorum_goes_on_to_the_same_bits(
         self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

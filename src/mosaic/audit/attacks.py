@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosaic.client.generator_quality import nearest_distances
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
 from mosaic.nets.inference import predict, to_pixels
 
@@ -64,13 +65,12 @@ def nearest_draw(
     Returns:
         Negative distances, shape ``(n,)``.
     """
-    points = to_pixels(pixels).flatten(1)
-    score = torch.full((len(points),), -torch.inf)
+    score = torch.full((len(pixels),), -torch.inf)
     for label in labels.unique():
         noise = torch.randn(draws, generator.latent_dim, generator=random)
-        drawn = generator(noise, torch.full((draws,), int(label))).flatten(1)
+        drawn = generator(noise, torch.full((draws,), int(label)))
         own = slice(None) if not generator.conditional else labels == label
-        score[own] = torch.maximum(score[own], -torch.cdist(points[own], drawn).amin(1))
+        score[own] = torch.maximum(score[own], -nearest_distances(to_pixels(pixels[own]), drawn))
     return score
 
 

@@ -1,7 +1,6 @@
 """The audit of one client: what each of its uploads tells of its images."""
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -72,7 +71,7 @@ class ClientAudit:
                 self.generator.load_state_dict(state)
                 self.generator.eval().requires_grad_(False)
 
-    def findings(self, references: Mapping[int, ImageGenerator] | None = None) -> list[Finding]:
+    def findings(self, references: Sequence[ImageGenerator]) -> list[Finding]:
         """Attack all that was uploaded.
 
         Args:
@@ -83,14 +82,14 @@ class ClientAudit:
             random = torch.Generator().manual_seed(self._seed)
             nearest = nearest_draw(self.generator, self._pixels, self._labels, DRAWS, random)
             scores[GENERATOR] = nearest, self._learnt
-            scores[SEARCH] = self._search(references or {}), self._learnt
+            scores[SEARCH] = self._search(references[:REFERENCES]), self._learnt
         found = (self._finding(attack, *scored) for attack, scored in scores.items())
         return [each for each in found if each is not None]
 
-    def _search(self, references: Mapping[int, ImageGenerator]) -> Tensor:
+    def _search(self, references: Sequence[ImageGenerator]) -> Tensor:
         assert self.generator is not None
         search = partial(latent_search, pixels=self._pixels, labels=self._labels)
-        usual = [search(each) for each in list(references.values())[:REFERENCES]]
+        usual = [search(each) for each in references]
         return search(self.generator) - (torch.stack(usual).mean(0) if usual else 0.0)
 
     def _finding(self, attack: str, score: Tensor, about: Tensor) -> Finding | None:
@@ -114,7 +113,7 @@ class ClientAudit:
 def matched(members: Images, others: Images, random: torch.Generator) -> tuple[Images, Images]:
     """Return some members of the classes that others have too, and others whose classes have the members' shares."""
     both = torch.isin(members.labels, others.labels).nonzero().flatten()
-    members = _some(members, both[torch.randperm(len(both), generator=random)[:MOST_MEMBERS]])
+    members = members.at(both[torch.randperm(len(both), generator=random)[:MOST_MEMBERS]])
     held = members.labels.bincount()
     there = others.labels.bincount(minlength=len(held))[: len(held)]
     times = min(float((there / held)[held > 0].min()), MOST_OTHERS / len(members)) if len(members) else 0.0
@@ -123,8 +122,4 @@ def matched(members: Images, others: Images, random: torch.Generator) -> tuple[I
         shuffled[others.labels[shuffled] == label][: max(1, int(times * held[label]))]
         for label in held.nonzero().flatten()
     ]
-    return members, _some(others, torch.cat(chosen))
-
-
-def _some(images: Images, places: Tensor) -> Images:
-    return replace(images, pixels=images.pixels[places], labels=images.labels[places], groups={})
+    return members, others.at(torch.cat(chosen))

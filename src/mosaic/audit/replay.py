@@ -24,15 +24,14 @@ class AuditingExecutor(SerialExecutor):
         """Answer each request, and show it to the audit of its client."""
         for request in requests:
             (reply,) = super().map([request], deadline)
-            if request.client in self._audits:
-                self._audits[request.client].see(request, reply)
+            self._audits[request.client].see(request, reply)
             yield reply
 
     def findings(self) -> list[Finding]:
         """Return what all attacks have found; other clients' generators say which images are easy to draw."""
-        generators = {client: each.generator for client, each in self._audits.items() if each.generator is not None}
+        audits = self._audits.values()
         return [
             finding
-            for client, each in self._audits.items()
-            for finding in each.findings({other: net for other, net in generators.items() if other != client})
+            for audit in audits
+            for finding in audit.findings([each.generator for each in audits if each.generator and each is not audit])
         ]

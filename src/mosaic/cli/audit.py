@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from rich.console import Console
 
@@ -16,12 +15,13 @@ from mosaic.audit.client import ClientAudit
 from mosaic.audit.finding import Finding
 from mosaic.audit.replay import AuditingExecutor
 from mosaic.audit.table import audit_table, verdict
-from mosaic.cli.lightning import MosaicCLI, carry_out
-from mosaic.data.images import Images
+from mosaic.cli.lightning import MosaicCLI, carry_out_config
+from mosaic.comparison.request import require_simulation
 from mosaic.disk import write_whole
-from mosaic.errors import MosaicError
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
+from mosaic.report.contents import require_run
+from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.seeding import seed_for
 
@@ -38,7 +38,7 @@ class AuditCLI(MosaicCLI):
         audits = {
             client: ClientAudit(
                 client,
-                _of(images.train, job.data.client(client).train),
+                images.train.at(job.data.client(client).train),
                 images.test,
                 job.pool,
                 generation,
@@ -60,17 +60,16 @@ def audit(run: Path) -> Path:
         run: the run's folder.
     """
     directory = RunDirectory(run)
-    if not directory.config.is_file():
-        raise MosaicError(f"{run} holds no run (config.yaml is missing): expected a folder that mosaic fit has written")
+    require_run(run)
     config: dict[str, Any] = yaml.safe_load(directory.config.read_text())
+    require_simulation(config, "mosaic audit")
     with tempfile.TemporaryDirectory(prefix="mosaic-audit-") as folder:
-        path, again = Path(folder) / "config.yaml", RunDirectory(Path(folder) / "run")
+        again = RunDirectory(Path(folder) / "run")
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6}
-        path.write_text(yaml.safe_dump({**config, "ckpt_path": None}, sort_keys=False))
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
-        cli = carry_out(AuditCLI, ["fit", "--config", str(path)])
-        assert isinstance(cli, AuditCLI)
-        same = _same_model(directory.checkpoint, again.checkpoint)
+        cli = carry_out_config(AuditCLI, {**config, "ckpt_path": None})
+        checkpoints = directory.checkpoint, again.checkpoint
+        same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
     console = Console()
     console.print(audit_table(cli.findings))
     console.print(verdict(cli.findings), highlight=False, soft_wrap=True)
@@ -80,15 +79,3 @@ def audit(run: Path) -> Path:
     found = {"same_run": same, "findings": [finding.values() for finding in cli.findings]}
     write_whole(output, f"{json.dumps(found, indent=2)}\n".encode())
     return output
-
-
-def _of(images: Images, indices: torch.Tensor) -> Images:
-    return Images(images.pixels[indices], images.labels[indices])
-
-
-def _same_model(one: Path, other: Path) -> bool | None:
-    """Whether two checkpoints hold the same weights; nothing where one is missing."""
-    if not (one.is_file() and other.is_file()):
-        return None
-    ours, theirs = (torch.load(path, weights_only=True)["state_dict"] for path in (one, other))
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)

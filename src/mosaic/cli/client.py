@@ -9,7 +9,8 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
-from mosaic.deployment.resident import Resident, Statistics, serve
+from mosaic.data.remote import Statistics
+from mosaic.deployment.resident import Resident, serve
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
 from mosaic.executors.remote.wire import agreement
@@ -51,7 +52,7 @@ class ClientCLI(MosaicCLI):
         data = RemoteData(datamodule, given.client)
         data.setup("fit")
         train, validation = data.splits[given.client]
-        told: Statistics | None = data.statistics
+        told = data.statistics
 
         def worker(statistics: Statistics) -> Any:
             data.mean, data.std = map(list, statistics)
@@ -71,9 +72,7 @@ class ClientCLI(MosaicCLI):
 
 def make_client(given: Sequence[str]) -> ClientCLI:
     """Make the client of a command line, of which ``given`` are the arguments after ``mosaic client``."""
-    made = carry_out(ClientCLI, ["fit", *given])
-    assert isinstance(made, ClientCLI)
-    return made
+    return carry_out(ClientCLI, ["fit", *given])
 
 
 def client(given: Sequence[str]) -> None:

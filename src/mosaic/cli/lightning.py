@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import yaml
@@ -38,6 +38,7 @@ from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner, check_owned_by_phases
 from mosaic.training.silence import expected_warnings
 
+C = TypeVar("C", bound="MosaicCLI")
 _SECTIONS: dict[str, Any] = {
     **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
     **{"federation": Federation, "clients": ClientModels},
@@ -250,12 +251,15 @@ class WorkerCLI(MosaicCLI):
 
 def make_worker(config: Mapping[str, Any]) -> Worker:
     """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
+    return carry_out_config(WorkerCLI, config).worker
+
+
+def carry_out_config(cli: type[C], config: Mapping[str, Any]) -> C:
+    """Carry out ``fit`` as a command line makes of it, with a configuration that is no file yet."""
     with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        cli = carry_out(WorkerCLI, ["fit", "--config", str(path)])
-    assert isinstance(cli, WorkerCLI)
-    return cli.worker
+        return carry_out(cli, ["fit", "--config", str(path)])
 
 
 def run(args: Sequence[str] | None) -> None:
@@ -263,7 +267,7 @@ def run(args: Sequence[str] | None) -> None:
     carry_out(MosaicCLI, args)
 
 
-def carry_out(cli: type[MosaicCLI], args: Sequence[str] | None) -> MosaicCLI:
+def carry_out(cli: type[C], args: Sequence[str] | None) -> C:
     """Build the parser of the command that is asked for alone: all four would take four times as long."""
     given = sys.argv[1:] if args is None else args
     commands = {name: skipped for name, skipped in cli.subcommands().items() if name in given[:1]}

@@ -75,7 +75,7 @@ def nearest_neighbour_ratio(generated: Tensor, training: Tensor, held_out: Tenso
     """
     if len(held_out) == 0:
         return None
-    made, usual = (_nearest_distances(images, training, chunk).quantile(0.5) for images in (generated, held_out))
+    made, usual = (nearest_distances(images, training, chunk).quantile(0.5) for images in (generated, held_out))
     ratio = float(made / usual)
     return ratio if math.isfinite(ratio) else None
 
@@ -123,7 +123,7 @@ def measure_generator(
     return quality if ratio is None else {**quality, "nearest_neighbour_ratio": ratio}
 
 
-def _nearest_distances(images: Tensor, training: Tensor, chunk: int) -> Tensor:
+def nearest_distances(images: Tensor, training: Tensor, chunk: int = 512) -> Tensor:
     """Return the distance of each image to the nearest training image, shape ``(M,)``."""
     blocks = training.flatten(1).split(chunk)
     return torch.cat([_nearest(batch, blocks) for batch in images.flatten(1).split(chunk)])

@@ -72,14 +72,14 @@ def require_one_device(config: Mapping[str, Any]) -> None:
         )
 
 
-def require_simulation(config: Mapping[str, Any]) -> None:
-    """Refuse clients on hosts of their own: each run would take them away from all others."""
+def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare") -> None:
+    """Refuse clients on hosts of their own for a command that runs rounds of its own."""
     partition = (config.get("data") or {}).get("partition") or {}
     path = str(partition.get("class_path", "") if isinstance(partition, Mapping) else partition)
     if path.rpartition(".")[2] == "Remote":
         raise MosaicError(
-            "data.partition: mosaic compare: expected clients that are simulated, got mosaic.data.Remote, whose "
-            "clients hold their images themselves: run mosaic fit once for each algorithm"
+            f"data.partition: {command}: expected clients that are simulated, got mosaic.data.Remote, whose clients "
+            "hold their images themselves: use mosaic fit"
         )
 
 

@@ -36,6 +36,11 @@ class Images:
         channels, height, width = self.pixels.shape[1:]
         return channels, height, width
 
+    def at(self, indices: Tensor) -> "Images":
+        """Return a copy of the images with these indices."""
+        groups = {key: np.asarray(values)[indices.numpy()] for key, values in self.groups.items()}
+        return Images(self.pixels[indices], self.labels[indices], groups)
+
 
 @dataclass(frozen=True)
 class ImageSet:

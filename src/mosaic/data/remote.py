@@ -17,6 +17,9 @@ from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
+Statistics = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation of the pixels per channel."""
+
 
 class RemoteData(FederatedDataModule):
     """The data of clients on hosts of their own.
@@ -51,7 +54,7 @@ class RemoteData(FederatedDataModule):
         self._said = torch.zeros(self.num_clients, len(self.partition.class_names), dtype=torch.long)
 
     @property
-    def statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    def statistics(self) -> Statistics | None:
         """Mean and standard deviation of the pixels per channel, if the configuration gives them."""
         if (self.mean is None) != (self.std is None):
             raise MosaicError("data.mean, data.std: expected both or none where clients are remote, got one of them")

@@ -17,7 +17,7 @@ from mosaic.errors import MosaicError
 from mosaic.runs.yaml_files import read_yaml
 
 REMOTE = ("mosaic.data.Remote", "Remote")
-_HERE = Path(str(files("mosaic.deployment")))
+_TEMPLATES, _RELAY = Path(str(files("mosaic.deployment"))) / "templates", Path(str(files("mosaic.relay")))
 
 
 @dataclass(frozen=True)
@@ -95,13 +95,13 @@ def _write(folder: Path, config: Path, count: int, settings: Mapping[str, Any]) 
     for site in sites:
         (place / "keys" / f"{site.name}.pub").write_text(f"{site.public_key}\n")
     for module in ("__init__", "frames", "apps"):
-        shutil.copyfile(_HERE / "relay" / f"{module}.py", _made(place / "app" / "relay") / f"{module}.py")
+        shutil.copyfile(_RELAY / f"{module}.py", _made(place / "app" / "relay") / f"{module}.py")
     _render(".", folder, **settings, sites=sites)
 
 
 def _render(group: str, place: Path, **known: Any) -> None:
     """Write every template of a folder, and of those below a part's; scripts may be run."""
-    root = _HERE / "templates" / group
+    root = _TEMPLATES / group
     environment = Environment(
         loader=FileSystemLoader(root), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

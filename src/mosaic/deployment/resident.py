@@ -15,23 +15,21 @@ import torch
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_sums
-from mosaic.data.remote import RemoteData
+from mosaic.data.remote import RemoteData, Statistics
 from mosaic.deployment.memory import Memory
-from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.errors import MosaicError
 from mosaic.executors.base import answer
-from mosaic.executors.remote.wire import Asked, Introduce, Introduction
+from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction
 from mosaic.messages import Declined, EvaluateRequest, Failed, Reply, Request
+from mosaic.relay.frames import receive_frame, send_frame
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
 MOST_BYTES = 2**33
 """Of one request."""
-LARGEST_HEADER = 2**23
 _NAME, _MOST_ROUNDS = re.compile(r"[0-9a-f]{32}"), 10**9 - 1
 _BETWEEN_SIGNALS, _SILENCE = 0.5, 60.0
-Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 class Resident:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from rich.console import Console
 from rich.table import Table
@@ -22,6 +21,8 @@ from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.deployment.counting import Forwarder
 from mosaic.deployment.deploy import deploy
 from mosaic.deployment.loopback import Loopback, TrialError, free_port
+from mosaic.runs.checkpoint import same_weights
+from mosaic.runs.directory import RunDirectory
 from mosaic.training.signals import EXIT_CODE
 
 CONFIG = Path(str(files("mosaic.deployment"))) / "trial.yaml"
@@ -60,11 +61,10 @@ def simulated_configuration(config: Path) -> dict[str, Any]:
 
 def same_tensors(one: Path, other: Path) -> bool:
     """Return whether two runs have ended with the same global model, bit for bit."""
-    ours, theirs = (torch.load(run / "global.ckpt", weights_only=True)["state_dict"] for run in (one, other))
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    return same_weights(RunDirectory(one).checkpoint, RunDirectory(other).checkpoint)
 
 
-class Memory:
+class PeakMemory:
     """Samples the largest resident set of every kind of process, until it is closed."""
 
     def __init__(self, loopback: Loopback) -> None:
@@ -132,7 +132,7 @@ def run_trial(
         loopback.start()
         ready = time.monotonic() - started
         say(f"A SuperLink with TLS, three nodes with keys and three resident clients are there after {ready:.0f} s.")
-        memory, before = Memory(loopback), (forwarder.bytes_up, forwarder.bytes_down)
+        memory, before = PeakMemory(loopback), (forwarder.bytes_up, forwarder.bytes_down)
         seconds = _finished(loopback.start_fit(), folder / "logs" / "fit.log")
         memory.close()
         wire = forwarder.bytes_up - before[0], forwarder.bytes_down - before[1]

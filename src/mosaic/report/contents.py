@@ -38,10 +38,7 @@ class RunContents:
 
 def read_run(run: Path) -> RunContents:
     """Read a run's folder."""
-    if not (run / "config.yaml").is_file():
-        raise MosaicError(
-            f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
-        )
+    require_run(run)
     config = (run / "config.yaml").read_text()
     return RunContents(
         name=run.resolve().name,
@@ -53,6 +50,14 @@ def read_run(run: Path) -> RunContents:
         audit=_read_facts(run / "audit.json"),
         pictures=_read_pictures(run / "tensorboard"),
     )
+
+
+def require_run(run: Path) -> None:
+    """Refuse a folder without a run."""
+    if not (run / "config.yaml").is_file():
+        raise MosaicError(
+            f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
+        )
 
 
 def _read_facts(file: Path) -> dict[str, Any]:

@@ -72,10 +72,8 @@ class Snapshot:
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
-        books = {
-            **{"run": self.run, "round": self.round, "ledger": asdict(self.ledger), "stages": self.stages},
-            **{"sizes": self.sizes},
-        }
+        books = {"run": self.run, "round": self.round, "stages": self.stages, "sizes": self.sizes}
+        books["ledger"] = asdict(self.ledger)
         signed = {**books, "files": sums}
         write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
         sync(folder / "clients")

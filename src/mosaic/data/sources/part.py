@@ -82,7 +82,4 @@ def _part(images: Images, total: int, names: Sequence[str], seed: tuple[int, int
         )
     random = np.random.default_rng(seed)
     drawn = [random.permutation(np.flatnonzero(labels == label))[:size] for label, size in enumerate(sizes)]
-    indices = np.sort(np.concatenate(drawn))
-    chosen = torch.from_numpy(indices)  # indexing copies, so that no view keeps all images in memory
-    groups = {key: np.asarray(values)[indices] for key, values in images.groups.items()}
-    return Images(images.pixels[chosen], images.labels[chosen], groups)
+    return images.at(torch.from_numpy(np.sort(np.concatenate(drawn))))  # a copy, so that no view keeps all in memory

@@ -15,13 +15,11 @@ from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
 from mosaic.executors.remote.introductions import fault_of, read_roster
-from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
+from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction, Terms
 from mosaic.messages import Declined, Failed, Reply, Request
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
-LARGEST_HEADER = 2**23
-"""Bytes that names and plain values of a reply may take: about 80,000 tensors."""
 _LONGEST_REASON = 300
 _POLL, _HELLO, _ASK_AGAIN, _LONGEST = 0.1, 60.0, 60.0, 12 * 3600.0
 

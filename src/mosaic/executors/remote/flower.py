@@ -11,10 +11,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from mosaic.deployment.relay.frames import receive_frame, send_frame
 from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.flower_run import FlowerError, FlowerRun, command_for, environment_for
 from mosaic.executors.remote.grid import Delivery
+from mosaic.relay.frames import receive_frame, send_frame
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)

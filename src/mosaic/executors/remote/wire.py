@@ -12,6 +12,8 @@ from mosaic import __version__
 from mosaic.codec import wire
 
 Message = TypeVar("Message")
+LARGEST_HEADER = 2**23
+"""Bytes that names and plain values of a message may take: about 80,000 tensors."""
 
 
 @wire
