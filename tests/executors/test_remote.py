@@ -66,13 +66,21 @@ def instead(client: int, kind: type, answer: Handle) -> None:
 
 
 class TestBits:
-    @pytest.mark.parametrize("algorithm", ["Mosaic", pytest.param("FedAvg", marks=pytest.mark.slow)])
-    def test_deployed_is_simulated(self, algorithm: str, config: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("algorithm", "rounds"),
+        [
+            ("Mosaic", TWO_ROUNDS),
+            pytest.param("Mosaic", FOUR_ROUNDS, marks=pytest.mark.slow),
+            pytest.param("FedAvg", FOUR_ROUNDS, marks=pytest.mark.slow),
+        ],
+        ids=["mosaic", "mosaic-twice", "fedavg"],
+    )
+    def test_deployed_is_simulated(self, algorithm: str, rounds: list[str], config: Path, tmp_path: Path) -> None:
         """With a test set at the server, every row agrees too."""
-        start_residents(config, algorithm, *FOUR_ROUNDS)
+        start_residents(config, algorithm, *rounds)
         test = ("--data.source=NpzSource", f"--data.source.path={config.parent / 'test.npz'}")
-        one = deployed(tmp_path / "deployed", config, algorithm, *FOUR_ROUNDS, *test)
-        other = simulated(tmp_path / "simulated", algorithm, *FOUR_ROUNDS)
+        one = deployed(tmp_path / "deployed", config, algorithm, *rounds, *test)
+        other = simulated(tmp_path / "simulated", algorithm, *rounds)
         assert_same_run(one, other)
 
     def test_a_run_that_lost_its_quorum_goes_on_to_the_same_bits(
@@ -126,8 +134,8 @@ class TestTheServerSeesNoData:
     def test_a_run_without_a_test_set_is_told_by_the_clients_validation(
         self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        start_residents(config, "Mosaic", *FOUR_ROUNDS)
-        run = deployed(tmp_path / "run", config, "Mosaic", *FOUR_ROUNDS)
+        start_residents(config, "Mosaic", *TWO_ROUNDS)
+        run = deployed(tmp_path / "run", config, "Mosaic", *TWO_ROUNDS)
         printed = capsys.readouterr().out
         rows = rows_without_time(run)
         assert "accuracy on the clients' validation images, since there is no test split" in printed.replace("\n", " ")
@@ -137,7 +145,7 @@ class TestTheServerSeesNoData:
         page = (run / "report.html").read_text()
         assert "test accuracy of the global model" not in page
         said = json.loads((run / "partition.json").read_text())["images_said"]
-        holds = [each._data.class_counts[each.client].tolist() for each in residents(config, "Mosaic", *FOUR_ROUNDS)]
+        holds = [each._data.class_counts[each.client].tolist() for each in residents(config, "Mosaic", *TWO_ROUNDS)]
         assert said == holds
 
     def test_mean_and_deviation_come_from_sums_where_nobody_knows_them(self, config: Path, tmp_path: Path) -> None:
@@ -210,6 +218,7 @@ class TestAbsentClients:
         assert len(str(lost["reason"])) <= 300
         assert str(lost["reason"]).isprintable()
 
+    @pytest.mark.slow
     def test_a_client_that_joins_late_takes_part_from_then_on(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg", *TWO_ROUNDS)
         late, first = HandedOverExecutor.handles[103], HandedOverExecutor.handles[100]
