@@ -148,17 +148,20 @@ def arguments(config: Path, algorithm: str, *more: str) -> list[str]:
     return ["--config", str(config), *kept]
 
 
-def resident(config: Path, client: int, algorithm: str, *more: str) -> Resident:
-    """Make a client that remembers in a folder beside its images."""
+def resident_arguments(config: Path, client: int, algorithm: str, *more: str) -> list[str]:
+    """What a client is given that remembers in a folder beside its images."""
     own = config.parent
-    return make_client(
-        [
-            *arguments(config, algorithm, *more),
-            f"--client={client}",
-            f"--folder={own / str(client)}",
-            *("--data.source=NpzSource", f"--data.source.path={own / f'{client}.npz'}"),
-        ]
-    ).resident
+    return [
+        *arguments(config, algorithm, *more),
+        f"--client={client}",
+        f"--folder={own / str(client)}",
+        *("--data.source=NpzSource", f"--data.source.path={own / f'{client}.npz'}"),
+    ]
+
+
+def resident(config: Path, client: int, algorithm: str, *more: str) -> Resident:
+    """Make a client."""
+    return make_client(resident_arguments(config, client, algorithm, *more)).resident
 
 
 @cache
@@ -183,7 +186,8 @@ def deployed(run: Path, config: Path, algorithm: str, *more: str) -> Path:
 def simulated(run: Path, algorithm: str, *more: str) -> Path:
     """Run the same with all images in one place."""
     given = [*fit_arguments(run, algorithm, *more), f"--data.mean=[{MEAN}]", f"--data.std=[{STD}]"]
-    main([*given, "--executor=SerialExecutor"])
+    curves = ["--algorithm.share_curves=false"] if algorithm == "Mosaic" else []  # as in a deployment
+    main([*given, "--executor=SerialExecutor", *curves])
     return run
 
 

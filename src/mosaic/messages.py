@@ -80,7 +80,11 @@ class GeneratorRequest:
 @wire
 @dataclass(frozen=True)
 class GeneratorReply:
-    """A generator of one client's images: weights, label counts ``(C,)``, and loss curves ``(steps,)``."""
+    """A generator of one client's images: its weights and the label counts ``(C,)`` of what it has learnt from.
+
+    The metrics are what it cost: ``attempts``, ``steps`` and ``discriminator_steps``. A client that shares them adds
+    figures of its quality, and loss curves ``(steps,)``.
+    """
 
     client: int
     generator: StateDict

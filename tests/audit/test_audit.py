@@ -2,14 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
 from mosaic.audit.table import audit_rows, verdict
+from mosaic.cli import client as command
 from mosaic.cli.main import main
-from tests.small_runs import final_model, fit_other
+from mosaic.deployment.resident import Resident
+from mosaic.training.signals import Preempted
+from tests.remote_clients import HandedOverExecutor, deployed, resident_arguments, start_residents, write_parts
+from tests.small_runs import TWO_ROUNDS, final_model, fit_other
 
 
 def findings(run: Path) -> list[Finding]:
@@ -35,13 +40,16 @@ def test_the_verdict_names_who_is_found_out() -> None:
     assert SEARCH not in said
 
 
-def test_every_upload_of_a_run_is_attacked(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack a few images, with little effort."""
     monkeypatch.setattr(attacks, "SEARCH_STEPS", 2)
     monkeypatch.setattr(client, "DRAWS", 20)
     monkeypatch.setattr(client, "MOST_OTHERS", 40)
     monkeypatch.setattr(client, "MOST_MEMBERS", 40)
+
+
+def test_every_upload_of_a_run_is_attacked(tmp_path: Path, capsys: pytest.CaptureFixture[str], quick: None) -> None:
     run = fit_other(tmp_path / "run", "Mosaic")
     before = final_model(run)
     main(["audit", str(run)])
@@ -53,6 +61,26 @@ def test_every_upload_of_a_run_is_attacked(
     assert all((final_model(run)[name] == tensor).all() for name, tensor in before.items())
     main(["report", str(run)])
     assert "What uploads tell of a client" in (run / "report.html").read_text()
+
+
+def test_a_deployed_client_audits_itself(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, output = write_parts(tmp_path), tmp_path / "audit.json"
+
+    def serve(own: Resident, *_: object) -> NoReturn:
+        start_residents(config, "Mosaic", *TWO_ROUNDS)
+        HandedOverExecutor.handles[100] = own.handle
+        deployed(tmp_path / "run", config, "Mosaic", *TWO_ROUNDS)
+        raise Preempted("test")
+
+    monkeypatch.setattr("mosaic.cli.client.serve", serve)
+    command.client([*resident_arguments(config, 0, "Mosaic", *TWO_ROUNDS), f"--audit={output}"])
+    told = json.loads(output.read_text())
+    assert {each["attack"] for each in told["findings"]} == {GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER}
+    assert {each["client"] for each in told["findings"]} == {0}
+    assert "Can a client's images be told from others?" in capsys.readouterr().out
+    assert not list((tmp_path / "run").glob("audit*"))
 
 
 @pytest.mark.slow

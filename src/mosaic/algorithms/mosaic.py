@@ -53,6 +53,8 @@ class Mosaic(Algorithm):
             on generated images, on the server; these clients go on with what comes back. Without it they only give.
         prior_epsilon: images of every class that a client is credited with in its label prior (ours: keeps the
             logarithm of classes that it lacks finite).
+        share_curves: whether clients report the loss curves of their generators, and how good these are; not given,
+            they do in a simulation only.
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
@@ -69,6 +71,7 @@ class Mosaic(Algorithm):
         distillation: DistillationSettings = DistillationSettings(),
         teach_back: bool = False,
         prior_epsilon: float = 0.01,
+        share_curves: bool | None = None,
     ) -> None:
         if expert_statistics != "average" and teacher.heads_only:
             raise MosaicError(
@@ -81,7 +84,7 @@ class Mosaic(Algorithm):
                 "use average or recalibrated, or algorithm.experts class_average"
             )
         teacher.check_origin(distillation.origin_weight, generation.conditional)
-        super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon))
+        super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon, share_curves=share_curves))
         self.experts, self.expert_statistics = experts, expert_statistics
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
 

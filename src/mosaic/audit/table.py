@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.console import Console
 from rich.table import Table
 
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
@@ -39,6 +40,13 @@ def audit_table(findings: Sequence[Finding]) -> Table:
     for row in audit_rows(findings):
         table.add_row(*row)
     return table
+
+
+def show(findings: Sequence[Finding]) -> None:
+    """Print the rows, and what they mean."""
+    console = Console()
+    console.print(audit_table(findings))
+    console.print(verdict(findings), highlight=False, soft_wrap=True)
 
 
 def verdict(findings: Sequence[Finding]) -> str:

@@ -1,6 +1,5 @@
 """``mosaic audit``: run a simulated federation once more, and attack what every client uploads."""
 
-import json
 import logging
 import tempfile
 from collections.abc import Sequence
@@ -9,15 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from rich.console import Console
 
 from mosaic.audit.client import ClientAudit
-from mosaic.audit.finding import Finding
+from mosaic.audit.finding import Finding, write_findings
 from mosaic.audit.replay import AuditingExecutor
-from mosaic.audit.table import audit_table, verdict
+from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, carry_out_config
 from mosaic.comparison.request import require_simulation
-from mosaic.disk import write_whole
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.report.contents import require_run
@@ -70,12 +67,9 @@ def audit(run: Path) -> Path:
         cli = carry_out_config(AuditCLI, {**config, "ckpt_path": None})
         checkpoints = directory.checkpoint, again.checkpoint
         same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
-    console = Console()
-    console.print(audit_table(cli.findings))
-    console.print(verdict(cli.findings), highlight=False, soft_wrap=True)
+    show(cli.findings)
     if same is False:
         log.warning("the rounds ended in another model than %s holds, so its uploads were others too", run)
     output = run / "audit.json"
-    found = {"same_run": same, "findings": [finding.values() for finding in cli.findings]}
-    write_whole(output, f"{json.dumps(found, indent=2)}\n".encode())
+    write_findings(output, cli.findings, same_run=same)
     return output

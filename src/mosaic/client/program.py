@@ -20,6 +20,8 @@ class ClientProgram:
         prior_epsilon: images added to the count of every class when a client's label prior is computed.
         personal: the part of a model that stays on the client: nothing, the tensors of its BatchNorm layers, or all of
             it. If a model has such tensors, there is no global model.
+        share_curves: whether loss curves and quality figures of generators leave the client; not given, they do in a
+            simulation only.
     """
 
     objective: LocalObjective = field(default_factory=CrossEntropy)
@@ -27,6 +29,7 @@ class ClientProgram:
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
     prior_epsilon: float = 0.01
     personal: Personal = "nothing"
+    share_curves: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse a prior with zeros."""

@@ -111,12 +111,11 @@ class Worker:
             fitted = generation.fit(self._own_images(request, guide, own))
         except NoGeneratorError as error:
             return Declined(request.client, str(error))
-        metrics = {
-            **{name: float(curve[-1]) for name, curve in fitted.curves.items()},
-            **self._measure(request, fitted.generator, guide, own),
-            **{"attempts": fitted.attempts, "steps": fitted.steps, "discriminator_steps": fitted.discriminator_steps},
-        }
-        return GeneratorReply(request.client, fitted.generator.state_dict(), counts, metrics, fitted.curves)
+        cost = {"attempts": fitted.attempts, "steps": fitted.steps, "discriminator_steps": fitted.discriminator_steps}
+        curves, quality = {}, {}
+        if self._program.share_curves:
+            curves, quality = fitted.curves, self._measure(request, fitted.generator, guide, own)
+        return GeneratorReply(request.client, fitted.generator.state_dict(), counts, {**cost, **quality}, curves)
 
     def _own_images(self, request: GeneratorRequest, guide: Classifier, own: ClientData) -> OwnImages:
         """Return the client's images and the means to train a generator on them."""

@@ -42,6 +42,7 @@ class Resident:
         folder: where it remembers runs.
         keep: rounds of a run that it remembers.
         judging: whether it judges models; otherwise its counts of right answers per class stay here.
+        see: shown every request that was answered, and the reply, here on the client.
     """
 
     def __init__(
@@ -52,11 +53,12 @@ class Resident:
         folder: Path,
         keep: int,
         judging: bool,
+        see: Callable[[Request, Reply], None] | None = None,
     ) -> None:
         assert data.own_client is not None
         self._data, self.client, self._agreement = data, data.own_client, agreement
         self._make_worker, self._folder, self._keep = make_worker, folder, keep
-        self._judging = judging
+        self._judging, self._see = judging, see
         self._worker: tuple[Statistics, Worker] | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -103,12 +105,16 @@ class Resident:
             return Failed(self.client, "it was not told mean and standard deviation of the pixels")
         memory = Memory(self._folder, asked.run, self._keep)
         memory.go_back(asked)
-        if (known := memory.recall(request)) is not None:
+        worker = self._worker_for((asked.mean, asked.std))
+        if (reply := memory.recall(request)) is not None:
             log.info("round %d: the next reply was given before", request.round)
-            return known
-        found = answer(self._worker_for((asked.mean, asked.std)), request, memory.state(request))
-        memory.remember(request, found)
-        return found.message
+        else:
+            found = answer(worker, request, memory.state(request))
+            memory.remember(request, found)
+            reply = found.message
+        if self._see is not None:
+            self._see(request, reply)
+        return reply
 
     def _worker_for(self, statistics: Statistics) -> Worker:
         if self._worker is None or self._worker[0] != statistics:

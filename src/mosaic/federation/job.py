@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from mosaic.client.own_models import OwnModels
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
+from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
@@ -61,7 +62,10 @@ class Job:
     def worker(self) -> Worker:
         """Return the worker that answers requests; only controls bring all images to one client."""
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
-        return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
+        program = self.algorithm.program
+        if program.share_curves is None:
+            program = replace(program, share_curves=not isinstance(self.data, RemoteData))
+        return Worker(data, self.pool, self.optimizer, program, self.phases, self.seed)
 
     def check(self) -> None:
         """Refuse, before anything is trained, what cannot work.
