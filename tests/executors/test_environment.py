@@ -13,7 +13,7 @@ import torch
 from mosaic.errors import MosaicError
 from mosaic.executors import RanksExecutor, RayExecutor
 from mosaic.executors.processes import environment
-from mosaic.executors.processes.environment import World, check_launch, idle_gpus, single_device
+from mosaic.executors.processes.environment import World, check_launch, check_shared_memory, idle_gpus, single_device
 from mosaic.executors.scheduling import NEVER, Scheduler
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
@@ -226,6 +226,13 @@ def test_idle_gpus_are_named_with_what_uses_them() -> None:
     assert "3 of the 4 GPUs" in idle_gpus(1, 4)
     assert "--executor.workers 4" in idle_gpus(1, 4)
     assert idle_gpus(4, 4) == idle_gpus(1, 1) == idle_gpus(1, 0) == ""
+
+
+def test_processes_that_a_gpus_memory_cannot_hold_are_refused() -> None:
+    """Of 2 GiB each process takes 512 MiB, and four times the 64 MiB of its model."""
+    check_shared_memory(2, 2**26, 2**31)
+    with pytest.raises(MosaicError, match=r"workers_per_device: expected at most 2, .* 0\.8 GiB .* 2\.0 GiB .*, got 3"):
+        check_shared_memory(3, 2**26, 2**31)
 
 
 def test_no_thread_outlives_the_processes_that_it_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -249,7 +249,7 @@ def test_the_student_comes_to_follow_the_ensemble(make: Make, phases: PhaseRunne
 
 def test_labels_are_drawn_as_often_as_the_clients_hold_them(random: torch.Generator) -> None:
     """10,000 draws: the standard error of a share is at most 0.005, four of which are allowed for."""
-    noise, labels = draw_conditions(torch.tensor([10, 0, 70, 20]), 4, 10_000, random)
+    noise, labels, _ = draw_conditions(torch.tensor([10, 0, 70, 20]), 4, 10_000, random)
     shares = torch.bincount(labels, minlength=4) / 10_000
     assert shares[1] == 0
     assert shares.tolist() == pytest.approx([0.1, 0, 0.7, 0.2], abs=0.02)

@@ -127,8 +127,8 @@ class DFRDObjective(DistillationObjective):
         self, images: Tensor, conditions: Conditions, student: nn.Module, update: int
     ) -> dict[str, Tensor]:
         """Return the three terms; the similarity is between images of different noise or labels."""
-        noise, labels = conditions
-        logits = self.ensemble(images, labels)
+        noise, labels, drawn = conditions
+        logits = self.ensemble(images, drawn)
         origin = torch.cat([noise, F.one_hot(labels, logits.shape[1]).to(noise.dtype)], dim=1)
         return {
             "fidelity": fidelity(logits, labels),
@@ -136,8 +136,8 @@ class DFRDObjective(DistillationObjective):
             "similarity": self.diversity_weight * similarity(origin, images),
         }
 
-    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def student_loss(self, logits: Tensor, images: Tensor, conditions: Conditions) -> Tensor:
         """Return the divergence from the ensemble's softmax."""
         with torch.no_grad():
-            ensemble_logits = self.ensemble(images, labels)
+            ensemble_logits = self.ensemble(images, conditions.drawn)
         return knowledge_distillation(logits, ensemble_logits)

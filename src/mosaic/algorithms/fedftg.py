@@ -183,7 +183,7 @@ class FedFTGObjective(DistillationObjective):
         clients = len(self.ensemble.members)
         terms = {"similarity": self.diversity_weight / clients * similarity(conditions.noise, images)}
         client = (self.first + update) % clients
-        heard, weights = self.ensemble.heard(client, conditions.labels)
+        heard, weights = self.ensemble.heard(client, conditions.drawn, images.device)
         if len(heard) == 0:
             return terms
         judged, weights = images[heard], weights * len(heard) / len(images)  # the others count with weight 0
@@ -195,8 +195,8 @@ class FedFTGObjective(DistillationObjective):
             "disagreement": -weighted_disagreement(student(judged), teacher_logits, weights),
         }
 
-    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def student_loss(self, logits: Tensor, images: Tensor, conditions: Conditions) -> Tensor:
         """Return the cross-entropy with the clients' weighted probabilities."""
         with torch.no_grad():
-            probabilities = self.ensemble(images, labels, lambda each: each.softmax(-1))
+            probabilities = self.ensemble(images, conditions.drawn, lambda each: each.softmax(-1))
         return ensemble_cross_entropy(logits, probabilities)

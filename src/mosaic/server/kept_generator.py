@@ -37,7 +37,7 @@ def show_samples(generator: Generator, class_counts: Tensor, context: RoundConte
         context: of the round.
     """
     random = context.generator_for("samples")
-    noise, labels = draw_conditions(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
+    noise, labels, _ = draw_conditions(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
     context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
 
 

@@ -1,6 +1,7 @@
 """Train a generator of one client's images, guided by the client's classifier (METHOD section 2)."""
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
@@ -191,8 +192,7 @@ class GenerationTask(ManualTask):
         self.record("adversarial", loss)
         if not (settings.entropy_weight or settings.diversity_weight or self._invert):
             return loss
-        with batch_norm_inputs(self.guide) as layers:
-            logits = self.guide(fake)
+        logits, layers = self._ask_guide(fake)
         if settings.entropy_weight:
             entropy = adversarial.mean_entropy(logits)
             self.record("entropy", entropy)
@@ -206,6 +206,13 @@ class GenerationTask(ManualTask):
             self.record("inversion", inversion)
             loss = loss + settings.inversion_weight * inversion
         return loss
+
+    def _ask_guide(self, images: Tensor) -> tuple[Tensor, Sequence[tuple[Tensor, Tensor, Tensor]]]:
+        """Return the guide's logits, and where that counts what its BatchNorm layers saw; then it runs eagerly."""
+        if not self._invert:
+            return self.guide(images), ()
+        with batch_norm_inputs(self.guide) as layers:
+            return self.guide(images), layers
 
 
 _DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversarial.discriminator_hinge}

@@ -102,10 +102,17 @@ class AlternatingUpdates:
 
 
 class Conditions(NamedTuple):
-    """The input of a conditional generator: noise ``(B, latent_dim)`` and labels ``(B,)``."""
+    """The input of a conditional generator.
+
+    Attributes:
+        noise: shape ``(B, latent_dim)``.
+        labels: shape ``(B,)``, on the same device.
+        drawn: the same labels on the CPU.
+    """
 
     noise: Tensor
     labels: Tensor
+    drawn: Tensor
 
 
 def draw_conditions(class_counts: Tensor, latent_dim: int, count: int, random: torch.Generator) -> Conditions:
@@ -119,7 +126,7 @@ def draw_conditions(class_counts: Tensor, latent_dim: int, count: int, random: t
         random: CPU generator, so that all devices draw the same.
     """
     labels = torch.multinomial(class_counts.double().cpu(), count, replacement=True, generator=random)
-    return Conditions(torch.randn(count, latent_dim, generator=random), labels)
+    return Conditions(torch.randn(count, latent_dim, generator=random), labels, labels)
 
 
 class Memory(NamedTuple):
@@ -146,8 +153,8 @@ class DistillationObjective(nn.Module, ABC):
         """
 
     @abstractmethod
-    def student_loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        """Return the loss of the student's logits ``(B, C)`` on images generated for these labels."""
+    def student_loss(self, logits: Tensor, images: Tensor, conditions: Conditions) -> Tensor:
+        """Return the loss of the student's logits ``(B, C)`` on images generated under these conditions."""
 
 
 class GeneratorDistillationTask(ManualTask):
@@ -231,7 +238,7 @@ class GeneratorDistillationTask(ManualTask):
         set_requires_grad(self._student_parameters, True)
 
     def _generator_loss(self, conditions: Conditions) -> Tensor:
-        terms = self.objective.generator_terms(self.generator(*conditions), conditions, self.student, self._update)
+        terms = self.objective.generator_terms(self._draw(conditions), conditions, self.student, self._update)
         self._update += 1
         for name, term in terms.items():
             self.record(name, term)
@@ -240,7 +247,7 @@ class GeneratorDistillationTask(ManualTask):
     def _student_loss(self, conditions: Conditions) -> Tensor:
         with torch.no_grad():
             images = self._generate(conditions)
-        loss = self.objective.student_loss(self.student(images), images, conditions.labels)
+        loss = self.objective.student_loss(self.student(images), images, conditions)
         self.record("student", loss)
         return loss
 
@@ -248,13 +255,17 @@ class GeneratorDistillationTask(ManualTask):
         """Generate images for the student, the first of them with the memory."""
         first = round(self._share * len(conditions.labels))
         if self.memory is None or first == 0:
-            return cast(Tensor, self.generator(*conditions))
+            return self._draw(conditions)
         recalled = self.memory(conditions.noise[:first], conditions.labels[:first])
         if first == len(conditions.labels):
             return cast(Tensor, recalled)
         return torch.cat([recalled, self.generator(conditions.noise[first:], conditions.labels[first:])])
 
+    def _draw(self, conditions: Conditions) -> Tensor:
+        return cast(Tensor, self.generator(conditions.noise, conditions.labels))
+
     def _draw_conditions(self) -> Conditions:
         count = max(2, self.settings.batch_size // world_size())  # BatchNorm never sees a batch of one
         conditions = draw_conditions(self._class_counts, self.settings.latent_dim, count, self._random)
-        return Conditions(*(send(part, self.device) for part in conditions))
+        noise, labels = (send(part, self.device) for part in (conditions.noise, conditions.labels))
+        return Conditions(noise, labels, conditions.drawn)

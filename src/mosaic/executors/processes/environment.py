@@ -12,6 +12,9 @@ from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvir
 
 from mosaic.errors import MosaicError
 
+CONTEXT_BYTES = 2**29
+"""What a process takes of a GPU before it computes anything, roughly: kernels, and the libraries' workspaces."""
+
 
 @dataclass(frozen=True)
 class World:
@@ -116,6 +119,29 @@ def idle_gpus(devices: int, visible: int) -> str:
         f"--executor.workers {visible} shares clients out over all of them"
     )
     return advice if devices < visible else ""
+
+
+def check_shared_memory(workers: int, model_bytes: int, free: int) -> None:
+    """Refuse more processes on a GPU than its memory can hold, before any is started.
+
+    Each holds a CUDA context, and the largest model with its gradient, momentum and a copy. Activations and images come
+    on top, so a GPU that passes can still be too small.
+
+    Args:
+        workers: processes on the GPU.
+        model_bytes: of the largest model.
+        free: bytes of the GPU that nobody uses.
+
+    Raises:
+        MosaicError: they do not fit.
+    """
+    each = CONTEXT_BYTES + 4 * model_bytes
+    if workers * each > free:
+        raise MosaicError(
+            f"executor.workers_per_device: expected at most {max(1, free // each)}, since each process takes "
+            f"{each / 2**30:.1f} GiB before it trains and {free / 2**30:.1f} GiB of the GPU are free, got {workers}: "
+            "lower it"
+        )
 
 
 def single_device(trainer: Mapping[str, Any], device: int, executor: str) -> dict[str, Any]:

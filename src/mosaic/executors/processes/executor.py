@@ -17,7 +17,13 @@ from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.base import answer_bytes
 from mosaic.executors.parallel import ParallelExecutor, WorkerEndedError
 from mosaic.executors.processes.children import ChildProcesses
-from mosaic.executors.processes.environment import World, launched_world, single_device, uses_gpus
+from mosaic.executors.processes.environment import (
+    World,
+    check_shared_memory,
+    launched_world,
+    single_device,
+    uses_gpus,
+)
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import clear_after_the_first, ignore_signals
@@ -53,6 +59,7 @@ class RanksExecutor(ParallelExecutor):
         self._world, self.workers_per_device = launched_world(), workers_per_device
         super().__init__(_size(workers, self._world), threads, faults)
         self.restarts = self._world is None
+        self._gpu: int | None = None
         self.devices = -(-self.workers // workers_per_device)
         self._own_threads = threads or max(1, self._threads_before // (1 if self._world else self.workers))
         self._connections: dict[int, Connection] = {}
@@ -62,6 +69,7 @@ class RanksExecutor(ParallelExecutor):
         """Give every phase the one device of this process."""
         device = (self._world.device if self._world else 0) // self.workers_per_device
         adapted = single_device(trainer, device, type(self).__name__)
+        self._gpu = adapted["devices"][0] if uses_gpus(trainer) else None
         available, chosen = torch.cuda.device_count(), isinstance(trainer.get("devices"), list)
         most = available * self.workers_per_device
         here = self.workers if self._world is None else self._world.device + 1
@@ -90,6 +98,9 @@ class RanksExecutor(ParallelExecutor):
         """Start the other processes, unless they were launched already."""
         super().start(worker)
         torch.set_num_threads(self._own_threads)
+        if self._gpu is not None and self.workers_per_device > 1:
+            free, _ = torch.cuda.mem_get_info(self._gpu)
+            check_shared_memory(self.workers_per_device, worker.largest_model_bytes, free)
         if self._world is None and self.workers > 1:
             self._children = ChildProcesses(self.known_recipe.config, self._own_threads)
             self._connect(range(1, self.workers))
