@@ -351,3 +351,10 @@ class TestRefusals:
 
 def test_the_final_model_of_a_run_is_finite(run: Path) -> None:
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
+
+
+def test_a_client_is_helped_under_its_own_name(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["client", "--help"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("usage: mosaic client ")

@@ -44,6 +44,12 @@ class ClientCLI(MosaicCLI):
         parser.add_argument("--keep_rounds", type=int, default=10, help="rounds of a run to remember")
         parser.add_argument("--audit", type=Path, help="file for what all that was sent tells of this client's images")
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse them, under the name that the user has called."""
+        own = self._parser("fit")
+        own.prog, own.description = "mosaic client", "answer for one client until a signal ends this process"
+        super().parse_arguments(parser, args)
+
     def fit(
         self,
         model: GlobalClassifier,
