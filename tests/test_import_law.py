@@ -24,6 +24,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.data",
         "mosaic.client.worker",
         "mosaic.client.local_training",
+        "mosaic.client.generator_learning",
         "mosaic.algorithms",
         *UPPER,
     ),
@@ -32,6 +33,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.data",
         "mosaic.client.worker",
         "mosaic.client.local_training",
+        "mosaic.client.generator_learning",
         "mosaic.algorithms",
         *UPPER,
     ),
@@ -225,6 +227,7 @@ def test_only_the_worker_and_its_training_inside_client_reach_data() -> None:
     assert {m for m in readers if "mosaic.data" in reachable(GRAPH, m)} == {
         "mosaic.client.worker",
         "mosaic.client.local_training",
+        "mosaic.client.generator_learning",
     }
 
 

@@ -1,5 +1,6 @@
 """Clients in lockstep learn what each of them learns alone, up to rounding."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from mosaic.errors import MosaicError
 from mosaic.executors import SideBySideExecutor
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.tasks.classification import LocalLoss
+from mosaic.tasks.stacked_generation import StackedGenerationTask
 from tests.small_runs import TWO_ROUNDS, LinearNet, final_model, fit_arguments, rows_without_time
 
 SIDE_BY_SIDE = ["--executor=SideBySideExecutor", "--executor.threads=1"]
@@ -118,6 +120,21 @@ def test_the_whole_method_runs_with_clients_side_by_side(tmp_path: Path, stacks:
     ours, theirs = both(tmp_path, "Mosaic")
     assert stacks == [4]
     assert_close(ours, theirs, tolerance=1e-2)
+
+
+def test_gans_are_trained_side_by_side_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stacked: list[int] = []
+    original = StackedGenerationTask.__init__
+
+    def noting(task: StackedGenerationTask, alone: list) -> None:
+        stacked.append(len(alone))
+        original(task, alone)
+
+    monkeypatch.setattr(StackedGenerationTask, "__init__", noting)
+    main([*fit_arguments(tmp_path / "run", "Mosaic"), *SIDE_BY_SIDE])
+    assert stacked == [4]
+    facts = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert [each["attempts"] for each in facts["generators"]] == [1] * 4
 
 
 def test_where_one_client_fails_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

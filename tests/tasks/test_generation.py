@@ -188,7 +188,7 @@ def test_the_same_seeds_give_the_same_generator_bit_for_bit(guide: Classifier, p
 
 def test_the_seed_of_the_noise_matters(guide: Classifier, phases: PhaseRunner) -> None:
     first, second = generation_task(guide), generation_task(guide)
-    second._seed += 1
+    second.noise_seed += 1
     for task in (first, second):
         train(task, phases, steps=1)
     assert not unchanged(second.trained_generator(), copy_of(first.trained_generator()))

@@ -1,6 +1,6 @@
 """Train clients' models: one by itself, or several in lockstep."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -109,9 +109,11 @@ class LocalTraining:
             answers.append(self._trained(request, own, state, job, task.trained(k), losses))
         return answers
 
-    def stack_key(self, request: TrainRequest) -> tuple[object, ...]:
-        """Return what must be equal for clients, who all have images, to train in lockstep."""
+    def stack_key(self, request: TrainRequest) -> Hashable | None:
+        """Return what must be equal for clients to train in lockstep; nothing where one has no images."""
         images = len(self._data.client(request.client).train)
+        if images == 0:
+            return None
         return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate
 
     def steps(self, request: TrainRequest) -> int:

@@ -1,26 +1,21 @@
-"""Answer requests for a client. Only this module and ``local_training`` join requests and data."""
+"""Answer requests for a client. Only this module and those of local training and generators join requests and data."""
 
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
-from functools import partial
+from typing import cast
 
-import torch
 from torch import Tensor
 
-from mosaic.batches import steps_for
-from mosaic.client.generator_quality import measure_generator
+from mosaic.client.generator_learning import GeneratorLearning
 from mosaic.client.local_training import LocalTraining
 from mosaic.client.own_models import OwnModels
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import class_prototypes
 from mosaic.data.module import ClientData, FederatedDataModule
-from mosaic.generation.base import NoGeneratorError, OwnImages
-from mosaic.losses.priors import label_prior
 from mosaic.messages import (
     ClientState,
-    Declined,
     EvaluateReply,
     EvaluateRequest,
-    GeneratorReply,
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
@@ -29,16 +24,10 @@ from mosaic.messages import (
     TrainRequest,
 )
 from mosaic.model_pool import ModelPool
-from mosaic.nets.classifier import Classifier
-from mosaic.nets.image_generator import ImageGenerator
-from mosaic.nets.inference import predict, to_pixels
+from mosaic.nets.inference import predict
 from mosaic.seeding import seed_for
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.training.phases import PhaseRunner
-from mosaic.training.task import Task
-
-QUALITY_IMAGES = 512
-"""Generated images to compare with a client's own."""
 
 
 class Worker:
@@ -66,6 +55,7 @@ class Worker:
         self._program, self._phases, self._seed = program, phases, seed
         self._own = OwnModels(pool, program.personal, seed)
         self.training = LocalTraining(data, pool, self._own, optimizer, program.objective, phases, seed)
+        self._generators = GeneratorLearning(data, pool, program, self.training, phases, seed)
 
     @property
     def images(self) -> list[int]:
@@ -89,58 +79,37 @@ class Worker:
             case TrainRequest():
                 return self.training.alone(request, data, state)
             case GeneratorRequest():
-                left = state if self._pool.keeps_own(request.client) else ClientState({})
-                return self._generate(request, data, state), left
+                return self._generators.alone(request, data, state)
             case PrototypeRequest():
                 return self._summarise(request, data), state
             case EvaluateRequest():
                 return self._evaluate(request, data, state), state
 
-    def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
-        if not state.tensors:
-            return Declined(request.client, "it has kept no trained model to guide a generator")
-        generation = self._program.generation
-        counts = torch.where(data.class_counts >= generation.min_count, data.class_counts, 0)
-        if counts.sum() == 0:
-            return Declined(
-                request.client, f"it has no class with {generation.min_count} images to learn a generator of"
-            )
-        own = replace(data, train=_of(counts, data, data.train), class_counts=counts)
-        guide = self._pool.of(request.client).build(state.tensors)
-        try:
-            fitted = generation.fit(self._own_images(request, guide, own))
-        except NoGeneratorError as error:
-            return Declined(request.client, str(error))
-        cost = {"attempts": fitted.attempts, "steps": fitted.steps, "discriminator_steps": fitted.discriminator_steps}
-        curves, quality = {}, {}
-        if self._program.share_curves:
-            curves, quality = fitted.curves, self._measure(request, fitted.generator, guide, own)
-        return GeneratorReply(request.client, fitted.generator.state_dict(), counts, {**cost, **quality}, curves)
+    def stack_key(self, request: Request) -> Hashable | None:
+        """Return what must be equal for clients to be answered in lockstep; nothing where one has to be asked alone."""
+        match request:
+            case TrainRequest():
+                return self.training.stack_key(request)
+            case GeneratorRequest():
+                return self._generators.stack_key(request)
+        return None
 
-    def _own_images(self, request: GeneratorRequest, guide: Classifier, own: ClientData) -> OwnImages:
-        """Return the client's images and the means to train a generator on them."""
+    def steps(self, request: Request) -> int:
+        """Return the number of steps of a request in a lockstep; of generators all take as many."""
+        return self.training.steps(request) if isinstance(request, TrainRequest) else 1
 
-        def train(task: Task, batch_size: int, steps: int, epochs: float) -> dict[str, Tensor]:
-            taken = steps_for(steps, epochs, len(own.train), batch_size)
-            return self._run(request, "generator", task, own, batch_size, taken)
+    def together(
+        self, requests: Sequence[Request], states: Sequence[ClientState]
+    ) -> Iterable[tuple[Reply, ClientState]]:
+        """Answer requests of one kind and one :meth:`stack_key` in lockstep.
 
-        return OwnImages(
-            pixels=lambda: to_pixels(own.images.pixels[own.train]),
-            labels=own.images.labels[own.train],
-            class_counts=own.class_counts,
-            prior=label_prior(own.class_counts, self._program.prior_epsilon),
-            guide=guide,
-            train=train,
-            seed=partial(seed_for, self._seed, request.round, request.client),
-        )
-
-    def _measure(
-        self, request: GeneratorRequest, generator: ImageGenerator, guide: Classifier, own: ClientData
-    ) -> dict[str, float]:
-        pixels, held_out = own.images.pixels, _of(own.class_counts, own, own.validation)
-        seed = seed_for(self._seed, request.round, request.client, "generator/quality")
-        settings = self._phases.device, seed, self._phases.dry_run.batch(QUALITY_IMAGES)
-        return measure_generator(generator, guide, pixels[own.train], own.class_counts, pixels[held_out], *settings)
+        Args:
+            requests: one for each client.
+            states: of these clients.
+        """
+        if isinstance(requests[0], TrainRequest):
+            return self.training.together(cast(Sequence[TrainRequest], requests), states)
+        return self._generators.together(cast(Sequence[GeneratorRequest], requests), states)
 
     def _summarise(self, request: PrototypeRequest, data: ClientData) -> Reply:
         net = self._pool.blueprint.build(request.model)
@@ -156,20 +125,3 @@ class Worker:
         blueprint = self._pool.blueprint if request.model else self._pool.of(request.client)
         net = blueprint.build(self._own.join(request.client, request.model, state))
         return EvaluateReply(request.client, **self.training.judge(net, data))
-
-    def _run(
-        self,
-        request: TrainRequest | GeneratorRequest,
-        phase: str,
-        task: Task,
-        data: ClientData,
-        batch_size: int,
-        steps: int,
-    ) -> dict[str, Tensor]:
-        batches = self.training.batches(request, phase, data, batch_size, steps)
-        return self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, phase))
-
-
-def _of(class_counts: Tensor, data: ClientData, indices: Tensor) -> Tensor:
-    """Return the indices whose images are of a counted class."""
-    return indices[class_counts[data.images.labels[indices]] > 0]

@@ -9,7 +9,7 @@ from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.injection import Fault
 from mosaic.executors.processes.environment import single_device
 from mosaic.executors.serial import SerialExecutor
-from mosaic.messages import Reply, Request, TrainRequest
+from mosaic.messages import Reply, Request
 from mosaic.training.deadline import ending_within
 from mosaic.training.signals import is_told_to_leave
 
@@ -20,8 +20,8 @@ _LEAST_USE = 0.5  # of a lockstep's steps that its shortest client takes: the ot
 class SideBySideExecutor(SerialExecutor):
     """Trains clients of one architecture in lockstep, for networks that cost less to compute than to call.
 
-    Other requests, clients of other architectures, and generators are answered one after another. Replies agree with
-    those of the other executors up to rounding, so comparisons should not mix them.
+    So are their GANs; other requests and clients of other architectures are answered one after another. Replies agree
+    with those of the other executors up to rounding, so comparisons should not mix them.
 
     Args:
         threads: CPU threads of the process; PyTorch's own choice when not given.
@@ -70,10 +70,9 @@ class SideBySideExecutor(SerialExecutor):
         places: dict[object, list[int]] = {}
         steps: dict[int, int] = {}
         for place, request in enumerate(window):
-            lone = faults[place] or self._worker.images[request.client] == 0
-            if isinstance(request, TrainRequest) and not lone:
-                places.setdefault(self._worker.training.stack_key(request), []).append(place)
-                steps[place] = self._worker.training.steps(request)
+            if not faults[place] and (key := self._worker.stack_key(request)) is not None:
+                places.setdefault((type(request), key), []).append(place)
+                steps[place] = self._worker.steps(request)
         for alike in places.values():
             groups: list[list[int]] = []
             for place in sorted(alike, key=lambda place: -steps[place]):
@@ -87,7 +86,7 @@ class SideBySideExecutor(SerialExecutor):
         assert self._worker is not None
         states = [self._state(request.client) for request in requests]
         try:
-            answers = self._worker.training.together(requests, states)
+            answers = list(self._worker.together(requests, states))
         except (Exception, SystemExit) as error:
             if is_told_to_leave(error):
                 raise

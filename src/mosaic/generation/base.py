@@ -1,7 +1,7 @@
 """The interface of all methods by which a client learns a generator of its images."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
@@ -12,6 +12,10 @@ from mosaic.training.task import Task
 
 Train = Callable[[Task, int, int, float], dict[str, Tensor]]
 """Trains a task on the client's images: task, batch size, steps, and epochs, which replace steps if positive."""
+
+
+TrainTogether = Callable[[Task, int, int], dict[str, Tensor]]
+"""Trains a task on the images of several clients at once: task, batch size, steps."""
 
 
 @dataclass(frozen=True)
@@ -83,3 +87,16 @@ class Generation(ABC):
     @abstractmethod
     def fit(self, own: OwnImages) -> Fitted:
         """Learn a generator of a client's images, or raise :class:`NoGeneratorError`."""
+
+    def stack_key(self, images: int) -> Hashable | None:
+        """Return what must be equal for clients with so many images to learn in lockstep; ``None`` if they cannot."""
+        return None
+
+    def fit_together(self, own: Sequence[OwnImages], train: TrainTogether) -> list[Fitted | None]:
+        """Learn generators of several clients in lockstep; ``None`` stands for one that has to be learnt alone.
+
+        Args:
+            own: images of clients with one :meth:`stack_key`.
+            train: runs a training phase on all of them.
+        """
+        return [None for _ in own]

@@ -19,7 +19,7 @@ class Stack(nn.Module):
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__()
         parameters, buffers = stack_module_state(list(nets))
-        learns, self._saved = dict(nets[0].named_parameters()), nets[0].state_dict().keys()
+        learns, self._saved = dict(nets[0].named_parameters()), set(nets[0].state_dict())
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
         for name, tensor in parameters.items():
             self.register_parameter(self._names[name], nn.Parameter(tensor.detach(), learns[name].requires_grad))
@@ -32,25 +32,25 @@ class Stack(nn.Module):
         self._skeleton[0].train(mode)
         return super().train(mode)
 
-    def forward(self, images: Tensor, shared: bool = False, chunk: int | None = None, out_dim: int = 0) -> Tensor:
-        """Return the logits of every network, ``(K, B, C)`` with the K networks along ``out_dim``.
+    def forward(self, *inputs: Tensor, shared: bool = False, chunk: int | None = None, out_dim: int = 0) -> Tensor:
+        """Return the output of every network, such as logits ``(K, B, C)``, with the K networks along ``out_dim``.
 
         Args:
-            images: pixels of each network, ``(K, B, channels, H, W)``, or of all, ``(B, channels, H, W)``.
+            inputs: of each network, such as pixels ``(K, B, channels, H, W)``, or of all, ``(B, channels, H, W)``.
             shared: whether they are of all.
             chunk: networks at a time, which bounds the memory for activations; all when not given.
             out_dim: dimension of the networks in the result.
         """
         weights = {name: getattr(self, ours) for name, ours in self._names.items()}
 
-        def one(own: dict[str, Tensor], shown: Tensor) -> Tensor:
-            logits: Tensor = functional_call(self._skeleton[0], own, (shown,))
-            return logits
+        def one(own: dict[str, Tensor], *given: Tensor) -> Tensor:
+            answer: Tensor = functional_call(self._skeleton[0], own, given)
+            return answer
 
-        over = (0, None) if shared else (0, 0)
+        over = (0, *(None if shared else 0 for _ in inputs))
         run: Any = vmap(one, over, out_dim, randomness="different", chunk_size=chunk)
-        logits: Tensor = run(weights, images)
-        return logits
+        answers: Tensor = run(weights, *inputs)
+        return answers
 
     def parameters_of(self, k: int) -> list[Tensor]:
         """Return the parameters of network k, in its order."""

@@ -100,6 +100,16 @@ class GenerationSettings:
             **{f"betas[{place}]": beta for place, beta in enumerate(self.betas)},
         )
 
+    @property
+    def guidance_weights(self) -> dict[str, float]:
+        """The weights of the terms by which a classifier guides, where they are not 0."""
+        weights = {"entropy": self.entropy_weight, "diversity": self.diversity_weight}
+        return {name: weight for name, weight in weights.items() if weight}
+
+    def inverts(self, num_images: int) -> bool:
+        """Whether a client with so many images uses the BatchNorm distance."""
+        return self.inversion_weight > 0 and num_images < self.inversion_below
+
     def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
         """Return a freshly initialised generator."""
         return Generator(image_shape, num_classes, self.latent_dim, self.width, self.conditional, self.initialization)
@@ -142,15 +152,15 @@ class GenerationTask(ManualTask):
         self.target: Tensor
         uniform = torch.full_like(class_prior, 1 / len(class_prior))
         self.register_buffer("target", class_prior if settings.diversity_target == "prior" else uniform)
-        self._invert = settings.inversion_weight > 0 and num_images < settings.inversion_below
-        self._seed = seed
+        self._invert = settings.inverts(num_images)
+        self.noise_seed = seed
         self._noise = torch.Generator()
 
     def on_fit_start(self) -> None:
         """Put frozen networks back into eval mode, and give every rank its own noise."""
         self.guide.eval()
         self.average.eval()
-        self._noise.manual_seed(self._seed + self.global_rank)
+        self._noise.manual_seed(self.noise_seed + self.global_rank)
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the discriminator and Adam for the generator."""
@@ -182,25 +192,21 @@ class GenerationTask(ManualTask):
             judged = (self.discriminator(real, labels), self.discriminator(fake, labels))
         else:
             judged = self.discriminator(torch.cat([real, fake]), torch.cat([labels, labels])).chunk(2)
-        loss = _DISCRIMINATOR_LOSS[self.settings.loss](*judged)
+        loss = DISCRIMINATOR_LOSS[self.settings.loss](*judged)
         self.record("discriminator", loss)
         return loss
 
     def _generator_loss(self, fake: Tensor, labels: Tensor) -> Tensor:
         settings = self.settings
-        loss = _GENERATOR_LOSS[settings.loss](self.discriminator(fake, labels))
+        loss = GENERATOR_LOSS[settings.loss](self.discriminator(fake, labels))
         self.record("adversarial", loss)
-        if not (settings.entropy_weight or settings.diversity_weight or self._invert):
+        weights = settings.guidance_weights
+        if not (weights or self._invert):
             return loss
         logits, layers = self._ask_guide(fake)
-        if settings.entropy_weight:
-            entropy = adversarial.mean_entropy(logits)
-            self.record("entropy", entropy)
-            loss = loss + settings.entropy_weight * entropy
-        if settings.diversity_weight:
-            diversity = adversarial.diversity(logits, self.target)
-            self.record("diversity", diversity)
-            loss = loss + settings.diversity_weight * diversity
+        for name, term in guidance(settings, logits, self.target).items():
+            self.record(name, term)
+            loss = loss + weights[name] * term
         if self._invert:
             inversion = adversarial.inversion(layers)
             self.record("inversion", inversion)
@@ -215,5 +221,15 @@ class GenerationTask(ManualTask):
             return self.guide(images), layers
 
 
-_DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversarial.discriminator_hinge}
-_GENERATOR_LOSS = {"bce": adversarial.generator_bce, "hinge": adversarial.generator_hinge}
+def guidance(settings: GenerationSettings, logits: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Return the terms by which logits ``(B, C)`` of a classifier guide a generator, by name and without weights."""
+    terms = {}
+    if settings.entropy_weight:
+        terms["entropy"] = adversarial.mean_entropy(logits)
+    if settings.diversity_weight:
+        terms["diversity"] = adversarial.diversity(logits, target)
+    return terms
+
+
+DISCRIMINATOR_LOSS = {"bce": adversarial.discriminator_bce, "hinge": adversarial.discriminator_hinge}
+GENERATOR_LOSS = {"bce": adversarial.generator_bce, "hinge": adversarial.generator_hinge}
