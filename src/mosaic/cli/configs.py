@@ -29,7 +29,7 @@ def configs(copy: Path | None = None) -> str:
     source = find_configs()
     files = [*sorted(source.glob("*.yaml")), *sorted(source.glob("*/*.yaml"))]  # algorithms may be a link
     if copy is None:
-        lines = [f"{str(file.relative_to(source)):38} {_first_comment(file)}".rstrip() for file in files]
+        lines = [f"{file.relative_to(source)!s:38} {_first_comment(file)}".rstrip() for file in files]
         return "\n".join([str(source), *lines, "", "mosaic configs --copy configs copies them into a folder of yours"])
     if copy.exists():
         raise MosaicError(f"--copy {copy}: it exists and is never overwritten: choose a new folder")
