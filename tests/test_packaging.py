@@ -12,7 +12,9 @@ from tests.small_runs import REPOSITORY
 
 
 def build(source: Path, *arguments: str) -> Path:
-    subprocess.run([sys.executable, "-m", "hatchling", "build", *arguments], cwd=source, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", *arguments], cwd=source, check=True, capture_output=True
+    )
     return Path(arguments[-1])
 
 

@@ -88,9 +88,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             print(_call(schema, command, given))
         case "completion":
-            from mosaic.cli.completion import completion
-
-            print(_call(completion, command, given, positional=True), end="")
+            print(_completion(given), end="")
         case "client":
             from mosaic.cli.client import client
             from mosaic.federation.progress import configure_logging
@@ -153,6 +151,17 @@ def _call(
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
     parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+
+
+def _completion(given: Sequence[str]) -> str:
+    """Return the completion script of a shell."""
+    from jsonargparse import ArgumentParser
+
+    from mosaic.cli.completion import Shell, completion
+
+    parser = ArgumentParser(prog="mosaic completion", description=_COMMANDS["completion"], exit_on_error=False)
+    parser.add_argument("shell", type=Shell, default="bash", nargs="?", help="bash or zsh")
+    return completion(parser.parse_args(list(given)).shell)
 
 
 def _report(given: Sequence[str]) -> Path:

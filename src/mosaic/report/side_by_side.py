@@ -1,5 +1,6 @@
 """``mosaic report`` of several runs: one self-contained HTML page that puts them side by side."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,8 @@ def report_side_by_side(runs: Sequence[Path], output: Path | None = None) -> Pat
         raise MosaicError(f"mosaic report: expected at most {MOST_RUNS} runs on one page, got {len(runs)}")
     contents = [read_run(run) for run in runs]
     names = _names(runs)
-    tags = sorted({tag for each in contents for tag in each.pictures})
+    shown = Counter(tag for each in contents for tag in each.pictures)
+    tags = sorted(tag for tag, times in shown.items() if times > 1)  # there is nothing beside a single one
     page = render(
         "side_by_side.html.j2",
         accuracy=_chart(names, contents, ("test_accuracy", "own_test_accuracy")),

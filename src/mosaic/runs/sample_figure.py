@@ -38,7 +38,7 @@ def class_samples(
     head, caption = 0.26 if title else 0.04, _CAPTION if distances is not None else 0.0
     line = ratio * _TILE + caption + _GAP
     width, height = margin + columns * (_TILE + _GAP), head + len(rows) * line
-    figure = Picture(figsize=(max(width, margin + 0.072 * len(title)), height), dpi=140)
+    figure = Picture(figsize=(max(width, margin + 0.064 * len(title)), height), dpi=140)
     wide = figure.get_size_inches()[0]
     if title:
         figure.text(0.06 / wide, 1 - 0.08 / height, title, color=INK, fontsize=8, va="top")
