@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from mosaic import __version__
-from mosaic.cli.complaints import complaint, shortened
-from mosaic.errors import MosaicError, users_mistake
+from mosaic.cli.complaints import one_line
+from mosaic.cli.configs import find_configs
+from mosaic.errors import MosaicError
 from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
 _COMMANDS = {
@@ -18,10 +19,13 @@ _COMMANDS = {
     "partition": "show who holds what, without training",
     "compare": "run several algorithms on several seeds at equal budgets, and write one table",
     "audit": "attack what every client of a simulation has uploaded, and say what it tells of its images",
-    "report": "write one self-contained HTML page about a run",
+    "report": "write one self-contained HTML page about a run, or about several side by side",
     "client": "answer for one client whose images are on this host, in a federation over a network",
     "deploy": "write what each party of a federation over a network needs: folders, keys, scripts",
     "export": "write a run's global model as safetensors, ONNX or torch.export program",
+    "configs": "list the example configurations that come with mosaic, or copy them",
+    "schema": "print a JSON schema of the configuration, for editors",
+    "completion": "print a script by which bash or zsh completes commands and options",
 }
 
 
@@ -48,25 +52,21 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _overview() -> str:
-    package = Path(__file__).parents[1]  # in a checkout, configs/ is two folders above it
-    places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
-    demo = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    demo = find_configs() / "digits.yaml"
     demo = demo.relative_to(Path.cwd()) if demo.is_relative_to(Path.cwd()) else demo
-    lines = "\n".join(f"  {name:9}  {meaning}" for name, meaning in _COMMANDS.items())
+    lines = "\n".join(f"  {name:10}  {meaning}" for name, meaning in _COMMANDS.items())
     usage = "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes"
     return f"{usage}\n\n{lines}\n\nstart here: mosaic fit --config {demo}"
 
 
 def _run(command: str, *given: str, from_process: bool) -> None:
-    from mosaic.cli.renamed import read_arguments, refuse_renamed
-
-    if command not in ("audit", "report", "export"):  # what these read of a run has kept its names
-        refuse_renamed(read_arguments(given))
+    if command in ("compare", "partition", "client", "deploy"):  # what others read of a run has kept its names
+        _refuse_renamed(given)
     match command:
         case "compare":
-            from mosaic.comparison.command import compare
+            from mosaic.comparison.command import compare_algorithms
 
-            _call(compare, command, given, fit=fit)
+            _call(compare_algorithms, command, given, fit=fit)
         case "audit":
             from mosaic.cli.audit import audit
             from mosaic.federation.progress import configure_logging
@@ -74,13 +74,21 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             configure_logging()
             print(f"Audit: {_call(audit, command, given)}")
         case "report":
-            from mosaic.report.html import report
-
-            print(f"Report: {_call(report, command, given)}")
+            print(f"Report: {_report(given)}")
         case "export":
             from mosaic.report.export import export
 
             print(f"Exported: {_call(export, command, given)}")
+        case "configs":
+            from mosaic.cli.configs import configs
+
+            print(_call(configs, command, given))
+        case "schema":
+            from mosaic.cli.schema import schema
+
+            print(_call(schema, command, given))
+        case "completion":
+            print(_completion(given), end="")
         case "client":
             from mosaic.cli.client import client
             from mosaic.federation.progress import configure_logging
@@ -101,17 +109,34 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             with expected_warnings():
                 partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
         case _:
-            from mosaic.federation.progress import configure_logging
+            from mosaic.federation.progress import configure_logging, first_rank
+            from mosaic.report.summary import print_summary
 
             configure_logging()
-            fit(None if from_process else [command, *given])
+            folder = fit(None if from_process else [command, *given])
+            if folder is not None and folder.is_dir() and first_rank():
+                print_summary(folder)
 
 
-def fit(arguments: Sequence[str] | None) -> None:
-    """Run one of Lightning's subcommands, and leave errors and the log to the caller."""
+def fit(arguments: Sequence[str] | None) -> Path | None:
+    """Run one of Lightning's subcommands; leave errors, the log and the closing tables to the caller.
+
+    Args:
+        arguments: they begin with the subcommand; those of the process when not given.
+
+    Returns:
+        The run's folder, if the subcommand is ``fit``.
+    """
+    _refuse_renamed((sys.argv[1:] if arguments is None else arguments)[1:])
     from mosaic.cli.lightning import run
 
-    run(arguments)
+    return run(arguments)
+
+
+def _refuse_renamed(given: Sequence[str]) -> None:
+    from mosaic.cli.renamed import read_arguments, refuse_renamed
+
+    refuse_renamed(read_arguments(given))
 
 
 def _call(
@@ -128,10 +153,36 @@ def _call(
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
 
+def _completion(given: Sequence[str]) -> str:
+    """Return the completion script of a shell."""
+    from jsonargparse import ArgumentParser
+
+    from mosaic.cli.completion import Shell, completion
+
+    parser = ArgumentParser(prog="mosaic completion", description=_COMMANDS["completion"], exit_on_error=False)
+    parser.add_argument("shell", type=Shell, default="bash", nargs="?", help="bash or zsh")
+    return completion(parser.parse_args(list(given)).shell)
+
+
+def _report(given: Sequence[str]) -> Path:
+    """Write the page about one run, or about several side by side."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="mosaic report", description=_COMMANDS["report"], exit_on_error=False)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, finished or not")
+    parser.add_argument("--output", type=Path, help="file to write; an older report is replaced")
+    chosen = parser.parse_args(list(given))
+    from mosaic.report.html import report
+    from mosaic.report.side_by_side import report_side_by_side
+
+    several = len(chosen.runs) > 1
+    return report_side_by_side(chosen.runs, chosen.output) if several else report(chosen.runs[0], chosen.output)
+
+
 def _carry_out(request: Callable[[], None]) -> None:
     """Carry out a request; a user's mistake or a signal ends it with one line."""
     try:
-        with leaving_at_once():
+        with leaving_at_once(), one_line():
             request()
     except Preempted as leaving:
         if leaving.code == 0:  # another rank speaks for all
@@ -139,12 +190,8 @@ def _carry_out(request: Callable[[], None]) -> None:
         _leave(str(leaving), code=int(leaving.code or 0))
     except KeyboardInterrupt:  # what runs inside may have put back Python's own handler
         _leave("interrupted", code=INTERRUPTED)
-    except Exception as error:
-        mistake = users_mistake(error)
-        if mistake is None:
-            raise
-        line = shortened(str(mistake)) if isinstance(mistake, MosaicError) else complaint(str(mistake))
-        _leave(f"error: {line}", getattr(mistake, "exit_code", 2))
+    except MosaicError as mistake:
+        _leave(f"error: {mistake}", mistake.exit_code)
 
 
 def _leave(message: str, code: int) -> NoReturn:
