@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test test-slow test-lowest check format docs bench results clean
+.PHONY: help install demo deploy-demo test test-slow test-lowest check format docs notebooks bench results clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -57,6 +57,9 @@ format: $(STAMP)  ## apply the linter's fixes and the formatting
 docs: $(STAMP)  ## build the documentation site into build/site; needs no network once its tools are installed
 	$(BIN)/python -c 'import material, mathjax, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+notebooks: $(STAMP)  ## run the notebooks' scripts and store what they print and draw, about ten minutes
+	$(BIN)/python docs/tools/run_notebooks.py
 
 bench: $(STAMP)  ## measure how fast everything is beside plain loops, about ten minutes; writes benchmarks/results.md
 	$(BIN)/python benchmarks/bench.py
