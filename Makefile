@@ -35,7 +35,7 @@ test: $(STAMP)  ## run the fast tests, five minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
 test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 50 minutes on two CPU cores
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,flower]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,ray,flower]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/executors/test_executors.py
 	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/executors/test_executors.py
 
