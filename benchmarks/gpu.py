@@ -95,7 +95,7 @@ def full_round(options: argparse.Namespace, phases: PhaseRunner) -> dict[str, fl
             config={},
         )
         schedule = Schedule(collaborative_rounds=1, local_steps=options.steps, fine_tune_rounds=0)
-        run = Federation(f"{folder}/run", schedule).fit(job)
+        run = Federation(f"{folder}/run", schedule).run(job)
         summary = json.loads((run / "summary.json").read_text())
     if phases.device.type == "cuda":
         print(f"peak memory of the device: {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")

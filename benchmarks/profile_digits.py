@@ -40,10 +40,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=600, help="of every generator")
     options = parser.parse_args()
     from mosaic.cli.lightning import run
-    from mosaic.federation.run import Run
+    from mosaic.federation.rounds import Rounds
 
-    profile, complete = cProfile.Profile(), Run.complete
-    Run.complete = lambda self: profile.runcall(complete, self)  # type: ignore[method-assign]
+    profile, complete = cProfile.Profile(), Rounds.complete
+    Rounds.complete = lambda self: profile.runcall(complete, self)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         flags = (f"--federation.run_dir={folder}/run", f"--algorithm.generation.steps={options.steps}")
         run(["fit", f"--config={CONFIG}", *flags])

@@ -3,6 +3,7 @@
 from matplotlib.figure import Figure
 
 from mosaic.runs.figures import bands, confusion_matrix, heat_map, partition_heat_map
+from mosaic.runs.sample_figure import class_samples
 
 FIGURES = {
     "mosaic.federation.federation.partition_heat_map": partition_heat_map,
@@ -10,6 +11,7 @@ FIGURES = {
     "mosaic.cli.partition.partition_heat_map": partition_heat_map,
     "mosaic.federation.results_writer.confusion_matrix": confusion_matrix,
     "mosaic.runs.figures.heat_map": heat_map,
+    "mosaic.runs.tracking.class_samples": class_samples,
     "mosaic.comparison.writing.bands": bands,
 }
 """Where figures are asked for, and what makes them."""

@@ -2,7 +2,11 @@
 
 import subprocess
 import sys
+from types import ModuleType
 
+import pytest
+
+import mosaic
 from tests.cases import for_each
 
 HEAVY = {"torch", "lightning", "torchvision", "torchmetrics", "flwr_datasets", "datasets", "sklearn", "matplotlib"}
@@ -22,6 +26,23 @@ def imported(*arguments: str) -> tuple[str, set[str]]:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=True)
     said, _, modules = done.stdout.rpartition("imported:")
     return said, set(modules.split())
+
+
+def test_the_package_imports_what_is_asked_for() -> None:
+    program = "import sys, mosaic; mosaic.MosaicError, dir(mosaic); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not HEAVY & set(done.stdout.split())
+
+
+def test_everything_public_is_there() -> None:
+    for name in mosaic.__all__:
+        assert getattr(mosaic, name) is not None
+    packages = [getattr(mosaic, name) for name in mosaic.__all__ if isinstance(getattr(mosaic, name), ModuleType)]
+    assert len(packages) == 6
+    for package in packages:
+        assert all(hasattr(package, name) for name in package.__all__), package
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        mosaic.nothing  # noqa: B018
 
 
 @for_each(

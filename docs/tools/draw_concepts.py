@@ -140,8 +140,8 @@ def acceptance() -> Drawing:
 def rooms() -> Drawing:
     """The rooms of the package; arrows point at what is imported."""
     drawing = Drawing("rooms", 520, 420)
-    drawing.box(8, 8, 504, 40, ["cli, comparison, report, audit, deployment"])
-    drawing.text(260, 62, "what users touch: commands, many runs, pages, attacks, sites", "small")
+    drawing.box(8, 8, 504, 40, ["api, cli, comparison, report, audit, deployment"])
+    drawing.text(260, 62, "what users touch: Python, commands, many runs, pages, attacks, sites", "small")
     drawing.arrow((260, 68), (260, 84))
     drawing.box(8, 88, 504, 52, ["federation, runs, executors", "the loop, what lies on disk, who carries messages"])
     drawing.arrow((130, 142), (130, 168))

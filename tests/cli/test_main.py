@@ -63,6 +63,7 @@ def test_fit_leaves_everything_a_reader_needs(run: Path) -> None:
     assert left == {
         ".lock",
         "config.yaml",
+        "confusion.csv",
         "environment.json",
         "global.ckpt",
         "metrics.csv",

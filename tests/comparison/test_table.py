@@ -11,8 +11,7 @@ import pytest
 
 from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown
-from mosaic.comparison.outcome import Outcome
-from mosaic.comparison.runner import Failure
+from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
 
 

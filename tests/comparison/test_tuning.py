@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 
 from mosaic.cli.main import main
-from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
-from mosaic.comparison.runner import Failure
 from mosaic.comparison.tuning import Choice, read_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome

@@ -136,7 +136,7 @@ class TestTheServerSeesNoData:
         main(["report", str(run)])
         page = (run / "report.html").read_text()
         assert "test accuracy of the global model" not in page
-        said = json.loads((run / "partition.json").read_text())["images_said"]
+        said = json.loads((run / "partition.json").read_text())["class_counts"]
         holds = [each._data.class_counts[each.client].tolist() for each in residents(config, "Mosaic", *FOUR_ROUNDS)]
         assert said == holds
 

@@ -134,7 +134,8 @@ def test_a_mixture_of_nothing_is_refused() -> None:
 
 def test_images_of_one_generator_show_what_its_owner_holds(random: torch.Generator) -> None:
     for row, counts in enumerate(COUNTS):
-        images = mixture().draw_from(row, 50, random)
+        images, _, labels = mixture().draw_from(row, 50, random)
         assert images.shape == (50, *SHAPE)
         said = (10 * images[:, 0, 0, 0]).round().long() - 3 * row
         assert set(said.tolist()) == {label for label, count in enumerate(counts) if count}
+        assert torch.equal(said, labels)

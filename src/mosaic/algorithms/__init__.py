@@ -1,4 +1,4 @@
-"""Federated algorithms. Each writes one communication round as straight-line Python."""
+"""Federated algorithms and their settings. Each writes one communication round as straight-line Python."""
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.algorithms.centralised import Centralised
@@ -14,20 +14,22 @@ from mosaic.algorithms.fedvls import FedVLS
 from mosaic.algorithms.local_only import LocalOnly
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.algorithms.prototype_head import PrototypeHead
+from mosaic.client.objectives import (
+    CrossEntropy,
+    LocalObjective,
+    PriorAdjusted,
+    Proximal,
+    RestrictedSoftmax,
+    VacantClass,
+)
+from mosaic.client.prototypes import PrototypeSettings
+from mosaic.tasks.distillation import DistillationSettings
+from mosaic.tasks.generator_distillation import GeneratorDistillationSettings
+from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 __all__ = [
-    "DENSE",
-    "DFRD",
-    "Algorithm",
-    "Centralised",
-    "CoBoosting",
-    "FedAvg",
-    "FedBN",
-    "FedFTG",
-    "FedProx",
-    "FedRS",
-    "FedVLS",
-    "LocalOnly",
-    "Mosaic",
-    "PrototypeHead",
-]
+    "DENSE", "DFRD", "Algorithm", "Centralised", "CoBoosting", "CrossEntropy", "DistillationSettings", "FedAvg",
+    "FedBN", "FedFTG", "FedProx", "FedRS", "FedVLS", "GeneratorDistillationSettings", "LearningSettings",
+    "LocalObjective", "LocalOnly", "Mosaic", "PriorAdjusted", "PrototypeHead", "PrototypeSettings", "Proximal",
+    "RestrictedSoftmax", "ReweighingSettings", "SynthesisSettings", "VacantClass",
+]  # fmt: skip

@@ -16,13 +16,13 @@ from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
 from mosaic.server.acceptance import accepts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
+from mosaic.server.shown import SHOWN_IMAGES
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
 from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 log = logging.getLogger(__name__)
-SHOWN_IMAGES = 64
 """Samples of the pool in TensorBoard."""
 DISTILLATIONS = "distillations"
 """Name in the server's state of how many rounds of those that distil are over."""

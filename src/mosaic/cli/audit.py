@@ -47,7 +47,7 @@ class AuditCLI(MosaicCLI):
             for client in range(job.data.num_clients)
         }
         executor = AuditingExecutor(audits, job.executor.threads)
-        federation.fit(replace(job, executor=executor))
+        federation.run(replace(job, executor=executor))
         self.findings = executor.findings()
 
 

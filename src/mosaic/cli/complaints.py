@@ -1,10 +1,29 @@
 """Complaints of jsonargparse in one line: the key, and what was expected of it."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mosaic.errors import MosaicError, users_mistake
 
 LONGEST = 800
 """Most characters of a line."""
 _NOTHING = "Expected a <class 'NoneType'>"
+
+
+@contextmanager
+def one_line() -> Iterator[None]:
+    """Raise a user's mistake, whoever complains of it, as a :class:`MosaicError` of one line."""
+    try:
+        yield
+    except Exception as error:
+        mistake = users_mistake(error)
+        if mistake is None:
+            raise
+        if isinstance(mistake, MosaicError):
+            mistake.args = (shortened(str(mistake)),)
+            raise mistake from mistake.__cause__
+        raise MosaicError(complaint(str(mistake))) from None
 
 
 def complaint(text: str) -> str:

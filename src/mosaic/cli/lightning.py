@@ -29,13 +29,11 @@ from mosaic.executors.base import Recipe
 from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.wire import Terms, agreement
 from mosaic.federation.federation import Federation
-from mosaic.federation.job import Job
-from mosaic.federation.progress import first_rank
+from mosaic.federation.job import Job, make_job
 from mosaic.model_pool import ClientModels
-from mosaic.report.summary import print_summary
 from mosaic.runs.checkpoint import check_checkpoint
 from mosaic.tasks.global_classifier import GlobalClassifier
-from mosaic.training.phases import PhaseRunner, check_owned_by_phases
+from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import expected_warnings
 
 C = TypeVar("C", bound="MosaicCLI")
@@ -65,7 +63,13 @@ class MosaicParser(LightningArgumentParser):
 
 
 class MosaicCLI(LightningCLI):
-    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
+    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table.
+
+    Attributes:
+        run_dir: folder of the run that ``fit`` has made.
+    """
+
+    run_dir: Path | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -122,7 +126,7 @@ class MosaicCLI(LightningCLI):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Run the federation that the configuration describes and print its summary."""
+        """Run the federation that the configuration describes."""
         federation: Federation = self._get(self.config_init, "federation")
         if ckpt_path is not None:
             refuse_renamed_in_run(Path(federation.run_dir), Path(ckpt_path), Path(ckpt_path).parent.parent)
@@ -130,9 +134,7 @@ class MosaicCLI(LightningCLI):
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
         with closing(job.executor):
-            run = federation.fit(job, ckpt_path)
-        if run.is_dir() and first_rank():
-            print_summary(run)
+            self.run_dir = federation.run(job, ckpt_path)
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Gather what a federation works on."""
@@ -141,27 +143,9 @@ class MosaicCLI(LightningCLI):
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
-        elif executor.is_remote:
-            raise MosaicError(
-                f"executor: expected data.partition mosaic.data.Remote with {type(executor).__name__}, whose clients "
-                f"hold their images themselves, got {type(datamodule.partition).__name__}: set it, or simulate with "
-                "mosaic.executors.SerialExecutor"
-            )
-        datamodule.setup("fit")
-        clients: ClientModels = self._get(self.config_init, "clients")
-        blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
         executor.recipe = Recipe(config, make_worker)
-        trainer = executor.trainer(config["trainer"])
-        return Job(
-            algorithm=self._get(self.config_init, "algorithm"),
-            executor=executor,
-            data=datamodule,
-            pool=clients.pool(blueprint, datamodule.num_clients, seed),
-            optimizer=model.optimizer,
-            phases=PhaseRunner(trainer, model.channels_last, model.compiles, model.stacks_experts),
-            seed=seed,
-            config=config,
-        )
+        algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
+        return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"])
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
@@ -262,9 +246,13 @@ def carry_out_config(cli: type[C], config: Mapping[str, Any]) -> C:
         return carry_out(cli, ["fit", "--config", str(path)])
 
 
-def run(args: Sequence[str] | None) -> None:
-    """Carry out one of Lightning's subcommands, from arguments that begin with it, or those of the process."""
-    carry_out(MosaicCLI, args)
+def run(args: Sequence[str] | None) -> Path | None:
+    """Carry out one of Lightning's subcommands, from arguments that begin with it, or those of the process.
+
+    Returns:
+        The folder of the run that ``fit`` has made; of a dry run, nothing is there any more.
+    """
+    return carry_out(MosaicCLI, args).run_dir
 
 
 def carry_out(cli: type[C], args: Sequence[str] | None) -> C:

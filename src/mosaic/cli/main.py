@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from mosaic import __version__
-from mosaic.cli.complaints import complaint, shortened
-from mosaic.errors import MosaicError, users_mistake
+from mosaic.cli.complaints import one_line
+from mosaic.errors import MosaicError
 from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
 _COMMANDS = {
@@ -58,15 +58,13 @@ def _overview() -> str:
 
 
 def _run(command: str, *given: str, from_process: bool) -> None:
-    from mosaic.cli.renamed import read_arguments, refuse_renamed
-
-    if command not in ("audit", "report", "export"):  # what these read of a run has kept its names
-        refuse_renamed(read_arguments(given))
+    if command in ("compare", "partition", "client", "deploy"):  # what others read of a run has kept its names
+        _refuse_renamed(given)
     match command:
         case "compare":
-            from mosaic.comparison.command import compare
+            from mosaic.comparison.command import compare_algorithms
 
-            _call(compare, command, given, fit=fit)
+            _call(compare_algorithms, command, given, fit=fit)
         case "audit":
             from mosaic.cli.audit import audit
             from mosaic.federation.progress import configure_logging
@@ -101,17 +99,34 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             with expected_warnings():
                 partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
         case _:
-            from mosaic.federation.progress import configure_logging
+            from mosaic.federation.progress import configure_logging, first_rank
+            from mosaic.report.summary import print_summary
 
             configure_logging()
-            fit(None if from_process else [command, *given])
+            folder = fit(None if from_process else [command, *given])
+            if folder is not None and folder.is_dir() and first_rank():
+                print_summary(folder)
 
 
-def fit(arguments: Sequence[str] | None) -> None:
-    """Run one of Lightning's subcommands, and leave errors and the log to the caller."""
+def fit(arguments: Sequence[str] | None) -> Path | None:
+    """Run one of Lightning's subcommands; leave errors, the log and the closing tables to the caller.
+
+    Args:
+        arguments: they begin with the subcommand; those of the process when not given.
+
+    Returns:
+        The run's folder, if the subcommand is ``fit``.
+    """
+    _refuse_renamed((sys.argv[1:] if arguments is None else arguments)[1:])
     from mosaic.cli.lightning import run
 
-    run(arguments)
+    return run(arguments)
+
+
+def _refuse_renamed(given: Sequence[str]) -> None:
+    from mosaic.cli.renamed import read_arguments, refuse_renamed
+
+    refuse_renamed(read_arguments(given))
 
 
 def _call(
@@ -131,7 +146,7 @@ def _call(
 def _carry_out(request: Callable[[], None]) -> None:
     """Carry out a request; a user's mistake or a signal ends it with one line."""
     try:
-        with leaving_at_once():
+        with leaving_at_once(), one_line():
             request()
     except Preempted as leaving:
         if leaving.code == 0:  # another rank speaks for all
@@ -139,12 +154,8 @@ def _carry_out(request: Callable[[], None]) -> None:
         _leave(str(leaving), code=int(leaving.code or 0))
     except KeyboardInterrupt:  # what runs inside may have put back Python's own handler
         _leave("interrupted", code=INTERRUPTED)
-    except Exception as error:
-        mistake = users_mistake(error)
-        if mistake is None:
-            raise
-        line = shortened(str(mistake)) if isinstance(mistake, MosaicError) else complaint(str(mistake))
-        _leave(f"error: {line}", getattr(mistake, "exit_code", 2))
+    except MosaicError as mistake:
+        _leave(f"error: {mistake}", mistake.exit_code)
 
 
 def _leave(message: str, code: int) -> NoReturn:

@@ -2,21 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
-from mosaic.comparison.outcome import Outcome
-from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_one_device, require_simulation
+from mosaic.comparison.outcome import Failure, Outcome
+from mosaic.comparison.request import Fit, RunRequest, plan_runs, read_rows, require_one_device, require_simulation
 from mosaic.comparison.tuning import read_choices, tuned
 from mosaic.errors import MosaicError
 
-if TYPE_CHECKING:
-    from mosaic.comparison.runner import Fit
 
-
-def compare(
-    fit: "Fit",
+def compare_algorithms(
+    fit: Fit,
     config: Path,
     algorithms: str = "mosaic,fedavg",
     seeds: str = "0,1,2",
@@ -29,7 +26,7 @@ def compare(
     own_budget: str = "",
     tune: str = "",
     processes: int = 1,
-) -> None:
+) -> tuple[Path, list[Outcome | Failure]]:
     """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
 
     Args:
@@ -49,6 +46,9 @@ def compare(
         tune: settings that every algorithm chooses for itself, as KEY=V1,V2,... with spaces between; one after the
             other, on the first seed, by the clients' validation images.
         processes: runs side by side.
+
+    Returns:
+        The output folder, and the result of every run, algorithm by algorithm.
     """
     for option, value in {"student_updates": student_updates, "generator_updates": generator_updates}.items():
         if value is not None and value < 0:
@@ -67,7 +67,7 @@ def compare(
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
     from rich.console import Console
 
-    from mosaic.comparison.runner import Failure, finish_all
+    from mosaic.comparison.runner import finish_all
     from mosaic.comparison.writing import write_comparison
 
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
@@ -88,6 +88,7 @@ def compare(
         **spent,
     }
     write_comparison(results, facts, output, console, budget, own)
+    return output, results
 
 
 def _budget(

@@ -128,6 +128,15 @@ class Outcome:
         return int(booked.get(network, 0))
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A run that has failed, and the reason in one line."""
+
+    algorithm: str
+    seed: int
+    reason: str
+
+
 def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder: Path) -> None:
     """Refuse an outcome in ``file`` that belongs to another request; ``folder`` is that of the run."""
     asked = request.content()

@@ -1,6 +1,6 @@
 """The runs of a comparison: one request for each algorithm and seed, alike in all but the algorithm."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from mosaic.comparison.budget import Budget, matching_flags
 from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
 
+Fit = Callable[[Sequence[str]], object]
+"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
 Rows = Mapping[str, Sequence[Configuration]]
 """Configurations of every algorithm of the table by its name; later ones win."""
 
@@ -73,7 +75,12 @@ def require_one_device(config: Mapping[str, Any]) -> None:
 
 
 def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare") -> None:
-    """Refuse clients on hosts of their own for a command that runs rounds of its own."""
+    """Refuse clients on hosts of their own, and objects, for a command that runs rounds of its own."""
+    if config.get("from_objects"):
+        raise MosaicError(
+            f"{command}: expected a configuration, got the description of Python objects, which cannot be run: describe "
+            "the run in YAML"
+        )
     partition = (config.get("data") or {}).get("partition") or {}
     path = str(partition.get("class_path", "") if isinstance(partition, Mapping) else partition)
     if path.rpartition(".")[2] == "Remote":

@@ -9,31 +9,18 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
 from rich.console import Console
 
-from mosaic.comparison.outcome import Outcome, check_same_request
-from mosaic.comparison.request import RunRequest
+from mosaic.comparison.outcome import Failure, Outcome, check_same_request
+from mosaic.comparison.request import Fit, RunRequest
 from mosaic.errors import users_mistake
 from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
-
-Fit = Callable[[Sequence[str]], None]
-"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A run that has failed, and the reason in one line."""
-
-    algorithm: str
-    seed: int
-    reason: str
 
 
 def finish_all(
@@ -53,7 +40,7 @@ def finish_all(
     done: dict[RunRequest, Outcome | Failure] = {}
     for request in requests:
         if outcome := there.get((request.algorithm, request.seed)):
-            check_same_request(outcome, request, outcomes, folder_of(request, runs))
+            check_same_request(outcome, request, outcomes, folder_of(request.algorithm, request.seed, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
@@ -135,14 +122,14 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
         return Failure(request.algorithm, request.seed, reason)
 
 
-def folder_of(request: RunRequest, runs: Path) -> Path:
-    """Return the run directory of a request."""
-    return runs / request.algorithm.replace("/", "-") / f"seed{request.seed}"
+def folder_of(algorithm: str, seed: int, runs: Path) -> Path:
+    """Return the run directory of one run."""
+    return runs / algorithm.replace("/", "-") / f"seed{seed}"
 
 
 def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    folder = folder_of(request, runs)
+    folder = folder_of(request.algorithm, request.seed, runs)
     try:
         with _silence(), tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
             fit([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from mosaic.comparison.budget import Budget
-from mosaic.comparison.outcome import Outcome
-from mosaic.comparison.runner import Failure
+from mosaic.comparison.outcome import Failure, Outcome
 
 T = TypeVar("T")
 FEWEST_FOR_A_TEST = 5

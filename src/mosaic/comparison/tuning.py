@@ -3,16 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 
-if TYPE_CHECKING:
-    from mosaic.comparison.runner import Failure
-
-Finish = Callable[[Sequence[RunRequest]], list["Outcome | Failure"]]
+Finish = Callable[[Sequence[RunRequest]], list[Outcome | Failure]]
 """Run requests; return their results in the same order."""
 
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 
 from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
-from mosaic.comparison.outcome import Outcome
-from mosaic.comparison.runner import Failure
+from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
 from mosaic.runs.figures import Band, bands
 
+Over = Literal["rounds", "traffic"]
+OVER: dict[Over, str] = {"rounds": "communication round", "traffic": "MiB sent and received"}
+"""What accuracy is drawn against, by the name of the picture."""
 COLUMNS = (
     "Mean ± standard deviation over seeds, in per cent.",
     "test accuracy: of the global model after the last round.",
@@ -45,9 +48,8 @@ def write_comparison(
     (output / "comparison.md").write_text("\n\n".join([*map(markdown, table.parted()), lines]) + "\n")
     (output / "comparison.csv").write_text(comma_separated(table))
     (output / "comparison.tex").write_text(latex(table))
-    plots = {"rounds": ("round", "communication round", 1.0), "traffic": ("bytes", "MiB sent and received", 2.0**-20)}
-    for name, (column, label, scale) in plots.items():
-        if drawn := _bands(outcomes, column, scale):
+    for name, label in OVER.items():
+        if drawn := accuracy_bands(outcomes, name):
             bands(drawn, x_label=label, y_label="test accuracy, %").savefig(output / f"{name}.png")
     for part in table.parted():
         console.print()
@@ -69,9 +71,15 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minutes in all")]
 
 
-def _bands(outcomes: Sequence[Outcome], column: str, scale: float) -> dict[str, Band]:
-    """Return a mean curve and its spread over seeds for each algorithm with a global model."""
+def accuracy_bands(outcomes: Sequence[Outcome], over: Over) -> dict[str, Band]:
+    """Return a mean curve and its spread over seeds for each algorithm with a global model.
+
+    Args:
+        outcomes: of all runs.
+        over: what accuracy is drawn against, rounds or MiB.
+    """
     drawn = {}
+    column, scale = ("round", 1.0) if over == "rounds" else ("bytes", 2.0**-20)
     for name in dict.fromkeys(outcome.algorithm for outcome in outcomes):
         found = [outcome for outcome in outcomes if outcome.algorithm == name]
         rounds = min(len(outcome.rounds) for outcome in found)

@@ -2,6 +2,7 @@
 
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
+from mosaic.data.own import from_datasets
 from mosaic.data.partitions import (
     DirichletPartition,
     FlowerPartition,
@@ -29,4 +30,5 @@ __all__ = [
     "Augmentation", "DirichletPartition", "FederatedDataModule", "FlowerPartition", "FolderSource", "HubSource",
     "ImageSet", "Images", "NaturalPartition", "NpzSource", "ParquetSource", "PartSource", "Partition", "PictureSource",
     "Remote", "RemoteData", "ReplayPartition", "SklearnDigits", "Source", "TinyImageNetSource", "TorchvisionSource",
+    "from_datasets",
 ]  # fmt: skip

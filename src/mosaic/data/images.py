@@ -196,10 +196,17 @@ def _checked(images: object, split: str, origin: str) -> Images:
             )
     if (images.pixels.dtype, images.labels.dtype) == (torch.uint8, torch.int64):
         return images
-    return Images(_eight_bits(pixels, split, origin), whole, groups)
+    return Images(eight_bits(pixels, split, origin), whole, groups)
 
 
-def _eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
+def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
+    """Return pixels as uint8; floating point must be in ``[0, 1]``, whole numbers in ``0..255``.
+
+    ``split`` and ``origin`` say which pixels these are, for errors.
+
+    Raises:
+        MosaicError: they are neither.
+    """
     if pixels.dtype == torch.uint8:
         return pixels
     whole = not pixels.is_floating_point() and pixels.dtype != torch.bool

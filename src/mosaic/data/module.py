@@ -164,8 +164,9 @@ class FederatedDataModule(LightningDataModule):
     predict_dataloader = test_dataloader
 
     def write_partition(self, path: Path) -> None:
-        """Write the indices that each client trains and validates on as JSON."""
-        write_holdings(path, self.splits, self.images.train.labels.numpy(), self.seed)
+        """Write the indices that each client trains and validates on as JSON, and how many images of which class."""
+        facts = {"classes": self.images.class_names, "class_counts": self.class_counts.tolist()}
+        write_holdings(path, self.splits, self.images.train.labels.numpy(), self.seed, facts)
 
 
 class OrderedBatches:

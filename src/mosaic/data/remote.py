@@ -112,7 +112,7 @@ class RemoteData(FederatedDataModule):
 
     def write_partition(self, path: Path) -> None:
         """Write what clients have said of their images as JSON."""
-        said = {"classes": self.images.class_names, "images_said": self.class_counts.tolist()}
+        said = {"classes": self.images.class_names, "class_counts": self.class_counts.tolist()}
         write_whole(path, f"{json.dumps(said)}\n".encode())
 
     def _own(self, split: Split) -> Images:

@@ -80,6 +80,11 @@ class ClientExecutor(ABC):
         self._threads_before = torch.get_num_threads()
         self._worker: Worker | None = None
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether it starts other processes, which make their workers by its recipe."""
+        return False
+
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return the ``trainer:`` section with which phases of this process run."""
         return trainer

@@ -42,6 +42,11 @@ class ParallelExecutor(ClientExecutor):
         self._senders: dict[Thread, Scheduler] = {}
 
     @property
+    def starts_processes(self) -> bool:
+        """Whether it starts other processes, which make their workers by its recipe."""
+        return True
+
+    @property
     def known_recipe(self) -> Recipe:
         """How other processes make their workers."""
         if self.recipe is None:

@@ -10,20 +10,24 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from lightning.pytorch.loggers import Logger
 
 from mosaic.batches import ShuffledBatches
+from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer
-from mosaic.federation.run import Run
+from mosaic.federation.nearness import RealImages
+from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import partition_heat_map
+from mosaic.runs.loggers import LoggerFactory, RunLoggers
 from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.runs.tracking import SilentTracker, Tracker
@@ -47,6 +51,7 @@ class Federation:
         validate_every: rounds between measurements of the global model, or of the clients' own models where there is
             none, on the clients' validation images and on the test split; the last round always has one.
         faults: how long clients may take, and how many must answer; the round goes on without the others.
+        loggers: Lightning's loggers, told the figures of every round beside TensorBoard's files.
         judging: whether clients judge models on their validation images; without it their counts of right answers per
             class stay with them, and every model is taken unseen.
     """
@@ -60,6 +65,7 @@ class Federation:
         validate_every: int = 1,
         faults: Faults = Faults(),
         judging: bool = True,
+        loggers: list[LoggerFactory | Logger] | None = None,
     ) -> None:
         require_positive(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
@@ -67,9 +73,10 @@ class Federation:
         if not run_dir.strip():
             raise MosaicError("federation.run_dir: expected the name of a new folder, got nothing")
         self.run_dir, self.schedule, self.faults, self.judging = run_dir, schedule, faults, judging
+        self.loggers = loggers or []
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every
 
-    def fit(self, job: Job, ckpt_path: str | None = None) -> Path:
+    def run(self, job: Job, ckpt_path: str | None = None) -> Path:
         """Run all rounds that are left, or serve the process that does.
 
         Args:
@@ -114,13 +121,16 @@ class Federation:
         job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
+            loggers = RunLoggers(self.loggers, directory.loggers)
             make_ready()
-            tracker = Tracker(directory.tensorboard, start.round)
+            loggers.begin(job.config)
+            nearest = None if isinstance(job.data, RemoteData) else RealImages(job.data)
+            tracker = Tracker(directory.tensorboard, start.round, loggers, job.data.images.class_names, nearest)
         limit, stamp = job.phases.dry_run.most_images, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
         evaluator.stages.update(start.stages)
         measurer = Measurer(job, evaluator, self.validate_every, schedule.rounds)
-        run = Run(
+        rounds = Rounds(
             job,
             schedule,
             start,
@@ -132,14 +142,16 @@ class Federation:
             self.faults,
             self.judging,
         )
+        finished = False
         del start, make_ready  # or their models would stay as long as the run
         try:
             with many_phases():
                 _agree(job.phases, stamp)
-                run.complete()
+                rounds.complete()
+            finished = True
         finally:
             if isinstance(tracker, Tracker):
-                tracker.close()
+                tracker.close(finished)
         return directory.path
 
     def _start(
@@ -195,7 +207,7 @@ def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str,
 
 def _write_partition(job: Job, folder: Path) -> None:
     """Write the partition as a table and a picture, if they are not there yet."""
-    table, picture = folder / "partition.json", folder / "partition.png"
+    table, picture = RunDirectory(folder).partition, folder / "partition.png"
     if not table.is_file():
         job.data.write_partition(table)
     if not picture.is_file():

@@ -12,13 +12,15 @@ from mosaic.client.own_models import OwnModels
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
+from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
 from mosaic.messages import StateDict
-from mosaic.model_pool import ModelPool
+from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.tasks.classification import OptimizerFactory
+from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner
 
 log = logging.getLogger(__name__)
@@ -102,3 +104,46 @@ class Job:
         if own.exist:
             for client in sorted(self.executor.states):
                 yield client, own.join(client, model, self.executor.states[client])
+
+
+def make_job(
+    model: GlobalClassifier,
+    data: FederatedDataModule,
+    algorithm: Algorithm,
+    executor: ClientExecutor,
+    clients: ClientModels,
+    config: Mapping[str, Any],
+    trainer: Mapping[str, Any],
+) -> Job:
+    """Load the data, deal out the models and make what trains.
+
+    Args:
+        model: holds network, optimiser and how they are computed.
+        data: the images and who holds them.
+        algorithm: one round of it.
+        executor: reaches the clients.
+        clients: how their models differ.
+        config: as plain values, which are written; the seed is read.
+        trainer: settings of every phase's Trainer.
+
+    Raises:
+        MosaicError: these do not fit together.
+    """
+    if executor.is_remote and not isinstance(data, RemoteData):
+        raise MosaicError(
+            f"executor: expected data.partition mosaic.data.Remote with {type(executor).__name__}, whose clients hold "
+            f"their images themselves, got {type(data.partition).__name__}: set it, or simulate with "
+            "mosaic.executors.SerialExecutor"
+        )
+    data.setup("fit")
+    blueprint, seed = data.blueprint(model.factory), config["seed_everything"]
+    return Job(
+        algorithm=algorithm,
+        executor=executor,
+        data=data,
+        pool=clients.pool(blueprint, data.num_clients, seed),
+        optimizer=model.optimizer,
+        phases=PhaseRunner(executor.trainer(trainer), model.channels_last, model.compiles, model.stacks_experts),
+        seed=seed,
+        config=config,
+    )

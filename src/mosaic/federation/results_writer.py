@@ -1,5 +1,7 @@
 """Write a run's results: rows, curves, figures, models and the summary."""
 
+import csv
+import io
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -115,14 +117,22 @@ class ResultsWriter:
             **ledger.totals(),
             "peak_memory_bytes": peak_memory_bytes(),
         }
+        self._write_confusion(measurement)
         self._write_final_figures(measurement)
         self._save_models(rounds, state)
         write_whole(self._directory.summary, f"{json.dumps(summary, indent=2)}\n".encode())
 
+    def _write_confusion(self, measurement: Measurement) -> None:
+        """Write the confusion matrix, if one was measured, as a picture and as a table of counts."""
+        if measurement.confusion is None:
+            return
+        names, counts = self._job.data.images.class_names, measurement.confusion
+        self._tracker.figure("server/confusion", confusion_matrix(counts.numpy(), names))
+        table = io.StringIO()
+        csv.writer(table).writerows([["true class", *names], *zip(names, *counts.T.tolist(), strict=True)])
+        write_whole(self._directory.confusion, table.getvalue().encode())
+
     def _write_final_figures(self, measurement: Measurement) -> None:
-        if measurement.confusion is not None:
-            names = self._job.data.images.class_names
-            self._tracker.figure("server/confusion", confusion_matrix(measurement.confusion.numpy(), names))
         final = {
             "final/test_accuracy": measurement.accuracy,
             "final/test_loss": measurement.loss,

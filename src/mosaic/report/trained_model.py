@@ -1,7 +1,7 @@
 """Load a trained network: from a checkpoint in the folder of its run, or from exported weights."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from mosaic.errors import MosaicError
-from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier, versioned
 from mosaic.runs.checkpoint import check_checkpoint
 
@@ -60,16 +60,24 @@ def find_checkpoint(source: Path) -> Path:
     raise MosaicError(f"{source}: expected the folder of a finished run, with a global.ckpt, or a .ckpt file")
 
 
-def load_model(checkpoint: Path) -> TrainedModel:
-    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it."""
+def load_model(checkpoint: Path, factory: ClassifierFactory | None = None) -> TrainedModel:
+    """Load a checkpoint into the network that the ``config.yaml`` of its run names for it.
+
+    Args:
+        checkpoint: of a global model, or of a client's own.
+        factory: makes the network, in place of what the file names.
+
+    Raises:
+        MosaicError: the checkpoint cannot be read, or its network is not known or does not fit.
+    """
     check_checkpoint(str(checkpoint))
     content = torch.load(checkpoint, weights_only=True, map_location="cpu")
     known = content["mosaic"]
     shape, names, level = tuple(known["image_shape"]), known["class_names"], known.get("level", 1.0)
-    class_path, init_args = network = _network(checkpoint, known.get("client"))
+    class_path, init_args = _network(checkpoint, known.get("client")) if factory is None else (str(factory), {})
     tensors = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
     try:
-        net = _loaded(tensors, network, level, shape, len(names))
+        net = _loaded(tensors, factory or _factory(class_path, init_args), level, shape, len(names))
     except (TypeError, RuntimeError) as error:
         raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
     facts = {
@@ -89,8 +97,9 @@ def load_safetensors(file: Path) -> TrainedModel:
         facts = dict(content.metadata() or {})
     try:
         shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
-        level, network = float(json.loads(facts.get("level", "1"))), (facts["network"], json.loads(facts["init_args"]))
-        net = _loaded(load_file(file), network, level, shape, len(names))
+        level = float(json.loads(facts.get("level", "1")))
+        factory = _factory(facts["network"], json.loads(facts["init_args"]))
+        net = _loaded(load_file(file), factory, level, shape, len(names))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net, facts)
@@ -121,13 +130,17 @@ def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]
 
 
 def _loaded(
-    tensors: dict[str, Tensor], network: tuple[str, dict[str, Any]], level: float, shape: Shape, classes: int
+    tensors: dict[str, Tensor], factory: ClassifierFactory, level: float, shape: Shape, classes: int
 ) -> Classifier:
-    """Build a network of this class path, arguments and share of channels, and load its weights."""
-    blueprint = Blueprint(partial(_class(network[0]), **network[1]), shape, classes, mean=(), std=())
+    """Build a network with this share of channels, and load its weights."""
+    blueprint = Blueprint(factory, shape, classes, mean=(), std=())
     net = blueprint.scaled(level).factory(shape, classes)
     net.load_state_dict(versioned(net, tensors))
     return net.eval()
+
+
+def _factory(class_path: str, init_args: Mapping[str, Any]) -> ClassifierFactory:
+    return partial(_class(class_path), **init_args)
 
 
 def _class(path: str) -> type[Classifier]:
@@ -136,10 +149,12 @@ def _class(path: str) -> type[Classifier]:
         found = resolve_name(path)
     except (ImportError, AttributeError, ValueError) as error:
         raise MosaicError(
-            f"the network of this model, {path}, cannot be imported ({error}): start where Python finds its file"
+            f"the network of this model, {path}, cannot be imported ({error}): start where Python finds its file, or "
+            "give the network to mosaic.load"
         ) from error
     if not (isinstance(found, type) and issubclass(found, Classifier)):
         raise MosaicError(
-            f"the network of this model, {path}: expected a subclass of mosaic.nets.Classifier: not loaded"
+            f"the network of this model, {path}: expected a subclass of mosaic.nets.Classifier: not loaded; what else "
+            "makes a network is given to mosaic.load, as net"
         )
     return found

@@ -30,6 +30,9 @@ class RunDirectory:
         tensorboard: folder of the event files.
         checkpoint: the final global model as a Lightning checkpoint.
         summary: final figures.
+        loggers: how loggers go on with what they have begun.
+        partition: who holds what.
+        confusion: table of the final global model's guesses on the test split.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -38,6 +41,8 @@ class RunDirectory:
         self.metrics, self.validation = self.path / "metrics.csv", self.path / "validation.csv"
         self.rounds, self.tensorboard = self.path / "rounds", self.path / "tensorboard"
         self.checkpoint, self.summary = self.path / "global.ckpt", self.path / "summary.json"
+        self.loggers = self.path / "loggers.json"
+        self.partition, self.confusion = self.path / "partition.json", self.path / "confusion.csv"
         self._aside = self.path.with_name(f".{self.path.name}.new")
         self._claim: FileLock | None = None
 

@@ -1,5 +1,6 @@
 """Draw matplotlib figures of arrays."""
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -7,7 +8,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-_INK = "#1f2430"
+INK = "#1f2430"
+"""Colour of all text."""
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
 """Okabe and Ito's palette, which colour-blind readers can tell apart."""
 _STYLES = ("-", "--", ":")
@@ -18,12 +20,21 @@ _MOST_NAMES = 30
 """Rows or columns that are named along an axis."""
 
 
-def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+class Picture(Figure):
+    """A figure that notebooks show as it is, without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        drawn = io.BytesIO()
+        self.savefig(drawn, format="png")
+        return drawn.getvalue()
+
+
+def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Picture:
     """Draw how many images of which class each client holds, from counts of shape ``(N, C)``."""
     return heat_map(class_counts, "client", "class", "Images per client and class", class_names)
 
 
-def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
+def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Picture:
     """Draw a confusion matrix (true classes by guesses, shape ``(C, C)``) as shares of each true class."""
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = heat_map(shares, "true class", "guess", "Confusion on the test split", class_names)
@@ -34,7 +45,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Figure:
 
 def heat_map(
     values: np.ndarray, rows: str, columns: str, title: str = "", column_names: Sequence[str] | None = None
-) -> Figure:
+) -> Picture:
     """Draw a matrix; small ones with their numbers, tall ones with means over neighbouring rows.
 
     Args:
@@ -45,15 +56,15 @@ def heat_map(
         column_names: K names; shown when there are at most 30.
     """
     height, width = values.shape
-    figure = Figure(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
+    figure = Picture(figsize=(max(4.5, 0.55 * min(width, 30) + 1.8), max(3.2, 0.34 * min(height, 40) + 1.4)), dpi=110)
     axes, extent = figure.add_subplot(), (-0.5, width - 0.5, height - 0.5, -0.5)
     several = -(-height // _MOST_LINES)
     lines = [values[start : start + several].mean(0) for start in range(0, height, several)] if several > 1 else values
     look: dict[str, Any] = {"aspect": "auto", "cmap": "Blues", "interpolation": "nearest", "extent": extent}
     picture = axes.imshow(lines, vmin=0, vmax=max(float(values.max()), 1e-9), **look)
-    axes.set_xlabel(columns, color=_INK)
-    axes.set_ylabel(rows if several == 1 else f"{rows} (each line the mean of {several})", color=_INK)
-    axes.set_title(title, loc="left", color=_INK, fontsize=11)
+    axes.set_xlabel(columns, color=INK)
+    axes.set_ylabel(rows if several == 1 else f"{rows} (each line the mean of {several})", color=INK)
+    axes.set_title(title, loc="left", color=INK, fontsize=11)
     if height <= _MOST_NAMES:
         axes.set_yticks(range(height))
     if column_names is not None and width <= _MOST_NAMES:
@@ -65,23 +76,23 @@ def heat_map(
         _write_numbers(figure, values)
     colors = figure.colorbar(picture, ax=axes, fraction=0.046, pad=0.03)
     colors.outline.set_visible(False)
-    colors.ax.tick_params(labelsize=8, colors=_INK)
+    colors.ax.tick_params(labelsize=8, colors=INK)
     return _plain(figure, labelsize=8)
 
 
-def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10) -> Figure:
+def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10) -> Picture:
     """Draw images in rows, from pixels in ``[0, 1]``, shape ``(N, channels, H, W)``; each row may have a title."""
     rows = -(-len(images) // columns)
     margin = 0.1 + 0.08 * max((len(title) for title in titles), default=0)
     width, height = 0.62 * columns + margin, 0.64 * rows + 0.1
-    figure = Figure(figsize=(width, height), dpi=110)
+    figure = Picture(figsize=(width, height), dpi=110)
     grid = figure.subplots(rows, columns, squeeze=False)
     for place, axes in enumerate(grid.flat):
         axes.set(xticks=[], yticks=[], frame_on=False)
         if place < len(images):
             axes.imshow(images[place].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     for row, title in zip(grid, titles, strict=False):
-        row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=_INK, fontsize=9)
+        row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=INK, fontsize=9)
     figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, wspace=0.06, hspace=0.06)
     return figure
 
@@ -94,13 +105,13 @@ class Band(NamedTuple):
     spread: np.ndarray
 
 
-def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
+def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Picture:
     """Draw curves with bands around them, the first one boldest.
 
     Every curve has a line style of its own, for readers who see no colours. Curves of one point each, all of the same
     round, stand side by side.
     """
-    figure = Figure(figsize=(7.2, 4.4), dpi=110)
+    figure = Picture(figsize=(7.2, 4.4), dpi=110)
     axes = figure.add_subplot()
     shifts = _side_by_side([band.places for band in drawn.values()])
     for number, (name, (places, heights, spread)) in enumerate(drawn.items()):
@@ -114,8 +125,8 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Figure:
             axes.errorbar(places + shifts[number], heights, spread, fmt=marker, capsize=3, label=name, **look)
     if all(np.array_equal(band.places, np.round(band.places)) for band in drawn.values()):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no round 0.96
-    axes.set_xlabel(x_label, color=_INK)
-    axes.set_ylabel(y_label, color=_INK)
+    axes.set_xlabel(x_label, color=INK)
+    axes.set_ylabel(y_label, color=INK)
     axes.grid(color="#d9dce3", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -128,11 +139,11 @@ def _side_by_side(places: Sequence[np.ndarray]) -> np.ndarray:
     return np.linspace(-0.35, 0.35, len(places)) if same and len(places) > 1 else np.zeros(len(places))
 
 
-def _plain(figure: Figure, labelsize: int) -> Figure:
+def _plain(figure: Picture, labelsize: int) -> Picture:
     """Leave out frame and tick marks."""
     axes = figure.axes[0]
     axes.spines[:].set_visible(False)
-    axes.tick_params(length=0, labelsize=labelsize, colors=_INK)
+    axes.tick_params(length=0, labelsize=labelsize, colors=INK)
     figure.tight_layout()
     return figure
 
@@ -143,5 +154,5 @@ def _write_numbers(figure: Figure, values: np.ndarray) -> None:
     for row, column in zip(*np.nonzero(values >= (1 if whole else 0.005)), strict=True):
         value = values[row, column]
         text = f"{value:d}" if whole else f"{value:.2f}".removeprefix("0")
-        color = "white" if value > dark else _INK
+        color = "white" if value > dark else INK
         axes.text(column, row, text, ha="center", va="center", fontsize=7, color=color)

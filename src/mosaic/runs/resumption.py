@@ -14,6 +14,7 @@ FREE_TO_CHANGE = (
     *("ckpt_path", "weights_only", "executor", "data.device_cache"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.logger"),
     *("federation.run_dir", "federation.snapshot_every", "federation.keep_snapshots", "federation.faults"),
+    "federation.loggers",
     "federation.schedule.collaborative_rounds",
     "federation.schedule.fine_tune_rounds",
     "federation.schedule.distill_rounds",

@@ -1,29 +1,46 @@
 """Write what a run measures: one TensorBoard stream, and tables of rounds."""
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
-from torch.nn.functional import interpolate
 from torch.utils.tensorboard import SummaryWriter
-from torchvision.utils import make_grid
 
 from mosaic.runs import figures
+from mosaic.runs.loggers import RunLoggers
+from mosaic.runs.sample_figure import class_samples
+
+Nearest = Callable[[Tensor, int], tuple[Tensor, float | None]]
+"""How far images are from the nearest of a client's, and how far the client's held-out images are."""
 
 
 class Tracker:
-    """Writes the tables and event files of a run.
+    """Writes the tables and event files of a run, and tells its loggers.
 
     Args:
         tensorboard: folder of the event files.
         round: the last finished round; what is written belongs to the next one.
+        loggers: of the user.
+        class_names: names of the classes.
+        nearest: compares generated images with real ones, where the clients are simulated.
     """
 
-    def __init__(self, tensorboard: Path, round: int) -> None:
+    def __init__(
+        self,
+        tensorboard: Path,
+        round: int,
+        loggers: RunLoggers | None = None,
+        class_names: Sequence[str] = (),
+        nearest: Nearest | None = None,
+    ) -> None:
         self._writer = SummaryWriter(str(tensorboard))
+        self._loggers, self._class_names, self._nearest = loggers, class_names, nearest
         self._scalars: dict[str, tuple[int, float]] = {}
         self.round = round + 1
 
@@ -33,12 +50,32 @@ class Tracker:
             for step in range(0, len(values), max(1, len(values) // 200)):
                 self._writer.add_scalar(f"{prefix}/{name}", float(values[step]), step)
 
-    def images(self, name: str, images: Tensor) -> None:
-        """Write a grid of pixels ``(B, channels, H, W)``, enlarged so that small images can be seen."""
+    def images(self, name: str, images: Tensor, labels: Tensor | None = None, client: int | None = None) -> None:
+        """Write a picture of generated images, by class, with distances to real ones if they are known.
+
+        Args:
+            name: of the picture.
+            images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
+            labels: shape ``(B,)``, if images were made of labels.
+            client: owner of the generator, if it has one.
+        """
         if len(images) == 0:
             return
-        larger = interpolate(images.float().cpu(), scale_factor=max(1, 64 // images.shape[-1]))
-        self._writer.add_image(name, make_grid(larger, nrow=8, padding=2, pad_value=1.0), self.round)
+        distances, title = None, ""
+        if self._nearest is not None and client is not None:
+            distances, usual = self._nearest(images, client)
+            title = f"under each: distance to the nearest image of client {client}"
+            title += "" if usual is None else f" (its held-out images: {usual:.2f})"
+        self.figure(
+            name,
+            class_samples(
+                images.float().cpu().numpy(),
+                None if labels is None else labels.cpu().numpy(),
+                self._class_names,
+                None if distances is None else distances.numpy(),
+                title,
+            ),
+        )
 
     def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
         """Write a picture of a matrix."""
@@ -47,12 +84,20 @@ class Tracker:
 
     def figure(self, name: str, figure: Figure) -> None:
         """Write a figure."""
-        self._writer.add_figure(name, figure, self.round)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.draw()
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        self._writer.add_image(name, pixels, self.round, dataformats="HWC")
+        if self._loggers is not None:
+            self._loggers.picture(name, pixels, self.round)
 
     def scalar(self, name: str, value: float, round: int | None = None) -> None:
         """Write one number, of this round unless another is given."""
-        self._writer.add_scalar(name, value, self.round if round is None else round)
+        of = self.round if round is None else round
+        self._writer.add_scalar(name, value, of)
         self._scalars[name] = (self.round, value)
+        if self._loggers is not None:
+            self._loggers.scalar(name, value, of)
 
     def written(self, name: str) -> float | None:
         """Return a number that has been written in this round, if it has."""
@@ -75,12 +120,16 @@ class Tracker:
         self._writer.add_hparams(dict(parameters), dict(metrics), run_name=".")
 
     def flush(self) -> None:
-        """Bring everything to disk."""
+        """Bring everything to disk; the clients judge a round's model in the next one, so loggers wait for that."""
         self._writer.flush()
+        if self._loggers is not None:
+            self._loggers.tell(before=self.round)
 
-    def close(self) -> None:
-        """Bring everything to disk and stop."""
+    def close(self, finished: bool = True) -> None:
+        """Bring everything to disk and stop; say whether the run has finished."""
         self._writer.close()
+        if self._loggers is not None:
+            self._loggers.close("success" if finished else "failed")
 
 
 class SilentTracker:

@@ -64,8 +64,11 @@ class Recorder(Protocol):
     def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
         """Keep curves of shape ``(steps,)`` under ``prefix/name``, over their own steps."""
 
-    def images(self, name: str, images: Tensor) -> None:
-        """Keep a grid of pixels in ``[0, 1]``, shape ``(B, channels, H, W)``."""
+    def images(self, name: str, images: Tensor, labels: Tensor | None = None, client: int | None = None) -> None:
+        """Keep a picture of generated pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
+
+        Where their labels are given, shape ``(B,)``, they are shown by class; the client is the generator's owner.
+        """
 
     def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
         """Keep a picture of a matrix, with what its rows and columns are."""

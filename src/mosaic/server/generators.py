@@ -13,12 +13,11 @@ from mosaic.messages import GeneratorReply, StateDict
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
+from mosaic.server.shown import SHOWN_IMAGES, shown_labels
 from mosaic.server.state import ServerState
 from mosaic.transfer import send
 
 log = logging.getLogger(__name__)
-SHOWN_IMAGES = 64
-"""Samples of every generator in TensorBoard."""
 
 
 class GeneratedImages(NamedTuple):
@@ -85,19 +84,23 @@ class GeneratorMixture:
         return GeneratedImages(torch.cat(parts), owners.to(self._device), labels.to(self._device))
 
     @torch.no_grad()
-    def draw_from(self, row: int, count: int, random: torch.Generator) -> Tensor:
-        """Draw images of one generator, with labels as its owner holds them.
+    def draw_from(self, row: int, wanted: int | Tensor, random: torch.Generator, chunk: int = 512) -> GeneratedImages:
+        """Draw images of one generator.
 
         Args:
             row: which generator.
-            count: how many.
+            wanted: labels of the images, shape ``(B,)``, or how many, with labels as its owner holds them.
             random: CPU generator of labels and noise.
+            chunk: images made at a time.
 
         Returns:
-            Pixels, shape ``(count, channels, H, W)``.
+            Images on the mixture's device, sorted by label.
         """
-        labels = torch.multinomial(self.class_counts[row].double(), count, replacement=True, generator=random)
-        return self._make(row, labels, random, chunk=count)
+        if isinstance(wanted, int):
+            shares = self.class_counts[row].double()
+            wanted = torch.multinomial(shares, wanted, replacement=True, generator=random)
+        labels = wanted.sort().values
+        return GeneratedImages(self._make(row, labels, random, chunk), torch.full_like(labels, row), labels)
 
     def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
         """Return an image for every label, of one generator."""
@@ -179,4 +182,6 @@ def show_samples(images: GeneratorMixture, context: RoundContext) -> None:
     """Show samples of every generator, one after another, so that they are never held all at once."""
     random, count = context.generator_for("samples"), context.phases.dry_run.batch(SHOWN_IMAGES)
     for row, client in enumerate(images.clients):
-        context.recorder.images(f"generator/{client:02d}/samples", images.draw_from(row, count, random))
+        drawn = images.draw_from(row, shown_labels(images.class_counts[row], count), random)
+        labels = drawn.labels if images.conditional else None
+        context.recorder.images(f"generator/{client:02d}/samples", drawn.images, labels, client)

@@ -7,13 +7,12 @@ from mosaic.messages import StateDict
 from mosaic.nets.dcgan import Generator
 from mosaic.seeding import seeded
 from mosaic.server.context import RoundContext
+from mosaic.server.shown import SHOWN_IMAGES, shown_labels
 from mosaic.server.state import ServerState
-from mosaic.tasks.generator_distillation import GeneratorDistillationSettings, draw_conditions
+from mosaic.tasks.generator_distillation import GeneratorDistillationSettings
 
 LATEST = "generator.latest."
 """Prefix of the generator's tensors in the server's state."""
-SHOWN_IMAGES = 64
-"""Samples of the generator in TensorBoard."""
 
 
 def load_generator(settings: GeneratorDistillationSettings, state: ServerState, context: RoundContext) -> Generator:
@@ -29,16 +28,16 @@ def load_generator(settings: GeneratorDistillationSettings, state: ServerState, 
 
 @torch.no_grad()
 def show_samples(generator: Generator, class_counts: Tensor, context: RoundContext) -> None:
-    """Show samples, sorted by the label that was wanted.
+    """Show samples by the label that was wanted.
 
     Args:
         generator: conditional; put into eval mode.
         class_counts: how often each class is held, shape ``(C,)``.
         context: of the round.
     """
-    random = context.generator_for("samples")
-    noise, labels = draw_conditions(class_counts, generator.latent_dim, SHOWN_IMAGES, random)
-    context.recorder.images("synthesis/samples", generator.eval()(noise, labels.sort().values))
+    labels = shown_labels(class_counts, SHOWN_IMAGES)
+    noise = torch.randn(len(labels), generator.latent_dim, generator=context.generator_for("samples"))
+    context.recorder.images("synthesis/samples", generator.eval()(noise, labels), labels)
 
 
 def tensors_of(network: nn.Module, prefix: str) -> StateDict:

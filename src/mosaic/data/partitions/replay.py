@@ -3,7 +3,7 @@
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,10 +78,21 @@ class ReplayPartition(GivenPartition):
         return self._holdings
 
 
-def write_holdings(path: Path, holdings: Sequence[Holding], labels: np.ndarray, seed: int) -> None:
-    """Write all holdings and a fingerprint of all training labels as JSON, for :class:`ReplayPartition` and people."""
+def write_holdings(
+    path: Path, holdings: Sequence[Holding], labels: np.ndarray, seed: int, facts: Mapping[str, Any]
+) -> None:
+    """Write all holdings and a fingerprint of all training labels as JSON, for :class:`ReplayPartition` and people.
+
+    Args:
+        path: of the file.
+        holdings: of all clients.
+        labels: of all training images.
+        seed: of the partition.
+        facts: what else readers should know, as plain values.
+    """
     clients = [{"train": train.tolist(), "validation": validation.tolist()} for train, validation in holdings]
-    whole = {"seed": seed, "images": len(labels), "labels": fingerprint_of(labels), "clients": clients}
+    known = {"seed": seed, "images": len(labels), "labels": fingerprint_of(labels)}
+    whole = {**known, **facts, "clients": clients}
     write_whole(path, f"{json.dumps(whole)}\n".encode())
 
 

@@ -58,6 +58,11 @@ class RanksExecutor(ParallelExecutor):
         self._connections: dict[int, Connection] = {}
         self._children: ChildProcesses | None = None
 
+    @property
+    def starts_processes(self) -> bool:
+        """Whether it starts the others; launched ones make their objects as this one does."""
+        return self._world is None and self.workers > 1
+
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give every phase the one device of this process."""
         device = (self._world.device if self._world else 0) // self.workers_per_device

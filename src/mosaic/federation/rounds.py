@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _WAY_ON = "--ckpt_path auto goes on with it"
 
 
-class Run:
+class Rounds:
     """The rounds of one run in one process.
 
     Args:

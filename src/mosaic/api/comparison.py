@@ -1,0 +1,155 @@
+"""``mosaic.compare``: what ``mosaic compare`` does, from Python."""
+
+from collections.abc import Iterable, Sequence
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mosaic.api.arguments import Config, config_files
+from mosaic.api.plots import ComparisonPlots
+from mosaic.api.raising import raising
+from mosaic.api.run import Run
+from mosaic.cli.main import fit
+from mosaic.comparison.command import compare_algorithms
+from mosaic.comparison.outcome import Failure, Outcome
+from mosaic.comparison.runner import folder_of
+from mosaic.errors import MosaicError
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+
+class Comparison:
+    """Several algorithms on the same data, clients, seeds and budget.
+
+    Args:
+        path: folder of table, pictures and outcomes.
+        runs: folder of the run directories.
+        results: of all runs, algorithm by algorithm.
+
+    Attributes:
+        path: of that folder.
+        plot: draws figures.
+        failures: reason of every run that has failed, by algorithm and seed.
+    """
+
+    def __init__(self, path: Path, runs: Path, results: Sequence[Outcome | Failure]) -> None:
+        self.path, self._runs = path, runs
+        self._outcomes = [result for result in results if isinstance(result, Outcome)]
+        self.failures = {(each.algorithm, each.seed): each.reason for each in results if isinstance(each, Failure)}
+        self.plot = ComparisonPlots(self._outcomes)
+
+    def __repr__(self) -> str:
+        """Say where this comparison lies and what it holds."""
+        failed = f", {len(self.failures)} failed" if self.failures else ""
+        return f"Comparison({str(self.path)!r}, {len(self._outcomes)} runs{failed})"
+
+    @property
+    def table(self) -> "DataFrame":
+        """One row for each algorithm, as in ``comparison.csv``: means over seeds and standard deviations, as numbers.
+
+        Accuracies are in per cent; NaN is what was not measured.
+        """
+        import pandas
+
+        return pandas.read_csv(self.path / "comparison.csv", index_col="algorithm")
+
+    @property
+    def runs(self) -> "DataFrame":
+        """One row for each finished run, with its final figures; accuracies are shares in ``[0, 1]``."""
+        import pandas
+
+        return pandas.DataFrame(
+            {
+                "algorithm": outcome.algorithm,
+                "seed": outcome.seed,
+                "test_accuracy": outcome.last,
+                "own_test_accuracy": outcome.own,
+                "validation_accuracy": outcome.validated,
+                "worst_validation_accuracy": outcome.worst_client,
+                "bytes_up": outcome.summary["bytes_up"],
+                "bytes_down": outcome.summary["bytes_down"],
+                "seconds": outcome.summary["seconds"],
+            }
+            for outcome in self._outcomes
+        )
+
+    def run(self, algorithm: str, seed: int) -> Run:
+        """Return one of the runs.
+
+        Raises:
+            MosaicError: it is not among them, has failed, or its folder is no longer there.
+        """
+        known = [(outcome.algorithm, outcome.seed) for outcome in self._outcomes]
+        if (algorithm, seed) not in known:
+            found = self.failures.get((algorithm, seed))
+            why = f"failed: {found}" if found else f"expected one of {', '.join(f'{a} {s}' for a, s in known)}"
+            raise MosaicError(f"run of {algorithm!r}, seed {seed!r}: {why}")
+        return Run(folder_of(algorithm, seed, self._runs))
+
+
+def compare(
+    config: Config | Sequence[Config],
+    algorithms: Sequence[str] = ("mosaic", "fedavg"),
+    seeds: Iterable[int] = (0, 1, 2),
+    *,
+    output: str | Path | None = None,
+    runs: str | Path | None = None,
+    partition_seed: int | None = None,
+    student_updates: int | None = None,
+    generator_updates: int | None = None,
+    own_budget: Sequence[str] = (),
+    tune: str = "",
+    processes: int = 1,
+) -> Comparison:
+    """Run several algorithms on several seeds at equal budgets, as ``mosaic compare`` does; print and write one table.
+
+    Runs that are there already are not run again.
+
+    Args:
+        config: path of a YAML file, or its content as plain values; those after the first of a list are stacked for all
+            algorithms alike.
+        algorithms: presets by name or path; ``"A+B"`` stacks B on A; ``"config"`` takes the configuration's own.
+        seeds: of partition, initialisation and training.
+        output: folder of table, pictures and outcomes; ``runs/compare-CONFIG`` when not given.
+        runs: folder of the run directories; a folder inside output when not given.
+        partition_seed: one partition for all runs, instead of one for each seed.
+        student_updates: server-side updates of the global model in a whole run, for every method that distils.
+        generator_updates: updates of generators in a whole run, the clients' counted together.
+        own_budget: algorithms that spend what their preset says instead.
+        tune: settings that every algorithm chooses for itself, as ``KEY=V1,V2,...`` with spaces between.
+        processes: runs side by side; a script then needs ``if __name__ == "__main__"``.
+
+    Raises:
+        MosaicError: the request is at fault; a run that fails is noted in the table instead.
+    """
+    numbers = _listed("seeds", seeds, Integral)
+    with raising(), config_files(config) as (first, *more):
+        if output is None and first.parent.name.startswith("mosaic-config-"):
+            output = Path("runs", "compare")
+        folder, results = compare_algorithms(
+            fit,
+            first,
+            ",".join(_listed("algorithms", algorithms, str)),
+            ",".join(numbers),
+            ",".join(map(str, more)),
+            None if output is None else Path(output),
+            None if runs is None else Path(runs),
+            partition_seed,
+            student_updates,
+            generator_updates,
+            ",".join(_listed("own_budget", own_budget, str)),
+            tune,
+            processes,
+        )
+    return Comparison(folder, Path(runs) if runs else folder / "runs", results)
+
+
+def _listed(name: str, values: object, kind: type) -> list[str]:
+    """Return a list's values as text, and refuse what is no list of this kind."""
+    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    wrong = [value for value in listed if not isinstance(value, kind) or isinstance(value, bool) or "," in str(value)]
+    if isinstance(values, str) or wrong:
+        told = "whole numbers" if kind is Integral else "names"
+        raise MosaicError(f"{name}: expected a list of {told}, got {values!r}")
+    return [str(value) for value in listed]

@@ -1,0 +1,111 @@
+"""Figures of runs and comparisons, shown by notebooks as they are."""
+
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mosaic.api.samples import Samples
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.writing import OVER, Over, accuracy_bands
+from mosaic.errors import MosaicError
+from mosaic.report.contents import require_run
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.figures import Band, Picture, bands, confusion_matrix, partition_heat_map
+from mosaic.runs.sample_figure import COLUMNS, class_samples
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+_ACCURACIES = {
+    "test_accuracy": "test",
+    "own_test_accuracy": "clients' own models, test",
+    "validation_accuracy": "clients' validation",
+    "worst_validation_accuracy": "worst client, validation",
+}
+
+
+class Plotted(Protocol):
+    """What figures are drawn of."""
+
+    @property
+    def metrics(self) -> "DataFrame":
+        """One row for each round."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes."""
+
+    def sample(self, client: int, count: int) -> Samples:
+        """Draw images of a client's generator."""
+
+
+class RunPlots:
+    """Draws figures of a run: matplotlib figures, which ``savefig`` writes."""
+
+    def __init__(self, path: Path, run: Plotted) -> None:
+        self._path, self._run = path, run
+
+    def partition(self) -> Picture:
+        """Draw how many images of which class each client trains on."""
+        require_run(self._path)
+        file = RunDirectory(self._path).partition
+        known = json.loads(file.read_text()) if file.is_file() else {}
+        if "class_counts" not in known:
+            raise MosaicError(f"{file} does not count classes, as an earlier version wrote it: look at partition.png")
+        return partition_heat_map(np.array(known["class_counts"]), known["classes"])
+
+    def accuracy(self) -> Picture:
+        """Draw accuracies over rounds: on the test split, and on the clients' validation images."""
+        table = self._run.metrics
+        curves = {}
+        for column, name in _ACCURACIES.items():
+            if column in table and table[column].notna().any():
+                measured = table[table[column].notna()]
+                heights = 100 * measured[column].to_numpy(float)
+                curves[name] = Band(measured["round"].to_numpy(float), heights, np.zeros_like(heights))
+        if not curves:
+            raise MosaicError(f"{self._path} has no finished round with an accuracy: nothing to draw yet")
+        return bands(curves, x_label="communication round", y_label="accuracy, %")
+
+    def confusion(self) -> Picture:
+        """Draw what the final global model takes the images of each class for, on the test split."""
+        require_run(self._path)
+        file = RunDirectory(self._path).confusion
+        if not file.is_file():
+            raise MosaicError(
+                f"{file} is missing: the run has not finished, has no global model or no test split, or an earlier "
+                "version made it"
+            )
+        with file.open(newline="") as content:
+            (_, *names), *rows = csv.reader(content)
+        return confusion_matrix(np.array([row[1:] for row in rows], dtype=np.int64), names)
+
+    def samples(self, client: int, count: int = 64) -> Picture:
+        """Draw images of a client's generator, at most eight of each class; see :meth:`mosaic.Run.sample`."""
+        images, labels = (part.numpy() for part in self._run.sample(client, count))
+        shown = np.concatenate([np.flatnonzero(labels == label)[:COLUMNS] for label in np.unique(labels)])
+        return class_samples(images[shown], labels[shown], self._run.class_names)
+
+
+class ComparisonPlots:
+    """Draws figures of a comparison: matplotlib figures, which ``savefig`` writes."""
+
+    def __init__(self, outcomes: Sequence[Outcome]) -> None:
+        self._outcomes = outcomes
+
+    def rounds(self) -> Picture:
+        """Draw the test accuracy of every algorithm over rounds: mean and standard deviation over seeds."""
+        return self._draw("rounds")
+
+    def traffic(self) -> Picture:
+        """Draw the same over what was sent and received."""
+        return self._draw("traffic")
+
+    def _draw(self, over: Over) -> Picture:
+        if not (curves := accuracy_bands(self._outcomes, over)):
+            raise MosaicError("no run of this comparison has a test accuracy for every round: there is nothing to draw")
+        return bands(curves, x_label=OVER[over], y_label="test accuracy, %")

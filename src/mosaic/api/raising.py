@@ -1,0 +1,28 @@
+"""Let what ends a command with a line and a code end a function with an exception."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mosaic.cli.complaints import one_line
+from mosaic.errors import MosaicError
+from mosaic.training.signals import Preempted
+
+
+@contextmanager
+def raising() -> Iterator[None]:
+    """Raise :class:`MosaicError` where a command would print that line, and ``KeyboardInterrupt`` after Ctrl-C.
+
+    A signal that asks this process to leave is no error: it still ends a script with code 75.
+    """
+    try:
+        with one_line():
+            yield
+    except Preempted as leaving:
+        if leaving.cause == signal.SIGINT:
+            raise KeyboardInterrupt(str(leaving)) from None
+        raise
+    except SystemExit as leaving:
+        raise MosaicError(
+            f"the command line would have left with code {leaving.code}: see what it has printed"
+        ) from None

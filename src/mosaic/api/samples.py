@@ -1,0 +1,60 @@
+"""Images of clients' generators, drawn from the last snapshot of a run."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.generation.base import Generation
+from mosaic.nets.classifier import Classifier, ImageShape
+from mosaic.runs.directory import RunDirectory
+from mosaic.runs.snapshots import Snapshot, list_snapshots
+from mosaic.server.generators import GeneratorMixture, UploadedGenerators
+
+
+class Samples(NamedTuple):
+    """Generated images.
+
+    Attributes:
+        images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``.
+        labels: shape ``(B,)``.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def draw_samples(
+    run: Path, generation: Generation, shape: ImageShape, model: Classifier, client: int, count: int, seed: int
+) -> Samples:
+    """Draw images of a client's generator, sorted by label.
+
+    Args:
+        run: the run's folder.
+        generation: how generators were learnt.
+        shape: of an image.
+        model: says what images are of where the generator heeds no labels.
+        client: whose generator.
+        count: how many.
+        seed: of labels and noise.
+
+    Raises:
+        MosaicError: the run has no generator of this client, or a number is out of range.
+    """
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise MosaicError(f"count: expected a number of images from 1 on, got {count!r}")
+    snapshots = list_snapshots(RunDirectory(run).rounds)
+    uploads = Snapshot.read(snapshots[-1]).server.generators if snapshots else ()
+    clients = [upload.client for upload in uploads]
+    if client not in clients:
+        known = f"one of {', '.join(map(str, clients))}" if clients else "a run in which clients send generators"
+        raise MosaicError(f"client: expected {known}, got {client!r}: {run} has no generator of it")
+    mixture = GeneratorMixture(uploads, UploadedGenerators(uploads, generation, shape), torch.device("cpu"))
+    images, _, labels = mixture.draw_from(clients.index(client), count, torch.Generator().manual_seed(seed))
+    if mixture.conditional:
+        return Samples(images, labels)
+    guesses, order = model(images).argmax(-1).sort(stable=True)
+    return Samples(images[order], guesses)

@@ -1,0 +1,62 @@
+"""Comparisons from Python are those of the command line."""
+
+from pathlib import Path
+
+import pandas
+import pytest
+
+import mosaic
+from tests.api.test_fitting import overrides
+from tests.small_runs import DIGITS, TINY
+
+SMALL = {key: value for key, value in overrides(*TINY).items() if not key.startswith("algorithm")}
+
+
+def nested(flat: dict[str, object]) -> dict[str, object]:
+    """Values by dotted key as sections within sections."""
+    whole: dict[str, object] = {}
+    for key, value in flat.items():
+        *sections, last = key.split(".")
+        inner: dict[str, object] = whole
+        for section in sections:
+            inner = inner.setdefault(section, {})  # type: ignore[assignment]
+        inner[last] = value
+    return whole
+
+
+def test_a_comparison_is_a_table_of_numbers_with_its_runs(tmp_path: Path) -> None:
+    partition = {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 4, "alpha": 1}}
+    small = nested({key: value for key, value in SMALL.items() if "partition" not in key})
+    small["data"] = {"partition": partition}
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("algorithm: {class_path: mosaic.algorithms.FedProx, init_args: {mu: -1}}")
+    found = mosaic.compare([DIGITS, small], ["fedavg", str(broken)], seeds=[3], output=tmp_path / "out")
+    table, runs = found.table, found.runs
+    assert list(table.index) == ["fedavg", str(broken)]
+    assert table["test accuracy"].iloc[0] == pytest.approx(100 * runs["test_accuracy"].iloc[0], abs=0.01)
+    assert pandas.isna(table["test accuracy"].iloc[1])
+    assert found.run("fedavg", 3).summary["test_accuracy"] == runs["test_accuracy"].iloc[0]
+    assert "mu" in found.failures[str(broken), 3]
+    assert repr(found) == f"Comparison('{tmp_path / 'out'}', 1 runs, 1 failed)"
+    assert found.plot.rounds().axes
+    assert found.plot.traffic().axes
+    for algorithm, seed, told in (("fedavg", 4, "expected one of fedavg 3"), (str(broken), 3, "failed: ")):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            found.run(algorithm, seed)
+
+
+def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path) -> None:
+    for given, told in (
+        ({"algorithms": "fedavg"}, "algorithms: expected a list of names"),
+        ({"algorithms": []}, "--algorithms: expected different values, at least one"),
+        ({"algorithms": ["none"]}, "--algorithms: there is no none"),
+        ({"seeds": "0,1"}, "seeds: expected a list of whole numbers"),
+        ({"seeds": [0.5]}, "seeds: expected a list of whole numbers"),
+        ({"seeds": [1, 1]}, "--seeds: expected different values"),
+        ({"processes": 0}, "--processes: expected 1 or more"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            mosaic.compare(DIGITS, **{"algorithms": ["fedavg"], **given, "output": tmp_path / "out"})  # type: ignore[arg-type]
+    with pytest.raises(mosaic.MosaicError, match=r"none\.yaml"):
+        mosaic.compare(tmp_path / "none.yaml")
+    assert not any(tmp_path.iterdir())

@@ -1,0 +1,145 @@
+"""Runs from Python are those of the command line, whether YAML or objects describe them."""
+
+import signal
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from torch.optim import SGD
+
+import mosaic
+from mosaic.algorithms import DistillationSettings, FedAvg, Mosaic
+from mosaic.api.raising import raising
+from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
+from mosaic.executors import FlowerExecutor, RanksExecutor
+from mosaic.generation import Adversarial
+from mosaic.nets import SmallCNN
+from mosaic.teachers import FitSettings, Fusion
+from mosaic.training.signals import Preempted
+from tests.cases import for_each
+from tests.small_runs import DIGITS, TINY, LinearNet, SharedRuns, assert_same_run
+
+ONE_ROUND = mosaic.Schedule(1, local_steps=2, fine_tune_rounds=0, fine_tune_learning_rate=0.001)
+
+
+def overrides(*flags: str) -> dict[str, Any]:
+    """Flags as Python values by key."""
+    parted = (flag.removeprefix("--").partition("=") for flag in flags)
+    return {key: yaml.safe_load(value) for key, _, value in parted}
+
+
+def digits() -> FederatedDataModule:
+    return FederatedDataModule(SklearnDigits(), DirichletPartition(4, 1), batch_size=32)
+
+
+def tiny(run_dir: Path, **more: Any) -> mosaic.Run:
+    """A run of objects that is over in a moment."""
+    given = {"net": LinearNet, "data": digits(), "algorithm": FedAvg(), "trainer": {"accelerator": "cpu"}, **more}
+    return mosaic.Federation(str(run_dir), ONE_ROUND).fit(**given)
+
+
+def test_a_configuration_gives_the_commands_run_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
+    values = yaml.safe_load(DIGITS.read_text())
+    run = mosaic.fit([values, {"federation": {"run_dir": tmp_path / "run"}}], overrides(*TINY))
+    assert run.path == tmp_path / "run"
+    assert_same_run(shared_run("Mosaic"), run.path)
+    ours, theirs = run.config, mosaic.load(shared_run("Mosaic")).config
+    assert ours.pop("federation") | {"run_dir": ""} == theirs.pop("federation") | {"run_dir": ""}
+    assert ours == theirs
+
+
+def test_objects_give_the_same_run_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
+    settings = DistillationSettings(steps=3, pool_size=64, batch_size=16, hard_sample_step=8 / 255)
+    algorithm = Mosaic(
+        generation=Adversarial(steps=3, width=4),
+        teacher=Fusion(head=FitSettings(epochs=2)),
+        distillation=settings,
+    )
+    run = tiny(
+        tmp_path / "run",
+        net=partial(SmallCNN, width=16),
+        algorithm=algorithm,
+        optimizer=partial(SGD, weight_decay=1e-4),
+        executor=mosaic.executors.SerialExecutor(threads=1),
+    )
+    assert_same_run(shared_run("Mosaic"), run.path)
+    again = mosaic.load(run.path)
+    assert again.model.state_dict().keys() == run.model.state_dict().keys()
+    assert len(run.sample(client=0, count=3).labels) == 3
+    with pytest.raises(mosaic.MosaicError, match="made of objects"):
+        again.sample(client=0)
+    assert len(mosaic.load(run.path, algorithm=algorithm).sample(client=0, count=3).labels) == 3
+    assert "Mosaic" in run.report(tmp_path / "page.html").read_text()
+
+
+def test_a_run_of_objects_goes_on_with_the_same_objects_alone(tmp_path: Path) -> None:
+    run = tiny(tmp_path / "run")
+    longer = mosaic.Schedule(2, local_steps=2, fine_tune_rounds=0, fine_tune_learning_rate=0.001)
+    federation, trainer = mosaic.Federation(str(run.path), longer), {"accelerator": "cpu"}
+    other_data = FederatedDataModule(SklearnDigits(), DirichletPartition(4, 2), batch_size=32)
+    for net, data, changed in ((SmallCNN, digits(), "model.net"), (LinearNet, other_data, "data.partition")):
+        with pytest.raises(mosaic.MosaicError, match=rf"another configuration; changed: {changed}"):
+            federation.fit(net, data, FedAvg(), trainer, ckpt_path="auto")
+    again = federation.fit(LinearNet, digits(), FedAvg(), trainer, ckpt_path="auto")
+    assert again.metrics["round"].tolist() == [1, 2]
+
+
+@for_each(
+    ("given", "told"),
+    [
+        ((DIGITS.with_name("none.yaml"),), "config.*does not exist"),
+        ((3,), "config: expected the path of a YAML file, plain values, or a list of these, got int 3"),
+        (([],), "config: expected the path of a YAML file"),
+        (([3],), "config: expected the path of a YAML file, or plain values, got int 3"),
+        (({"data": object()},), "data: expected what YAML can hold"),
+        ((DIGITS, ["seed_everything"]), "overrides: expected values by key"),
+        ((DIGITS, {"help": True}), "overrides: expected keys of a configuration"),
+        ((DIGITS, {"print_config": None}), "overrides: expected keys of a configuration"),
+        ((DIGITS, {"a b": 1}), "overrides: expected keys of a configuration"),
+        ((DIGITS, {"nothing.of.this": 1}), "nothing.of.this"),
+        ((DIGITS, {"data.batch_size": "x"}), "data.batch_size.*Expected a <class 'int'>"),
+        ((DIGITS, {"data.batch_size": 1}), "data.batch_size: expected at least 2, got 1"),
+        ((DIGITS, {"algorithm.gate": {"kind": "fusion"}}), "algorithm.gate.kind: fusion is now algorithm.teacher"),
+        ((DIGITS, {"model.net": dict}), "model.net"),
+        ((DIGITS, None, "nowhere"), "--ckpt_path nowhere: expected auto, last, a run directory"),
+    ],
+)
+def test_a_bad_request_raises_the_line_that_the_command_prints(given: tuple[Any, ...], told: str) -> None:
+    with pytest.raises(mosaic.MosaicError, match=told) as error:
+        mosaic.fit(*given)
+    assert "\n" not in str(error.value)
+
+
+def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for wrong, told in (
+        ({"data": None}, "data: expected FederatedDataModule, got NoneType"),
+        ({"data": SklearnDigits()}, "data: expected FederatedDataModule, got SklearnDigits"),
+        ({"algorithm": FedAvg}, "algorithm: expected Algorithm, got the class FedAvg"),
+        ({"trainer": 3}, "trainer: expected settings by name, got int"),
+        ({"trainer": {"max_epochs": 3}}, "trainer.max_epochs belongs to the phases"),
+        ({"trainer": {"nonsense": 3}}, "trainer: Lightning refuses these settings"),
+        ({"net": SmallCNN((1, 8, 8), 10)}, "net: expected a class or function that makes it, got SmallCNN"),
+        ({"net": 3}, "net: expected a class or function that makes it, got int"),
+        ({"net": lambda *_: 1 / 0}, "model.net: the network cannot be built"),
+        ({"optimizer": "SGD"}, "optimizer: expected a class or function that makes it, got str"),
+        ({"seed": -1}, "seed: expected a whole number"),
+        ({"clients": "same"}, "clients: expected ClientModels, got str"),
+        ({"executor": RanksExecutor(workers=2)}, "executor: RanksExecutor starts processes"),
+        ({"executor": FlowerExecutor()}, "clients on hosts of their own need a configuration"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            tiny(tmp_path / "run", **wrong)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_signal_ends_a_function_as_python_is_ended() -> None:
+    with pytest.raises(KeyboardInterrupt, match="interrupted"), raising():
+        raise Preempted(signal.SIGINT)
+    with pytest.raises(Preempted), raising():
+        raise Preempted(signal.SIGTERM)
+    with pytest.raises(mosaic.MosaicError, match="code 3"), raising():
+        raise SystemExit(3)
+    with pytest.raises(ZeroDivisionError), raising():
+        _ = 1 / 0

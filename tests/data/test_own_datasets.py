@@ -1,0 +1,136 @@
+"""Federations on datasets that somebody's own code has made."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset, TensorDataset
+
+import mosaic
+from mosaic.algorithms import FedAvg
+from mosaic.data import DirichletPartition, from_datasets
+from tests.small_runs import LinearNet
+
+Pair = tuple[Any, Any]
+PIXELS = np.arange(2 * 6 * 5, dtype=np.uint8).reshape(2, 6, 5)
+"""Two grey images."""
+
+
+class Listed(Dataset[Pair]):
+    """Items as they are listed."""
+
+    def __init__(self, *items: Any) -> None:
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.items[number]
+
+
+class Streamed(IterableDataset[Pair]):
+    """Has no items by number."""
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+
+class Broken(Listed):
+    """Fails where an item is asked for."""
+
+    def __getitem__(self, number: int) -> Any:
+        raise OSError("no such picture")
+
+
+def blobs(count: int, seed: int) -> TensorDataset:
+    """Images of two classes, bright and dark, as floating point."""
+    random = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % 2
+    return TensorDataset(0.5 * torch.rand(count, 3, 4, 4, generator=random) + 0.5 * labels[:, None, None, None], labels)
+
+
+def test_every_form_of_an_image_is_the_same_image() -> None:
+    forms = [
+        *(torch.from_numpy(PIXELS[0]), torch.from_numpy(PIXELS[0])[None], PIXELS[0], PIXELS[0][:, :, None]),
+        *(Image.fromarray(PIXELS[0]), PIXELS[0].astype(np.float64) / 255, torch.from_numpy(PIXELS[0])[None] / 255),
+    ]
+    labels = [1, np.int64(1), torch.tensor(1), np.array(1), 1, 1, 1]
+    for form, label in zip(forms, labels, strict=True):
+        data = from_datasets([Listed((form, label))], Listed((form, 0)))
+        assert np.array_equal(data.images.train.pixels[0, 0], PIXELS[0])
+        assert data.images.train.labels.tolist() == [1]
+    colour = np.stack([PIXELS[0], PIXELS[1], PIXELS[0]], 2)
+    for form in (colour, Image.fromarray(colour), torch.from_numpy(colour).permute(2, 0, 1)):
+        found = from_datasets([Listed((form, 1))], Listed((form, 0))).images.train.pixels[0]
+        assert np.array_equal(found.permute(1, 2, 0), colour)
+
+
+def test_a_client_holds_its_own_dataset_and_nothing_else() -> None:
+    data = from_datasets([blobs(4, 0), blobs(30, 1), blobs(7, 2)], blobs(5, 3), validation_share=0.2)
+    data.setup("fit")
+    sizes = [sorted([*train, *validation]) for train, validation in data.splits]
+    assert sizes == [list(range(4)), list(range(4, 34)), list(range(34, 41))]
+    assert len(data.splits[1].validation) == pytest.approx(6, abs=2)
+    assert data.images.class_names == ("0", "1")
+
+
+def test_one_dataset_may_be_dealt_out_and_classes_named() -> None:
+    one = blobs(60, 0)
+    one.classes = ["dark", "bright"]  # type: ignore[attr-defined]
+    data = from_datasets([one], blobs(4, 1), partition=DirichletPartition(3, 10.0))
+    data.setup("fit")
+    assert (data.num_clients, data.images.class_names) == (3, ("dark", "bright"))
+    assert from_datasets([one], one, class_names=["a", "b"]).images.class_names == ("a", "b")
+
+
+def test_own_datasets_are_trained_on(tmp_path: Path) -> None:
+    data = from_datasets([blobs(40, seed) for seed in range(3)], blobs(50, 9), batch_size=8)
+    schedule = mosaic.Schedule(2, local_steps=20, fine_tune_rounds=0, learning_rate=0.1)
+    run = mosaic.Federation(str(tmp_path / "run"), schedule).fit(LinearNet, data, FedAvg(), {"accelerator": "cpu"})
+    assert run.summary["test_accuracy"] > 0.9
+    other = from_datasets([blobs(40, seed) for seed in (0, 1, 5)], blobs(50, 9), batch_size=8)
+    with pytest.raises(mosaic.MosaicError, match=r"changed: data\.content\.some_pixels"):
+        mosaic.Federation(str(run.path), schedule).fit(
+            LinearNet, other, FedAvg(), {"accelerator": "cpu"}, ckpt_path="auto"
+        )
+
+
+def test_what_is_no_list_of_datasets_is_refused_at_once() -> None:
+    good: Any = blobs(4, 0)
+    for given, test, told in (
+        (good, good, "datasets: expected a list with the dataset of each client, got TensorDataset"),
+        ([], good, "datasets: expected a list with the dataset of each client, got list without any"),
+        ([good, 3], good, r"datasets\[1\]: expected a dataset with a length and items by number.*got int"),
+        ([Streamed()], good, r"datasets\[0\]: expected a dataset.*got Streamed"),
+        ([good], None, "test: expected a dataset.*got NoneType"),
+        ([good], Listed(), "test: expected at least one image, got none"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            from_datasets(given, test)
+
+
+def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> None:
+    good, grey = Listed((PIXELS[0], 0), (PIXELS[1], 1)), PIXELS[0]
+    for items, told in (
+        (Listed((grey, 0), (grey,)), r"datasets\[0\]\[1\]: expected a pair of an image and its label, got tuple"),
+        (Listed({"image": grey, "label": 0}), "expected a pair of an image and its label, got dict"),
+        (Listed(("path.png", 0)), "expected an image as a tensor .* got str"),
+        (Listed((np.zeros((6, 5, 4), np.uint8), 0)), r"with 1 or 3 channels, got shape \(6, 5, 4\)"),
+        (Listed((grey, 0.5)), "expected the label as a whole number from 0 on, got 0.5"),
+        (Listed((grey, -1)), "expected the label as a whole number from 0 on, got -1"),
+        (Listed((grey, torch.tensor([0, 1]))), "expected the label as a whole number"),
+        (Listed((grey, 0), (grey[1:], 0)), r"datasets\[0\]\[1\]: .* as in datasets\[0\]\[0\], got .*\(1, 5, 5\)"),
+        (Listed((grey[1:], 0)), r"test: expected images of shape \(1, 5, 5\) as in datasets\[0\], got \(1, 6, 5\)"),
+        (Listed((grey / 255 - 0.5, 0)), "datasets.0.: expected .*in .0, 1., got .*leave normalisation to the network"),
+        (Broken(1), r"datasets\[0\]\[0\] cannot be read: OSError: no such picture"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            _ = from_datasets([items], good).images
+    with pytest.raises(mosaic.MosaicError, match="class_names: expected a list of text"):
+        _ = from_datasets([good], good, class_names="ab").images
+    with pytest.raises(mosaic.MosaicError, match="number the classes from 0 and name each of them"):
+        _ = from_datasets([Listed((grey, 5), (grey, 0))], good, class_names=["a", "b"]).images
