@@ -7,19 +7,17 @@ of the table in README.md: three seeds of `digits-0.05`, as benchmarks/results.p
 own best rates.
 """
 
+import json
 from typing import NamedTuple
 
 import numpy as np
 import results
-import torch
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from mosaic.cli.main import main as mosaic
-from mosaic.generation import ClassGaussians
-from mosaic.runs.snapshots import Snapshot, list_snapshots
+import mosaic
 
 RUN = results.ROOT / "runs" / "overview"
 PICTURES = results.ROOT / "docs" / "pictures"
@@ -45,28 +43,19 @@ LOOKS = {
 }
 
 
-def finished_run() -> Snapshot:
-    """Return the last snapshot of the run, after running it where it is not there."""
-    if not (RUN / "summary.json").is_file():
-        tuned = results.of_row(SETTING, results.MOSAIC)[0].request["tuned"]
-        config = results.ROOT / "configs" / "digits.yaml"
-        mosaic(["fit", f"--config={config}", f"--federation.run_dir={RUN}", *(f"--{choice}" for choice in tuned)])
-    return Snapshot.read(list_snapshots(RUN / "rounds")[-1])
+def finished_run() -> mosaic.Run:
+    """Return the run, after running it where it is not there."""
+    if (RUN / "summary.json").is_file():
+        return mosaic.load(RUN)
+    tuned = dict(choice.split("=") for choice in results.of_row(SETTING, results.MOSAIC)[0].request["tuned"])
+    return mosaic.fit(results.ROOT / "configs" / "digits.yaml", {**tuned, "federation.run_dir": RUN})
 
 
-def drawn_images(snapshot: Snapshot) -> tuple[np.ndarray, np.ndarray]:
+def drawn_images(run: mosaic.Run) -> tuple[np.ndarray, np.ndarray]:
     """Return images per client and class, shape ``(N, 10)``, and drawn ones, shape ``(N, DRAWN, 8, 8)``."""
-    random, rows = torch.Generator().manual_seed(0), []
-    uploads = sorted(snapshot.server.generators, key=lambda upload: upload.client)
-    for upload in uploads:
-        generator = ClassGaussians().build((1, 8, 8), upload.class_counts)
-        generator.load_state_dict(upload.generator)
-        weights = upload.class_counts.double()
-        labels = torch.multinomial(weights, DRAWN, replacement=True, generator=random).sort().values
-        with torch.no_grad():
-            noise = torch.randn(DRAWN, generator.latent_dim, generator=random)
-            rows.append(generator.eval()(noise, labels).squeeze(1).numpy())
-    return torch.stack([upload.class_counts for upload in uploads]).numpy(), np.stack(rows)
+    counts = np.array(json.loads((RUN / "partition.json").read_text())["class_counts"])
+    drawn = [run.sample(client, DRAWN).images.squeeze(1).numpy() for client in range(len(counts))]
+    return counts, np.stack(drawn)
 
 
 def draw_counts(axes: Axes, counts: np.ndarray, look: Look) -> None:
