@@ -26,7 +26,7 @@ import mosaic
 
 configs = next(folder for folder in (Path("configs"), Path("../configs")) if folder.is_dir())
 folder = Path(tempfile.mkdtemp())
-short = {"federation.schedule.collaborative_rounds": 5, "federation.schedule.fine_tune_rounds": 1}
+short = {"federation.schedule.collaborative_rounds": 4, "federation.schedule.fine_tune_rounds": 1}
 short |= {"federation.schedule.learning_rate": 0.1, "federation.schedule.fine_tune_learning_rate": 0.01}
 
 
@@ -80,5 +80,5 @@ results["Mosaic, one network"] = accuracy("mosaic")
 pd.Series(results, name="test accuracy, %").to_frame()
 
 # %% [markdown]
-# Six rounds and one seed: averages of sub-models need many more rounds, since each coordinate is trained by some of the
+# Five rounds and one seed: averages of sub-models need many more rounds, since each coordinate is trained by some of the
 # clients only. `docs/clients.md` has longer runs and three seeds.

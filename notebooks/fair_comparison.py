@@ -33,7 +33,7 @@ folder = Path(tempfile.mkdtemp())
 # minutes. `config` is the algorithm of the configuration itself, which is Mosaic with settings for digits.
 
 # %%
-short = {"federation": {"schedule": {"collaborative_rounds": 4, "local_steps": 20, "fine_tune_rounds": 1}}}
+short = {"federation": {"schedule": {"collaborative_rounds": 4, "local_steps": 10, "fine_tune_rounds": 1}}}
 comparison = mosaic.compare(
     [configs / "digits.yaml", short],
     ["config", "fedavg", "prototype_head"],

@@ -9,6 +9,8 @@ import pictures
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+from mkdocs.utils import get_relative_url
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,6 +35,15 @@ def on_page_markdown(markdown: str, **_: object) -> str:
 def on_page_content(html: str, **_: object) -> str:
     """Put drawings into the page itself, where they follow its colours."""
     return pictures.inline(html, ROOT / "docs" / "pictures")
+
+
+def on_post_page(output: str, page: Page, **_: object) -> str:
+    """Load MathJax on pages with formulas alone: it is two megabytes."""
+    if 'class="arithmatex"' not in output:
+        return output
+    names = ("assets/mathjax-settings.js", "assets/mathjax.js")
+    scripts = "".join(f'<script src="{get_relative_url(name, page.url)}"></script>' for name in names)
+    return output.replace("</body>", f"{scripts}</body>")
 
 
 def on_post_build(config: MkDocsConfig) -> None:
