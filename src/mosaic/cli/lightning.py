@@ -62,6 +62,19 @@ class MosaicParser(LightningArgumentParser):
         return defaults
 
 
+def add_sections(parser: LightningArgumentParser, with_core: bool = False) -> None:
+    """Add the sections of a configuration, with model and data where Lightning does not add them."""
+    if with_core:
+        parser.add_lightning_class_args(GlobalClassifier, "model")
+        parser.add_lightning_class_args(FederatedDataModule, "data")
+    parser.add_subclass_arguments(Algorithm, "algorithm")
+    parser.add_subclass_arguments(ClientExecutor, "executor")
+    parser.add_class_arguments(Federation, "federation")
+    parser.add_class_arguments(ClientModels, "clients")
+    defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
+    parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
+
+
 class MosaicCLI(LightningCLI):
     """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table.
 
@@ -73,12 +86,7 @@ class MosaicCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
-        parser.add_subclass_arguments(Algorithm, "algorithm")
-        parser.add_subclass_arguments(ClientExecutor, "executor")
-        parser.add_class_arguments(Federation, "federation")
-        parser.add_class_arguments(ClientModels, "clients")
-        defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
-        parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
+        add_sections(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from mosaic import __version__
 from mosaic.cli.complaints import one_line
+from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
 from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
@@ -18,10 +19,13 @@ _COMMANDS = {
     "partition": "show who holds what, without training",
     "compare": "run several algorithms on several seeds at equal budgets, and write one table",
     "audit": "attack what every client of a simulation has uploaded, and say what it tells of its images",
-    "report": "write one self-contained HTML page about a run",
+    "report": "write one self-contained HTML page about a run, or about several side by side",
     "client": "answer for one client whose images are on this host, in a federation over a network",
     "deploy": "write what each party of a federation over a network needs: folders, keys, scripts",
     "export": "write a run's global model as safetensors, ONNX or torch.export program",
+    "configs": "list the example configurations that come with mosaic, or copy them",
+    "schema": "print a JSON schema of the configuration, for editors",
+    "completion": "print a script by which bash or zsh completes commands and options",
 }
 
 
@@ -48,11 +52,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _overview() -> str:
-    package = Path(__file__).parents[1]  # in a checkout, configs/ is two folders above it
-    places = (folder / "configs" / "digits.yaml" for folder in (package, package.parents[1]))
-    demo = next((place for place in places if place.exists()), Path("configs", "digits.yaml"))
+    demo = find_configs() / "digits.yaml"
     demo = demo.relative_to(Path.cwd()) if demo.is_relative_to(Path.cwd()) else demo
-    lines = "\n".join(f"  {name:9}  {meaning}" for name, meaning in _COMMANDS.items())
+    lines = "\n".join(f"  {name:10}  {meaning}" for name, meaning in _COMMANDS.items())
     usage = "usage: mosaic COMMAND [options]        mosaic COMMAND --help says what each takes"
     return f"{usage}\n\n{lines}\n\nstart here: mosaic fit --config {demo}"
 
@@ -79,6 +81,18 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.report.export import export
 
             print(f"Exported: {_call(export, command, given)}")
+        case "configs":
+            from mosaic.cli.configs import configs
+
+            print(_call(configs, command, given))
+        case "schema":
+            from mosaic.cli.schema import schema
+
+            print(_call(schema, command, given))
+        case "completion":
+            from mosaic.cli.completion import completion
+
+            print(_call(completion, command, given, positional=True), end="")
         case "client":
             from mosaic.cli.client import client
             from mosaic.federation.progress import configure_logging

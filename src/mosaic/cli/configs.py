@@ -1,0 +1,45 @@
+"""``mosaic configs``: list the example configurations that come with the package, and copy them."""
+
+import shutil
+from pathlib import Path
+
+from mosaic.errors import MosaicError
+
+
+def find_configs() -> Path:
+    """Return the folder of the example configurations: in the package, or in a checkout two folders above it.
+
+    Raises:
+        MosaicError: they are in neither.
+    """
+    package = Path(__file__).parents[1]
+    places = [folder / "configs" for folder in (package, package.parents[1])]
+    for place in places:
+        if (place / "digits.yaml").is_file():
+            return place
+    raise MosaicError(f"the example configurations are missing: expected them in {places[0]}: install mosaic anew")
+
+
+def configs(copy: Path | None = None) -> str:
+    """List the example configurations, each with its first line, or copy all of them; return what to print.
+
+    Args:
+        copy: new folder to copy them into.
+    """
+    source = find_configs()
+    files = [*sorted(source.glob("*.yaml")), *sorted(source.glob("*/*.yaml"))]  # algorithms may be a link
+    if copy is None:
+        lines = [f"{str(file.relative_to(source)):38} {_first_comment(file)}".rstrip() for file in files]
+        return "\n".join([str(source), *lines, "", "mosaic configs --copy configs copies them into a folder of yours"])
+    if copy.exists():
+        raise MosaicError(f"--copy {copy}: it exists and is never overwritten: choose a new folder")
+    try:
+        shutil.copytree(source, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    except OSError as error:
+        raise MosaicError(f"--copy {copy}: no folder can be made there ({error.strerror}): choose another") from error
+    return f"Copied: {copy}, {len(files)} files; start with mosaic fit --config {copy / 'digits.yaml'}"
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text().partition("\n")[0]
+    return first.removeprefix("# ") if first.startswith("# ") else ""
