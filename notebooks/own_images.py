@@ -55,17 +55,17 @@ class Parts(Dataset):
         if index >= len(self):
             raise IndexError(index)
         random = torch.Generator().manual_seed(1000 * self.seed + index)
-        image = 0.55 + 0.12 * torch.randn(24, 24, generator=random)
-        row, column = (int(place) for place in torch.randint(5, 16, (2,), generator=random))
+        image = 0.6 + 0.06 * torch.randn(24, 24, generator=random)
+        row, column = (int(place) for place in torch.randint(8, 12, (2,), generator=random))
         match KINDS[self.labels[index]]:
             case "scratch":
                 steps = torch.arange(7)
-                image[row + steps // 2, column + steps // 2 - 3] -= 0.35
-                image[row + steps // 2, column + steps // 2 - 2] -= 0.35
+                image[row + steps // 2, column + steps // 2 - 3] -= 0.45
+                image[row + steps // 2, column + steps // 2 - 2] -= 0.45
             case "hole":
-                image[row : row + 4, column : column + 4] -= 0.35
+                image[row : row + 4, column : column + 4] -= 0.45
             case "edge":
-                image[:, :3] -= 0.3
+                image[:, :3] -= 0.45
         return image.clamp(0, 1)[None], self.labels[index]
 
 
