@@ -38,7 +38,7 @@ def _output(output: Cell, name: str, found: dict[str, str | bytes]) -> Iterator[
     if "image/png" in data:
         found[f"notebooks/{name}.png"] = base64.b64decode("".join(data["image/png"]))
         yield f"![what the code above draws]({name}.png)"
-    elif "text/html" in data:
+    elif "<table" in "".join(data.get("text/html", "")):
         table = re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL)
         yield f'<div class="output">{" ".join(table.split())}</div>'
     else:
