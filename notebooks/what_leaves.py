@@ -22,7 +22,6 @@ import tempfile
 from pathlib import Path
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 import torch
 
@@ -56,7 +55,8 @@ pd.DataFrame({way: run.summary[way] for way in ("bytes_up", "bytes_down")}).map(
 partition = json.loads((run.path / "partition.json").read_text())
 source = mosaic.data.PartSource(mosaic.data.SklearnDigits(), train=400).load().train
 held = [torch.tensor(client["train"]) for client in partition["clients"]]
-small, large = (int(f([len(mine) for mine in held])) for f in (np.argmin, np.argmax))
+learnt_from = {each["client"]: each["images"] for each in run.summary["generators"]}
+small, large = min(learnt_from, key=learnt_from.get), max(learnt_from, key=learnt_from.get)
 
 
 def beside_nearest(client, count=8):
@@ -71,10 +71,13 @@ def beside_nearest(client, count=8):
             place.set(xticks=[], yticks=[])
     rows[0][0].set_ylabel("drawn")
     rows[1][0].set_ylabel("nearest")
-    figure.suptitle(f"client {client}, {len(own)} images")
+    figure.suptitle(f"client {client}: its generator has learnt from {learnt_from[client]} images")
 
 
 beside_nearest(large)
+
+# %% [markdown]
+# A client with fewer than eight images of every class sends no generator at all. This one has a few more:
 
 # %%
 beside_nearest(small)
