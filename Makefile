@@ -34,7 +34,7 @@ deploy-demo: $(STAMP)  ## run a federation over Flower on this machine, and its 
 test: $(STAMP)  ## run the fast tests, five minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 50 minutes on two CPU cores
+test-slow: $(STAMP)  ## run all other tests, those of notebooks and of Ray among them, about an hour on two CPU cores
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,ray,flower]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/executors/test_executors.py
 	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/executors/test_executors.py
