@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo deploy-demo test test-slow test-lowest check format bench results clean
+.PHONY: help install demo deploy-demo test test-slow test-lowest check format docs notebooks bench results clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -34,8 +34,8 @@ deploy-demo: $(STAMP)  ## run a federation over Flower on this machine, and its 
 test: $(STAMP)  ## run the fast tests, six minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
-test-slow: $(STAMP)  ## run all other tests, those of the notebook and of Ray among them, 50 minutes on two CPU cores
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray,flower]'
+test-slow: $(STAMP)  ## run all other tests, those of notebooks and of Ray among them, about an hour on two CPU cores
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs,ray,flower]'
 	$(BIN)/python -m pytest -m 'slow or not slow' tests/executors/test_executors.py
 	$(BIN)/python -m pytest -m slow $(TWO) --ignore tests/executors/test_executors.py
 
@@ -54,6 +54,13 @@ format: $(STAMP)  ## apply the linter's fixes and the formatting
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
+docs: $(STAMP)  ## build the documentation site into build/site; needs no network once its tools are installed
+	$(BIN)/python -c 'import material, mathjax, mkdocstrings' 2>/dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
+
+notebooks: $(STAMP)  ## run the notebooks' scripts and store what they print and draw, about ten minutes
+	$(BIN)/python docs/tools/run_notebooks.py
+
 bench: $(STAMP)  ## measure how fast everything is beside plain loops, about ten minutes; writes benchmarks/results.md
 	$(BIN)/python benchmarks/bench.py
 
@@ -62,4 +69,4 @@ results: $(STAMP)  ## run every algorithm as docs/results.md reports, what is no
 	$(BIN)/python benchmarks/results.py table
 
 clean:  ## remove the environment and caches; runs are kept
-	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache dist
+	rm -rf $(VENV) $(LOWEST) .mypy_cache .pytest_cache .ruff_cache build dist

@@ -45,6 +45,15 @@ STAGES = {
 }
 """What Mosaic measures on its way; all but the student need no generator."""
 
+OVERVIEW = (
+    *("data and rounds", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"),
+    *("FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "seconds, Mosaic / FedAvg"),
+)
+"""Columns of docs/results.md."""
+
+IN_README = tuple(OVERVIEW[column] for column in (0, 2, 4, 5, 6, 7))
+"""Those of them that README.md shows, of the first five settings."""
+
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
 
@@ -226,7 +235,7 @@ def accuracies(name: str) -> dict[str, list[float]]:
     return found
 
 
-def overview_table(names: Iterable[str]) -> list[str]:
+def overview_table(names: Iterable[str], columns: Sequence[str] = OVERVIEW) -> list[str]:
     """Return a line for each setting: FedAvg, the prototype head, Mosaic, and FedAvg in Mosaic's time."""
     lines = []
     for name in (name for name in names if SETTINGS[name].is_complete(name, (MOSAIC, "fedavg"))):
@@ -240,10 +249,10 @@ def overview_table(names: Iterable[str]) -> list[str]:
             f"{mean(each.summary['seconds'] for each in of_row(name, row)):.0f}" for row in (MOSAIC, "fedavg")
         )
         seeds = str(len(SETTINGS[name].seeds))
-        lines.append([SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), seconds])
-    header = ["data and rounds", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"]
-    header += ["FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "seconds, Mosaic / FedAvg"]
-    return table(header, lines)
+        every = [SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), seconds]
+        line = dict(zip(OVERVIEW, every, strict=True))
+        lines.append([line[column] for column in columns])
+    return table(columns, lines)
 
 
 def _mean(found: Sequence[Outcome]) -> str:
@@ -329,7 +338,7 @@ def write_tables(root: Path) -> None:
     matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
     blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(SETTINGS)}
     replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(SETTINGS)})
-    replace_blocks(root / "README.md", {"results": blocks["overview"]})
+    replace_blocks(root / "README.md", {"results": overview_table(SETTINGS, IN_README)[:7]})
 
 
 def main() -> None:

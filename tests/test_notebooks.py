@@ -1,4 +1,4 @@
-"""The notebook runs from top to bottom, and is what its script says."""
+"""Notebooks run from top to bottom, and are what their scripts say, with what these have printed and drawn."""
 
 from pathlib import Path
 
@@ -16,8 +16,15 @@ def sources(path: Path) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_equals_its_script(notebook: Path) -> None:
-    assert sources(notebook) == sources(notebook.with_suffix(".py"))
+def test_a_notebook_is_its_script_with_outputs(notebook: Path) -> None:
+    assert sources(notebook) == sources(notebook.with_suffix(".py")), "run `make notebooks`"
+    code = [cell for cell in jupytext.read(notebook).cells if cell.cell_type == "code"]
+    assert all(cell.execution_count for cell in code), "run `make notebooks`, which stores outputs"
+    assert any(cell.outputs for cell in code)
+
+
+def test_every_script_has_its_notebook() -> None:
+    assert [path.stem for path in NOTEBOOKS] == sorted(path.stem for path in (REPOSITORY / "notebooks").glob("*.py"))
 
 
 @pytest.mark.slow
