@@ -81,6 +81,7 @@ NOT_SEEN_HERE = {
     "trainer.fast_dev_run": "keeps nothing; tests of the dry run watch it",
     "data.device_cache": "concerns GPUs",
     "federation.run_dir": "where all this goes",
+    "federation.loggers": "tells others what the run writes anyway; tests of loggers watch them",
     **{f"federation.faults.{key}": "concerns clients that fail" for key in ("deadline", "quorum", "retries")},
     "model.optimizer.init_args.foreach": "the same figures in another time",
     "model.optimizer.init_args.fused": "the same figures in another time",

@@ -193,7 +193,7 @@ def test_fit_refuses_them_before_it_reads_anything(
     Path("old.yaml").write_text(yaml.safe_dump(section))
     Path("fedavg.yaml").write_text("algorithm: mosaic.algorithms.FedAvg")
     Path("section.yaml").write_text(yaml.safe_dump(section["algorithm"]))
-    monkeypatch.setattr("mosaic.cli.main.fit", lambda _: pytest.fail("it was begun"))
+    monkeypatch.setattr("mosaic.cli.lightning.run", lambda _: pytest.fail("it was begun"))
     line = refusal(capsys, "fit", "--config", str(DIGITS), *given)
     assert line.endswith("algorithm.gate.kind: prior is now algorithm.teacher: {class_path: mosaic.teachers.Prior}")
 

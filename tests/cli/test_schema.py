@@ -76,7 +76,7 @@ def test_the_command_prints_all_three(capsys: pytest.CaptureFixture[str], monkey
         monkeypatch.setattr(f"mosaic.cli.{name}", lambda shell="bash": f"for {shell}")
     main(["configs"])
     main(["schema"])
-    main(["completion", "--shell", "zsh"])
+    main(["completion", "zsh"])
     printed = capsys.readouterr().out
     assert "digits.yaml" in printed
     assert "for bash" in printed

@@ -1,7 +1,9 @@
 """``mosaic configs``: list the example configurations that come with the package, and copy them."""
 
 import shutil
+from itertools import takewhile
 from pathlib import Path
+from textwrap import shorten
 
 from mosaic.errors import MosaicError
 
@@ -21,7 +23,7 @@ def find_configs() -> Path:
 
 
 def configs(copy: Path | None = None) -> str:
-    """List the example configurations, each with its first line, or copy all of them; return what to print.
+    """List the example configurations, each with its first sentence, or copy all of them; return what to print.
 
     Args:
         copy: new folder to copy them into.
@@ -29,7 +31,7 @@ def configs(copy: Path | None = None) -> str:
     source = find_configs()
     files = [*sorted(source.glob("*.yaml")), *sorted(source.glob("*/*.yaml"))]  # algorithms may be a link
     if copy is None:
-        lines = [f"{str(file.relative_to(source)):38} {_first_comment(file)}".rstrip() for file in files]
+        lines = [f"{file.relative_to(source)!s:38} {_meaning(file)}".rstrip() for file in files]
         return "\n".join([str(source), *lines, "", "mosaic configs --copy configs copies them into a folder of yours"])
     if copy.exists():
         raise MosaicError(f"--copy {copy}: it exists and is never overwritten: choose a new folder")
@@ -40,6 +42,8 @@ def configs(copy: Path | None = None) -> str:
     return f"Copied: {copy}, {len(files)} files; start with mosaic fit --config {copy / 'digits.yaml'}"
 
 
-def _first_comment(file: Path) -> str:
-    first = file.read_text().partition("\n")[0]
-    return first.removeprefix("# ") if first.startswith("# ") else ""
+def _meaning(file: Path) -> str:
+    """Return the first sentence of the comment with which a file begins, in at most 110 characters."""
+    comment = takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    sentence = " ".join(line.lstrip("# ") for line in comment).partition(". ")[0]
+    return shorten(sentence.removesuffix("."), 110, placeholder=" ...")

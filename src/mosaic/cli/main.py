@@ -74,9 +74,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             configure_logging()
             print(f"Audit: {_call(audit, command, given)}")
         case "report":
-            from mosaic.report.html import report
-
-            print(f"Report: {_call(report, command, given)}")
+            print(f"Report: {_report(given)}")
         case "export":
             from mosaic.report.export import export
 
@@ -90,9 +88,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             print(_call(schema, command, given))
         case "completion":
-            from mosaic.cli.completion import completion
-
-            print(_call(completion, command, given, positional=True), end="")
+            print(_completion(given), end="")
         case "client":
             from mosaic.cli.client import client
             from mosaic.federation.progress import configure_logging
@@ -155,6 +151,32 @@ def _call(
     parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
     parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+
+
+def _completion(given: Sequence[str]) -> str:
+    """Return the completion script of a shell."""
+    from jsonargparse import ArgumentParser
+
+    from mosaic.cli.completion import Shell, completion
+
+    parser = ArgumentParser(prog="mosaic completion", description=_COMMANDS["completion"], exit_on_error=False)
+    parser.add_argument("shell", type=Shell, default="bash", nargs="?", help="bash or zsh")
+    return completion(parser.parse_args(list(given)).shell)
+
+
+def _report(given: Sequence[str]) -> Path:
+    """Write the page about one run, or about several side by side."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog="mosaic report", description=_COMMANDS["report"], exit_on_error=False)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, finished or not")
+    parser.add_argument("--output", type=Path, help="file to write; an older report is replaced")
+    chosen = parser.parse_args(list(given))
+    from mosaic.report.html import report
+    from mosaic.report.side_by_side import report_side_by_side
+
+    several = len(chosen.runs) > 1
+    return report_side_by_side(chosen.runs, chosen.output) if several else report(chosen.runs[0], chosen.output)
 
 
 def _carry_out(request: Callable[[], None]) -> None:

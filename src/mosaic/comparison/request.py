@@ -78,8 +78,8 @@ def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare
     """Refuse clients on hosts of their own, and objects, for a command that runs rounds of its own."""
     if config.get("from_objects"):
         raise MosaicError(
-            f"{command}: expected a configuration, got the description of Python objects, which cannot be run: describe "
-            "the run in YAML"
+            f"{command}: expected a configuration, got the description of Python objects, which cannot be run: "
+            "describe the run in YAML"
         )
     partition = (config.get("data") or {}).get("partition") or {}
     path = str(partition.get("class_path", "") if isinstance(partition, Mapping) else partition)

@@ -20,6 +20,7 @@ from rich.console import Console
 from mosaic.comparison.outcome import Failure, Outcome, check_same_request
 from mosaic.comparison.request import Fit, RunRequest
 from mosaic.errors import users_mistake
+from mosaic.federation.progress import time_left
 from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
 
 
@@ -46,12 +47,16 @@ def finish_all(
     if done:
         console.print(f"{len(done)} of {len(requests)} runs are there already: {outcomes}")
     started = time.perf_counter()
-    for request, result in _run_each(fit, missing, runs, processes):
+    for number, (request, result) in enumerate(_run_each(fit, missing, runs, processes), start=1):
         if isinstance(result, Outcome):
             result.write(outcomes)
         done[request] = result
         told, seconds = f"{request.algorithm}, seed {request.seed}: {_told(result)}", time.perf_counter() - started
-        console.print(f"[{len(done)}/{len(requests)}] {told}  ({seconds:.0f} s since the start)", soft_wrap=True)
+        spent = f"{seconds:.0f} s since the start"
+        left = time_left(seconds, number, len(missing) - number)
+        console.print(
+            f"[{len(done)}/{len(requests)}] {told}  ({', '.join(filter(None, (spent, left)))})", soft_wrap=True
+        )
     return [done[request] for request in requests]
 
 

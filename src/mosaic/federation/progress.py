@@ -41,6 +41,28 @@ def _console() -> Console:
 
 
 _shared_console: Console | None = None
+_MONTH = 30 * 24 * 3600.0
+
+
+def time_left(seconds: float, done: int, left: int) -> str:
+    """Say how long the rest takes if it goes on as it went, or nothing where that is not known or nothing is left.
+
+    Args:
+        seconds: that have passed.
+        done: parts of the work that these have brought.
+        left: parts that are left.
+
+    >>> time_left(30, done=3, left=2), time_left(600, done=1, left=2), time_left(9000, done=1, left=3)
+    ('about 20 s left', 'about 20 min left', 'about 7.5 h left')
+    >>> time_left(30, done=3, left=0)
+    ''
+    """
+    if not (done and left):
+        return ""
+    rest = seconds / done * left
+    if rest < 100:
+        return f"about {rest:.0f} s left"
+    return f"about {rest / 60:.0f} min left" if rest < 100 * 60 else f"about {rest / 3600:.1f} h left"
 
 
 @contextmanager
@@ -50,7 +72,8 @@ def rounds_bar(first: int, last: int) -> Iterator[Iterator[int]]:
         yield iter(range(first, last + 1))
         return
     columns = (TextColumn("round"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_console(), transient=True) as progress:
+    # a round may take minutes, and rich forgets after half a minute how fast it went
+    with Progress(*columns, console=_console(), transient=True, speed_estimate_period=_MONTH) as progress:
         bar = progress.add_task("rounds", total=last, completed=first - 1)
 
         def advance() -> Iterator[int]:

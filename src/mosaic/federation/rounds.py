@@ -13,7 +13,7 @@ from torch import nn
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer, Validation
-from mosaic.federation.progress import rounds_bar
+from mosaic.federation.progress import rounds_bar, time_left
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, Request, TrainReply
@@ -71,9 +71,11 @@ class Rounds:
         self._unwritten: Snapshot | None = None
         self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
         self._round_number = start.round
+        self._first, self._started = start.round + 1, 0.0
 
     def complete(self) -> None:
         """Run all rounds that are left, and write the results."""
+        self._first, self._started = self._round_number + 1, perf_counter()
         if self._writer is not None:
             self._writer.write_partition()
         measurement = self._rounds(self._round_number + 1)
@@ -156,14 +158,17 @@ class Rounds:
     def _announce(
         self, plan: RoundPlan, measurement: Measurement, said: Mapping[int, Validation], seconds: float
     ) -> None:
+        done, rounds = plan.round - self._first + 1, self._schedule.rounds
+        left = time_left(perf_counter() - self._started, done, rounds - plan.round)
         log.info(
-            "round %d/%d  done in %7.1f s  local loss %.3f  %s%s",
+            "round %d/%d  done in %7.1f s  local loss %.3f  %s%s%s",
             plan.round,
-            self._schedule.rounds,
+            rounds,
             seconds,
             mean(self._losses),
             measurement,
             "".join(f"  validation of round {round} {100 * each.accuracy:.2f} %" for round, each in said.items()),
+            f"  {left}" if left else "",
         )
 
     def _snapshot(self, round: int) -> None:

@@ -38,15 +38,19 @@ class RunLoggers:
 
     def __init__(self, given: Sequence[LoggerFactory | Logger], identities: Path) -> None:
         self._identities = identities
-        known = _read(identities)
-        self._loggers = {place: _made(place, each, known.get(str(place), {})) for place, each in enumerate(given)}
+        known = {int(place): identity for place, identity in _read(identities).items()}
+        self._loggers = {place: _made(place, each, known.get(place, {})) for place, each in enumerate(given)}
+        self._going_on = [place for place in known if place < len(given) and not isinstance(given[place], Logger)]
         self._waiting: dict[int, dict[str, float]] = defaultdict(dict)
 
     def begin(self, config: Mapping[str, Any]) -> None:
-        """Tell all loggers the run's configuration, and keep by what name each can go on."""
+        """Tell new loggers the run's configuration, and keep by what name each can go on.
+
+        Those that go on have one already, and some of them take no other.
+        """
         if not self._loggers:
             return
-        self._each(lambda logger: logger.log_hyperparams(dict(config)))
+        self._each(lambda logger: logger.log_hyperparams(dict(config)), but=self._going_on)
         names: dict[int, dict[str, Any]] = {}
         for place, logger in self._loggers.items():
             key = next((each for each in _IDENTITIES if each in inspect.signature(type(logger)).parameters), None)
@@ -80,9 +84,9 @@ class RunLoggers:
         self.tell(max(self._waiting, default=0) + 1)
         self._each(lambda logger: logger.finalize(status))
 
-    def _each(self, do: Callable[[Any], object], having: str = "finalize") -> None:
+    def _each(self, do: Callable[[Any], object], having: str = "finalize", but: Sequence[int] = ()) -> None:
         for place, logger in list(self._loggers.items()):
-            if not hasattr(logger, having):
+            if place in but or not hasattr(logger, having):
                 continue
             try:
                 do(logger)

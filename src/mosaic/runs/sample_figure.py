@@ -8,9 +8,9 @@ from mosaic.runs.figures import INK, Picture
 
 COLUMNS = 8
 """Images side by side."""
-_TILE = 0.78
-_GAP = 0.06
-_CAPTION = 0.17
+_TILE = 0.6
+_GAP = 0.05
+_CAPTION = 0.18
 
 
 def class_samples(
@@ -35,10 +35,10 @@ def class_samples(
     shown = [name if number == 0 or name != names[number - 1] else "" for number, name in enumerate(names)]
     ratio, columns = images.shape[2] / images.shape[3], max(len(row) for row in rows)
     margin = 0.12 + 0.078 * max(map(len, shown))
-    head, caption = 0.28 if title else 0.04, _CAPTION if distances is not None else 0.0
+    head, caption = 0.26 if title else 0.04, _CAPTION if distances is not None else 0.0
     line = ratio * _TILE + caption + _GAP
     width, height = margin + columns * (_TILE + _GAP), head + len(rows) * line
-    figure = Picture(figsize=(max(width, margin + 0.072 * len(title)), height), dpi=140)
+    figure = Picture(figsize=(max(width, margin + 0.064 * len(title)), height), dpi=140)
     wide = figure.get_size_inches()[0]
     if title:
         figure.text(0.06 / wide, 1 - 0.08 / height, title, color=INK, fontsize=8, va="top")
@@ -55,7 +55,7 @@ def class_samples(
             x = (margin + column * (_TILE + _GAP) + _TILE / 2) / wide
             y = (top - ratio * _TILE - 0.03) / height
             assert distances is not None
-            figure.text(x, y, f"{distances[index]:.2f}", color=INK, fontsize=7, ha="center", va="top")
+            figure.text(x, y, f"{distances[index]:.2f}", color=INK, fontsize=8, ha="center", va="top")
     return figure
 
 

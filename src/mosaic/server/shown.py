@@ -4,11 +4,11 @@ from torch import Tensor
 
 SHOWN_IMAGES = 64
 """Samples of every generator."""
-_MOST_CLASSES = 8
+_MOST_CLASSES = _MOST_OF_A_CLASS = 8
 
 
 def shown_labels(class_counts: Tensor, count: int) -> Tensor:
-    """Return labels of images to show: equally many of the largest classes, at most eight of them.
+    """Return labels of images to show: equally many of the largest classes, at most eight of at most eight.
 
     Args:
         class_counts: images of every class, shape ``(C,)``.
@@ -23,4 +23,4 @@ def shown_labels(class_counts: Tensor, count: int) -> Tensor:
     """
     largest = class_counts.cpu().argsort(descending=True, stable=True)[:_MOST_CLASSES]
     held = largest[class_counts.cpu()[largest] > 0].sort().values
-    return held.repeat_interleave(max(1, count // max(1, len(held))))
+    return held.repeat_interleave(min(_MOST_OF_A_CLASS, max(1, count // max(1, len(held)))))
