@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -28,20 +29,36 @@ def _parts(cell: Cell, name: str, found: dict[str, str | bytes]) -> Iterator[str
         yield re.sub(r"\]\(\.\./docs/", "](../", source)
     elif source:
         yield f"```python\n{source}\n```"
-        for number, output in enumerate(cell["outputs"]):
-            yield from _output(output, f"{name}_{number}", found)
+        for kind, outputs in groupby(cell["outputs"], key=_kind):
+            yield from _shown(kind, list(outputs), name, found)
 
 
-def _output(output: Cell, name: str, found: dict[str, str | bytes]) -> Iterator[str]:
-    """Yield one output: a picture, a table, or text."""
+def _kind(output: Cell) -> str:
+    """Return how an output is shown: as a picture, a table, or text."""
     data = output.get("data", {})
     if "image/png" in data:
-        found[f"notebooks/{name}.png"] = base64.b64decode("".join(data["image/png"]))
-        yield f"![what the code above draws]({name}.png)"
-    elif "<table" in "".join(data.get("text/html", "")):
-        table = re.sub(r"<style.*?</style>", "", "".join(data["text/html"]), flags=re.DOTALL)
-        yield f'<div class="output">{" ".join(table.split())}</div>'
-    else:
-        text = ESCAPES.sub("", "".join(output.get("text", data.get("text/plain", ""))))
-        if text.strip():
-            yield f'```text title="Output"\n{text.rstrip()}\n```'
+        return "picture"
+    return "table" if "<table" in "".join(data.get("text/html", "")) else "text"
+
+
+def _shown(kind: str, outputs: list[Cell], name: str, found: dict[str, str | bytes]) -> Iterator[str]:
+    """Yield neighbouring outputs of one kind; texts become one."""
+    match kind:
+        case "picture":
+            for output in outputs:
+                place = f"{name}_{len(found)}.png"
+                found[f"notebooks/{place}"] = base64.b64decode("".join(output["data"]["image/png"]))
+                yield f"![what the code above draws]({place})"
+        case "table":
+            for output in outputs:
+                table = re.sub(r"<style.*?</style>", "", "".join(output["data"]["text/html"]), flags=re.DOTALL)
+                yield f'<div class="output">{" ".join(table.split())}</div>'
+        case _:
+            lines = [line for output in outputs for line in _text(output).splitlines() if line.strip()]
+            if lines:
+                yield "\n".join(['```text title="Output"', *lines, "```"])
+
+
+def _text(output: Cell) -> str:
+    text = "".join(output.get("text", output.get("data", {}).get("text/plain", "")))
+    return ESCAPES.sub("", text)
