@@ -1,0 +1,179 @@
+"""What mechanisms cost together, and how much noise a budget needs.
+
+Gaussian mechanisms are composed exactly, and with Poisson-subsampled ones by privacy loss distributions, which
+dp-accounting never estimates too low (Koskela et al. 2020, arXiv 1906.03049; Doroshenko et al. 2022, arXiv 2207.04380).
+Nothing is claimed for clients that are drawn, nor for batches that are shuffled.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from scipy.special import log_ndtr
+
+from mosaic.errors import MosaicError
+from mosaic.privacy.settings import Privacy
+
+COUNTS, MEANS, MOMENTS, TRAINING = "counts", "means", "moments", "training"
+_FINENESS = 1e-3
+"""Step of a privacy loss distribution where epsilon is 1 or more; finer where it is less."""
+_TOLERANCE, _TRAINING_TOLERANCE = 1e-3, 2e-3
+"""How much more noise than needed calibration may find, as a share."""
+
+
+@dataclass(frozen=True)
+class Mechanism:
+    """Some steps that add Gaussian noise to a sum to which one unit contributes a vector of norm 1 at most.
+
+    Attributes:
+        name: of what is released.
+        noise: standard deviation of the noise; 0 promises nothing.
+        rate: probability with which each unit takes part in a step.
+        steps: number of steps.
+    """
+
+    name: str
+    noise: float
+    rate: float = 1.0
+    steps: int = 1
+
+
+def accountant() -> str:
+    """Return the name and version of what counts."""
+    try:
+        return f"dp-accounting {version('dp-accounting')}, privacy loss distributions"
+    except PackageNotFoundError as error:
+        raise _missing() from error
+
+
+def spent(mechanisms: Iterable[Mechanism], delta: float) -> float:
+    """Return the epsilon that mechanisms cost together; their order does not matter.
+
+    Args:
+        mechanisms: on the same images.
+        delta: at which epsilon is asked for.
+
+    Raises:
+        MosaicError: dp-accounting is not installed.
+    """
+    return _spent(_merged(mechanisms), delta)
+
+
+@lru_cache(maxsize=256)
+def _spent(mechanisms: tuple[tuple[float, float, int], ...], delta: float) -> float:
+    if not mechanisms:
+        return 0.0
+    if any(noise == 0 for noise, _, _ in mechanisms):
+        return math.inf
+    accounting = _library()
+    gaussian = [noise for noise, rate, _ in mechanisms if rate == 1]
+    scale = min(1.0, gaussian_epsilon(gaussian[0], delta)) if gaussian else 1.0
+    event = accounting.dp_event
+    found = accounting.pld.PLDAccountant(value_discretization_interval=_FINENESS * max(0.01, scale))
+    for noise, rate, steps in mechanisms:
+        step = event.GaussianDpEvent(noise)
+        if rate < 1:
+            step = event.PoissonSampledDpEvent(rate, step)
+        found.compose(step, steps)
+    return float(found.get_epsilon(delta))
+
+
+def _merged(mechanisms: Iterable[Mechanism]) -> tuple[tuple[float, float, int], ...]:
+    """Return noise, rate and steps in a fixed order: all Gaussians as one, and steps of one kind together."""
+    precision, sampled = 0.0, dict[tuple[float, float], int]()
+    for each in mechanisms:
+        if each.rate == 1:
+            precision += each.steps / each.noise**2 if each.noise else math.inf
+        else:
+            sampled[each.noise, each.rate] = sampled.get((each.noise, each.rate), 0) + each.steps
+    gaussian = [(precision**-0.5, 1.0, 1)] if precision else []
+    return (*gaussian, *((noise, rate, steps) for (noise, rate), steps in sorted(sampled.items())))
+
+
+def gaussian_epsilon(noise: float, delta: float) -> float:
+    """Return the epsilon of one Gaussian mechanism of sensitivity 1 (Balle and Wang 2018, arXiv 1805.06530, Theorem 8).
+
+    >>> round(gaussian_epsilon(2.0, 1e-5), 2)
+    1.99
+    """
+
+    def delta_of(epsilon: float) -> float:
+        half, shift = 0.5 / noise, epsilon * noise
+        return math.exp(log_ndtr(half - shift)) - math.exp(epsilon + log_ndtr(-half - shift))
+
+    low, high = 0.0, 1.0
+    while delta_of(high) > delta:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_of(middle) > delta else (low, middle)
+    return high
+
+
+@lru_cache(maxsize=16)
+def calibrate(privacy: Privacy, steps: int = 0) -> dict[str, Mechanism]:
+    """Return every mechanism of a budget by name, with the noise that keeps all of them together within epsilon.
+
+    Args:
+        privacy: the budget.
+        steps: of local training that a client is asked for in the whole run.
+
+    Raises:
+        MosaicError: local training is to have no step, or dp-accounting is not installed.
+    """
+    shares, epsilon, delta = privacy.shares, privacy.epsilon, privacy.delta
+    if math.isinf(epsilon):
+        return _mechanisms(privacy, steps, 0.0, 0.0)
+    total = _least_noise(lambda noise: gaussian_epsilon(noise, delta), epsilon, start=0.1, precise=1e-6)
+    training: tuple[Mechanism, ...] = ()
+    if privacy.trains:
+        own = gaussian_epsilon(total / math.sqrt(shares.training), delta) if shares.released else epsilon
+        of = lambda noise: spent([Mechanism(TRAINING, noise, privacy.sampling_rate, steps)], delta)  # noqa: E731
+        noise = _least_noise(of, own, start=0.5, precise=_TRAINING_TOLERANCE)
+        training = (Mechanism(TRAINING, noise, privacy.sampling_rate, steps),)
+    released = 0.0
+    if shares.released:
+        start = total / math.sqrt(shares.released)
+        released = _least_noise(lambda noise: spent((Mechanism("", noise), *training), delta), epsilon, start)
+    return _mechanisms(privacy, steps, released, training[0].noise if training else 0.0)
+
+
+def _mechanisms(privacy: Privacy, steps: int, released: float, training: float) -> dict[str, Mechanism]:
+    """Return mechanisms, of which those that are released make one of this noise together."""
+    shares = privacy.shares
+    parts = {COUNTS: shares.counts, MEANS: shares.means, MOMENTS: shares.moments}
+    found = {
+        name: Mechanism(name, released * math.sqrt(shares.released / share)) for name, share in parts.items() if share
+    }
+    if privacy.trains:
+        found[TRAINING] = Mechanism(TRAINING, training, privacy.sampling_rate, steps)
+    return found
+
+
+def _least_noise(cost: Callable[[float], float], target: float, start: float, precise: float = _TOLERANCE) -> float:
+    """Return nearly the least noise, from ``start`` on, whose cost is within the target."""
+    low, high, step = start, start, 1 + precise
+    while cost(high) > target:
+        low, high, step = high, high * step, min(2.0, step * step * 1.1)
+    while high > low * (1 + precise):
+        middle = math.sqrt(low * high)
+        low, high = (middle, high) if cost(middle) > target else (low, middle)
+    return high
+
+
+def _library() -> Any:
+    try:
+        import dp_accounting
+        import dp_accounting.pld
+    except ImportError as error:
+        raise _missing() from error
+    return dp_accounting
+
+
+def _missing() -> MosaicError:
+    return MosaicError(
+        "privacy: expected the package dp-accounting, which counts what is spent: pip install mosaic[privacy]"
+    )
