@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 import yaml
@@ -30,8 +30,10 @@ from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.wire import Terms, agreement
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
+from mosaic.federation.private import check_private_run
 from mosaic.federation.progress import first_rank
 from mosaic.model_pool import ClientModels
+from mosaic.privacy import Privacy
 from mosaic.report.summary import print_summary
 from mosaic.runs.checkpoint import check_checkpoint
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -41,7 +43,7 @@ from mosaic.training.silence import expected_warnings
 C = TypeVar("C", bound="MosaicCLI")
 _SECTIONS: dict[str, Any] = {
     **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
-    **{"federation": Federation, "clients": ClientModels},
+    **{"federation": Federation, "clients": ClientModels, "privacy": Privacy},
 }
 """Sections of a configuration, and what they make."""
 
@@ -65,7 +67,13 @@ class MosaicParser(LightningArgumentParser):
 
 
 class MosaicCLI(LightningCLI):
-    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table."""
+    """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table.
+
+    Attributes:
+        ledgers: where clients keep what they have spent, if not in the run's folder.
+    """
+
+    ledgers: ClassVar[Path | None] = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -73,6 +81,7 @@ class MosaicCLI(LightningCLI):
         parser.add_subclass_arguments(ClientExecutor, "executor")
         parser.add_class_arguments(Federation, "federation")
         parser.add_class_arguments(ClientModels, "clients")
+        parser.add_argument("--privacy", type=Privacy | None, help="budget of differential privacy of every client")
         defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
         parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
 
@@ -102,7 +111,7 @@ class MosaicCLI(LightningCLI):
         """Make model, data and trainer."""
         chosen = self.config[self.config.subcommand]
         for section, owner in _SECTIONS.items():
-            if section in chosen:
+            if chosen.get(section) is not None:
                 require_values(chosen[section].as_dict(), owner, section)
         try:
             super().instantiate_classes()
@@ -147,6 +156,10 @@ class MosaicCLI(LightningCLI):
                 f"hold their images themselves, got {type(datamodule.partition).__name__}: set it, or simulate with "
                 "mosaic.executors.SerialExecutor"
             )
+        privacy: Privacy | None = self._get(self.config_init, "privacy")
+        if privacy is not None:
+            algorithm = self._get(self.config_init, "algorithm")
+            check_private_run(privacy, algorithm, datamodule, config["federation"]["schedule"])
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
@@ -161,6 +174,8 @@ class MosaicCLI(LightningCLI):
             phases=PhaseRunner(trainer, model.channels_last, model.compiles, model.stacks_experts),
             seed=seed,
             config=config,
+            privacy=privacy,
+            ledgers=self.ledgers or Path(config["federation"]["run_dir"]) / "privacy",
         )
 
     def _written(self) -> dict[str, Any]:
@@ -170,6 +185,8 @@ class MosaicCLI(LightningCLI):
         except (ValueError, TypeError) as error:
             raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
         written: dict[str, Any] = _writable(yaml.safe_load(dumped))
+        if written.get("privacy") is None:
+            written.pop("privacy", None)
         return written
 
     def _remote(self, given: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:

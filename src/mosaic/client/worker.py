@@ -24,6 +24,7 @@ from mosaic.messages import (
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    ReleaseRequest,
     Reply,
     Request,
     TrainRequest,
@@ -95,6 +96,8 @@ class Worker:
                 return self._summarise(request, data), state
             case EvaluateRequest():
                 return self._evaluate(request, data, state), state
+            case ReleaseRequest():
+                return Declined(request.client, "it has no budget of differential privacy to release sums with"), state
 
     def _generate(self, request: GeneratorRequest, data: ClientData, state: ClientState) -> Reply:
         if not state.tensors:

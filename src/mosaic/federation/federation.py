@@ -130,7 +130,7 @@ class Federation:
             self.snapshot_every,
             self.keep_snapshots,
             self.faults,
-            self.judging,
+            self.judging and job.privacy is None,
         )
         del start, make_ready  # or their models would stay as long as the run
         try:
@@ -165,6 +165,11 @@ class Federation:
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():
+            if job.privacy is not None:
+                raise MosaicError(
+                    f"--ckpt_path {ckpt_path}: expected a run in {directory.path} itself with a privacy budget, since "
+                    f"clients' ledgers are in {source}: go on there, or start a new run without --ckpt_path"
+                )
             directory.require_free()
             return start, partial(_branch, job, directory, source, start.sizes)
         if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():

@@ -6,7 +6,7 @@ Nothing is claimed for clients that are drawn, nor for batches that are shuffled
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -18,6 +18,7 @@ from mosaic.errors import MosaicError
 from mosaic.privacy.settings import Privacy
 
 COUNTS, MEANS, MOMENTS, TRAINING = "counts", "means", "moments", "training"
+RELEASED = (COUNTS, MEANS, MOMENTS)
 _FINENESS = 1e-3
 """Step of a privacy loss distribution where epsilon is 1 or more; finer where it is less."""
 _TOLERANCE, _TRAINING_TOLERANCE = 1e-3, 2e-3
@@ -39,6 +40,24 @@ class Mechanism:
     noise: float
     rate: float = 1.0
     steps: int = 1
+
+
+@dataclass(frozen=True)
+class Budget:
+    """A budget and the mechanisms that spend it.
+
+    Attributes:
+        privacy: what is promised.
+        mechanisms: by name; those of a whole run together are within epsilon.
+    """
+
+    privacy: Privacy
+    mechanisms: Mapping[str, Mechanism]
+
+    @staticmethod
+    def of(privacy: Privacy, steps: int = 0) -> "Budget":
+        """Return the budget of a run in which every client is asked for so many steps of training."""
+        return Budget(privacy, calibrate(privacy, steps))
 
 
 def accountant() -> str:
@@ -84,7 +103,7 @@ def _spent(mechanisms: tuple[tuple[float, float, int], ...], delta: float) -> fl
 def _merged(mechanisms: Iterable[Mechanism]) -> tuple[tuple[float, float, int], ...]:
     """Return noise, rate and steps in a fixed order: all Gaussians as one, and steps of one kind together."""
     precision, sampled = 0.0, dict[tuple[float, float], int]()
-    for each in mechanisms:
+    for each in sorted(mechanisms, key=lambda each: (each.noise, each.rate, each.steps)):  # sums depend on the order
         if each.rate == 1:
             precision += each.steps / each.noise**2 if each.noise else math.inf
         else:

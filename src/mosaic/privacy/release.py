@@ -134,12 +134,13 @@ def whole_sums(features: Tensor, labels: Tensor, weights: Tensor, num_classes: i
     for own, classes, weight in zip(*(part.split(_CHUNK) for part in (features, labels, weights)), strict=True):
         weight = weight[:, None]
         counts.index_add_(0, classes, (weight * GRID).floor())
-        sums.index_add_(0, classes, _on_grid(own * weight))
-        moments.index_add_(0, classes, _on_grid(packed(own[:, :, None] * own[:, None, :]) * weight))
+        sums.index_add_(0, classes, on_grid(own * weight))
+        moments.index_add_(0, classes, on_grid(packed(own[:, :, None] * own[:, None, :]) * weight))
     return Release(counts.squeeze(1), sums, moments)
 
 
-def _on_grid(contributions: Tensor) -> Tensor:
+def on_grid(contributions: Tensor) -> Tensor:
+    """Return contributions of norm 1 at most as whole numbers of steps; no norm grows."""
     return (contributions * (GRID * _BELOW_ONE)).trunc()
 
 
