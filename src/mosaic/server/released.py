@@ -41,17 +41,15 @@ def fit_released(
 ) -> tuple[ClassGaussianGenerator, Tensor] | None:
     """Make a generator with a Gaussian for each class, of sums over clients.
 
-    Classes whose count does not exceed its noise are left out. Means are shrunk towards the mean of all images, by the
-    part of their spread that noise explains (Efron and Morris 1973), each feature by itself. Directions are those in
-    which the variance within classes exceeds what noise alone would reach, less what noise adds to it (Benaych-Georges
-    and Nadakuditi 2011, arXiv 0910.2120). A class's own covariance along them counts by how much it tells beside its
-    noise; matrices are projected on the positive semi-definite ones.
+    Classes whose count does not exceed its noise are left out. Means are drawn together as far as noise explains that
+    they are apart. What is left of a second moment is then the spread of images around such a mean, its own uncertainty
+    included: all classes have one covariance, and each adds of its own what stands out of the noise.
 
     Args:
         total: sums over clients.
         deviations: standard deviation of the noise of each sum, by name.
         features: by which clients have encoded their images.
-        generation: how many coefficients and directions, and how strongly classes are drawn together.
+        generation: how many coefficients there are, and how strongly classes are drawn together.
         image_shape: channels, height, width.
 
     Returns:
@@ -60,46 +58,61 @@ def fit_released(
     held = total.counts > max(_FEWEST, deviations[COUNTS])
     if not held.any():
         return None
-    counts = torch.where(held, total.counts, 0).round().long()
-    generator = generation.build(image_shape, counts)
-    n, sums, moments = total.counts[held], total.sums[held], unpacked(total.moments[held])
-    means = _means(n, sums, deviations[MEANS])
-    around = moments - n[:, None, None] * means[:, :, None] * means[:, None, :]
-    rank = min(generation.components, features.dim)
-    noise = deviations[MOMENTS] * math.sqrt(len(n)) / float(n.sum())
-    variances, directions = _directions(around.sum(0) / n.sum(), noise, rank)
-    rank = len(variances)
+    counts, dim = torch.where(held, total.counts, 0).round().long(), features.dim
+    generator = ClassGaussianGenerator(
+        image_shape, len(counts), held.nonzero().squeeze(1), generation.coefficients, dim
+    )
+    n, noise = total.counts[held], deviations[MOMENTS]
+    means = _means(n, total.sums[held], deviations[MEANS])
+    around = unpacked(total.moments[held]) - n[:, None, None] * means[:, :, None] * means[:, None, :]
+    common = _with_diagonal(around.sum(0) / n.sum(), noise * math.sqrt(len(n)) / float(n.sum()))
     generator.mean.copy_(features.mean_coefficients(means))
-    generator.directions[:, :rank] = features.directions(directions).half()
-    along = directions.T @ around @ directions / n[:, None, None]
-    for row, (count, own) in enumerate(zip(n, along, strict=True)):
-        blur = rank * (deviations[MOMENTS] / count / variances.mean()) ** 2 if rank else 0.0
-        share = count / (count + generation.shrinkage * rank + count * blur)
-        mixed = share * own + (1 - share) * variances.diag()
-        generator.own[row, :rank, :rank] = _root(mixed).half()
+    generator.directions.copy_(features.directions(torch.eye(dim).double()))
+    for row, (count, own) in enumerate(zip(n, around, strict=True)):
+        share = count / (count + generation.shrinkage * dim)
+        apart = _standing_out(own / count - common, noise / float(count))
+        generator.own[row] = _root(common + share * apart).half()
     return generator, counts
 
 
 def _means(counts: Tensor, sums: Tensor, deviation: float) -> Tensor:
-    """Return means ``(P, D)`` that are drawn towards the mean of all as far as noise has driven them apart."""
+    """Return means ``(P, D)``, drawn to that of all images by the part of their spread that noise explains.
+
+    This is the estimate of Efron and Morris (1973), for each feature by itself.
+    """
     means, centre = sums / counts[:, None], sums.sum(0) / counts.sum()
     noise = (deviation / counts).square().mean()
-    apart = (means - centre).square().mean(0) * len(counts) / max(1, len(counts) - 1)
+    apart = (means - centre).square().sum(0) / max(1, len(counts) - 1)
     kept = (1 - noise / apart.clamp(min=_LEAST_VARIANCE)).clamp(min=0)
     return centre + kept * (means - centre)
 
 
-def _directions(covariance: Tensor, deviation: float, most: int) -> tuple[Tensor, Tensor]:
-    """Return variances ``(K,)`` and directions ``(D, K)`` that stand out of the noise of a symmetric matrix.
+def _with_diagonal(covariance: Tensor, deviation: float) -> Tensor:
+    """Return what stands out of a noisy covariance ``(D, D)``, with the variances that are on its diagonal.
 
-    Noise of this deviation (as packed) has eigenvalues up to ``edge = deviation sqrt(2 D)``, and makes a variance v
-    appear as ``v + edge^2 / (4 v)``.
+    There noise has the same size as elsewhere, but there is a hundred times as much elsewhere.
     """
-    edge = deviation * math.sqrt(2 * len(covariance))
-    found, directions = torch.linalg.eigh(covariance)
-    kept = int((found > max(edge, _LEAST_VARIANCE)).sum())
-    found, directions = found.flip(0)[: min(kept, most)], directions.flip(1)[:, : min(kept, most)]
-    return (found + (found.square() - edge**2).sqrt()) / 2, directions
+    found = _standing_out(covariance, deviation, negative=False)
+    return found + (covariance - found).diag().clamp(min=0).diag()
+
+
+def _standing_out(matrix: Tensor, deviation: float, negative: bool = True) -> Tensor:
+    """Return the part of a symmetric matrix ``(D, D)`` that noise alone cannot explain, less what noise adds to it.
+
+    Noise of this deviation, as packed, has eigenvalues up to ``edge = deviation sqrt(2 D)``, and makes an eigenvalue v
+    appear as ``v + edge^2 / (4 v)`` (Benaych-Georges and Nadakuditi 2011, arXiv 0910.2120).
+
+    Args:
+        matrix: with noise.
+        deviation: of the noise.
+        negative: whether negative eigenvalues mean anything.
+    """
+    edge = deviation * math.sqrt(2 * len(matrix))
+    found, axes = torch.linalg.eigh(matrix)
+    size = (found.abs() + (found.square() - edge**2).clamp(min=0).sqrt()) / 2
+    kept = torch.where((found.abs() > edge) & (negative | (found > 0)), size * found.sign(), 0)
+    part: Tensor = axes * kept @ axes.T
+    return part
 
 
 def _root(covariance: Tensor) -> Tensor:
