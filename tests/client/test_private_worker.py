@@ -139,9 +139,12 @@ def test_who_died_before_sending_sends_the_same_bytes(
 ) -> None:
     secrets: list[bytes] = []
     monkeypatch.setattr(Ledger, "keep", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    monkeypatch.setattr(
-        "mosaic.client.private_worker.SecretNoise", lambda secret: secrets.append(secret) or SecretNoise(secret)
-    )
+
+    def noting(secret: bytes) -> SecretNoise:
+        secrets.append(secret)
+        return SecretNoise(secret)
+
+    monkeypatch.setattr("mosaic.client.private_worker.SecretNoise", noting)
     for request in (ReleaseRequest(0, 1), train_request()):
         with pytest.raises(KeyboardInterrupt):
             make_worker(phases, tmp_path, TRAINS).handle(request, NOTHING)
@@ -160,7 +163,7 @@ def test_what_exceeds_the_budget_is_declined_with_a_fixed_text(phases: PhaseRunn
     ask = lambda request: worker.handle(request, NOTHING)[0]  # noqa: E731
     assert isinstance(ask(ReleaseRequest(0, 1)), ReleaseReply)
     assert [type(ask(train_request(round=round))) for round in (1, 2)] == [TrainReply] * 2  # the four planned steps
-    assert ask(train_request(round=3)) == Declined(0, SPENT)
+    assert ask(train_request(round=3, steps=100)) == Declined(0, SPENT)
     assert spent(booked(tmp_path)[0], TRAINS.delta) <= TRAINS.epsilon
     for kept in tmp_path.rglob("*.safetensors"):
         kept.unlink()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mosaic.client.generator_quality import nearest_distances
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
 from mosaic.nets.inference import predict, to_pixels
+from mosaic.privacy.release import Release, unpacked
 
 SEARCH_STEPS, SEARCH_RATE = 100, 0.1
 FALSE_POSITIVES = 0.01
@@ -123,6 +124,24 @@ def nearest_prototype(features: Tensor, labels: Tensor, prototypes: Tensor, prot
     distances[labels[:, None] != prototype_labels] = torch.inf
     nearest = distances.amin(1) if len(prototypes) else torch.full((len(features),), torch.inf)
     return -nearest.nan_to_num(posinf=0.0)
+
+
+def matched_filter(release: Release, features: Tensor, labels: Tensor, precisions: tuple[float, float]) -> Tensor:
+    """Score images by how much noisy sums look like them: what tells a shifted Gaussian from one that is not, best.
+
+    Args:
+        release: as uploaded.
+        features: of the images, float64, shape ``(n, D)``.
+        labels: shape ``(n,)``.
+        precisions: one over the variance of the noise of sums, and of moments.
+
+    Returns:
+        Likelihoods up to a constant, shape ``(n,)``.
+    """
+    by_sums = (features * release.sums.double()[labels]).sum(1)
+    moments = unpacked(release.moments.double())
+    by_moments = torch.stack([one @ moments[label] @ one for one, label in zip(features, labels, strict=True)])
+    return precisions[0] * by_sums + precisions[1] * by_moments
 
 
 def losses(net: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:

@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER = (
+GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER, RELEASE = (
     *("generator, nearest draw", "generator, latent search"),
     *("prototypes, nearest prototype", "classifier, loss drop"),
+    "released sums, matched filter",
 )
 
 

@@ -28,8 +28,8 @@ class Shares:
     """
 
     counts: float = 0.05
-    means: float = 0.25
-    moments: float = 0.70
+    means: float = 0.50
+    moments: float = 0.45
     training: float = 0.0
 
     def __post_init__(self) -> None:

@@ -52,7 +52,7 @@ def page(contents: RunContents) -> str:
     findings = [Finding(**each) for each in contents.audit.get("findings", ())]
     return environment.from_string(template).render(
         attempts=ATTEMPTS if "attempts" in head else "",
-        audit=(audit_head(), audit_rows(findings)),
+        audit=(audit_head(findings), audit_rows(findings)),
         charts=_charts(contents),
         figures=_figures(contents),
         final_stage=final_stage(summary, contents.rounds),
