@@ -1,7 +1,7 @@
 """``mosaic client``: the resident process of one client of a federation whose clients are on hosts of their own."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,7 @@ class ClientCLI(MosaicCLI):
                 "data.partition: expected mosaic.data.Remote, which says what all parties have agreed on, got "
                 f"{type(datamodule.partition).__name__}: a simulation has no clients of its own"
             )
+        private = self._privacy(datamodule) is not None
         data = RemoteData(datamodule, given.client)
         data.setup("fit")
         train, validation = data.splits[given.client]
@@ -61,8 +62,15 @@ class ClientCLI(MosaicCLI):
         if told is not None:
             worker(told)  # so that a configuration that cannot work fails now
         judging = self._get(self.config_init, "federation").judging
-        self.resident = Resident(data, agreement(self._written()), worker, given.folder, given.keep_rounds, judging)
+        self.resident = Resident(
+            data, agreement(self._written()), worker, given.folder, given.keep_rounds, judging, private
+        )
         log.info("client %d: %d images to train on, %d to validate on", given.client, len(train), len(validation))
+
+    def _ledgers(self, config: Mapping[str, Any]) -> Path:
+        """Return the folder of this client's ledger, which holds for all runs: its images are the same in each."""
+        given: Any = self.config_init.fit
+        return Path(given.folder) / "privacy"
 
     def _remote(self, data: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:
         """Return the data as they are; the server alone asks around."""

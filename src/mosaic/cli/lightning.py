@@ -147,6 +147,7 @@ class MosaicCLI(LightningCLI):
         """Gather what a federation works on."""
         config = self._written()
         _check_rate(config["model"]["optimizer"])
+        privacy = self._privacy(datamodule)
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
@@ -156,10 +157,6 @@ class MosaicCLI(LightningCLI):
                 f"hold their images themselves, got {type(datamodule.partition).__name__}: set it, or simulate with "
                 "mosaic.executors.SerialExecutor"
             )
-        privacy: Privacy | None = self._get(self.config_init, "privacy")
-        if privacy is not None:
-            algorithm = self._get(self.config_init, "algorithm")
-            check_private_run(privacy, algorithm, datamodule, config["federation"]["schedule"])
         datamodule.setup("fit")
         clients: ClientModels = self._get(self.config_init, "clients")
         blueprint, seed = datamodule.blueprint(model.factory), config["seed_everything"]
@@ -175,8 +172,20 @@ class MosaicCLI(LightningCLI):
             seed=seed,
             config=config,
             privacy=privacy,
-            ledgers=self.ledgers or Path(config["federation"]["run_dir"]) / "privacy",
+            ledgers=self._ledgers(config),
         )
+
+    def _privacy(self, datamodule: FederatedDataModule) -> Privacy | None:
+        """Return the privacy budget, if there is one; refuse, before an image is read, what it cannot cover."""
+        privacy: Privacy | None = self._get(self.config_init, "privacy")
+        if privacy is not None:
+            federation: Federation = self._get(self.config_init, "federation")
+            check_private_run(privacy, self._get(self.config_init, "algorithm"), datamodule, federation.schedule)
+        return privacy
+
+    def _ledgers(self, config: Mapping[str, Any]) -> Path:
+        """Return the folder where clients that work here keep what they have spent."""
+        return self.ledgers or Path(config["federation"]["run_dir"]) / "privacy"
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""

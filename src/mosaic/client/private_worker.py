@@ -95,8 +95,9 @@ class PrivateWorker(Worker):
         self.training = _AloneOnly(data, pool, self._own, optimizer, program.objective, phases, seed)
         self._optimizer, self._budget, self._folder = optimizer, budget, folder
         budget.privacy.check_images(max(self.images))
-        if (unit := budget.privacy.unit) != IMAGE and unit not in data.images.train.groups:
-            named = ", ".join(sorted(data.images.train.groups)) or "no groups"
+        own = data.images.train
+        if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
+            named = ", ".join(sorted(own.groups)) or "no groups"
             raise MosaicError(
                 f"privacy.unit: expected {IMAGE} or a group that the source names ({named}), got {unit}: choose one"
             )

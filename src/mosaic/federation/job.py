@@ -1,7 +1,9 @@
 """What a federation works on; every process makes the same."""
 
 import logging
+import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -84,8 +86,12 @@ class Job:
         if (budget := self.budget) is not None:
             check_private_models(budget.privacy, self.pool, self.phases)
             made = self.data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed
-            folder = Path(tempfile.mkdtemp(prefix="mosaic-dry-run-")) if self.phases.dry_run else self.ledgers
-            return PrivateWorker(*made, budget, folder)
+            if not self.phases.dry_run:
+                return PrivateWorker(*made, budget, self.ledgers)
+            folder = tempfile.mkdtemp(prefix="mosaic-dry-run-")
+            worker = PrivateWorker(*made, budget, Path(folder))
+            weakref.finalize(worker, shutil.rmtree, folder, ignore_errors=True)
+            return worker
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
         return Worker(data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed)
 

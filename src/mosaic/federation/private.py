@@ -1,6 +1,5 @@
 """What a run with a privacy budget cannot have, and what it tells of its budget in the end."""
 
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,7 @@ NOT_COVERED = (
 """What the promise does not say anything about."""
 
 
-def check_private_run(
-    privacy: Privacy, algorithm: Algorithm, data: FederatedDataModule, schedule: Mapping[str, Any]
-) -> None:
+def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDataModule, schedule: Schedule) -> None:
     """Refuse, before an image is read, settings that would tell of images or cannot be counted.
 
     Raises:
@@ -39,10 +36,10 @@ def check_private_run(
             "data.mean, data.std: expected public numbers for each channel with a privacy budget, since measured ones "
             "tell of images, got none: set both, for example to 0.5 and 0.25"
         )
-    if privacy.trains and Schedule(**schedule).local_epochs > 0:
+    if privacy.trains and schedule.local_epochs > 0:
         raise MosaicError(
             "federation.schedule.local_epochs: expected 0 with privacy.local_training dp_sgd, since passes over the "
-            f"images tell how many there are, got {schedule['local_epochs']}: set local_steps"
+            f"images tell how many there are, got {schedule.local_epochs}: set local_steps"
         )
 
 
