@@ -1,17 +1,19 @@
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from mosaic.messages import ReleaseReply
-from mosaic.privacy import Privacy
-from mosaic.privacy.accounting import Mechanism, calibrate, spent
+from mosaic.privacy import Privacy, Shares
+from mosaic.privacy.accounting import Budget, Mechanism, spent
 from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, booked
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
-BUDGET = Privacy(3.0)
-EVERYTHING = list(calibrate(BUDGET).values())
+BUDGET = Budget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
+EVERYTHING = list(BUDGET.mechanisms.values())
+TRAINING = EVERYTHING[-1]
 
 
 def answer(number: float = 1.0) -> ReleaseReply:
@@ -26,7 +28,28 @@ def test_a_whole_budget_can_be_spent_once_and_nothing_more(tmp_path: Path) -> No
             ledger.book("another", [Mechanism("tiny", 1000.0)])
     (found,) = booked(tmp_path)
     assert found == EVERYTHING, "what was refused is not booked"
-    assert spent(found, BUDGET.delta) <= BUDGET.epsilon
+    assert spent(found, BUDGET.privacy.delta) <= BUDGET.privacy.epsilon
+
+
+def test_no_mechanism_goes_beyond_its_plan_while_epsilon_is_far(tmp_path: Path) -> None:
+    """Steps in the place of a release would make what is composed depend on what was seen."""
+    ledger = Ledger(tmp_path, 0, BUDGET)
+    with ledger.open():
+        ledger.book("one", [replace(TRAINING, steps=6)])
+        with pytest.raises(OverspentError):
+            ledger.book("two", [replace(TRAINING, steps=5)])
+        ledger.book("two", [replace(TRAINING, steps=4)])
+        with pytest.raises(OverspentError):
+            ledger.book("three", [Mechanism("unheard of", 1000.0)])
+    assert spent(booked(tmp_path)[0], BUDGET.privacy.delta) < 0.8 * BUDGET.privacy.epsilon
+
+
+def test_another_plan_does_not_buy_more_than_epsilon(tmp_path: Path) -> None:
+    with (before := Ledger(tmp_path, 0, BUDGET)).open():
+        before.book("release", EVERYTHING)
+    later = Budget(BUDGET.privacy, {"counts": Mechanism("counts", 50.0, steps=2)})
+    with (after := Ledger(tmp_path, 0, later)).open(), pytest.raises(OverspentError):
+        after.book("more", [Mechanism("counts", 50.0)])
 
 
 def test_a_client_that_died_after_booking_computes_with_the_same_noise_and_pays_once(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ class PrivateWorker(Worker):
         """Return the answer that is kept, or book, make and keep one."""
         if (work := self._work(request)) is None:
             return Declined(request.client, REFUSED)
-        ledger = Ledger(self._folder, request.client, self._budget.privacy)
+        ledger = Ledger(self._folder, request.client, self._budget)
         with ledger.open():
             if (known := ledger.recall(work.key)) is not None:
                 return known

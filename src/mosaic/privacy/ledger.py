@@ -7,6 +7,7 @@ the same noise, which nobody has seen yet.
 """
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -18,9 +19,8 @@ from filelock import FileLock
 from mosaic.codec import decode, encode
 from mosaic.disk import write_whole
 from mosaic.messages import Reply
-from mosaic.privacy.accounting import Mechanism, spent
+from mosaic.privacy.accounting import Budget, Mechanism, spent
 from mosaic.privacy.noise import new_secret
-from mosaic.privacy.settings import Privacy
 
 _BOOK = "book.json"
 
@@ -54,12 +54,12 @@ class Ledger:
     Args:
         folder: of all clients whose images are here.
         client: number of the client.
-        privacy: its budget.
+        budget: its budget.
         keep: answers that are kept.
     """
 
-    def __init__(self, folder: Path, client: int, privacy: Privacy, keep: int = 20) -> None:
-        self._folder, self._privacy, self._keep = folder / f"client_{client:04d}", privacy, keep
+    def __init__(self, folder: Path, client: int, budget: Budget, keep: int = 20) -> None:
+        self._folder, self._budget, self._keep = folder / f"client_{client:04d}", budget, keep
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -84,8 +84,11 @@ class Ledger:
     def book(self, key: str, mechanisms: Sequence[Mechanism]) -> bytes:
         """Write down what an answer will cost, before any image is touched, and return the secret of its noise.
 
+        Nothing beyond the planned steps of a mechanism is booked, even if epsilon is not reached: whatever a server
+        asks for, and however it chooses that by earlier answers, is then a part of one composition fixed beforehand.
+
         Raises:
-            OverspentError: it would take the client beyond its epsilon; nothing is written.
+            OverspentError: it would take the client beyond its plan or its epsilon; nothing is written.
             ForgottenError: it was answered before, and computing it again would need other noise.
         """
         before = self.bookings()
@@ -94,8 +97,9 @@ class Ledger:
                 if not each.secret:
                     raise ForgottenError(key)
                 return bytes.fromhex(each.secret)
-        every = [mechanism for each in before for mechanism in each.mechanisms]
-        if spent([*every, *mechanisms], self._privacy.delta) > self._privacy.epsilon:
+        every = [*(mechanism for each in before for mechanism in each.mechanisms), *mechanisms]
+        privacy = self._budget.privacy
+        if not self._is_planned(every) or spent(every, privacy.delta) > privacy.epsilon:
             raise OverspentError(key)
         secret = new_secret()
         self._write([*before, Booking(key, tuple(mechanisms), secret.hex())])
@@ -110,6 +114,14 @@ class Ledger:
         answers = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for old in answers[: -self._keep]:
             old.unlink()
+
+    def _is_planned(self, booked: Sequence[Mechanism]) -> bool:
+        """Whether no mechanism has more steps than the plan."""
+        taken = Counter[str]()
+        for each in booked:
+            taken[each.name] += each.steps
+        planned = self._budget.mechanisms
+        return all(name in planned and steps <= planned[name].steps for name, steps in taken.items())
 
     def _write(self, bookings: Sequence[Booking]) -> None:
         found = [asdict(each) for each in bookings]
