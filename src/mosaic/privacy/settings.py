@@ -28,8 +28,8 @@ class Shares:
     """
 
     counts: float = 0.05
-    means: float = 0.50
-    moments: float = 0.45
+    means: float = 0.65
+    moments: float = 0.30
     training: float = 0.0
 
     def __post_init__(self) -> None:

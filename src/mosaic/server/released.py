@@ -41,9 +41,9 @@ def fit_released(
 ) -> tuple[ClassGaussianGenerator, Tensor] | None:
     """Make a generator with a Gaussian for each class, of sums over clients.
 
-    Classes whose count does not exceed its noise are left out. Means are drawn together as far as noise explains that
-    they are apart. What is left of a second moment is then the spread of images around such a mean, its own uncertainty
-    included: all classes have one covariance, and each adds of its own what stands out of the noise.
+    Counts and means are drawn together as far as noise explains that they are apart; classes whose count does not
+    exceed its noise then are left out. What is left of a second moment is the spread of images around such a mean, its
+    own uncertainty included: all classes have one covariance, and each adds of its own what stands out of the noise.
 
     Args:
         total: sums over clients.
@@ -55,15 +55,16 @@ def fit_released(
     Returns:
         The generator and the images per class, shape ``(C,)``; nothing where no class stands out.
     """
-    held = total.counts > max(_FEWEST, deviations[COUNTS])
+    images = _shrunk(total.counts[:, None], torch.tensor(deviations[COUNTS])).squeeze(1)
+    held = images > max(_FEWEST, deviations[COUNTS])
     if not held.any():
         return None
-    counts, dim = torch.where(held, total.counts, 0).round().long(), features.dim
+    counts, dim = torch.where(held, images, 0).round().long(), features.dim
     generator = ClassGaussianGenerator(
         image_shape, len(counts), held.nonzero().squeeze(1), generation.coefficients, dim
     )
-    n, noise = total.counts[held], deviations[MOMENTS]
-    means = _means(n, total.sums[held], deviations[MEANS])
+    n, noise = images[held], deviations[MOMENTS]
+    means = _shrunk(total.sums[held] / n[:, None], deviations[MEANS] / n, total.sums[held].sum(0) / n.sum())
     around = unpacked(total.moments[held]) - n[:, None, None] * means[:, :, None] * means[:, None, :]
     common = _with_diagonal(around.sum(0) / n.sum(), noise * math.sqrt(len(n)) / float(n.sum()))
     generator.mean.copy_(features.mean_coefficients(means))
@@ -75,16 +76,16 @@ def fit_released(
     return generator, counts
 
 
-def _means(counts: Tensor, sums: Tensor, deviation: float) -> Tensor:
-    """Return means ``(P, D)``, drawn to that of all images by the part of their spread that noise explains.
+def _shrunk(found: Tensor, deviation: Tensor, centre: Tensor | None = None) -> Tensor:
+    """Draw rows ``(P, D)`` to their mean, or a given one, by the part of their spread that noise explains.
 
-    This is the estimate of Efron and Morris (1973), for each feature by itself.
+    This is the estimate of Efron and Morris (1973), for each column by itself.
     """
-    means, centre = sums / counts[:, None], sums.sum(0) / counts.sum()
-    noise = (deviation / counts).square().mean()
-    apart = (means - centre).square().sum(0) / max(1, len(counts) - 1)
+    centre = found.mean(0) if centre is None else centre
+    noise = deviation.double().square().mean()
+    apart = (found - centre).square().sum(0) / max(1, len(found) - 1)
     kept = (1 - noise / apart.clamp(min=_LEAST_VARIANCE)).clamp(min=0)
-    return centre + kept * (means - centre)
+    return centre + kept * (found - centre)
 
 
 def _with_diagonal(covariance: Tensor, deviation: float) -> Tensor:
