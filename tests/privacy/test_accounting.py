@@ -49,6 +49,12 @@ def test_subsampled_steps_cost_what_opacus_says() -> None:
     assert spent([Mechanism("train", 1.5, 0.04, 2250)], DELTA) == pytest.approx(6.777, rel=0.01)
 
 
+def test_what_no_share_has_is_not_spent() -> None:
+    found = calibrate(Privacy(3.0, DELTA, shares=Shares(0.05, 0.25, 0.2)))
+    noise = sum(each.noise**-2 for each in found.values()) ** -0.5
+    assert noise == pytest.approx(math.sqrt(2) * brentq(lambda each: closed_form(each) - 3.0, 0.5, 9), rel=0.01)
+
+
 def test_no_noise_promises_nothing_and_nothing_costs_nothing() -> None:
     assert spent([Mechanism("counts", 0.0)], DELTA) == math.inf
     assert spent([], DELTA) == 0

@@ -19,10 +19,12 @@ from mosaic.privacy.settings import Privacy
 
 COUNTS, MEANS, MOMENTS, TRAINING = "counts", "means", "moments", "training"
 RELEASED = (COUNTS, MEANS, MOMENTS)
-_FINENESS = 1e-3
+_FINENESS = 2e-3
 """Step of a privacy loss distribution where epsilon is 1 or more; finer where it is less."""
-_TOLERANCE, _TRAINING_TOLERANCE = 1e-3, 2e-3
+_TOLERANCE = 3e-3
 """How much more noise than needed calibration may find, as a share."""
+_LEAST_TRAINING_NOISE = 0.5
+"""Training with less buys nothing: plans of so few steps leave a part of epsilon unspent."""
 
 
 @dataclass(frozen=True)
@@ -147,17 +149,23 @@ def calibrate(privacy: Privacy, steps: int = 0) -> dict[str, Mechanism]:
     if math.isinf(epsilon):
         return _mechanisms(privacy, steps, 0.0, 0.0)
     total = _least_noise(lambda noise: gaussian_epsilon(noise, delta), epsilon, start=0.1, precise=1e-6)
+    used = shares.released + shares.training
+    target = epsilon if used > 1 - 1e-9 else gaussian_epsilon(total / math.sqrt(used), delta)
     training: tuple[Mechanism, ...] = ()
     if privacy.trains:
-        own = gaussian_epsilon(total / math.sqrt(shares.training), delta) if shares.released else epsilon
+        own = gaussian_epsilon(total / math.sqrt(shares.training), delta) if shares.released else target
         of = lambda noise: spent([Mechanism(TRAINING, noise, privacy.sampling_rate, steps)], delta)  # noqa: E731
-        noise = _least_noise(of, own, start=0.5, precise=_TRAINING_TOLERANCE)
+        noise = _least_noise(of, own, start=_LEAST_TRAINING_NOISE)
         training = (Mechanism(TRAINING, noise, privacy.sampling_rate, steps),)
     released = 0.0
-    if shares.released:
-        start = total / math.sqrt(shares.released)
-        released = _least_noise(lambda noise: spent((Mechanism("", noise), *training), delta), epsilon, start)
-    return _mechanisms(privacy, steps, released, training[0].noise if training else 0.0)
+    if shares.released:  # with what training leaves: it costs less beside others than alone
+        of = lambda noise: spent((Mechanism("", noise), *training), delta)  # noqa: E731
+        released = _least_noise(of, target, start=total / math.sqrt(used))
+    found = _mechanisms(privacy, steps, released, training[0].noise if training else 0.0)
+    while spent(found.values(), delta) > epsilon:  # rounding may decide
+        released *= 1 + _TOLERANCE
+        found = _mechanisms(privacy, steps, released, training[0].noise if training else 0.0)
+    return found
 
 
 def _mechanisms(privacy: Privacy, steps: int, released: float, training: float) -> dict[str, Mechanism]:
@@ -174,7 +182,7 @@ def _mechanisms(privacy: Privacy, steps: int, released: float, training: float) 
 
 def _least_noise(cost: Callable[[float], float], target: float, start: float, precise: float = _TOLERANCE) -> float:
     """Return nearly the least noise, from ``start`` on, whose cost is within the target."""
-    low, high, step = start, start, 1 + precise
+    low, high, step = start, start, 1 + precise / 2
     while cost(high) > target:
         low, high, step = high, high * step, min(2.0, step * step * 1.1)
     while high > low * (1 + precise):
