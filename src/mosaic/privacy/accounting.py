@@ -22,7 +22,7 @@ RELEASED = (COUNTS, MEANS, MOMENTS)
 _FINENESS = 2e-3
 """Step of a privacy loss distribution where epsilon is 1 or more; finer where it is less."""
 _TOLERANCE = 3e-3
-"""How much more noise than needed calibration may find, as a share."""
+"""Share of a cost that calibration may leave unspent."""
 _LEAST_TRAINING_NOISE = 0.5
 """Training with less buys nothing: plans of so few steps leave a part of epsilon unspent."""
 
@@ -181,13 +181,23 @@ def _mechanisms(privacy: Privacy, steps: int, released: float, training: float) 
 
 
 def _least_noise(cost: Callable[[float], float], target: float, start: float, precise: float = _TOLERANCE) -> float:
-    """Return nearly the least noise, from ``start`` on, whose cost is within the target."""
-    low, high, step = start, start, 1 + precise / 2
-    while cost(high) > target:
-        low, high, step = high, high * step, min(2.0, step * step * 1.1)
-    while high > low * (1 + precise):
-        middle = math.sqrt(low * high)
-        low, high = (middle, high) if cost(middle) > target else (low, middle)
+    """Return a noise, from ``start`` on, whose cost is within the target, and short of it by a small share at most.
+
+    Costs fall nearly with a power of the noise, which tells from two of them where to look next.
+    """
+    low, high = start, start
+    low_cost = high_cost = cost(start)
+    while high_cost > target:
+        low, low_cost, high = high, high_cost, high * max(1 + precise / 2, (high_cost / target) ** 0.8)
+        high_cost = cost(high)
+    while high_cost < target * (1 - precise) and high > low * (1 + 1e-9):
+        power = math.log(low_cost / high_cost) / math.log(high / low) or 1.0
+        middle = low * (low_cost / target) ** (1 / power) * (1 + precise / 4 / power)
+        middle = middle if low < middle < high else math.sqrt(low * high)
+        if (found := cost(middle)) > target:
+            low, low_cost = middle, found
+        else:
+            high, high_cost = middle, found
     return high
 
 
