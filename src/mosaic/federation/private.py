@@ -17,8 +17,9 @@ from mosaic.training.phases import PhaseRunner
 NOT_COVERED = (
     "the choice of settings, if it was made by the same images",
     "the public numbers: data.mean, data.std, the classes, and which clients there are",
-    "the time that answers take, and the low bits of gradients",
-    "the files of a simulation, which hold every image's client; clients that work together on one image's unit",
+    "the time that answers take, and that noise is made of 53 random bits for each number",
+    "the same person's images at several clients, each of which has a budget of its own",
+    "the files of a simulation, which say whose each image is",
 )
 """What the promise does not say anything about."""
 
