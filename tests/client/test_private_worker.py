@@ -3,6 +3,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -226,3 +227,22 @@ def test_images_enter_batches_by_chance_and_by_the_secret() -> None:
     assert torch.isin(torch.cat(found), indices).all()
     with pytest.raises(RuntimeError, match="used before"):
         list(batches)
+
+
+def test_all_images_of_a_patient_count_as_one(
+    phases: PhaseRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With frozen noise, ten other images of one patient move sums no more than one leaving and one coming may."""
+    monkeypatch.setattr("mosaic.privacy.ledger.new_secret", lambda: bytes(32))
+    patients = np.array(["ann"] * 10 + [f"p{number}" for number in range(len(DIGITS.train) - 10)])
+    others = DIGITS.train.pixels.clone()
+    others[:10] = 255 - others[:10]
+    found = []
+    for name, pixels in (("a", DIGITS.train.pixels), ("b", others)):
+        images = dataclasses.replace(DIGITS.train, pixels=pixels, groups={"patient": patients})
+        data = federation(InMemory(images), Given(40, 60), validation_share=0.0)
+        worker = make_worker(phases, tmp_path / name, Privacy(5.0, unit="patient"), data)
+        found.append(worker.handle(ReleaseRequest(0, 1), NOTHING)[0])
+    assert torch.equal(found[0].counts, found[1].counts)
+    assert 0.2 < float((found[0].sums - found[1].sums).norm()) <= 2.001
+    assert 0.1 < float((found[0].moments - found[1].moments).norm()) <= 2.001
