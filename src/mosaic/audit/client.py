@@ -115,9 +115,8 @@ class ClientAudit:
         assert isinstance(generation, ClassGaussians), "only these are made of sums"
         features = PublicFeatures(blueprint.image_shape, generation.coefficients, blueprint.mean, blueprint.std)
         noise = [budget.mechanisms[name].noise if name in budget.mechanisms else torch.inf for name in (MEANS, MOMENTS)]
-        precisions = [each**-2 if each else 1.0 for each in noise]
         encoded = features.encode(to_pixels(self._pixels))
-        score = matched_filter(release, encoded, self._labels, (precisions[0], precisions[1]))
+        score = matched_filter(release, encoded, self._labels, (noise[0], noise[1]))
         return score, torch.ones_like(self._labels, dtype=torch.bool)
 
     def _search(self, references: Sequence[ImageGenerator]) -> Tensor:
