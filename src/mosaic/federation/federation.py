@@ -48,7 +48,7 @@ class Federation:
             none, on the clients' validation images and on the test split; the last round always has one.
         faults: how long clients may take, and how many must answer; the round goes on without the others.
         judging: whether clients judge models on their validation images; without it their counts of right answers per
-            class stay with them, and every model is taken unseen.
+            class stay with them, and every model is taken unseen, as it always is with a privacy budget.
     """
 
     def __init__(
