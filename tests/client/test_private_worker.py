@@ -229,6 +229,13 @@ def test_images_enter_batches_by_chance_and_by_the_secret() -> None:
         list(batches)
 
 
+def test_images_that_would_be_held_out_count_too(phases: PhaseRunner, tmp_path: Path) -> None:
+    """Or an image more would move others in and out of the split."""
+    data = federation(partition=Given(40, 60), validation_share=0.5)
+    found = make_worker(phases, tmp_path, Privacy(float("inf")), data).handle(ReleaseRequest(0, 1), NOTHING)[0]
+    assert found.counts.sum() == 40
+
+
 def test_all_images_of_a_patient_count_as_one(
     phases: PhaseRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,7 +15,8 @@ from mosaic.client.local_training import LocalTraining
 from mosaic.client.program import ClientProgram
 from mosaic.client.worker import Worker
 from mosaic.codec import encode
-from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.data.images import Images
+from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import (
@@ -94,7 +95,7 @@ class PrivateWorker(Worker):
         super().__init__(data, pool, optimizer, program, phases, seed)
         self.training = _AloneOnly(data, pool, self._own, optimizer, program.objective, phases, seed)
         self._optimizer, self._budget, self._folder = optimizer, budget, folder
-        budget.privacy.check_images(max(self.images))
+        budget.privacy.check_images(max(len(train) + len(validation) for train, validation in data.splits))
         own = data.images.train
         if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
             named = ", ".join(sorted(own.groups)) or "no groups"
@@ -152,25 +153,33 @@ class PrivateWorker(Worker):
         return f"release-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
     def _release(self, request: ReleaseRequest, noise: SecretNoise) -> Reply:
-        data, blueprint = self._data.client(request.client), self._pool.blueprint
+        images, own = self._data.images.train, self._every_image(request.client)
+        blueprint = self._pool.blueprint
         features = PublicFeatures(blueprint.image_shape, self._generation.coefficients, blueprint.mean, blueprint.std)
-        chunks = data.train.split(_ENCODED_AT_ONCE) if len(data.train) else ()
+        chunks = own.split(_ENCODED_AT_ONCE) if len(own) else ()
         encoded = [torch.zeros(0, features.dim).double()] + [
-            features.encode(to_pixels(data.images.pixels[chunk])) for chunk in chunks
+            features.encode(to_pixels(images.pixels[chunk])) for chunk in chunks
         ]
-        exact = whole_sums(
-            torch.cat(encoded), data.images.labels[data.train], self._unit_weights(data), blueprint.num_classes
-        )
+        weights = self._unit_weights(images, own)
+        exact = whole_sums(torch.cat(encoded), images.labels[own], weights, blueprint.num_classes)
         return ReleaseReply(request.client, *noisy(exact, self._budget.mechanisms, noise))
 
-    def _unit_weights(self, data: ClientData) -> Tensor:
+    def _every_image(self, client: int) -> Tensor:
+        """Return the indices of all of a client's images: one more would change which others are held out to validate.
+
+        Nobody judges models with a budget, so that none need be.
+        """
+        data = self._data.client(client)
+        return torch.cat([data.train, data.validation])
+
+    def _unit_weights(self, images: Images, own: Tensor) -> Tensor:
         if (unit := self._budget.privacy.unit) == IMAGE:
-            return torch.ones(len(data.train)).double()
-        _, numbers = np.unique(data.images.groups[unit][data.train.numpy()], return_inverse=True)
+            return torch.ones(len(own)).double()
+        _, numbers = np.unique(images.groups[unit][own.numpy()], return_inverse=True)
         return unit_weights(torch.from_numpy(numbers))
 
     def _train(self, request: TrainRequest, noise: SecretNoise) -> Reply:
-        data, blueprint, privacy = self._data.client(request.client), self._pool.blueprint, self._budget.privacy
+        own, blueprint, privacy = self._every_image(request.client), self._pool.blueprint, self._budget.privacy
         mechanism = self._budget.mechanisms[TRAINING]
         net = blueprint.build(request.model)
         random = generator_for(self._seed, request.round, request.client, "augment/0")
@@ -186,7 +195,7 @@ class PrivateWorker(Worker):
             self._data.batch_size,
             noise,
         )
-        batches = PoissonBatches(images.pixels, images.labels, data.train, mechanism.rate, steps, noise)
+        batches = PoissonBatches(images.pixels, images.labels, own, mechanism.rate, steps, noise)
         self._phases.run(task, batches, seed_for(self._seed, request.round, request.client, "train"))
         public = torch.ones(blueprint.num_classes, dtype=torch.long)  # all clients weigh alike
         told = {"loss": 0.0, "steps": steps, "validation_images": 0}  # nothing of a loss or a validation
