@@ -87,6 +87,17 @@ def test_local_training_spends_its_budget_over_the_planned_steps(
         assert named in capsys.readouterr().err
 
 
+@pytest.mark.slow
+def test_clients_train_on_from_the_student_within_one_budget(tmp_path: Path) -> None:
+    shares = "{counts: 0.05, means: 0.4, moments: 0.25, training: 0.3}"
+    both = f"--privacy={{epsilon: 10, local_training: dp_sgd, shares: {shares}}}"
+    run = fit_other(tmp_path / "run", "Mosaic", *SUMS, both, "--model.net.norm=group", MORE)
+    told = summary(run)
+    assert told["bytes_up"].keys() == {"Release", "Train"}
+    assert {each["name"]: each["steps"] for each in told["privacy"]["mechanisms"]}["training"] == 4
+    assert 9 < told["privacy"]["spent"]["epsilon"] <= 10
+
+
 @for_each("executor", ["RanksExecutor", "SideBySideExecutor"])
 @pytest.mark.slow
 def test_other_executors_keep_the_budget_too(executor: str, tmp_path: Path) -> None:
