@@ -31,7 +31,7 @@ def test_a_class_keeps_its_own_defaults_in_the_place_of_a_default_class() -> Non
     assert model["net"]["init_args"] == {"width": 64}
     assert model["optimizer"]["init_args"]["weight_decay"] == 0.01
     assert parsed(CONFIGS / "cifar10.yaml")["model"]["net"]["init_args"] == {"width": 64}
-    assert parsed("--model.net.init_args.width=24")["model"]["net"]["init_args"] == {"width": 24}
+    assert parsed("--model.net.init_args.width=24")["model"]["net"]["init_args"] == {"width": 24, "norm": "batch"}
 
 
 def test_nobody_gets_more_than_one_device_unasked() -> None:

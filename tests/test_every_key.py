@@ -32,6 +32,8 @@ OTHERS: dict[str, Any] = {
     "trainer.gradient_clip_algorithm": "value",
     "trainer.plugins": "lightning.pytorch.plugins.precision.HalfPrecision",
     "model.optimizer.init_args.lr": 0.5,
+    "model.net.init_args.norm": "group",
+    "privacy": {"epsilon": 10},
     "data.partition.init_args.min_images": 350,
     "clients.sigma": 0,
     "algorithm.init_args.distillation.min_confidence": 0.525,

@@ -43,6 +43,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
     "mosaic.client.generator_quality": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.program": ("mosaic.data", "mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.client.worker": ("mosaic.server", "mosaic.algorithms", *UPPER),
+    "mosaic.client.private_worker": ("mosaic.server", "mosaic.algorithms", *UPPER),
     "mosaic.tasks": (
         *("mosaic.data", "mosaic.server", "mosaic.client", "mosaic.algorithms", "mosaic.generation", "mosaic.runs"),
         *UPPER,
@@ -75,6 +76,10 @@ REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.nets": ("mosaic.nets", "mosaic.transfer", "mosaic.errors"),
     "mosaic.training": (*("mosaic.training", "mosaic.batches", "mosaic.transfer", "mosaic.errors"),),
     "mosaic.runs.figures": ("mosaic.runs.figures",),
+    "mosaic.privacy": (
+        *("mosaic.privacy", "mosaic.nets", "mosaic.transfer", "mosaic.errors"),
+        *("mosaic.messages", "mosaic.codec", "mosaic.disk"),
+    ),
     "mosaic.messages": ("mosaic.messages", "mosaic.codec"),
     "mosaic.model_pool": (
         *("mosaic.model_pool", "mosaic.nets", "mosaic.transfer"),
@@ -228,6 +233,7 @@ def test_only_the_worker_and_its_training_inside_client_reach_data() -> None:
     readers = {module for module in GRAPH if below(module, ("mosaic.client",))}
     assert {m for m in readers if "mosaic.data" in reachable(GRAPH, m)} == {
         "mosaic.client.worker",
+        "mosaic.client.private_worker",
         "mosaic.client.local_training",
         "mosaic.client.generator_learning",
     }

@@ -116,6 +116,29 @@ class PrototypeReply:
 
 @wire
 @dataclass(frozen=True)
+class ReleaseRequest:
+    """Release noisy sums over the client's images, as its privacy budget has it."""
+
+    client: int
+    round: int
+
+
+@wire
+@dataclass(frozen=True)
+class ReleaseReply:
+    """Noisy sums by class, float32: of images ``(C,)``, features ``(C, D)`` and their products, ``(C, D (D + 1) / 2)``.
+
+    They are what :class:`~mosaic.privacy.release.Release` says, in numbers of images; any of them may be negative.
+    """
+
+    client: int
+    counts: Tensor
+    sums: Tensor
+    moments: Tensor
+
+
+@wire
+@dataclass(frozen=True)
 class EvaluateRequest:
     """Evaluate this model, joined with the tensors that the client keeps, on the client's validation images."""
 
@@ -161,8 +184,8 @@ class Failed:
     reason: str
 
 
-Request = TrainRequest | GeneratorRequest | PrototypeRequest | EvaluateRequest
-Reply = TrainReply | GeneratorReply | PrototypeReply | EvaluateReply | Declined | Failed
+Request = TrainRequest | GeneratorRequest | PrototypeRequest | ReleaseRequest | EvaluateRequest
+Reply = TrainReply | GeneratorReply | PrototypeReply | ReleaseReply | EvaluateReply | Declined | Failed
 
 
 @wire

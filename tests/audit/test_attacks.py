@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mosaic.audit.attacks import (
     latent_search,
+    matched_filter,
     nearest_draw,
     nearest_prototype,
     success,
@@ -17,6 +18,10 @@ from mosaic.audit.attacks import (
 from mosaic.audit.client import matched
 from mosaic.data import Images, SklearnDigits
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
+from mosaic.nets.inference import to_pixels
+from mosaic.privacy.accounting import Mechanism
+from mosaic.privacy.noise import SecretNoise
+from mosaic.privacy.release import PublicFeatures, noisy, whole_sums
 
 DIGITS = SklearnDigits().load()
 
@@ -118,3 +123,17 @@ def test_without_anybody_to_compare_there_is_nothing(part: str, random: torch.Ge
     some, none = (Images(DIGITS.train.pixels[:n], DIGITS.train.labels[:n]) for n in (5, 0))
     given: Any = (none, some) if part == "members" else (some, none)
     assert [len(each) for each in matched(*given, random)] == [0, 0]
+
+
+@pytest.mark.parametrize(("noise", "lowest", "highest"), [(0.0, 0.9, 1.0), (0.05, 0.75, 1.0), (8.0, 0.38, 0.62)])
+def test_released_sums_are_attacked_and_enough_noise_leaves_the_attack_at_the_null(
+    noise: float, lowest: float, highest: float
+) -> None:
+    """Noise of 8 is about epsilon 0.5; a client of 60 images, among them few of each class."""
+    features = PublicFeatures((1, 8, 8), 8, (0.3,), (0.38,))
+    encoded, labels = features.encode(to_pixels(DIGITS.train.pixels[:600])), DIGITS.train.labels[:600]
+    exact = whole_sums(encoded[:60], labels[:60], torch.ones(60).double(), 10)
+    mechanisms = {name: Mechanism(name, noise) for name in ("counts", "means", "moments")}
+    release = noisy(exact, mechanisms, SecretNoise(bytes(range(32))))
+    score = within_classes(matched_filter(release, encoded, labels, (noise, noise)), labels)
+    assert lowest <= success(score[:60], score[60:]).auc <= highest

@@ -8,7 +8,7 @@ import pytest
 
 from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
-from mosaic.audit.table import audit_rows, verdict
+from mosaic.audit.table import audit_head, audit_rows, verdict
 from mosaic.cli import client as command
 from mosaic.cli.main import main
 from mosaic.deployment.resident import Resident
@@ -26,10 +26,11 @@ def finding(client: int, auc: float, attack: str = GENERATOR, members: int = 10)
 
 
 def test_a_row_for_each_client_the_smallest_first() -> None:
-    rows = audit_rows([finding(0, 0.6, members=50), finding(1, 0.9), finding(1, 0.55, CLASSIFIER, members=12)])
-    assert rows == [
-        ("1", "12", "0.90  25 %", "-", "-", "0.55  25 %", "0.50-0.50"),
-        ("0", "50", "0.60  25 %", "-", "-", "-", "0.50-0.50"),
+    found = [finding(0, 0.6, members=50), finding(1, 0.9), finding(1, 0.55, CLASSIFIER, members=12)]
+    assert audit_head(found) == ("client", "images", "draws", "loss drop", "null"), "and no column for other attacks"
+    assert audit_rows(found) == [
+        ("1", "12", "0.90  25 %", "0.55  25 %", "0.50-0.50"),
+        ("0", "50", "0.60  25 %", "-", "0.50-0.50"),
     ]
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable
 from contextlib import redirect_stderr
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from threading import Timer
 
@@ -14,11 +15,21 @@ import torch
 import yaml
 
 from mosaic.cli.main import main
+from mosaic.client.private_worker import REFUSED
 from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_statistics
 from mosaic.data.sources import NpzSource
-from mosaic.executors.remote.wire import Asked, Introduce
-from mosaic.messages import EvaluateRequest, Failed, GeneratorRequest, TrainReply, TrainRequest
+from mosaic.executors.remote.wire import Asked, Introduce, Introduction
+from mosaic.messages import (
+    Declined,
+    EvaluateRequest,
+    Failed,
+    GeneratorRequest,
+    ReleaseReply,
+    ReleaseRequest,
+    TrainReply,
+    TrainRequest,
+)
 from tests.remote_clients import (
     CLIENTS,
     EXECUTOR,
@@ -408,3 +419,34 @@ def test_a_client_that_is_away_for_a_moment_is_waited_for(config: Path, tmp_path
     assert missing(run) == []
     with_node(2, answers_and_leaves)
     assert {lost["client"] for lost in missing(deployed(tmp_path / "hasty", config, "FedAvg"))} == {2}
+
+
+class TestPrivacy:
+    FLAGS = ("--privacy.epsilon=10", "--algorithm.generation=ClassGaussians", "--algorithm.generation.coefficients=4")
+
+    @pytest.fixture(autouse=True)
+    def _counted(self) -> None:
+        pytest.importorskip("dp_accounting", exc_type=ImportError)
+
+    def test_a_site_with_a_budget_tells_nothing_else_and_has_one_ledger_for_all_runs(self, config: Path) -> None:
+        site = resident(config, 0, "Mosaic", *self.FLAGS)
+        asked = partial(
+            Asked, session=32 * "b", after=0, agreement=site._agreement, mean=(0.3,), std=(0.38,), run=32 * "a"
+        )
+        who = decode(site.handle(encode(asked(message=Introduce(wants_sums=True)))), Introduction)
+        assert (who.class_counts == 1).all()
+        assert who.pixel_sums.numel() == 0
+        first = site.handle(encode(asked(message=ReleaseRequest(0, 1))))
+        assert isinstance(decode(first, object), ReleaseReply)
+        assert site.handle(encode(asked(message=ReleaseRequest(0, 3), run=32 * "c"))) == first
+        for message in (EvaluateRequest(0, 1, {}), GeneratorRequest(0, 1)):
+            assert decode(site.handle(encode(asked(message=message))), object) == Declined(0, REFUSED)
+
+    @pytest.mark.slow
+    def test_a_server_makes_a_student_of_what_sites_release(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "Mosaic", *self.FLAGS)
+        run = deployed(tmp_path / "run", config, "Mosaic", *self.FLAGS)
+        told = json.loads((run / "summary.json").read_text())
+        assert told["bytes_up"].keys() == {"Release"}
+        assert told["distilled"]
+        assert told["privacy"]["spent"] is None, "only the clients know"

@@ -13,6 +13,7 @@ from mosaic.messages import (
     EvaluateReply,
     GeneratorReply,
     PrototypeReply,
+    ReleaseReply,
     Reply,
     Request,
     StateDict,
@@ -24,6 +25,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
 from mosaic.server.faults import Faults
 from mosaic.server.uploads import Uploads
+from tests.cases import for_each
 from tests.small_runs import same_models
 
 COUNTS = torch.tensor([2, 0, 3])
@@ -190,3 +192,29 @@ def test_nobody_judges_more_images_right_than_there_are(pool: ModelPool, model: 
     other = replace(good, client=5)
     for reply, believed in ((good, 2), *((reply, 1) for reply in bad)):
         assert len(Cohort(Scripted(reply, other), PLAN, pool).evaluate(model).total) == believed
+
+
+@for_each(
+    "spoil, said",
+    [
+        (lambda good: replace(good, client=2), "expected its own"),
+        (lambda good: replace(good, counts=good.counts.long()), "counts: expected torch.float32"),
+        (lambda good: replace(good, sums=good.sums[:, :1]), "sums: expected torch.float32 of shape (3, 2)"),
+        (lambda good: replace(good, moments=torch.zeros(3, 4)), "moments: expected torch.float32 of shape (3, 3)"),
+        (lambda good: replace(good, sums=with_one(good.sums, torch.nan)), "sums: expected finite numbers"),
+        (lambda good: replace(good, counts=with_one(good.counts, 1e30)), "counts: expected no number beyond"),
+    ],
+)
+def test_released_sums_are_inspected_too(spoil: Any, said: str, pool: ModelPool) -> None:
+    good = ReleaseReply(1, torch.tensor([-3.0, 0.5, 9.0]), torch.zeros(3, 2), torch.zeros(3, 3))
+    reasons: list[str] = []
+
+    def release(reply: Reply) -> list[int]:
+        cohort = Cohort(
+            Scripted(reply), PLAN, pool, faults=Faults(quorum=0), on_missing=lambda _, reason: reasons.append(reason)
+        )
+        return [each.client for each in cohort.releases([1], features=2)]
+
+    assert release(good) == [1], "noisy counts may be negative"
+    assert release(spoil(good)) == []
+    assert said in reasons[0]

@@ -7,6 +7,7 @@ from mosaic.client.program import ClientProgram
 from mosaic.errors import MosaicError
 from mosaic.model_pool import PoolKind
 from mosaic.nets.blueprint import Blueprint
+from mosaic.privacy.settings import Privacy
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
@@ -47,6 +48,18 @@ class Algorithm(ABC):
                 f"it needs {' or '.join(_MEANS[each] for each in ('same', 'widths') if each in self.supports)}. "
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
+
+    def check_privacy(self, privacy: Privacy) -> None:
+        """Refuse a privacy budget, unless this algorithm has a way to work with what it allows clients to say.
+
+        Raises:
+            MosaicError: it has none.
+        """
+        raise MosaicError(
+            f"privacy: expected an algorithm that needs no more than a privacy budget allows, got "
+            f"{type(self).__name__} or one of its settings: use mosaic.algorithms.Mosaic with ClassGaussians, or "
+            "mosaic.algorithms.FedAvg with privacy.local_training dp_sgd"
+        )
 
     def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:  # noqa: B027  # most algorithms work with any network
         """Refuse a global network that the algorithm cannot work with.

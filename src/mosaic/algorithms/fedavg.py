@@ -4,6 +4,7 @@ from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.model_pool import PoolKind
+from mosaic.privacy.settings import Privacy
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
@@ -24,6 +25,15 @@ class FedAvg(Algorithm):
 
     def __init__(self, objective: LocalObjective = CrossEntropy()) -> None:
         super().__init__(ClientProgram(objective=objective))
+
+    def check_privacy(self, privacy: Privacy) -> None:
+        """Take a budget for local training; algorithms that add something to averages need more than it allows.
+
+        Raises:
+            MosaicError: it has no share for training, or this is another algorithm.
+        """
+        if type(self) is not FedAvg or not privacy.trains or not isinstance(self.program.objective, CrossEntropy):
+            super().check_privacy(privacy)
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Broadcast, train locally, average."""

@@ -17,12 +17,15 @@ from mosaic.generation import ClassGaussians, Generation
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
+from mosaic.privacy.accounting import Budget
+from mosaic.privacy.settings import Privacy
 from mosaic.server.acceptance import accepts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
+from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
@@ -119,8 +122,21 @@ class Mosaic(Algorithm):
         """Whether the teacher needs them."""
         return self.teacher.needs_prototypes(kind)
 
+    def check_privacy(self, privacy: Privacy) -> None:
+        """Take a budget that releases the sums of which Gaussians of classes are made.
+
+        Raises:
+            MosaicError: it releases nothing, generators are of another kind, or local training is not cross-entropy's.
+        """
+        plain = isinstance(self.program.objective, CrossEntropy)
+        gaussian = isinstance(self.program.generation, ClassGaussians)
+        if not (privacy.shares.counts and privacy.shares.means and gaussian and plain):
+            super().check_privacy(privacy)
+
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run the paper's steps in their order; a round that does not distil is FedAvg's."""
+        if context.budget is not None:
+            return self._private_round(context.budget, state, cohort, context)
         if not context.plan.distils:
             tuned = self._averaged(state, cohort.train(state.model, Uploads, returned=state.returned))
             return self._guard(state, tuned, cohort, context)
@@ -145,6 +161,17 @@ class Mosaic(Algorithm):
         if accepts(state.model, student, "student", cohort, context):
             state = replace(state, model=student, distilled=True)
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
+
+    def _private_round(self, budget: Budget, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+        """Train a student on what clients have released, as soon as somebody has; then average, if clients train."""
+        generation = self.program.generation
+        assert isinstance(generation, ClassGaussians), "check_privacy has seen to it"
+        if not (state.distilled and budget.privacy.trains):  # averages go on from the first student
+            state, fresh = collect_releases(state, generation, cohort, context)
+            state = train_student(state, budget, generation, self.distillation, context) if fresh else state
+        if budget.privacy.trains:
+            state = self._averaged(state, cohort.train(state.model, Uploads))
+        return state
 
     def _collector(self, context: RoundContext) -> Callable[..., KeptUploads | ClassMeans]:
         """Return what uploads are collected in: experts that are averages need not hold the clients' models."""

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from mosaic.errors import MosaicError
 from mosaic.executors import ClientExecutor, SerialExecutor
 from mosaic.federation import federation
 from mosaic.federation.job import make_job
+from mosaic.federation.private import check_private_run
 from mosaic.model_pool import ClientModels
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.small_cnn import SmallCNN
+from mosaic.privacy import Privacy
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.silence import expected_warnings
@@ -31,6 +33,7 @@ _KINDS: dict[str, Any] = {
     "algorithm": Algorithm,
     "executor": ClientExecutor,
     "clients": ClientModels,
+    "privacy": Privacy | None,
     "trainer": Mapping | None,
 }
 _DATA = ("source", "partition", "seed", "validation_share", "batch_size", "augmentation", "mean", "std", "device_cache")
@@ -52,6 +55,7 @@ class Federation(federation.Federation):
         optimizer: OptimizerFactory = SGD,
         executor: ClientExecutor | None = None,
         clients: ClientModels | None = None,
+        privacy: Privacy | None = None,
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,
@@ -73,6 +77,7 @@ class Federation(federation.Federation):
             optimizer: makes the optimiser of local training from parameters; its rate comes from the schedule.
             executor: reaches the clients; this process, one after another, when not given.
             clients: how the clients' models differ; all are the global network when not given.
+            privacy: budget of differential privacy of every client; none when not given.
             seed: of everything but the partition, whose seed is the data's.
             channels_last: whether training uses the channels-last memory format.
             compile: whether training compiles its networks with ``torch.compile``.
@@ -90,11 +95,13 @@ class Federation(federation.Federation):
             _check_kinds(
                 {
                     **{"net": net, "data": data, "algorithm": algorithm, "trainer": trainer, "optimizer": optimizer},
-                    **{"executor": executor, "clients": clients, "seed": seed},
+                    **{"executor": executor, "clients": clients, "privacy": privacy, "seed": seed},
                 }
             )
             assert data is not None, "just checked"
             _check_processes(data, executor)
+            if privacy is not None:
+                check_private_run(privacy, algorithm, data, self.schedule)
             data.setup("fit")
             model = GlobalClassifier(net, optimizer, channels_last, compile, stack_experts)
             computed = {"channels_last": channels_last, "compile": compile, "stack_experts": stack_experts}
@@ -107,11 +114,13 @@ class Federation(federation.Federation):
                 "algorithm": algorithm,
                 "executor": executor,
                 "clients": clients,
+                **({} if privacy is None else {"privacy": privacy}),
                 "federation": {**vars(self), "schedule": asdict(self.schedule), "faults": asdict(self.faults)},
                 "from_objects": True,
             }
             described = {key: describe(value) for key, value in config.items()}
             job = make_job(model, data, algorithm, executor, clients, described, phases)
+            job = replace(job, privacy=privacy, ledgers=Path(self.run_dir) / "privacy")
             with closing(job.executor):
                 folder = self.run(job, None if ckpt_path is None else str(ckpt_path))
         return Run(folder, net, algorithm)

@@ -1,5 +1,6 @@
 """Scores that tell members from others, and how well they do; a member is an image that an upload was learnt from."""
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -8,10 +9,12 @@ from torch import Tensor, nn
 from mosaic.client.generator_quality import nearest_distances
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
 from mosaic.nets.inference import predict, to_pixels
+from mosaic.privacy.release import Release, unpacked
 
 SEARCH_STEPS, SEARCH_RATE = 100, 0.1
 FALSE_POSITIVES = 0.01
 _BATCH = 256
+_NO_NOISE = 1e-3
 
 
 class Success(NamedTuple):
@@ -123,6 +126,35 @@ def nearest_prototype(features: Tensor, labels: Tensor, prototypes: Tensor, prot
     distances[labels[:, None] != prototype_labels] = torch.inf
     nearest = distances.amin(1) if len(prototypes) else torch.full((len(features),), torch.inf)
     return -nearest.nan_to_num(posinf=0.0)
+
+
+def matched_filter(release: Release, features: Tensor, labels: Tensor, noise: tuple[float, float]) -> Tensor:
+    """Score images by how much noisy sums look like them.
+
+    Where noise hides everything else, this is what tells a shifted Gaussian from one that is not best: the product with
+    the image's own contribution. Where there is less noise, directions in which many images lie would drown the others;
+    so each direction of the moments counts at most as much as noise could reach, in the sums too, and without any
+    noise all alike: then a member is an image that lies in the span of the others.
+
+    Args:
+        release: as uploaded.
+        features: of the images, float64, shape ``(n, D)``.
+        labels: shape ``(n,)``.
+        noise: standard deviation of the noise of sums, and of moments; infinite where there are none.
+
+    Returns:
+        Scores, shape ``(n,)``.
+    """
+    edge = max(noise[1] * math.sqrt(2 * features.shape[1]), _NO_NOISE)
+    sizes, axes = torch.linalg.eigh(unpacked(release.moments.double()))
+    sizes = sizes.clamp(min=0)
+    held = 1 / (1 + sizes / edge)
+    along = (features[:, None, :] @ axes[labels]).squeeze(1)
+    sums = (release.sums.double()[:, None, :] @ axes).squeeze(1)
+    by_moments = (along.square() * (sizes * held)[labels]).sum(1)
+    by_sums = (along * (sums * held)[labels]).sum(1)
+    score: Tensor = by_moments if noise[0] == 0 else by_sums / noise[0] ** 2 + by_moments / noise[1] ** 2
+    return score
 
 
 def losses(net: nn.Module, pixels: Tensor, labels: Tensor) -> Tensor:

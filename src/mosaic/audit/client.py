@@ -6,15 +6,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from mosaic.audit.attacks import latent_search, losses, nearest_draw, nearest_prototype, success, within_classes
-from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+from mosaic.audit.attacks import (
+    latent_search,
+    losses,
+    matched_filter,
+    nearest_draw,
+    nearest_prototype,
+    success,
+    within_classes,
+)
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, RELEASE, SEARCH, Finding
 from mosaic.data.images import Images
 from mosaic.generation.base import Generation
+from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import (
     GeneratorReply,
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    ReleaseReply,
+    ReleaseRequest,
     Reply,
     Request,
     StateDict,
@@ -23,7 +34,9 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.image_generator import ImageGenerator
-from mosaic.nets.inference import predict
+from mosaic.nets.inference import predict, to_pixels
+from mosaic.privacy.accounting import MEANS, MOMENTS, Budget
+from mosaic.privacy.release import PublicFeatures, Release
 
 MOST_MEMBERS, MOST_OTHERS, DRAWS, REFERENCES = 500, 1000, 1000, 3
 
@@ -38,11 +51,20 @@ class ClientAudit:
         pool: which client runs which model.
         generation: how its generator is rebuilt.
         seed: of choices and noise.
+        budget: of differential privacy, where there is one.
     """
 
     def __init__(
-        self, client: int, members: Images, others: Images, pool: ModelPool, generation: Generation, seed: int
+        self,
+        client: int,
+        members: Images,
+        others: Images,
+        pool: ModelPool,
+        generation: Generation,
+        seed: int,
+        budget: Budget | None = None,
     ) -> None:
+        self._budget = budget
         self.client, self._pool, self._generation, self._seed = client, pool, generation, seed
         self._members, self._others = matched(members, others, torch.Generator().manual_seed(seed))
         self._pixels = torch.cat([self._members.pixels, self._others.pixels])
@@ -65,6 +87,8 @@ class ClientAudit:
                 features = predict(net, self._pixels, torch.device("cpu"), ask=net.features)
                 score = nearest_prototype(features, self._labels, prototypes, labels)
                 self._scores[PROTOTYPES] = score, torch.isin(self._labels, labels)
+            case ReleaseRequest(), ReleaseReply(counts=counts, sums=sums, moments=moments) if self._budget is not None:
+                self._scores[RELEASE] = self._match(Release(counts, sums, moments), self._budget)
             case GeneratorRequest(), GeneratorReply(generator=state, class_counts=counts):
                 self._learnt = counts[self._labels] > 0
                 self.generator = self._generation.build(self._pool.blueprint.image_shape, counts)
@@ -85,6 +109,15 @@ class ClientAudit:
             scores[SEARCH] = self._search(references[:REFERENCES]), self._learnt
         found = (self._finding(attack, *scored) for attack, scored in scores.items())
         return [each for each in found if each is not None]
+
+    def _match(self, release: Release, budget: Budget) -> tuple[Tensor, Tensor]:
+        blueprint, generation = self._pool.blueprint, self._generation
+        assert isinstance(generation, ClassGaussians), "only these are made of sums"
+        features = PublicFeatures(blueprint.image_shape, generation.coefficients, blueprint.mean, blueprint.std)
+        noise = [budget.mechanisms[name].noise if name in budget.mechanisms else torch.inf for name in (MEANS, MOMENTS)]
+        encoded = features.encode(to_pixels(self._pixels))
+        score = matched_filter(release, encoded, self._labels, (noise[0], noise[1]))
+        return score, torch.ones_like(self._labels, dtype=torch.bool)
 
     def _search(self, references: Sequence[ImageGenerator]) -> Tensor:
         assert self.generator is not None

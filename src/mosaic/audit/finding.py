@@ -8,9 +8,10 @@ from typing import Any
 
 from mosaic.disk import write_whole
 
-GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER = (
+GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER, RELEASE = (
     *("generator, nearest draw", "generator, latent search"),
     *("prototypes, nearest prototype", "classifier, loss drop"),
+    "released sums, matched filter",
 )
 
 

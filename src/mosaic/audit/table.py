@@ -5,18 +5,23 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, RELEASE, SEARCH, Finding
 
-ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop"}
+ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop", RELEASE: "sums"}
 """Each attack, and the head of its column."""
 MUCH, SOME = 0.7, 0.6
 """Areas under the ROC curve from which an upload is said to tell much, or something, of its members."""
 MOST_ROWS = 30
 
 
-def audit_head() -> tuple[str, ...]:
-    """Return the heads of the columns."""
-    return ("client", "images", *ATTACKS.values(), "null")
+def audit_head(findings: Sequence[Finding]) -> tuple[str, ...]:
+    """Return the heads of the columns, of which each attack that was made has one."""
+    return ("client", "images", *(ATTACKS[attack] for attack in _made(findings)), "null")
+
+
+def _made(findings: Sequence[Finding]) -> list[str]:
+    made = {finding.attack for finding in findings}
+    return [attack for attack in ATTACKS if attack in made]
 
 
 def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
@@ -27,7 +32,7 @@ def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
     for client in sorted(own, key=lambda client: (sizes[client], client))[:MOST_ROWS]:
         by_attack = {finding.attack: finding for finding in own[client]}
         nulls = [finding.null_auc for finding in own[client]]
-        cells = [_cell(by_attack.get(attack)) for attack in ATTACKS]
+        cells = [_cell(by_attack.get(attack)) for attack in _made(findings)]
         rows.append((str(client), str(sizes[client]), *cells, f"{min(nulls):.2f}-{max(nulls):.2f}"))
     return rows
 
@@ -35,7 +40,7 @@ def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
 def audit_table(findings: Sequence[Finding]) -> Table:
     """Return the rows as a table for the terminal."""
     table = Table(title="Can a client's images be told from others? AUC, and share found at 1 % false")
-    for column in audit_head():
+    for column in audit_head(findings):
         table.add_column(column, justify="right")
     for row in audit_rows(findings):
         table.add_row(*row)

@@ -40,6 +40,7 @@ class AuditCLI(MosaicCLI):
                 job.pool,
                 generation,
                 seed_for(job.seed, 0, client, "audit"),
+                job.budget,
             )
             for client in range(job.data.num_clients)
         }
@@ -64,7 +65,10 @@ def audit(run: Path) -> Path:
         again = RunDirectory(Path(folder) / "run")
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6}
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
-        cli = carry_out_config(AuditCLI, {**config, "ckpt_path": None})
+        booked: type[AuditCLI] = type(
+            "AuditOfRun", (AuditCLI,), {"ledgers": run / "privacy"}
+        )  # asked again, for nothing
+        cli = carry_out_config(booked, {**config, "ckpt_path": None})
         checkpoints = directory.checkpoint, again.checkpoint
         same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
     show(cli.findings)

@@ -1,7 +1,7 @@
 """``mosaic client``: the resident process of one client of a federation whose clients are on hosts of their own."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,7 @@ class ClientCLI(MosaicCLI):
                 "data.partition: expected mosaic.data.Remote, which says what all parties have agreed on, got "
                 f"{type(datamodule.partition).__name__}: a simulation has no clients of its own"
             )
+        private = self._privacy(datamodule) is not None
         data = RemoteData(datamodule, given.client)
         data.setup("fit")
         train, validation = data.splits[given.client]
@@ -85,7 +86,7 @@ class ClientCLI(MosaicCLI):
             worker(told)  # so that a configuration that cannot work fails now
         judging = self._get(self.config_init, "federation").judging
         keeps = given.folder, given.keep_rounds
-        self.resident = Resident(data, agreement(self._written()), worker, *keeps, judging, self._see)
+        self.resident = Resident(data, agreement(self._written()), worker, *keeps, judging, private, self._see)
         log.info("client %d: %d images to train on, %d to validate on", given.client, len(train), len(validation))
         if len(train) < FEW_IMAGES:
             log.warning(
@@ -97,6 +98,11 @@ class ClientCLI(MosaicCLI):
     def _see(self, request: Request, reply: Reply) -> None:
         if self.audit is not None:
             self.audit.see(request, reply)
+
+    def _ledgers(self, config: Mapping[str, Any]) -> Path:
+        """Return the folder of this client's ledger, which holds for all runs: its images are the same in each."""
+        given: Any = self.config_init.fit
+        return Path(given.folder) / "privacy"
 
     def _remote(self, data: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:
         """Return the data as they are; the server alone asks around."""

@@ -31,6 +31,8 @@ def complaint(text: str) -> str:
 
     >>> complaint('Parser key "a":\n Problem with class_path:\n  Parser key "b.c":\n   Expected a float. Got value: x')
     'a.b.c: Expected a float. Got value: x'
+    >>> complaint("Parser key \"a\":\n - Problem with given class_path 'A':\n   arguments are required: b")
+    'a: arguments are required: b'
     """
     keys = re.findall(r'Parser key "([^"]+)":', text)
     *_, innermost = re.split(r'Parser key "[^"]+":', text)
@@ -38,6 +40,9 @@ def complaint(text: str) -> str:
     told = [cause for cause in causes if cause.startswith("Expected ") and cause != _NOTHING]
     if told and (len(keys) > 1 or len(text) > LONGEST):
         return shortened(f"{'.'.join(keys)}: {'; '.join(dict.fromkeys(told))}")
+    problem = re.search(r"Problem with given class_path '[^']+':\s+(.+)", innermost)
+    if problem and not told:
+        return shortened(f"{'.'.join(keys)}: {problem[1]}")
     return shortened(text)
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, TypeVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 import yaml
@@ -30,7 +30,9 @@ from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.wire import Terms, agreement
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job, make_job
+from mosaic.federation.private import check_private_run
 from mosaic.model_pool import ClientModels
+from mosaic.privacy import Privacy
 from mosaic.runs.checkpoint import check_checkpoint
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import check_owned_by_phases
@@ -39,7 +41,7 @@ from mosaic.training.silence import expected_warnings
 C = TypeVar("C", bound="MosaicCLI")
 _SECTIONS: dict[str, Any] = {
     **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
-    **{"federation": Federation, "clients": ClientModels},
+    **{"federation": Federation, "clients": ClientModels, "privacy": Privacy},
 }
 """Sections of a configuration, and what they make."""
 
@@ -71,6 +73,7 @@ def add_sections(parser: LightningArgumentParser, with_core: bool = False) -> No
     parser.add_subclass_arguments(ClientExecutor, "executor")
     parser.add_class_arguments(Federation, "federation")
     parser.add_class_arguments(ClientModels, "clients")
+    parser.add_argument("--privacy", type=Privacy | None, help="budget of differential privacy of every client")
     defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
     parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
 
@@ -80,9 +83,11 @@ class MosaicCLI(LightningCLI):
 
     Attributes:
         run_dir: folder of the run that ``fit`` has made.
+        ledgers: where clients keep what they have spent, if not in the run's folder.
     """
 
     run_dir: Path | None = None
+    ledgers: ClassVar[Path | None] = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -114,7 +119,7 @@ class MosaicCLI(LightningCLI):
         """Make model, data and trainer."""
         chosen = self.config[self.config.subcommand]
         for section, owner in _SECTIONS.items():
-            if section in chosen:
+            if chosen.get(section) is not None:
                 require_values(chosen[section].as_dict(), owner, section)
         try:
             super().instantiate_classes()
@@ -148,12 +153,26 @@ class MosaicCLI(LightningCLI):
         """Gather what a federation works on."""
         config = self._written()
         _check_rate(config["model"]["optimizer"])
+        privacy = self._privacy(datamodule)
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
         executor.recipe = Recipe(config, make_worker)
         algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
-        return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"])
+        job = make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"])
+        return replace(job, privacy=privacy, ledgers=self._ledgers(config))
+
+    def _privacy(self, datamodule: FederatedDataModule) -> Privacy | None:
+        """Return the privacy budget, if there is one; refuse, before an image is read, what it cannot cover."""
+        privacy: Privacy | None = self._get(self.config_init, "privacy")
+        if privacy is not None:
+            federation: Federation = self._get(self.config_init, "federation")
+            check_private_run(privacy, self._get(self.config_init, "algorithm"), datamodule, federation.schedule)
+        return privacy
+
+    def _ledgers(self, config: Mapping[str, Any]) -> Path:
+        """Return the folder where clients that work here keep what they have spent."""
+        return self.ledgers or Path(config["federation"]["run_dir"]) / "privacy"
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
@@ -162,6 +181,8 @@ class MosaicCLI(LightningCLI):
         except (ValueError, TypeError) as error:
             raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
         written: dict[str, Any] = _writable(yaml.safe_load(dumped))
+        if written.get("privacy") is None:
+            written.pop("privacy", None)
         return written
 
     def _remote(self, given: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:

@@ -14,11 +14,13 @@ from mosaic.client.prototypes import class_prototypes
 from mosaic.data.module import ClientData, FederatedDataModule
 from mosaic.messages import (
     ClientState,
+    Declined,
     EvaluateReply,
     EvaluateRequest,
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    ReleaseRequest,
     Reply,
     Request,
     TrainRequest,
@@ -84,6 +86,8 @@ class Worker:
                 return self._summarise(request, data), state
             case EvaluateRequest():
                 return self._evaluate(request, data, state), state
+            case ReleaseRequest():
+                return Declined(request.client, "it has no budget of differential privacy to release sums with"), state
 
     def stack_key(self, request: Request) -> Hashable | None:
         """Return what must be equal for clients to be answered in lockstep; nothing where one has to be asked alone."""

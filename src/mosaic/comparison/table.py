@@ -125,7 +125,7 @@ def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:
     >>> round(paired_p_value([1.0, 2.0, 3.0, 4.0], [0.0, 2.0, 2.0, 3.0]), 4)
     0.0577
     """
-    from scipy.stats import ttest_rel  # type: ignore[import-untyped]
+    from scipy.stats import ttest_rel
 
     return float(ttest_rel(first, second).pvalue)
 

@@ -42,6 +42,7 @@ class Resident:
         folder: where it remembers runs.
         keep: rounds of a run that it remembers.
         judging: whether it judges models; otherwise its counts of right answers per class stay here.
+        private: whether it has a privacy budget, so that an introduction tells nothing of its images.
         see: shown every request that was answered, and the reply, here on the client.
     """
 
@@ -53,12 +54,13 @@ class Resident:
         folder: Path,
         keep: int,
         judging: bool,
+        private: bool = False,
         see: Callable[[Request, Reply], None] | None = None,
     ) -> None:
         assert data.own_client is not None
         self._data, self.client, self._agreement = data, data.own_client, agreement
         self._make_worker, self._folder, self._keep = make_worker, folder, keep
-        self._judging, self._see = judging, see
+        self._judging, self._private, self._see = judging, private, see
         self._worker: tuple[Statistics, Worker] | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -81,6 +83,9 @@ class Resident:
         raise ValueError(f"expected a request, got {type(asked.message).__name__}")
 
     def _introduce(self, wants_sums: bool) -> Introduction:
+        if self._private:
+            nothing = torch.zeros(0, dtype=torch.double)
+            return Introduction(self.client, self._agreement, torch.ones_like(self._data.class_counts[0]), nothing)
         images = self._data.images.train
         own = torch.from_numpy(self._data.splits[self.client].train)
         sums = pixel_sums(images, own) if wants_sums else torch.zeros(0, dtype=torch.double)
@@ -99,7 +104,9 @@ class Resident:
             return Failed(self.client, f"it was taken for client {request.client}")
         if asked.agreement != self._agreement:
             return Failed(self.client, "it runs another configuration or version of mosaic than the server")
-        if not self._judging and (isinstance(request, EvaluateRequest) or getattr(request, "judge", False)):
+        if not (self._judging or self._private) and (
+            isinstance(request, EvaluateRequest) or getattr(request, "judge", False)
+        ):
             return Declined(self.client, "it judges no models (federation.judging)")
         if not asked.mean:
             return Failed(self.client, "it was not told mean and standard deviation of the pixels")

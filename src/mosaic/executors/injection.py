@@ -15,6 +15,7 @@ from mosaic.messages import (
     EvaluateReply,
     GeneratorReply,
     PrototypeReply,
+    ReleaseReply,
     Reply,
     Request,
     StateDict,
@@ -96,6 +97,8 @@ def spoilt(reply: Reply, fault: Fault) -> Reply:
             return replace(reply, generator=_spoilt_tensors(reply.generator, fault))
         case PrototypeReply():
             return replace(reply, **_spoilt_tensors({"prototypes": reply.prototypes}, fault, "prototypes"))
+        case ReleaseReply():
+            return replace(reply, **_spoilt_tensors({"sums": reply.sums}, fault, "sums"))
         case EvaluateReply():
             return replace(reply, **_spoilt_tensors({"loss": reply.loss}, fault, "loss"))
     return reply

@@ -53,7 +53,7 @@ class Federation:
         faults: how long clients may take, and how many must answer; the round goes on without the others.
         loggers: Lightning's loggers, told the figures of every round beside TensorBoard's files.
         judging: whether clients judge models on their validation images; without it their counts of right answers per
-            class stay with them, and every model is taken unseen.
+            class stay with them, and every model is taken unseen, as it always is with a privacy budget.
     """
 
     def __init__(
@@ -140,7 +140,7 @@ class Federation:
             self.snapshot_every,
             self.keep_snapshots,
             self.faults,
-            self.judging,
+            self.judging and job.privacy is None,
         )
         finished = False
         del start, make_ready  # or their models would stay as long as the run
@@ -177,6 +177,11 @@ class Federation:
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():
+            if job.privacy is not None:
+                raise MosaicError(
+                    f"--ckpt_path {ckpt_path}: expected a run in {directory.path} itself with a privacy budget, since "
+                    f"clients' ledgers are in {source}: go on there, or start a new run without --ckpt_path"
+                )
             directory.require_free()
             return start, partial(_branch, job, directory, source, start.sizes)
         if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():

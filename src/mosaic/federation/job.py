@@ -1,14 +1,20 @@
 """What a federation works on; every process makes the same."""
 
 import logging
+import shutil
+import tempfile
+import weakref
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.own_models import OwnModels
+from mosaic.client.private_worker import PrivateWorker
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
@@ -16,9 +22,13 @@ from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
+from mosaic.federation.private import check_private_models
+from mosaic.federation.schedule import Schedule
 from mosaic.messages import StateDict
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets.blueprint import Blueprint
+from mosaic.privacy.accounting import Budget
+from mosaic.privacy.settings import Privacy
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner
@@ -39,6 +49,8 @@ class Job:
         phases: trains.
         seed: of everything but the partition.
         config: the parsed configuration as plain values, for the run directory.
+        privacy: budget of every client, where there is one.
+        ledgers: folder where the clients that work here keep what they have spent.
     """
 
     algorithm: Algorithm
@@ -49,11 +61,22 @@ class Job:
     phases: PhaseRunner
     seed: int
     config: Mapping[str, Any]
+    privacy: Privacy | None = None
+    ledgers: Path = Path("privacy")
 
     @property
     def blueprint(self) -> Blueprint:
         """Builds global classifiers."""
         return self.pool.blueprint
+
+    @cached_property
+    def budget(self) -> Budget | None:
+        """The privacy budget of every client over all rounds of the schedule, where there is one."""
+        if self.privacy is None:
+            return None
+        schedule = Schedule(**self.config["federation"]["schedule"])
+        steps = sum(schedule.plan(round, 1, seed=0).steps for round in range(1, schedule.rounds + 1))
+        return Budget.of(self.privacy, steps)
 
     @property
     def own_models(self) -> OwnModels:
@@ -62,6 +85,15 @@ class Job:
 
     def worker(self) -> Worker:
         """Return the worker that answers requests; only controls bring all images to one client."""
+        if (budget := self.budget) is not None:
+            check_private_models(budget.privacy, self.pool, self.phases)
+            made = self.data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed
+            if not self.phases.dry_run:
+                return PrivateWorker(*made, budget, self.ledgers)
+            folder = tempfile.mkdtemp(prefix="mosaic-dry-run-")
+            worker = PrivateWorker(*made, budget, Path(folder))
+            weakref.finalize(worker, shutil.rmtree, folder, ignore_errors=True)
+            return worker
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
         program = self.algorithm.program
         if program.share_curves is None:
@@ -88,7 +120,9 @@ class Job:
                 f"algorithm: {type(self.algorithm).__name__} brings all images to one place, and these clients keep "
                 "theirs: choose another algorithm"
             )
-        if self.algorithm.needs_prototypes(kind) and not executor.is_remote:
+        if self.privacy is not None:
+            check_private_models(self.privacy, self.pool, self.phases)
+        elif self.algorithm.needs_prototypes(kind) and not executor.is_remote:
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
 
     @property

@@ -10,6 +10,7 @@ from mosaic.disk import write_whole
 from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Validation
+from mosaic.federation.private import privacy_facts
 from mosaic.messages import GeneratorReply
 from mosaic.runs.checkpoint import save_checkpoint
 from mosaic.runs.directory import RunDirectory
@@ -117,6 +118,8 @@ class ResultsWriter:
             **ledger.totals(),
             "peak_memory_bytes": peak_memory_bytes(),
         }
+        if (budget := self._job.budget) is not None:
+            summary["privacy"] = privacy_facts(budget, self._job.ledgers)
         self._write_confusion(measurement)
         self._write_final_figures(measurement)
         self._save_models(rounds, state)

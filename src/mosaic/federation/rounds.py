@@ -110,6 +110,7 @@ class Rounds:
             self._tracker,
             self._phase,
             self._ledger.book_updates,
+            self._job.budget,
         )
         judges = round > 1 and self._measurer.due(round - 1)
         cohort = Cohort(
@@ -148,8 +149,10 @@ class Rounds:
     def _announced(self) -> dict[int, int]:
         """Return the number of training images of each client that has any, as far as is known yet.
 
-        Controls have one client with all of them.
+        Controls have one client with all of them. With a privacy budget nobody knows.
         """
+        if self._job.privacy is not None:
+            return {}
         images = self._job.images
         if self._job.algorithm.gathers_data:
             return {0: sum(images)}
@@ -225,5 +228,5 @@ class Rounds:
         self._ledger.book_failure(request, reason)
 
     def _note(self, reply: Reply) -> None:
-        if isinstance(reply, TrainReply):
+        if isinstance(reply, TrainReply) and self._job.privacy is None:
             self._losses.append(reply.metrics["loss"])

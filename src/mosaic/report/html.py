@@ -31,7 +31,7 @@ def page(contents: RunContents) -> str:
     return render(
         "report.html.j2",
         attempts=ATTEMPTS if "attempts" in head else "",
-        audit=(audit_head(), audit_rows(findings)),
+        audit=(audit_head(findings), audit_rows(findings)),
         charts=_charts(contents),
         figures=_figures(contents),
         final_stage=final_stage(summary, contents.rounds),

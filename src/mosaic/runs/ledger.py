@@ -108,5 +108,6 @@ _PHASES = {
     "Train": "local training",
     "Generator": "generators",
     "Prototype": "prototypes",
+    "Release": "releases",
     "Evaluate": "validation",
 }

@@ -47,6 +47,9 @@ def check_same(
     if not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
         advice = "; say explicitly which distill_rounds there are" if "distils" in sensitive_to else ""
         changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
+    planned = [each["federation"]["schedule"] for each in (before, config)]
+    if (config.get("privacy") or {}).get("local_training") == "dp_sgd" and planned[0] != planned[1]:
+        changed.append("federation.schedule (noise was spread over the steps that were planned: more would spend more)")
     if changed:
         raise MosaicError(
             f"{directory.path} was started with another configuration; changed: {', '.join(changed)}: "

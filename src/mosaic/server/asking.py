@@ -14,6 +14,7 @@ from mosaic.messages import (
     Failed,
     GeneratorReply,
     PrototypeReply,
+    ReleaseReply,
     Reply,
     Request,
     TrainReply,
@@ -23,7 +24,7 @@ from mosaic.server.faults import PHASES, Faults
 from mosaic.server.inspection import KINDS, Inspector, UnfitReplyError
 
 log = logging.getLogger(__name__)
-R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, EvaluateReply)
+R = TypeVar("R", TrainReply, GeneratorReply, PrototypeReply, ReleaseReply, EvaluateReply)
 _PHASES = {reply: PHASES[request] for request, reply in KINDS.items()}
 
 

@@ -16,6 +16,8 @@ from mosaic.messages import (
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    ReleaseReply,
+    ReleaseRequest,
     Reply,
     Request,
     StateDict,
@@ -158,6 +160,16 @@ class Cohort:
         plan = self._plan
         requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
         return list(self._asker.ask(requests, PrototypeReply, self._inspector))
+
+    def releases(self, clients: Iterable[int], features: int) -> list[ReleaseReply]:
+        """Let these clients release noisy sums over their images.
+
+        Args:
+            clients: who is asked.
+            features: number of public features of an image.
+        """
+        requests = (ReleaseRequest(client, self._plan.round) for client in clients)
+        return list(self._asker.ask(requests, ReleaseReply, replace(self._inspector, features=features)))
 
     @property
     def received(self) -> Judgement | None:

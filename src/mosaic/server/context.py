@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
+from mosaic.privacy.accounting import Budget
 from mosaic.seeding import SERVER, generator_for, seed_for
 from mosaic.training.phases import PhaseRunner
 
@@ -98,6 +99,7 @@ class RoundContext:
         measure: ``with measure("distillation"):`` books the time of a server phase.
         count: ``count("student", 600)`` books updates of a network that the server has trained; ``student`` and
             ``generator`` are what comparisons hold equal.
+        budget: of differential privacy of every client, where there is one.
     """
 
     plan: RoundPlan
@@ -108,6 +110,7 @@ class RoundContext:
     recorder: Recorder
     measure: Callable[[str], AbstractContextManager[None]]
     count: Callable[[str, int], None]
+    budget: Budget | None = None
 
     @property
     def blueprint(self) -> Blueprint:

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
-from mosaic.messages import EvaluateRequest, GeneratorRequest, PrototypeRequest, Request, TrainRequest
+from mosaic.messages import EvaluateRequest, GeneratorRequest, PrototypeRequest, ReleaseRequest, Request, TrainRequest
 
 Phase = Literal["train", "generate", "summarise", "judge"]
 PHASES: dict[type, Phase] = {
     TrainRequest: "train",
     GeneratorRequest: "generate",
     PrototypeRequest: "summarise",
+    ReleaseRequest: "summarise",
     EvaluateRequest: "judge",
 }
 """Which phase a request belongs to."""

@@ -14,6 +14,8 @@ from mosaic.messages import (
     GeneratorRequest,
     PrototypeReply,
     PrototypeRequest,
+    ReleaseReply,
+    ReleaseRequest,
     Reply,
     Request,
     StateDict,
@@ -33,6 +35,7 @@ KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
     GeneratorRequest: GeneratorReply,
     PrototypeRequest: PrototypeReply,
+    ReleaseRequest: ReleaseReply,
     EvaluateRequest: EvaluateReply,
 }
 """Which reply answers which request."""
@@ -51,11 +54,13 @@ class Inspector:
         images: training images that each client has announced, by client; absent where nobody knows.
         generator: gives, by images per class, a generator with the agreed names, shapes and types; ``None`` where none
             is asked for.
+        features: number of public features, where a release of sums is asked for.
     """
 
     pool: ModelPool
     images: Mapping[int, int]
     generator: Callable[[Tensor], StateDict] | None = None
+    features: int = 0
 
     def check(self, request: Request, reply: Reply) -> None:
         """Compare one reply with its request.
@@ -91,6 +96,13 @@ class Inspector:
                     _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)
             case PrototypeRequest(), PrototypeReply():
                 self._check_prototypes(request, reply)
+            case ReleaseRequest(), ReleaseReply():
+                classes, dim = self.pool.blueprint.num_classes, self.features
+                sizes = {"counts": (), "sums": (dim,), "moments": (dim * (dim + 1) // 2,)}
+                for name, size in sizes.items():
+                    given = getattr(reply, name)
+                    _check_tensor(name, given, torch.Size([classes, *size]), torch.float32)
+                    _require(_largest({name: given}) <= MOST_IMAGES, f"{name}: expected no number beyond {MOST_IMAGES}")
             case EvaluateRequest(), EvaluateReply():
                 self._check_judgement(reply.judgement)
 

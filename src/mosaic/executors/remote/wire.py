@@ -99,5 +99,6 @@ def agreement(config: Mapping[str, Any]) -> str:
     """
     data = {key: value for key, value in config["data"].items() if key not in ("source", "device_cache")}
     common = {key: config[key] for key in ("seed_everything", "model", "algorithm", "clients")}
+    common |= {"privacy": config["privacy"]} if config.get("privacy") else {}
     text = json.dumps({"version": __version__, "data": data, **common}, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,146 @@
+"""What a privacy budget costs: accuracy and attacks at several epsilons, for released sums and for DP-SGD.
+
+    python benchmarks/privacy.py run digits mnist        # what results/privacy/ lacks; half a minute to minutes a run
+    python benchmarks/privacy.py table                   # writes the table of docs/privacy.md
+
+Settings, such as shares, were chosen on images held out of the training split. Infinity draws no noise: it shows what
+clipping and the method cost by themselves. Every run has noise of its own, and data, models and noise differ by seed.
+"""
+
+import contextlib
+import io
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "privacy"
+SEEDS = (0, 1, 2)
+SUMS, SGD = "sums", "DP-SGD"
+EPSILONS = {SUMS: ("inf", "10", "3", "1"), SGD: ("10",)}
+Result = dict[str, Any]
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+IID = ["--config=configs/partitions/iid.yaml"]
+MNIST = [
+    "--config=configs/mnist.yaml",
+    "--config=configs/data/mnist_npz.yaml",
+    "--data.mean=[0.13]",
+    "--data.std=[0.31]",
+]
+FASHION = [
+    *("--config=configs/fashion_mnist.yaml", "--config=configs/data/fashion_mnist_npz.yaml"),
+    *("--data.mean=[0.29]", "--data.std=[0.35]"),
+]
+DIGITS = ["--config=configs/digits.yaml", "--data.mean=[0.3]", "--data.std=[0.38]"]
+DATA = {
+    "digits": DIGITS,
+    "mnist": [*MNIST, "--config=configs/data/mnist_part.yaml", *IID],
+    "mnist-dirichlet": [*MNIST, "--config=configs/data/mnist_part.yaml"],
+    "fashion": [*FASHION, "--config=configs/data/fashion_mnist_part.yaml", *IID],
+    "mnist-60000": [*MNIST, *IID],
+}
+NAMES = {
+    "digits": "digits, 10 clients, Dirichlet 0.05",
+    "mnist": "MNIST, 10 x 1,000, IID",
+    "mnist-dirichlet": "MNIST, 10 clients, 10,000 images, Dirichlet 0.1",
+    "fashion": "Fashion-MNIST, 10 x 1,000, IID",
+    "mnist-60000": "MNIST, 10 x 6,000, IID",
+}
+METHODS = {
+    SUMS: [
+        *("--federation.schedule.collaborative_rounds=1", "--federation.schedule.fine_tune_rounds=0"),
+        *("--algorithm.distillation.hard_sample_step=0", "--data.validation_share=0"),
+    ],
+    SGD: [
+        *("--algorithm=mosaic.algorithms.FedAvg", "--model.net.norm=group", "--data.validation_share=0"),
+        *("--privacy.local_training=dp_sgd", "--privacy.shares={counts: 0, means: 0, moments: 0, training: 1}"),
+        *("--federation.schedule.collaborative_rounds=20", "--federation.schedule.fine_tune_rounds=0"),
+        *(
+            "--federation.schedule.local_steps=5",
+            "--federation.schedule.learning_rate=0.5",
+            "--privacy.sampling_rate=0.1",
+        ),
+    ],
+}
+
+
+def cases(chosen: list[str]) -> Iterator[tuple[str, str, str, int]]:
+    """Yield data, method, epsilon and seed; released sums first, and one seed of everything before the next."""
+    for method in METHODS:
+        for seed in SEEDS:
+            yield from ((data, method, epsilon, seed) for data in chosen for epsilon in EPSILONS[method])
+
+
+def run(data: str, method: str, epsilon: str, seed: int) -> Result:
+    """Run and audit once, and return the figures."""
+    from mosaic.cli.main import main
+
+    os.chdir(ROOT)
+    budget = f"--privacy.epsilon={'.inf' if epsilon == 'inf' else epsilon}"
+    with tempfile.TemporaryDirectory(prefix="mosaic-privacy-") as folder:
+        place, begun = Path(folder) / "run", time.perf_counter()
+        flags = [*DATA[data], *METHODS[method], budget, f"--seed_everything={seed}", f"--data.seed={seed}"]
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+            try:
+                main(["fit", *flags, f"--federation.run_dir={place}"])
+                seconds = time.perf_counter() - begun
+                main(["audit", str(place)])
+            except SystemExit as left:
+                raise RuntimeError(
+                    f"{data}, {epsilon}, seed {seed}: code {left.code}: {said.getvalue()[-1000:]}"
+                ) from left
+        told = json.loads((place / "summary.json").read_text())
+        found = json.loads((place / "audit.json").read_text())["findings"]
+    return {
+        **{"data": data, "method": method, "epsilon": epsilon, "seed": seed},
+        "test_accuracy": told["test_accuracy"],
+        "spent": told["privacy"]["spent"]["epsilon"],
+        "auc": statistics.mean(each["auc"] for each in found),
+        "auc_largest": max(each["auc"] for each in found),
+        "null_auc": statistics.mean(each["null_auc"] for each in found),
+        "seconds": round(seconds, 1),
+    }
+
+
+def run_all(chosen: list[str]) -> None:
+    """Run what is missing, and write a file after every run."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for data, method, epsilon, seed in cases(chosen):
+        file = RESULTS / f"{data}_{method.lower().replace('-', '_')}_{epsilon}_{seed}.json"
+        if not file.is_file():
+            found = run(data, method, epsilon, seed)
+            print(found, flush=True)
+            file.write_text(f"{json.dumps(found, indent=2)}\n")
+
+
+def write_table() -> None:
+    """Write the table, a line for each kind of data, method and epsilon."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    from tables import mean_and_error, replace_blocks, table
+
+    found: list[Result] = [json.loads(file.read_text()) for file in sorted(RESULTS.glob("*.json"))]
+    lines = []
+    for data, name in NAMES.items():
+        for method in METHODS:
+            for epsilon in EPSILONS[method]:
+                runs = [
+                    each for each in found if (each["data"], each["method"], each["epsilon"]) == (data, method, epsilon)
+                ]
+                if runs:
+                    auc, null = (statistics.mean(each[key] for each in runs) for key in ("auc", "null_auc"))
+                    cells = [mean_and_error([each["test_accuracy"] for each in runs]), f"{auc:.2f}", f"{null:.2f}"]
+                    lines.append([name, method, epsilon, str(len(runs)), *cells])
+    head = ["data", "what clients say", "epsilon", "runs", "test accuracy, %", "AUC of the attack", "null"]
+    replace_blocks(ROOT / "docs" / "privacy.md", {"privacy budget": table(head, lines)})
+
+
+if __name__ == "__main__":
+    write_table() if sys.argv[1] == "table" else run_all(sys.argv[2:])

@@ -1,0 +1,87 @@
+"""What a run with a privacy budget cannot have, and what it tells of its budget in the end."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mosaic.algorithms.base import Algorithm
+from mosaic.data.module import FederatedDataModule
+from mosaic.errors import MosaicError
+from mosaic.federation.schedule import Schedule
+from mosaic.model_pool import ModelPool
+from mosaic.privacy.accounting import Budget, accountant, spent
+from mosaic.privacy.ledger import booked
+from mosaic.privacy.settings import IMAGE, Privacy
+from mosaic.training.phases import PhaseRunner
+
+NOT_COVERED = (
+    "the choice of settings, if it was made by the same images",
+    "the public numbers: data.mean, data.std, the classes, and which clients there are",
+    "the time that answers take, and that noise is made of 53 random bits for each number",
+    "the same person's images at several clients, each of which has a budget of its own",
+    "the files of a simulation, which say whose each image is",
+)
+"""What the promise does not say anything about."""
+
+
+def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDataModule, schedule: Schedule) -> None:
+    """Refuse, before an image is read, settings that would tell of images or cannot be counted.
+
+    Raises:
+        MosaicError: one does.
+    """
+    algorithm.check_privacy(privacy)
+    accountant()
+    if data.mean is None or data.std is None:
+        raise MosaicError(
+            "data.mean, data.std: expected public numbers for each channel with a privacy budget, since measured ones "
+            "tell of images, got none: set both, for example to 0.5 and 0.25"
+        )
+    if privacy.trains and schedule.local_epochs > 0:
+        raise MosaicError(
+            "federation.schedule.local_epochs: expected 0 with privacy.local_training dp_sgd, since passes over the "
+            f"images tell how many there are, got {schedule.local_epochs}: set local_steps"
+        )
+
+
+def check_private_models(privacy: Privacy, pool: ModelPool, phases: PhaseRunner) -> None:
+    """Refuse models and devices with which the promise would not hold.
+
+    Raises:
+        MosaicError: clients' models differ, or a layer lets images see each other.
+    """
+    if pool.kind != "same":
+        raise MosaicError("clients: expected one model for all clients with a privacy budget: leave out this section")
+    if not privacy.trains:
+        return
+    if pool.blueprint.batch_norms:
+        raise MosaicError(
+            f"model.net: expected no BatchNorm with privacy.local_training dp_sgd, since it lets images of a batch see "
+            f"each other, got {pool.blueprint.batch_norms[0]}: use GroupNorm, as SmallCNN with norm: group"
+        )
+    if phases.processes > 1:
+        raise MosaicError(
+            f"trainer.devices: expected 1 with privacy.local_training dp_sgd, got {phases.processes}: set it"
+        )
+
+
+def privacy_facts(budget: Budget, ledgers: Path) -> dict[str, Any]:
+    """Return what the summary says: what is promised, what was spent, by which mechanisms, and what is not covered.
+
+    Args:
+        budget: of every client.
+        ledgers: of the clients that have worked here; where they are elsewhere, nobody here knows what they have spent.
+    """
+    privacy, books = budget.privacy, booked(ledgers)
+    most = max((spent(mechanisms, privacy.delta) for mechanisms in books), default=None)
+    group = "" if privacy.unit == IMAGE else f", all images of which at one client count as one {privacy.unit}"
+    return {
+        "promised": {"epsilon": privacy.epsilon, "delta": privacy.delta},
+        "spent": None if most is None else {"epsilon": most, "clients": len(books)},
+        "unit": privacy.unit,
+        "neighbouring": f"one {privacy.unit} of a client added or removed{group}",
+        "local_training": privacy.local_training,
+        "mechanisms": [asdict(mechanism) for mechanism in budget.mechanisms.values()],
+        "accountant": accountant(),
+        "not_covered": list(NOT_COVERED),
+    }

@@ -1,0 +1,141 @@
+"""One client's book of what its images have cost: written before they are touched, on the client's own disk.
+
+``FOLDER/client_NNNN/book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
+secret from which its noise follows. ``KEY.safetensors`` is that answer. An answer is kept before it is sent: what is
+asked again gets the same bytes and costs nothing. A client that was killed between both computes the answer again with
+the same noise, which nobody has seen yet.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from mosaic.codec import decode, encode
+from mosaic.disk import write_whole
+from mosaic.messages import Reply
+from mosaic.privacy.accounting import Budget, Mechanism, spent
+from mosaic.privacy.noise import new_secret
+
+_BOOK = "book.json"
+
+
+class OverspentError(Exception):
+    """What is asked for would cost more than is left."""
+
+
+class ForgottenError(Exception):
+    """What is asked for was answered long ago, and the answer is not kept any more."""
+
+
+@dataclass(frozen=True)
+class Booking:
+    """What one answer costs.
+
+    Attributes:
+        key: of what was asked.
+        mechanisms: that make the answer.
+        secret: from which its noise follows, in hexadecimal digits; empty once the answer is kept.
+    """
+
+    key: str
+    mechanisms: tuple[Mechanism, ...]
+    secret: str
+
+
+class Ledger:
+    """The book of one client; only it may read the folder.
+
+    Args:
+        folder: of all clients whose images are here.
+        client: number of the client.
+        budget: its budget.
+        keep: answers that are kept.
+    """
+
+    def __init__(self, folder: Path, client: int, budget: Budget, keep: int = 20) -> None:
+        self._folder, self._budget, self._keep = folder / f"client_{client:04d}", budget, keep
+
+    @contextmanager
+    def open(self) -> Iterator[None]:
+        """Let nobody else book meanwhile."""
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with FileLock(self._folder / ".lock"):
+            yield
+
+    def bookings(self) -> list[Booking]:
+        """Return everything that was booked, in order."""
+        book = self._folder / _BOOK
+        found: list[dict[str, Any]] = json.loads(book.read_text()) if book.is_file() else []
+        return [
+            Booking(each["key"], tuple(Mechanism(**of) for of in each["mechanisms"]), each["secret"]) for each in found
+        ]
+
+    def recall(self, key: str) -> Reply | None:
+        """Return the answer to what was asked before, if it is kept."""
+        file = self._answer(key)
+        return decode(file.read_bytes(), object) if file.is_file() else None  # type: ignore[return-value]
+
+    def book(self, key: str, mechanisms: Sequence[Mechanism]) -> bytes:
+        """Write down what an answer will cost, before any image is touched, and return the secret of its noise.
+
+        Nothing beyond the planned steps of a mechanism is booked, even if epsilon is not reached: whatever a server
+        asks for, and however it chooses that by earlier answers, is then a part of one composition fixed beforehand.
+
+        Raises:
+            OverspentError: it would take the client beyond its plan or its epsilon; nothing is written.
+            ForgottenError: it was answered before, and computing it again would need other noise.
+        """
+        before = self.bookings()
+        for each in before:
+            if each.key == key:
+                if not each.secret:
+                    raise ForgottenError(key)
+                return bytes.fromhex(each.secret)
+        every = [*(mechanism for each in before for mechanism in each.mechanisms), *mechanisms]
+        privacy = self._budget.privacy
+        if not self._is_planned(every) or spent(every, privacy.delta) > privacy.epsilon:
+            raise OverspentError(key)
+        secret = new_secret()
+        self._write([*before, Booking(key, tuple(mechanisms), secret.hex())])
+        return secret
+
+    def keep(self, key: str, answer: Reply) -> None:
+        """Keep an answer, then forget the secret of its noise; of older answers, only some are kept."""
+        write_whole(self._answer(key), encode(answer))
+        self._write(
+            [Booking(each.key, each.mechanisms, "" if each.key == key else each.secret) for each in self.bookings()]
+        )
+        answers = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        for old in answers[: -self._keep]:
+            old.unlink()
+
+    def _is_planned(self, booked: Sequence[Mechanism]) -> bool:
+        """Whether no mechanism has more steps than the plan."""
+        taken = Counter[str]()
+        for each in booked:
+            taken[each.name] += each.steps
+        planned = self._budget.mechanisms
+        return all(name in planned and steps <= planned[name].steps for name, steps in taken.items())
+
+    def _write(self, bookings: Sequence[Booking]) -> None:
+        found = [asdict(each) for each in bookings]
+        write_whole(self._folder / _BOOK, json.dumps(found, indent=1).encode())
+
+    def _answer(self, key: str) -> Path:
+        return self._folder / f"{key}.safetensors"
+
+
+def booked(folder: Path) -> list[list[Mechanism]]:
+    """Return all mechanisms that each client of a folder has booked; nothing where there is no folder."""
+    if not folder.is_dir():
+        return []
+    found = []
+    for book in sorted(folder.glob(f"client_*/{_BOOK}")):
+        found.append([Mechanism(**of) for each in json.loads(book.read_text()) for of in each["mechanisms"]])
+    return found

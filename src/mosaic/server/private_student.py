@@ -1,0 +1,107 @@
+"""Train a student on images of a generator that is made of what clients have released under differential privacy."""
+
+import logging
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mosaic.generation.class_gaussians import ClassGaussians
+from mosaic.messages import GeneratorReply
+from mosaic.privacy.accounting import Budget
+from mosaic.privacy.release import PublicFeatures, Release
+from mosaic.seeding import SERVER
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.distillation import distil
+from mosaic.server.generators import GeneratedImages, GeneratorMixture
+from mosaic.server.released import deviations_of, fit_released, pooled
+from mosaic.server.shown import SHOWN_IMAGES, shown_labels
+from mosaic.server.state import ServerState
+from mosaic.tasks.distillation import DistillationSettings
+
+log = logging.getLogger(__name__)
+_PREFIX, _CLIENTS = "release.", "release.clients"
+"""Names in the server's state: of the sums over clients, and of the clients that they are over."""
+
+
+def collect_releases(
+    state: ServerState, generation: ClassGaussians, cohort: Cohort, context: RoundContext
+) -> tuple[ServerState, bool]:
+    """Ask clients of the round that have released nothing yet, and add what comes to the sums.
+
+    Args:
+        state: of the server.
+        generation: which features clients release.
+        cohort: the clients of the round.
+        context: of the round.
+
+    Returns:
+        The state with the new sums, and whether anything has come.
+    """
+    known = state.tensors.get(_CLIENTS, torch.zeros(0, dtype=torch.long)).tolist()
+    missing = [client for client in context.plan.clients if client not in known]
+    replies = cohort.releases(missing, _features(generation, context).dim) if missing else []
+    if not replies:
+        return state, False
+    fresh, before = pooled(replies), _sums(state)
+    total = fresh if before is None else Release(*(old + new for old, new in zip(before, fresh, strict=True)))
+    clients = torch.tensor(sorted([*known, *(reply.client for reply in replies)]))
+    sums = {f"{_PREFIX}{name}": part for name, part in total._asdict().items()}
+    return replace(state, tensors={**state.tensors, **sums, _CLIENTS: clients}), True
+
+
+def train_student(
+    state: ServerState,
+    budget: Budget,
+    generation: ClassGaussians,
+    settings: DistillationSettings,
+    context: RoundContext,
+) -> ServerState:
+    """Train a student from scratch on generated images with the classes that they were drawn for.
+
+    Args:
+        state: of the server, with sums.
+        budget: how much noise they have.
+        generation: how many coefficients and directions.
+        settings: how the student learns; labels take the teacher's place.
+        context: of the round.
+    """
+    total, clients = _sums(state), len(state.tensors[_CLIENTS])
+    assert total is not None, "collect_releases has added something"
+    features, shape = _features(generation, context), context.blueprint.image_shape
+    with context.measure("generators"):
+        fitted = fit_released(total, deviations_of(budget.mechanisms, clients), features, generation, shape)
+    if fitted is None:
+        log.warning("round %d: no class stands out of the noise, so no student is trained", context.plan.round)
+        return state
+    generator, counts = fitted
+    images = GeneratorMixture(
+        [GeneratorReply(SERVER, generator.state_dict(), counts, {}, {})], [generator], context.phases.device
+    )
+    wanted = shown_labels(counts, context.phases.dry_run.batch(SHOWN_IMAGES))
+    shown = images.draw_from(0, wanted, context.generator_for("samples"))
+    context.recorder.images("synthesis/samples", shown.images, shown.labels)
+    labels_only = replace(settings, origin_weight=1.0, interpolation=1.0, min_confidence=0.0)
+    start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
+    classes = context.blueprint.num_classes
+    student = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
+    context.observe(context.blueprint.build(student), "student")
+    context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
+    return replace(state, model=student, distilled=True)
+
+
+def _knows_nothing(source: GeneratedImages, classes: int) -> Tensor:
+    """Return equal logits: an image's class then comes from the label that it was drawn for."""
+    return torch.zeros(len(source.images), classes, device=source.images.device)
+
+
+def _features(generation: ClassGaussians, context: RoundContext) -> PublicFeatures:
+    blueprint = context.blueprint
+    return PublicFeatures(blueprint.image_shape, generation.coefficients, blueprint.mean, blueprint.std)
+
+
+def _sums(state: ServerState) -> Release | None:
+    if _CLIENTS not in state.tensors:
+        return None
+    return Release(*(state.tensors[f"{_PREFIX}{name}"] for name in Release._fields))

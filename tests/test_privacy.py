@@ -1,0 +1,173 @@
+"""Whole runs with a privacy budget."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from mosaic.cli.main import main
+from mosaic.data import SklearnDigits
+from mosaic.report.contents import read_run
+from mosaic.report.html import page
+from tests.cases import for_each
+from tests.small_runs import DIGITS, SharedRuns, final_model, fit_other
+
+pytest.importorskip("dp_accounting", exc_type=ImportError)
+PUBLIC = ("--data.mean=[0.3]", "--data.std=[0.38]")
+SGD = "{epsilon: 10, local_training: dp_sgd, shares: {counts: 0, means: 0, moments: 0, training: 1}}"
+SUMS = (
+    *PUBLIC,
+    "--privacy.epsilon=10",
+    "--algorithm.generation=ClassGaussians",
+    "--algorithm.generation.coefficients=6",
+)
+TRAINS = (*PUBLIC, f"--privacy={SGD}", "--model.net.norm=group", "--model.net.width=2")
+MORE = "--federation.schedule.collaborative_rounds=2"
+
+
+def summary(run: Path) -> dict[str, Any]:
+    told: dict[str, Any] = json.loads((run / "summary.json").read_text())
+    return told
+
+
+@pytest.fixture
+def run(shared_run: SharedRuns) -> Path:
+    return shared_run("Mosaic", *SUMS)
+
+
+def test_clients_send_noisy_sums_and_nothing_else(run: Path) -> None:
+    told = summary(run)
+    assert told["bytes_up"].keys() == {"Release"}
+    assert told["distilled"]
+    assert (told["failed"], told["declined"], told["generators"]) == ([], [], [])
+    privacy = told["privacy"]
+    assert privacy["promised"] == {"epsilon": 10.0, "delta": 1e-5}
+    assert 9.9 < privacy["spent"]["epsilon"] <= 10
+    assert privacy["spent"]["clients"] == 4
+    assert [each["name"] for each in privacy["mechanisms"]] == ["counts", "means", "moments"]
+    assert privacy["accountant"].startswith("dp-accounting")
+
+
+def test_the_report_says_what_is_promised_and_what_is_not(run: Path) -> None:
+    text = page(read_run(run))
+    for said in ("at most epsilon 10.0 at delta 1e-05", "one image of a client added or removed", "Not covered"):
+        assert said in text
+
+
+def test_noise_differs_between_runs_and_no_seed_brings_it_back(run: Path, tmp_path: Path) -> None:
+    again = fit_other(tmp_path / "again", "Mosaic", *SUMS)
+    assert any(
+        not one.equal(other) for one, other in zip(final_model(run).values(), final_model(again).values(), strict=True)
+    )
+
+
+def test_rounds_that_are_added_ask_for_nothing_new_and_cost_nothing(tmp_path: Path) -> None:
+    first = fit_other(tmp_path / "run", "Mosaic", *SUMS)
+    before, spent = final_model(first), summary(first)["privacy"]["spent"]
+    fit_other(first, "Mosaic", *SUMS, MORE, "--ckpt_path=last")
+    assert summary(first)["privacy"]["spent"] == spent
+    assert all(before[name].equal(tensor) for name, tensor in final_model(first).items())
+
+
+def test_local_training_spends_its_budget_over_the_planned_steps(
+    shared_run: SharedRuns, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run = shared_run("FedAvg", *TRAINS)
+    told = summary(run)["privacy"]
+    assert 5 < told["spent"]["epsilon"] <= 10  # two steps have the least noise that training may have
+    assert told["mechanisms"][0]["steps"] == 2
+    assert summary(run)["bytes_up"].keys() == {"Train"}
+    for more, named in (((MORE,), "noise was spread over the steps"), ((), "clients' ledgers are in")):
+        target = run if more else tmp_path / "elsewhere"
+        with pytest.raises(SystemExit) as left:
+            fit_other(target, "FedAvg", *TRAINS, *more, f"--ckpt_path={run}")
+        assert left.value.code == 2
+        assert named in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_clients_train_on_from_the_student_within_one_budget(tmp_path: Path) -> None:
+    shares = "{counts: 0.05, means: 0.4, moments: 0.25, training: 0.3}"
+    both = f"--privacy={{epsilon: 10, local_training: dp_sgd, shares: {shares}}}"
+    run = fit_other(tmp_path / "run", "Mosaic", *SUMS, both, "--model.net.norm=group", MORE)
+    told = summary(run)
+    assert told["bytes_up"].keys() == {"Release", "Train"}
+    assert {each["name"]: each["steps"] for each in told["privacy"]["mechanisms"]}["training"] == 4
+    assert 9 < told["privacy"]["spent"]["epsilon"] <= 10
+
+
+@for_each("executor", ["RanksExecutor", "SideBySideExecutor"])
+@pytest.mark.slow
+def test_other_executors_keep_the_budget_too(executor: str, tmp_path: Path) -> None:
+    workers = ("--executor.workers=2",) if executor == "RanksExecutor" else ()
+    run = fit_other(tmp_path / executor, "FedAvg", *TRAINS, f"--executor=mosaic.executors.{executor}", *workers)
+    assert 5 < summary(run)["privacy"]["spent"]["epsilon"] <= 10
+
+
+@pytest.mark.slow
+def test_an_audit_asks_again_and_sees_the_same_bytes(tmp_path: Path) -> None:
+    run = fit_other(tmp_path / "run", "Mosaic", *SUMS)
+    books = {book: book.read_bytes() for book in run.glob("privacy/*/book.json")}
+    main(["audit", str(run)])
+    found = json.loads((run / "audit.json").read_text())
+    assert found["same_run"]
+    assert {each["attack"] for each in found["findings"]} == {"released sums, matched filter"}
+    assert {book: book.read_bytes() for book in run.glob("privacy/*/book.json")} == books
+
+
+@for_each(
+    "flags, named",
+    [
+        (("--privacy.epsilon=10",), "data.mean, data.std"),
+        ((*PUBLIC, "--privacy.epsilon=0"), "privacy.epsilon"),
+        ((*PUBLIC, "--privacy.epsilon=10", "--algorithm=FedProx"), "got FedProx"),
+        ((*PUBLIC, "--privacy.epsilon=10", "--algorithm=FedAvg"), "got FedAvg"),
+        ((*PUBLIC, "--privacy.epsilon=10", "--algorithm.generation=Adversarial"), "got Mosaic"),
+        (
+            (*PUBLIC, f"--privacy={SGD}", "--algorithm=FedAvg", "--federation.schedule.local_epochs=1"),
+            "federation.schedule.local_epochs",
+        ),
+    ],
+)
+def test_what_a_budget_cannot_cover_is_refused_before_an_image_is_read(
+    flags: tuple[str, ...],
+    named: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def read(_: object) -> None:
+        raise AssertionError("images were read")
+
+    monkeypatch.setattr(SklearnDigits, "load", read)
+    with pytest.raises(SystemExit) as left:
+        main(["fit", f"--config={DIGITS}", f"--federation.run_dir={tmp_path / 'run'}", *flags])
+    assert left.value.code == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert named in said
+    assert not (tmp_path / "run").exists()
+
+
+@for_each(
+    "flags, named",
+    [
+        ((*PUBLIC, "--privacy.epsilon=10", "--privacy.delta=0.01"), "privacy.delta"),
+        ((*PUBLIC, "--privacy.epsilon=10", "--privacy.unit=patient"), "privacy.unit"),
+        ((*PUBLIC, f"--privacy={SGD}", "--algorithm=FedAvg"), "BatchNorm"),
+    ],
+)
+def test_what_only_the_images_can_tell_is_refused_before_anything_is_written(
+    flags: tuple[str, ...], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as left:
+        main(["fit", f"--config={DIGITS}", f"--federation.run_dir={tmp_path / 'run'}", *flags])
+    assert left.value.code == 2
+    assert named in capsys.readouterr().err.strip().splitlines()[-1]
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_without_a_budget_stays_as_it_was(shared_run: SharedRuns) -> None:
+    config = yaml.safe_load((shared_run("FedAvg") / "config.yaml").read_text())
+    assert "privacy" not in config
