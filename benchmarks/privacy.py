@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "privacy"
 SEEDS = (0, 1, 2)
 SUMS, SGD = "sums", "DP-SGD"
-EPSILONS = {SUMS: ("inf", "10", "3", "1"), SGD: ("10",)}
+EPSILONS = {SUMS: ("10", "1", "3", "inf"), SGD: ("10",)}
 Result = dict[str, Any]
 
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -75,8 +75,8 @@ METHODS = {
 def cases(chosen: list[str]) -> Iterator[tuple[str, str, str, int]]:
     """Yield data, method, epsilon and seed; released sums first, and one seed of everything before the next."""
     for method in METHODS:
-        for seed in SEEDS:
-            yield from ((data, method, epsilon, seed) for data in chosen for epsilon in EPSILONS[method])
+        for data in chosen:
+            yield from ((data, method, epsilon, seed) for seed in SEEDS for epsilon in EPSILONS[method])
 
 
 def run(data: str, method: str, epsilon: str, seed: int) -> Result:
@@ -130,7 +130,7 @@ def write_table() -> None:
     lines = []
     for data, name in NAMES.items():
         for method in METHODS:
-            for epsilon in EPSILONS[method]:
+            for epsilon in sorted(EPSILONS[method], key=float, reverse=True):
                 runs = [
                     each for each in found if (each["data"], each["method"], each["epsilon"]) == (data, method, epsilon)
                 ]

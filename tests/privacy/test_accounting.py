@@ -1,4 +1,5 @@
 import math
+import sys
 
 import pytest
 from scipy.optimize import brentq
@@ -107,3 +108,9 @@ def test_delta_must_be_below_one_over_the_images() -> None:
     Privacy(1.0, 1e-5).check_images(99_999)
     with pytest.raises(MosaicError, match=r"privacy\.delta.*1 / 100000"):
         Privacy(1.0, 1e-5).check_images(100_000)
+
+
+def test_without_the_package_nothing_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "dp_accounting", None)
+    with pytest.raises(MosaicError, match=r"pip install mosaic\[privacy\]"):
+        spent([Mechanism("counts", 3.1234)], DELTA)
