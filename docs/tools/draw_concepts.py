@@ -156,7 +156,7 @@ def rooms() -> Drawing:
     drawing.arrow((130, 308), (130, 332))
     drawing.arrow((390, 308), (390, 332))
     drawing.box(
-        8, 336, 504, 52, ["tasks, training, losses, nets, messages", "phases, formulas, networks, what crosses"]
+        8, 336, 504, 52, ["tasks, training, losses, nets, privacy, messages", "phases, formulas, networks, budgets, what crosses"]
     )
     drawing.text(260, 410, "broken line: the server's side cannot reach data, not even through other modules", "small")
     return drawing

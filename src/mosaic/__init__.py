@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mosaic import executors as executors
     from mosaic import generation as generation
     from mosaic import nets as nets
+    from mosaic import privacy as privacy
     from mosaic import teachers as teachers
     from mosaic.api.comparison import Comparison, compare
     from mosaic.api.federation import Federation
@@ -27,10 +28,11 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClientModels", "Comparison", "Faults", "Federation", "MosaicError", "Run", "Samples", "Schedule", "algorithms",
-    "compare", "data", "executors", "fit", "generation", "load", "nets", "teachers",
+    "compare", "data", "executors", "fit", "generation", "load", "nets", "privacy",
+    "teachers",
 ]  # fmt: skip
 
-_PACKAGES = ("algorithms", "data", "executors", "generation", "nets", "teachers")
+_PACKAGES = ("algorithms", "data", "executors", "generation", "nets", "privacy", "teachers")
 _PLACES = {
     **dict.fromkeys(("Comparison", "compare"), "mosaic.api.comparison"),
     **dict.fromkeys(("Run", "load"), "mosaic.api.run"),
