@@ -155,9 +155,8 @@ def rooms() -> Drawing:
     drawing.box(268, 254, 244, 52, ["generation, client", "generators, prototypes, objectives"], COLOURS[0])
     drawing.arrow((130, 308), (130, 332))
     drawing.arrow((390, 308), (390, 332))
-    drawing.box(
-        8, 336, 504, 52, ["tasks, training, losses, nets, privacy, messages", "phases, formulas, networks, budgets, what crosses"]
-    )
+    low = ["tasks, training, losses, nets, privacy, messages", "phases, formulas, networks, budgets, what crosses"]
+    drawing.box(8, 336, 504, 52, low)
     drawing.text(260, 410, "broken line: the server's side cannot reach data, not even through other modules", "small")
     return drawing
 
