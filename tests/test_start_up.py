@@ -38,7 +38,7 @@ def test_everything_public_is_there() -> None:
     for name in mosaic.__all__:
         assert getattr(mosaic, name) is not None
     packages = [getattr(mosaic, name) for name in mosaic.__all__ if isinstance(getattr(mosaic, name), ModuleType)]
-    assert len(packages) == 6
+    assert len(packages) == 7
     for package in packages:
         assert all(hasattr(package, name) for name in package.__all__), package
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
