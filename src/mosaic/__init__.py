@@ -28,8 +28,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ClientModels", "Comparison", "Faults", "Federation", "MosaicError", "Run", "Samples", "Schedule", "algorithms",
-    "compare", "data", "executors", "fit", "generation", "load", "nets", "privacy",
-    "teachers",
+    "compare", "data", "executors", "fit", "generation", "load", "nets", "privacy", "teachers",
 ]  # fmt: skip
 
 _PACKAGES = ("algorithms", "data", "executors", "generation", "nets", "privacy", "teachers")

@@ -1,6 +1,6 @@
 """``mosaic.compare``: what ``mosaic compare`` does, from Python."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -125,7 +125,7 @@ def compare(
     """
     numbers = _listed("seeds", seeds, Integral)
     with raising(), config_files(config) as (first, *more):
-        if output is None and first.parent.name.startswith("mosaic-config-"):
+        if output is None and isinstance(config if isinstance(config, str | Path | Mapping) else config[0], Mapping):
             output = Path("runs", "compare")
         folder, results = compare_algorithms(
             fit,

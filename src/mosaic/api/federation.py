@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +119,8 @@ class Federation(federation.Federation):
                 "from_objects": True,
             }
             described = {key: describe(value) for key, value in config.items()}
-            job = make_job(model, data, algorithm, executor, clients, described, phases)
-            job = replace(job, privacy=privacy, ledgers=Path(self.run_dir) / "privacy")
+            kept = Path(self.run_dir) / "privacy"
+            job = make_job(model, data, algorithm, executor, clients, described, phases, privacy, kept)
             with closing(job.executor):
                 folder = self.run(job, None if ckpt_path is None else str(ckpt_path))
         return Run(folder, net, algorithm)

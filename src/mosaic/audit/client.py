@@ -111,9 +111,8 @@ class ClientAudit:
         return [each for each in found if each is not None]
 
     def _match(self, release: Release, budget: Budget) -> tuple[Tensor, Tensor]:
-        blueprint, generation = self._pool.blueprint, self._generation
-        assert isinstance(generation, ClassGaussians), "only these are made of sums"
-        features = PublicFeatures(blueprint.image_shape, generation.coefficients, blueprint.mean, blueprint.std)
+        assert isinstance(self._generation, ClassGaussians), "only these are made of sums"
+        features = PublicFeatures.of(self._pool.blueprint, self._generation.coefficients)
         noise = [budget.mechanisms[name].noise if name in budget.mechanisms else torch.inf for name in (MEANS, MOMENTS)]
         encoded = features.encode(to_pixels(self._pixels))
         score = matched_filter(release, encoded, self._labels, (noise[0], noise[1]))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.audit.client import ClientAudit
@@ -28,6 +29,16 @@ FEW_IMAGES = 100
 """Below it, at least one attack of the audits in docs/privacy.md reached an area of 0.7 on nearly every client."""
 
 
+def add_own_arguments(parser: ArgumentParser) -> None:
+    """Add what ``mosaic client`` takes beside the sections of a configuration."""
+    parser.add_argument("--client", type=int, required=True, help="number of this client, from 0")
+    parser.add_argument("--socket", type=Path, default=Path("client.sock"), help="Unix socket to listen on")
+    parser.add_argument("--group", type=str, help="group of the operating system that may connect, too")
+    parser.add_argument("--folder", type=Path, default=Path("memory"), help="where to remember runs")
+    parser.add_argument("--keep_rounds", type=int, default=10, help="rounds of a run to remember")
+    parser.add_argument("--audit", type=Path, help="file for what all that was sent tells of this client's images")
+
+
 class ClientCLI(MosaicCLI):
     """Parses what ``fit`` parses, and makes what answers for one client where ``fit`` would run rounds."""
 
@@ -37,12 +48,7 @@ class ClientCLI(MosaicCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add who this client is, and where it listens and remembers."""
         super().add_arguments_to_parser(parser)
-        parser.add_argument("--client", type=int, required=True, help="number of this client, from 0")
-        parser.add_argument("--socket", type=Path, default=Path("client.sock"), help="Unix socket to listen on")
-        parser.add_argument("--group", type=str, help="group of the operating system that may connect, too")
-        parser.add_argument("--folder", type=Path, default=Path("memory"), help="where to remember runs")
-        parser.add_argument("--keep_rounds", type=int, default=10, help="rounds of a run to remember")
-        parser.add_argument("--audit", type=Path, help="file for what all that was sent tells of this client's images")
+        add_own_arguments(parser)
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse them, under the name that the user has called."""

@@ -51,7 +51,10 @@ def completion_script(shell: Shell, options: Mapping[str, Sequence[str]]) -> str
 
 def _options() -> dict[str, list[str]]:
     """Return the options of every command."""
+    from jsonargparse import ArgumentParser
+
     from mosaic.cli.audit import audit
+    from mosaic.cli.client import add_own_arguments
     from mosaic.cli.configs import configs
     from mosaic.cli.schema import option_strings, schema, sections_parser, trainer_settings
     from mosaic.comparison.command import compare_algorithms
@@ -62,7 +65,8 @@ def _options() -> dict[str, list[str]]:
     sections = [option for option in option_strings(sections_parser()) if option.startswith("--")]
     trainer = [f"--trainer.{name}" for name in trainer_settings()]
     runs = sorted({"--config", "--ckpt_path", "--print_config", *sections, *trainer})
-    client = ["--client", "--socket", "--group", "--folder", "--keep_rounds"]
+    own = ArgumentParser(add_help=False)
+    add_own_arguments(own)
     functions: dict[str, Callable[..., object]] = {
         **{"compare": compare_algorithms, "audit": audit, "report": report, "deploy": deploy, "export": export},
         **{"configs": configs, "schema": schema, "completion": completion},
@@ -70,7 +74,7 @@ def _options() -> dict[str, list[str]]:
     return {
         **dict.fromkeys(("fit", "validate", "test", "predict"), runs),
         "partition": ["--output", *runs],
-        "client": [*client, *runs],
+        "client": [*option_strings(own), *runs],
         **{name: _arguments(function) for name, function in functions.items()},
     }
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any, ClassVar, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import yaml
@@ -83,11 +83,9 @@ class MosaicCLI(LightningCLI):
 
     Attributes:
         run_dir: folder of the run that ``fit`` has made.
-        ledgers: where clients keep what they have spent, if not in the run's folder.
     """
 
     run_dir: Path | None = None
-    ledgers: ClassVar[Path | None] = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -159,8 +157,8 @@ class MosaicCLI(LightningCLI):
             datamodule = self._remote(datamodule, executor, config)
         executor.recipe = Recipe(config, make_worker)
         algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
-        job = make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"])
-        return replace(job, privacy=privacy, ledgers=self._ledgers(config))
+        kept = self._ledgers(config)
+        return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"], privacy, kept)
 
     def _privacy(self, datamodule: FederatedDataModule) -> Privacy | None:
         """Return the privacy budget, if there is one; refuse, before an image is read, what it cannot cover."""
@@ -172,7 +170,7 @@ class MosaicCLI(LightningCLI):
 
     def _ledgers(self, config: Mapping[str, Any]) -> Path:
         """Return the folder where clients that work here keep what they have spent."""
-        return self.ledgers or Path(config["federation"]["run_dir"]) / "privacy"
+        return Path(config["federation"]["run_dir"]) / "privacy"
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""

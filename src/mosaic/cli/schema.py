@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 from mosaic.cli.lightning import MosaicParser, add_sections
@@ -38,7 +39,7 @@ def sections_parser() -> MosaicParser:
     return parser
 
 
-def option_strings(parser: MosaicParser) -> list[str]:
+def option_strings(parser: ArgumentParser) -> list[str]:
     """Return all options of a parser."""
     return [option for action in parser._actions for option in action.option_strings]
 

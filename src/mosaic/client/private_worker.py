@@ -155,7 +155,7 @@ class PrivateWorker(Worker):
     def _release(self, request: ReleaseRequest, noise: SecretNoise) -> Reply:
         images, own = self._data.images.train, self._every_image(request.client)
         blueprint = self._pool.blueprint
-        features = PublicFeatures(blueprint.image_shape, self._generation.coefficients, blueprint.mean, blueprint.std)
+        features = PublicFeatures.of(blueprint, self._generation.coefficients)
         chunks = own.split(_ENCODED_AT_ONCE) if len(own) else ()
         encoded = [torch.zeros(0, features.dim).double()] + [
             features.encode(to_pixels(images.pixels[chunk])) for chunk in chunks

@@ -151,6 +151,8 @@ def make_job(
     clients: ClientModels,
     config: Mapping[str, Any],
     trainer: Mapping[str, Any],
+    privacy: Privacy | None,
+    ledgers: Path,
 ) -> Job:
     """Load the data, deal out the models and make what trains.
 
@@ -162,6 +164,8 @@ def make_job(
         clients: how their models differ.
         config: as plain values, which are written; the seed is read.
         trainer: settings of every phase's Trainer.
+        privacy: budget of every client, where there is one.
+        ledgers: folder where the clients that work here keep what they have spent.
 
     Raises:
         MosaicError: these do not fit together.
@@ -183,4 +187,6 @@ def make_job(
         phases=PhaseRunner(executor.trainer(trainer), model.channels_last, model.compiles, model.stacks_experts),
         seed=seed,
         config=config,
+        privacy=privacy,
+        ledgers=ledgers,
     )

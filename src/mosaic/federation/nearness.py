@@ -2,7 +2,6 @@
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from mosaic.client.generator_quality import MOST_HELD_OUT_IMAGES, nearest_distances
@@ -35,11 +34,7 @@ class RealImages:
     def __call__(self, images: Tensor, client: int) -> Nearness:
         """Return how near images of a client's generator, in ``[0, 1]``, are to the client's own."""
         own = self._data.client(client)
-        blocks = [to_pixels(own.images.pixels[part]) for part in own.train.split(4096)]
+        train = to_pixels(own.images.pixels[own.train])
         held_out = to_pixels(own.images.pixels[own.validation[:MOST_HELD_OUT_IMAGES]])
-        usual = float(_nearest(held_out, blocks).quantile(0.5)) if len(held_out) else None
-        return Nearness(_nearest(images.cpu().float(), blocks), usual)
-
-
-def _nearest(images: Tensor, blocks: list[Tensor]) -> Tensor:
-    return torch.stack([nearest_distances(images, block) for block in blocks]).amin(0)
+        usual = float(nearest_distances(held_out, train).quantile(0.5)) if len(held_out) else None
+        return Nearness(nearest_distances(images.cpu().float(), train), usual)

@@ -71,10 +71,7 @@ class Ledger:
     def bookings(self) -> list[Booking]:
         """Return everything that was booked, in order."""
         book = self._folder / _BOOK
-        found: list[dict[str, Any]] = json.loads(book.read_text()) if book.is_file() else []
-        return [
-            Booking(each["key"], tuple(Mechanism(**of) for of in each["mechanisms"]), each["secret"]) for each in found
-        ]
+        return _read(book) if book.is_file() else []
 
     def recall(self, key: str) -> Reply | None:
         """Return the answer to what was asked before, if it is kept."""
@@ -133,9 +130,10 @@ class Ledger:
 
 def booked(folder: Path) -> list[list[Mechanism]]:
     """Return all mechanisms that each client of a folder has booked; nothing where there is no folder."""
-    if not folder.is_dir():
-        return []
-    found = []
-    for book in sorted(folder.glob(f"client_*/{_BOOK}")):
-        found.append([Mechanism(**of) for each in json.loads(book.read_text()) for of in each["mechanisms"]])
-    return found
+    books = sorted(folder.glob(f"client_*/{_BOOK}"))
+    return [[mechanism for booking in _read(book) for mechanism in booking.mechanisms] for book in books]
+
+
+def _read(book: Path) -> list[Booking]:
+    found: list[dict[str, Any]] = json.loads(book.read_text())
+    return [Booking(each["key"], tuple(Mechanism(**of) for of in each["mechanisms"]), each["secret"]) for each in found]

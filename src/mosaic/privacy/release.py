@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.class_gaussians import CosineCoefficients
 from mosaic.nets.classifier import ImageShape
 from mosaic.privacy.accounting import COUNTS, MEANS, MOMENTS, Mechanism
@@ -66,6 +67,11 @@ class PublicFeatures:
         variances = variances * (power / variances.sum())
         scale = variances**0.25
         self._scale = scale * float((variances / scale**2).sum().sqrt())
+
+    @staticmethod
+    def of(blueprint: Blueprint, coefficients: int) -> "PublicFeatures":
+        """Return the features of a network's images, with its public mean and deviation."""
+        return PublicFeatures(blueprint.image_shape, coefficients, blueprint.mean, blueprint.std)
 
     def encode(self, pixels: Tensor) -> Tensor:
         """Turn pixels in ``[0, 1]``, shape ``(n, channels, H, W)``, into features ``(n, D)`` of norm 1 at most."""

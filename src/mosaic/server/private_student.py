@@ -97,8 +97,7 @@ def _knows_nothing(source: GeneratedImages, classes: int) -> Tensor:
 
 
 def _features(generation: ClassGaussians, context: RoundContext) -> PublicFeatures:
-    blueprint = context.blueprint
-    return PublicFeatures(blueprint.image_shape, generation.coefficients, blueprint.mean, blueprint.std)
+    return PublicFeatures.of(context.blueprint, generation.coefficients)
 
 
 def _sums(state: ServerState) -> Release | None:
