@@ -54,3 +54,12 @@ def test_fedavg_gets_mosaics_time_counted_in_local_training() -> None:
     assert rounds > 13
     assert results.in_the_same_time("digits-0.05-one-shot") is None
     assert results.in_the_same_time("digits-0.05-released") is None
+
+
+def test_every_setting_names_files_that_are_there() -> None:
+    import results
+
+    named = {setting.config for setting in results.SETTINGS.values()}
+    named.update(overlay for setting in results.SETTINGS.values() for overlay in setting.overlays)
+    missing = [name for name in sorted(named) if not (REPOSITORY / "configs" / f"{name}.yaml").is_file()]
+    assert not missing
