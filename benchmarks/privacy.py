@@ -1,7 +1,8 @@
-"""What a privacy budget costs: accuracy and attacks at several epsilons, for released sums and for DP-SGD.
+"""What a privacy budget costs, at several epsilons, and what the rules against copying images buy without one.
 
     python benchmarks/privacy.py run digits mnist        # what results/privacy/ lacks; half a minute to minutes a run
-    python benchmarks/privacy.py table                   # writes the table of docs/privacy.md
+    python benchmarks/privacy.py run rules               # the same for results/privacy/rules/
+    python benchmarks/privacy.py table                   # writes the tables of docs/privacy.md
 
 Settings, such as shares, were chosen on images held out of the training split. Infinity draws no noise: it shows what
 clipping and the method cost by themselves. Every run has noise of its own, and data, models and noise differ by seed.
@@ -70,6 +71,27 @@ METHODS = {
         ),
     ],
 }
+RULES = {
+    "as configured": [],
+    "no rule: 2 images per mean and direction, no diagonal": [
+        *("--algorithm.generation.images_per_class=2", "--algorithm.generation.images_per_component=2"),
+        "--algorithm.generation.diagonal_share=0",
+    ],
+    "5 images per direction": ["--algorithm.generation.images_per_component=5"],
+    "20 images per direction": ["--algorithm.generation.images_per_component=20"],
+    "means of 20 images": ["--algorithm.generation.images_per_class=20"],
+    "prototypes of 1 image": ["--algorithm.prototypes.min_count=1"],
+    "prototypes of 10 images": ["--algorithm.prototypes.min_count=10"],
+    "prototypes of 20 images": ["--algorithm.prototypes.min_count=20"],
+    "a GAN": ["--algorithm.generation=mosaic.generation.Adversarial", "--algorithm.generation.steps=600"],
+}
+"""Changes of configs/digits.yaml."""
+SIZES = {"up to 60 images": (0, 60), "61 to 130": (61, 130), "more": (131, 10**9)}
+ATTACKED = {
+    "draws": "generator, nearest draw",
+    "search": "generator, latent search",
+    "prototypes": "prototypes, nearest",
+}
 
 
 def cases(chosen: list[str]) -> Iterator[tuple[str, str, str, int]]:
@@ -79,26 +101,30 @@ def cases(chosen: list[str]) -> Iterator[tuple[str, str, str, int]]:
             yield from ((data, method, epsilon, seed) for seed in SEEDS for epsilon in EPSILONS[method])
 
 
-def run(data: str, method: str, epsilon: str, seed: int) -> Result:
-    """Run and audit once, and return the figures."""
+def fit_and_audit(flags: list[str], seed: int) -> tuple[Result, list[Result], float]:
+    """Return a run's summary, the findings about it, and the seconds that it took."""
     from mosaic.cli.main import main
 
     os.chdir(ROOT)
-    budget = f"--privacy.epsilon={'.inf' if epsilon == 'inf' else epsilon}"
     with tempfile.TemporaryDirectory(prefix="mosaic-privacy-") as folder:
         place, begun = Path(folder) / "run", time.perf_counter()
-        flags = [*DATA[data], *METHODS[method], budget, f"--seed_everything={seed}", f"--data.seed={seed}"]
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
             try:
-                main(["fit", *flags, f"--federation.run_dir={place}"])
+                main(
+                    ["fit", *flags, f"--seed_everything={seed}", f"--data.seed={seed}", f"--federation.run_dir={place}"]
+                )
                 seconds = time.perf_counter() - begun
                 main(["audit", str(place)])
             except SystemExit as left:
-                raise RuntimeError(
-                    f"{data}, {epsilon}, seed {seed}: code {left.code}: {said.getvalue()[-1000:]}"
-                ) from left
+                raise RuntimeError(f"{flags}, seed {seed}: code {left.code}: {said.getvalue()[-1000:]}") from left
         told = json.loads((place / "summary.json").read_text())
-        found = json.loads((place / "audit.json").read_text())["findings"]
+        return told, json.loads((place / "audit.json").read_text())["findings"], seconds
+
+
+def run(data: str, method: str, epsilon: str, seed: int) -> Result:
+    """Run and audit once with a budget, and return the figures."""
+    budget = f"--privacy.epsilon={'.inf' if epsilon == 'inf' else epsilon}"
+    told, found, seconds = fit_and_audit([*DATA[data], *METHODS[method], budget], seed)
     return {
         **{"data": data, "method": method, "epsilon": epsilon, "seed": seed},
         "test_accuracy": told["test_accuracy"],
@@ -108,6 +134,19 @@ def run(data: str, method: str, epsilon: str, seed: int) -> Result:
         "null_auc": statistics.mean(each["null_auc"] for each in found),
         "seconds": round(seconds, 1),
     }
+
+
+def run_rules() -> None:
+    """Run and audit configs/digits.yaml with each rule, where a file of it is missing."""
+    (RESULTS / "rules").mkdir(parents=True, exist_ok=True)
+    for number, (rule, flags) in enumerate(RULES.items()):
+        for seed in SEEDS[:2]:
+            file = RESULTS / "rules" / f"{number}_{seed}.json"
+            if not file.is_file():
+                told, found, _ = fit_and_audit(["--config=configs/digits.yaml", *flags], seed)
+                values = {"rule": rule, "seed": seed, "test_accuracy": told["test_accuracy"], "findings": found}
+                print(rule, seed, told["test_accuracy"], flush=True)
+                file.write_text(f"{json.dumps(values, indent=1)}\n")
 
 
 def run_all(chosen: list[str]) -> None:
@@ -121,8 +160,30 @@ def run_all(chosen: list[str]) -> None:
             file.write_text(f"{json.dumps(found, indent=2)}\n")
 
 
+def rules_lines() -> tuple[list[str], list[list[str]]]:
+    """Return a line for each rule: mean areas under the curve of attacks by size of the client, and what it costs."""
+    every: list[Result] = [json.loads(file.read_text()) for file in sorted((RESULTS / "rules").glob("*.json"))]
+    lines = []
+    for rule in RULES:
+        runs = [each for each in every if each["rule"] == rule]
+        cells = []
+        for attack in ATTACKED.values():
+            found = [(_images_of(each["client"], one), each) for one in runs for each in one["findings"]]
+            about = [(images, each["auc"]) for images, each in found if each["attack"].startswith(attack)]
+            of_size = ([auc for images, auc in about if low <= images <= high] for low, high in SIZES.values())
+            cells.append(" / ".join(f"{statistics.mean(aucs):.2f}" if aucs else "-" for aucs in of_size))
+        if runs:
+            lines.append([rule, *cells, f"{statistics.mean(each['test_accuracy'] for each in runs):.2f}"])
+    return ["rule", *ATTACKED, "test accuracy, %"], lines
+
+
+def _images_of(client: int, result: Result) -> int:
+    """Return how many of a client's images were attacked; an attack on prototypes leaves out rare classes."""
+    return max(each["members"] for each in result["findings"] if each["client"] == client)
+
+
 def write_table() -> None:
-    """Write the table, a line for each kind of data, method and epsilon."""
+    """Write the tables: a line for each kind of data, method and epsilon, and one for each rule."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     from tables import mean_and_error, replace_blocks, table
 
@@ -139,8 +200,14 @@ def write_table() -> None:
                     cells = [mean_and_error([each["test_accuracy"] for each in runs]), f"{auc:.2f}", f"{null:.2f}"]
                     lines.append([name, method, epsilon, str(len(runs)), *cells])
     head = ["data", "what clients say", "epsilon", "runs", "test accuracy, %", "AUC of the attack", "null"]
-    replace_blocks(ROOT / "docs" / "privacy.md", {"privacy budget": table(head, lines)})
+    blocks = {"privacy budget": table(head, lines), "privacy rules": table(*rules_lines())}
+    replace_blocks(ROOT / "docs" / "privacy.md", blocks)
 
 
 if __name__ == "__main__":
-    write_table() if sys.argv[1] == "table" else run_all(sys.argv[2:])
+    if sys.argv[1] == "table":
+        write_table()
+    else:
+        if "rules" in sys.argv[2:]:
+            run_rules()
+        run_all([name for name in sys.argv[2:] if name != "rules"])
