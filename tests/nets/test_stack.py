@@ -1,0 +1,33 @@
+"""Networks that run as one answer as they would alone, and train without copies of gradients."""
+
+import torch
+from torch import nn
+
+from mosaic.nets.mlp import MLP
+from mosaic.nets.stack import Stack
+
+
+def _nets() -> list[MLP]:
+    return [MLP((1, 4, 4), 3, width=5) for _ in range(4)]
+
+
+def test_every_network_of_a_stack_answers_as_it_would_alone() -> None:
+    nets, images = _nets(), torch.rand(4, 6, 1, 4, 4)
+    alone = torch.stack([net.train()(own) for net, own in zip(nets, images, strict=True)])
+    torch.testing.assert_close(Stack(nets)(images), alone)
+
+
+def test_weights_come_back_as_they_went_in() -> None:
+    nets = _nets()
+    stack = Stack(nets)
+    for k, net in enumerate(nets):
+        for name, tensor in stack.state_of(k).items():
+            assert torch.equal(tensor, net.state_dict()[name])
+            assert tensor.is_contiguous()
+
+
+def test_gradients_of_matrices_have_the_layout_of_their_weights() -> None:
+    stack = Stack([nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(4)])
+    weights = [weight for weight in stack.parameters() if weight.dim() == 3]
+    gradients = torch.autograd.grad(stack(torch.rand(4, 6, 7)).sum(), weights)
+    assert [gradient.stride() for gradient in gradients] == [weight.stride() for weight in weights]
