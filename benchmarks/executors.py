@@ -59,8 +59,8 @@ def cpu_seconds(executor: type[ClientExecutor]) -> Iterator[list[float]]:
     noted: list[float] = []
     original = executor.map
 
-    def noting(self: ClientExecutor, requests: Iterable[Request]) -> Iterator[Reply]:
-        spent, replies, trains = 0.0, original(self, requests), False
+    def noting(self: ClientExecutor, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
+        spent, replies, trains = 0.0, original(self, requests, deadline), False
         while True:
             start = time.process_time()
             reply = next(replies, None)
