@@ -25,6 +25,7 @@ PAIRS = {
     "phase_overhead": 9,
     "fedavg_loop": 5,
     "executors": 7,
+    "side_by_side": 5,
     "teacher_forward": 9,
     "generator_training": 7,
     "input_pipeline": 15,
