@@ -144,6 +144,7 @@ def test_yaml_names_loggers_by_their_class() -> None:
 @pytest.mark.filterwarnings("ignore")  # MLflow's own, of the packages that it uses
 def test_mlflow_holds_the_rounds_and_goes_on_after_a_resume(tmp_path: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")  # mlflow-skinny has no local store
     address = f"sqlite:///{tmp_path}/mlflow.db"
     make = partial(MLFlowLogger, "digits", tracking_uri=address, run_id=None)
     run(tmp_path / "run", 1, make)
