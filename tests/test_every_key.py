@@ -54,6 +54,7 @@ OTHERS: dict[str, Any] = {
     "algorithm.init_args.teacher": "Mean",
     "algorithm.init_args.teacher.init_args.dim": 16,
     "algorithm.init_args.distillation.view": "mosaic.nets.augmentation.Augmentation",
+    "algorithm.init_args.share_curves": False,
     "federation.schedule.distill_rounds": [2],
     "federation.schedule.expert_steps": 3,
     "federation.keep_snapshots": 1,
