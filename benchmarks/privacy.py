@@ -174,7 +174,7 @@ def rules_lines() -> tuple[list[str], list[list[str]]]:
             of_size = ([auc for images, auc in about if low <= images <= high] for low, high in SIZES.values())
             cells.append(" / ".join(f"{statistics.mean(aucs):.2f}" if aucs else "-" for aucs in of_size))
         if runs:
-            lines.append([rule, *cells, f"{statistics.mean(each['test_accuracy'] for each in runs):.2f}"])
+            lines.append([rule, *cells, f"{100 * statistics.mean(each['test_accuracy'] for each in runs):.2f}"])
     return ["rule", *ATTACKED, "test accuracy, %"], lines
 
 
