@@ -92,5 +92,5 @@ pd.DataFrame(stages).loc[shown].mul(100).round(2)
 # teachers: the server knows which digit it has asked a generator for, and counts that beside the teacher's opinion. So a
 # gate is worth most where generators are weak, or where images cannot be asked for by class.
 #
-# To use one from a shell, put it into a file: `mosaic fit --config configs/digits.yaml --algorithm.teacher
+# To use one from a shell, put it into a file: `python -m mosaic fit --config configs/digits.yaml --algorithm.teacher
 # my_gates.SeenMost`. One seed proves nothing; `fair_comparison` has what does.

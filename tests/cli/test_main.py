@@ -3,7 +3,6 @@
 import csv
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
@@ -158,19 +157,6 @@ def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: 
     run_dir = tmp_path / "run"
     main(["fit", "--config", str(DIGITS), f"--federation.run_dir={run_dir}", "--trainer.fast_dev_run=true"])
     assert not run_dir.exists()
-
-
-def test_a_file_in_the_present_folder_holds_classes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "a_net_of_mine.py").write_text("from mosaic.nets import MLP\n\n\nclass Mine(MLP):\n    pass\n")
-    monkeypatch.setattr("sys.path", [entry for entry in sys.path if entry])  # as the installed command has it
-    monkeypatch.chdir(tmp_path)
-    asked = ["mosaic", "fit", f"--config={DIGITS}", "--model.net=a_net_of_mine.Mine", "--print_config"]
-    monkeypatch.setattr("sys.argv", asked)
-    with pytest.raises(SystemExit, match="0"):
-        main()
-    assert "class_path: a_net_of_mine.Mine" in capsys.readouterr().out
 
 
 def test_version_answers_at_once(capsys: pytest.CaptureFixture[str]) -> None:

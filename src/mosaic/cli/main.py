@@ -42,8 +42,6 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     end_with_the_first()
     given = list(sys.argv[1:] if args is None else args)
-    if args is None:
-        _find_classes_here()
     match given[:1]:
         case ["--version"]:
             print(f"mosaic {__version__}")
@@ -51,12 +49,6 @@ def main(args: Sequence[str] | None = None) -> None:
             print(_overview())
         case _:
             _carry_out(lambda: _run(*given, from_process=args is None))
-
-
-def _find_classes_here() -> None:
-    """Let configurations name classes of files in the present folder; what is installed goes before them."""
-    if not {"", str(Path.cwd())} & set(sys.path):
-        sys.path.append(str(Path.cwd()))
 
 
 def _overview() -> str:
