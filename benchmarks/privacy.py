@@ -16,7 +16,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,6 @@ METHODS = {
     SUMS: [
         *("--federation.schedule.collaborative_rounds=1", "--federation.schedule.fine_tune_rounds=0"),
         *("--algorithm.distillation.hard_sample_step=0", "--data.validation_share=0"),
-        *("--algorithm.distillation.steps=600", "--algorithm.distillation.pool_size=6000"),
     ],
     SGD: [
         *("--algorithm=mosaic.algorithms.FedAvg", "--model.net.norm=group", "--data.validation_share=0"),
@@ -87,12 +87,8 @@ RULES = {
     "a GAN": ["--algorithm.generation=mosaic.generation.Adversarial", "--algorithm.generation.steps=600"],
 }
 """Changes of configs/digits.yaml."""
-SIZES = {"up to 60 images": (0, 60), "61 to 130": (61, 130), "more": (131, 10**9)}
-ATTACKED = {
-    "draws": "generator, nearest draw",
-    "search": "generator, latent search",
-    "prototypes": "prototypes, nearest",
-}
+SIZES = ((0, 60), (61, 130), (131, sys.maxsize))
+"""Fewest and most images of a client, for each figure of a cell."""
 
 
 def cases(chosen: list[str]) -> Iterator[tuple[str, str, str, int]]:
@@ -137,45 +133,47 @@ def run(data: str, method: str, epsilon: str, seed: int) -> Result:
     }
 
 
-def run_rules() -> None:
-    """Run and audit configs/digits.yaml with each rule, where a file of it is missing."""
-    (RESULTS / "rules").mkdir(parents=True, exist_ok=True)
-    for number, (rule, flags) in enumerate(RULES.items()):
-        for seed in SEEDS[:2]:
-            file = RESULTS / "rules" / f"{number}_{seed}.json"
-            if not file.is_file():
-                told, found, _ = fit_and_audit(["--config=configs/digits.yaml", *flags], seed)
-                values = {"rule": rule, "seed": seed, "test_accuracy": told["test_accuracy"], "findings": found}
-                print(rule, seed, told["test_accuracy"], flush=True)
-                file.write_text(f"{json.dumps(values, indent=1)}\n")
+def run_rule(rule: str, seed: int) -> Result:
+    """Run and audit configs/digits.yaml once with a rule, and return what was found."""
+    told, found, _ = fit_and_audit(["--config=configs/digits.yaml", *RULES[rule]], seed)
+    return {"rule": rule, "seed": seed, "test_accuracy": told["test_accuracy"], "findings": found}
 
 
 def run_all(chosen: list[str]) -> None:
     """Run what is missing, and write a file after every run."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for data, method, epsilon, seed in cases(chosen):
-        file = RESULTS / f"{data}_{method.lower().replace('-', '_')}_{epsilon}_{seed}.json"
+    jobs: dict[Path, Callable[[], Result]] = {}
+    if "rules" in chosen:
+        for number, rule in enumerate(RULES):
+            jobs |= {RESULTS / "rules" / f"{number}_{seed}.json": partial(run_rule, rule, seed) for seed in SEEDS[:2]}
+    for data, method, epsilon, seed in cases([name for name in chosen if name != "rules"]):
+        name = f"{data}_{method.lower().replace('-', '_')}_{epsilon}_{seed}.json"
+        jobs[RESULTS / name] = partial(run, data, method, epsilon, seed)
+    for file, job in jobs.items():
         if not file.is_file():
-            found = run(data, method, epsilon, seed)
-            print(found, flush=True)
+            found = job()
+            print({key: value for key, value in found.items() if key != "findings"}, flush=True)
+            file.parent.mkdir(parents=True, exist_ok=True)
             file.write_text(f"{json.dumps(found, indent=2)}\n")
 
 
 def rules_lines() -> tuple[list[str], list[list[str]]]:
     """Return a line for each rule: mean areas under the curve of attacks by size of the client, and what it costs."""
+    from mosaic.audit.finding import GENERATOR, PROTOTYPES, SEARCH
+
+    attacks = {"draws": GENERATOR, "search": SEARCH, "prototypes": PROTOTYPES}
     every: list[Result] = [json.loads(file.read_text()) for file in sorted((RESULTS / "rules").glob("*.json"))]
     lines = []
     for rule in RULES:
         runs = [each for each in every if each["rule"] == rule]
+        found = [(_images_of(each["client"], one), each) for one in runs for each in one["findings"]]
         cells = []
-        for attack in ATTACKED.values():
-            found = [(_images_of(each["client"], one), each) for one in runs for each in one["findings"]]
-            about = [(images, each["auc"]) for images, each in found if each["attack"].startswith(attack)]
-            of_size = ([auc for images, auc in about if low <= images <= high] for low, high in SIZES.values())
+        for attack in attacks.values():
+            about = [(images, each["auc"]) for images, each in found if each["attack"] == attack]
+            of_size = ([auc for images, auc in about if low <= images <= high] for low, high in SIZES)
             cells.append(" / ".join(f"{statistics.mean(aucs):.2f}" if aucs else "-" for aucs in of_size))
         if runs:
             lines.append([rule, *cells, f"{100 * statistics.mean(each['test_accuracy'] for each in runs):.2f}"])
-    return ["rule", *ATTACKED, "test accuracy, %"], lines
+    return ["rule", *attacks, "test accuracy, %"], lines
 
 
 def _images_of(client: int, result: Result) -> int:
@@ -206,9 +204,4 @@ def write_table() -> None:
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "table":
-        write_table()
-    else:
-        if "rules" in sys.argv[2:]:
-            run_rules()
-        run_all([name for name in sys.argv[2:] if name != "rules"])
+    write_table() if sys.argv[1] == "table" else run_all(sys.argv[2:])

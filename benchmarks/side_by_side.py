@@ -4,8 +4,8 @@ One epoch of FedAvg among twenty clients of 500 images of 28x28 each, a 784-200-
 computes little, so that what surrounds it counts. Variants take turns: a loop as published simulators have it, which
 trains one client after another with a ``DataLoader`` and ``SGD``; the package's serial executor; and the lockstep.
 Counted are CPU seconds of local training in a round: with one thread nothing else is at work, and a machine with other
-work does not spoil them. The products of matrices alone take a quarter of the loop's time, so no lockstep on a CPU is
-four times as fast.
+work does not spoil them. The products of matrices alone take more than a quarter of the loop's time, so no lockstep on
+a CPU is four times as fast.
 
     python benchmarks/side_by_side.py [--pairs 3] [--rounds 6] [--clients 10]
 """

@@ -31,3 +31,10 @@ def test_gradients_of_matrices_have_the_layout_of_their_weights() -> None:
     weights = [weight for weight in stack.parameters() if weight.dim() == 3]
     gradients = torch.autograd.grad(stack(torch.rand(4, 6, 7)).sum(), weights)
     assert [gradient.stride() for gradient in gradients] == [weight.stride() for weight in weights]
+
+
+def test_gradients_of_embeddings_have_the_layout_of_their_weights() -> None:
+    stack = Stack([nn.Embedding(6, 5) for _ in range(4)])
+    (weight,) = stack.parameters()
+    (gradient,) = torch.autograd.grad(stack(torch.arange(12).view(4, 3) % 6).sum(), [weight])
+    assert gradient.stride() == weight.stride()

@@ -21,9 +21,10 @@ class Stack(nn.Module):
         parameters, buffers = stack_module_state(list(nets))
         learns, self._saved = dict(nets[0].named_parameters()), set(nets[0].state_dict())
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
+        linear = {f"{name}.weight" for name, layer in nets[0].named_modules() if isinstance(layer, nn.Linear)}
         for name, tensor in parameters.items():
-            laid_out = _as_their_gradients(tensor.detach())
-            self.register_parameter(self._names[name], nn.Parameter(laid_out, learns[name].requires_grad))
+            stacked = _as_its_gradient(tensor.detach()) if name in linear else tensor.detach()
+            self.register_parameter(self._names[name], nn.Parameter(stacked, learns[name].requires_grad))
         for name, tensor in buffers.items():
             self.register_buffer(self._names[name], tensor)
         self._skeleton = [copy.deepcopy(nets[0]).to("meta").train()]  # in a list: its weights are not this module's
@@ -65,10 +66,10 @@ class Stack(nn.Module):
         return {name: getattr(self, ours)[k].clone(memory_format=whole).cpu() for name, ours in names}
 
 
-def _as_their_gradients(stacked: Tensor) -> Tensor:
-    """Return the same values, matrices ``(K, out, in)`` with the memory layout in which their gradients come.
+def _as_its_gradient(weight: Tensor) -> Tensor:
+    """Return the weight ``(K, out, in)`` of linear layers with the memory layout in which its gradient comes.
 
     The backward pass of a batched matrix product yields the gradient of the transposed weights. Where the layouts
     differ, PyTorch copies every gradient at every step, which took most of the time of stacked linear layers.
     """
-    return stacked.transpose(1, 2).contiguous().transpose(1, 2) if stacked.dim() == 3 else stacked
+    return weight.transpose(1, 2).contiguous().transpose(1, 2)
