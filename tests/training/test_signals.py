@@ -245,6 +245,19 @@ def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(t
     assert not folder.exists()
 
 
+def test_a_process_that_is_done_first_ends_without_a_word(tmp_path: Path) -> None:
+    program = "import time; from mosaic.training.signals import end_with_the_first; end_with_the_first(); time.sleep(1)"
+    with subprocess.Popen(
+        [sys.executable, "-c", program],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, FIRST_PROCESS_FOLDER: str(tmp_path / "of the first")},
+    ) as process:
+        assert process.wait(timeout=20) == 0  # while its standard input is open
+        assert process.stderr is not None
+        assert process.stderr.read() == b""
+
+
 def heeding(work: Callable[[], object]) -> Preempted:
     """Do some work, in which a signal comes, and return what it ends with."""
     with pytest.raises(Preempted) as caught, heeding_signals():

@@ -179,7 +179,8 @@ def end_with_the_first() -> None:
 
     def follow() -> None:
         with suppress(OSError, ValueError):
-            sys.stdin.buffer.read()
+            while os.read(sys.stdin.fileno(), 1):  # unbuffered: Python's end aborts for a buffered read
+                pass
         clear_after_the_first()
         time.sleep(_MOMENT)  # so that the main thread can still report its error
         os._exit(1)
