@@ -59,7 +59,7 @@ NAMES = {
 METHODS = {
     SUMS: [
         *("--federation.schedule.collaborative_rounds=1", "--federation.schedule.fine_tune_rounds=0"),
-        *("--algorithm.distillation.hard_sample_step=0", "--data.validation_share=0"),
+        *("--algorithm.distillation.noise=0", "--data.validation_share=0"),
     ],
     SGD: [
         *("--algorithm=mosaic.algorithms.FedAvg", "--model.net.norm=group", "--data.validation_share=0"),

@@ -127,7 +127,7 @@ TOGETHER = [
     [
         *(
             "expert_statistics=recalibrated",
-            "distillation.hard_sample_step=0.03",
+            "distillation.noise=0.03",
             "distillation.freeze_statistics=true",
         ),
         *("generation.loss=bce", "generation.discriminator_normalization=batch", "generation.inversion_weight=0.1"),
@@ -135,7 +135,6 @@ TOGETHER = [
     [
         *("objective=mosaic.client.objectives.VacantClass", "generation.min_count=20", "generation.entropy_weight=0.1"),
         *("generation.diversity_target=uniform", "distillation.view.flip=true", "distillation.view.padding=1"),
-        "distillation.hard_sample_weighting=true",
     ],
 ]
 """Every switch at a value that is not its default, beside others."""
@@ -151,8 +150,7 @@ ALONE = [
     ["distillation.beta=1"],
     ["distillation.min_confidence=0.525"],
     ["distillation.view.padding=1", "distillation.view.flip=true"],
-    ["distillation.hard_sample_step=0.03"],
-    ["distillation.hard_sample_weighting=true"],
+    ["distillation.noise=0.03"],
 ]
 
 

@@ -73,7 +73,7 @@ def test_every_step_keeps_the_law(algorithm: str, tmp_path: Path) -> None:
         ["--algorithm.generation.discriminator_normalization=batch", "--algorithm.generation.loss=bce"],
         ["--algorithm.teacher=Transformer"],
         ["--algorithm.teacher=Residual", "--algorithm.teacher.fit_on_prototypes=true"],
-        ["--algorithm.distillation.hard_sample_weighting=true", "--algorithm.distillation.beta=1"],
+        ["--algorithm.distillation.noise=0.1", "--algorithm.distillation.beta=1"],
         ["--trainer.precision=bf16-mixed"],
     ],
     ids=" ".join,

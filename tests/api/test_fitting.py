@@ -51,7 +51,7 @@ def test_a_configuration_gives_the_commands_run_bit_for_bit(shared_run: SharedRu
 
 
 def test_objects_give_the_same_run_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
-    settings = DistillationSettings(steps=3, pool_size=64, batch_size=16, hard_sample_step=8 / 255)
+    settings = DistillationSettings(steps=3, pool_size=64, batch_size=16, noise=0.1)
     algorithm = Mosaic(
         generation=Adversarial(steps=3, width=4),
         teacher=Fusion(head=FitSettings(epochs=2)),

@@ -19,6 +19,10 @@ REFRESHES = (
     "algorithm.distillation.refreshes is gone: "
     "set algorithm.distillation.pool_size to as many images as all pools had together"
 )
+HARD_SAMPLES = (
+    "algorithm.distillation.hard_sample_step is gone: "
+    "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
+)
 PHASES = (
     "executor.server_phases is gone: "
     "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
@@ -86,6 +90,7 @@ def test_one_key_is_named_with_its_value() -> None:
     ("values", "line"),
     [
         (of_mosaic(distillation={"refreshes": 2}), REFRESHES),
+        (of_mosaic(distillation={"hard_sample_step": 0.03}), HARD_SAMPLES),
         ({"executor": {"class_path": "RanksExecutor", "init_args": {"server_phases": "all"}}}, PHASES),
         ({"federation": {"max_failed": 0.2}}, MAX_FAILED),
         (
@@ -101,7 +106,7 @@ def test_one_key_is_named_with_its_value() -> None:
             "class_path mosaic.augmentation.Augmentation is now mosaic.data.Augmentation",
         ),
     ],
-    ids=["refreshes", "server phases", "max_failed", "executor", "module of an executor", "augmentation"],
+    ids=["refreshes", "hard", "server phases", "max_failed", "executor", "module of an executor", "augmentation"],
 )
 def test_what_is_gone_or_has_moved_is_named(values: dict[str, Any], line: str) -> None:
     assert said(values) == line

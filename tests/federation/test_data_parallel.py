@@ -51,8 +51,7 @@ def test_two_ranks_walk_the_same_run_and_one_writes(tmp_path: Path) -> None:
 
 SWITCHES = [
     "--algorithm.distillation.view.padding=1",
-    "--algorithm.distillation.hard_sample_step=0.03",
-    "--algorithm.distillation.hard_sample_weighting=true",
+    "--algorithm.distillation.noise=0.03",
     "--algorithm.distillation.average_decay=0.9",
     "--algorithm.expert_statistics=recalibrated",
     "--algorithm.teacher=Residual",

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from mosaic.losses.distillation import (
-    hard_example_weights,
     jensen_shannon,
     knowledge_distillation,
     mosaic_distillation,
@@ -115,44 +114,6 @@ def losses_by_image(student: Tensor, teacher: Tensor) -> np.ndarray:
     return 0.8 * 4 * scipy.stats.entropy(*softened, axis=1) + 0.2 * pseudo_labels + divergence
 
 
-def test_every_image_is_weighed_before_the_mean(student: Tensor, teacher: Tensor) -> None:
-    weights = torch.arange(9, dtype=torch.float64)
-    expected = sum(w * loss for w, loss in enumerate(losses_by_image(student, teacher))) / 9
-    assert mosaic_distillation(student, teacher, 2.0, 0.8, 1.0, weights).item() == pytest.approx(expected)
-
-
-def test_weights_of_one_are_no_weights(student: Tensor, teacher: Tensor) -> None:
-    plain = mosaic_distillation(student, teacher, 2.0, 0.8, 1.0)
-    assert plain.item() == pytest.approx(losses_by_image(student, teacher).mean())
-    assert torch.equal(mosaic_distillation(student, teacher, 2.0, 0.8, 1.0, torch.ones(9)), plain)
-
-
-def test_an_image_of_weight_zero_teaches_nothing(student: Tensor, teacher: Tensor) -> None:
-    student.requires_grad_()
-    weights = torch.ones(9).index_fill(0, torch.tensor([4]), 0)
-    mosaic_distillation(student, teacher, 2.0, 0.8, 1.0, weights).backward()
-    assert student.grad.any(1).tolist() == [image != 4 for image in range(9)]
-
-
-def test_hardness_is_what_the_student_leaves_to_other_classes(student: Tensor, teacher: Tensor) -> None:
-    q = scipy.special.softmax(student.numpy(), axis=1)
-    rest = np.array([np.delete(row, choice).sum() for row, choice in zip(q, teacher.argmax(1), strict=True)])
-    np.testing.assert_allclose(hard_example_weights(student, teacher), rest / rest.mean())
-
-
-def test_hard_example_weights_by_hand() -> None:
-    student, teacher = torch.log(torch.tensor([[0.9, 0.1], [0.4, 0.6]])), torch.tensor([[2.0, 1.0], [1.0, 2.0]])
-    assert hard_example_weights(student, teacher).tolist() == pytest.approx([0.4, 1.6])
-
-
-def test_a_student_that_agrees_for_certain_finds_all_images_alike() -> None:
-    certain = 1e4 * torch.eye(3)
-    assert hard_example_weights(certain, certain).tolist() == [1, 1, 1]
-
-
-def test_weights_carry_no_gradient_and_keep_the_type(student: Tensor, teacher: Tensor) -> None:
-    for scores in (student, student.float()):
-        weights = hard_example_weights(scores.requires_grad_(), teacher)
-        assert not weights.requires_grad
-        assert weights.dtype == scores.dtype
-        assert weights.mean().item() == pytest.approx(1)
+def test_the_released_mixture_is_the_mean_over_images(student: Tensor, teacher: Tensor) -> None:
+    joined = mosaic_distillation(student, teacher, 2.0, 0.8, 1.0)
+    assert joined.item() == pytest.approx(losses_by_image(student, teacher).mean())

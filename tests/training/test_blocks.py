@@ -57,7 +57,7 @@ def gating() -> GatingTask:
 
 
 def distillation() -> DistillationTask:
-    settings = DistillationSettings(average_decay=0.9, hard_sample_step=0.03, freeze_statistics=True)
+    settings = DistillationSettings(average_decay=0.9, noise=0.03, freeze_statistics=True)
     return DistillationTask(copy.deepcopy(NET), settings)
 
 

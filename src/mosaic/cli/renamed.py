@@ -21,6 +21,10 @@ GONE = {
     "algorithm.distillation.refreshes": (
         "set algorithm.distillation.pool_size to as many images as all pools had together"
     ),
+    "algorithm.distillation.hard_sample_step": (
+        "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
+    ),
+    "algorithm.distillation.hard_sample_weighting": "leave it out: it cost about a point",
     "executor.server_phases": (
         "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
     ),
