@@ -47,7 +47,7 @@ STAGES = {
 
 OVERVIEW = (
     *("data and rounds", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"),
-    *("FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "seconds, Mosaic / FedAvg"),
+    *("FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "time, Mosaic / FedAvg"),
 )
 """Columns of docs/results.md."""
 
@@ -202,21 +202,26 @@ SETTINGS = {
 
 
 def in_the_same_time(name: str) -> Setting | None:
-    """Return FedAvg for as many rounds as fit into Mosaic's time; nothing for a single round, or before both have run.
-
-    A machine's speed changes from minute to minute. So both runs' seconds are counted in those of their own local
-    training, which is the same work in either. Measuring on the test split is no part of either method.
-    """
+    """Return FedAvg for as many rounds as fit into Mosaic's time; nothing for a single round, or before both ran."""
     setting = SETTINGS[name]
     once = setting.schedule.collaborative + setting.schedule.fine_tune == 1
     if once or setting.own_budget or not setting.is_complete(name, (MOSAIC, "fedavg")):
         return None
-    took = {row: mean(_in_local_training(each) for each in of_row(name, row)) for row in (MOSAIC, "fedavg")}
     schedule, fine_tune = setting.schedule, setting.schedule.fine_tune or 3
-    rounds = round((schedule.collaborative + schedule.fine_tune) * took[MOSAIC] / took["fedavg"])
+    rounds = round((schedule.collaborative + schedule.fine_tune) * time_ratio(name))
     longer = replace(schedule, collaborative=max(1, rounds - fine_tune), fine_tune=fine_tune)
     means = f"{setting.means}: FedAvg in Mosaic's time, {rounds} rounds"
     return replace(setting, means=means, schedule=longer, algorithms=("fedavg",))
+
+
+def time_ratio(name: str) -> float:
+    """Return Mosaic's time in FedAvg's, each without measurements on the test split, which are no part of a method.
+
+    A machine's speed changes from minute to minute. So either run's seconds are counted in those of its own local
+    training, which is the same work in both.
+    """
+    ours, theirs = (mean(_in_local_training(each) for each in of_row(name, row)) for row in (MOSAIC, "fedavg"))
+    return ours / theirs
 
 
 def _in_local_training(outcome: Outcome) -> float:
@@ -254,11 +259,8 @@ def overview_table(names: Iterable[str], columns: Sequence[str] = OVERVIEW) -> l
         if longer is not None and longer.is_complete(longer_name):
             told = longer.schedule.collaborative + longer.schedule.fine_tune
             gains += [f"{_mean(of_row(longer_name, 'fedavg'))} ({told})", _gain(name, longer_name)]
-        seconds = " / ".join(
-            f"{mean(each.summary['seconds'] for each in of_row(name, row)):.0f}" for row in (MOSAIC, "fedavg")
-        )
         seeds = str(len(SETTINGS[name].seeds))
-        every = [SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), seconds]
+        every = [SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), f"{time_ratio(name):.2f}"]
         line = dict(zip(OVERVIEW, every, strict=True))
         lines.append([line[column] for column in columns])
     return table(columns, lines)
