@@ -84,8 +84,10 @@ def draw_accuracy(axes: Axes, look: Look) -> None:
         error = curves.std(0, ddof=1) / len(curves) ** 0.5
         axes.plot(rounds, mean, color=colour, marker="o" if row == results.MOSAIC else "s", markersize=4)
         axes.fill_between(rounds, mean - error, mean + error, color=colour, alpha=0.2, linewidth=0)
-        above = 1.5 if row == results.MOSAIC else -6.5
-        axes.text(rounds[-1], mean[-1] + above, f"{name} {mean[-1]:.1f}", color=colour, ha="right", weight="bold")
+        above = 1.5 if row == results.MOSAIC else -9.5
+        axes.text(
+            rounds[-1], mean[-1] + above, f"{name} {mean[-1]:.1f}", color=colour, ha="right", weight="bold", fontsize=9
+        )
     axes.set(xlabel="round", ylabel="test accuracy, %", ylim=(None, 104))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
