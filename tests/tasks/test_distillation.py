@@ -2,6 +2,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -204,6 +205,65 @@ def test_images_that_are_taught_are_left_as_they_are(
     before = [tensor.clone() for tensor in taught]
     phases.run(distillation(student, noise=0.1, view=VIEW), Lesson(taught, 2), seed=0)
     assert all(torch.equal(*pair) for pair in zip(taught, before, strict=True))
+
+
+# the moving average
+
+
+def weights_over_time(student: Classifier) -> list[dict[str, np.ndarray]]:
+    """The student's parameters at the start of every step from now on."""
+    seen: list[dict[str, np.ndarray]] = []
+
+    def keep(net: nn.Module, _: object) -> None:
+        seen.append({name: value.detach().double().numpy().copy() for name, value in net.named_parameters()})
+
+    student.register_forward_pre_hook(keep)
+    return seen
+
+
+def test_the_average_of_a_student_is_a_weighted_sum_of_its_past(
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
+) -> None:
+    decay, steps = 0.7, 6
+    past = weights_over_time(student)
+    task = distillation(student, average_decay=decay)
+    phases.run(task, Lesson(taught, steps), seed=0)
+    after = [*past[1:], {name: value.detach().double().numpy() for name, value in student.named_parameters()}]
+    weights = decay ** np.arange(steps)[::-1]
+    for name, value in task.trained_student().named_parameters():
+        expected = np.average([weight[name] for weight in after], axis=0, weights=weights)
+        np.testing.assert_allclose(value.detach(), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_an_average_has_the_students_own_statistics(
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
+) -> None:
+    task = distillation(student, average_decay=0.9)
+    phases.run(task, Lesson(taught, 3), seed=0)
+    averaged, last = task.trained_student(), task.student
+    assert averaged is not last
+    assert all(torch.equal(*pair) for pair in zip(averaged.buffers(), last.buffers(), strict=True))
+    assert not torch.equal(averaged.head.weight, last.head.weight)
+    assert averaged.state_dict().keys() == last.state_dict().keys()
+    assert all(parameter.requires_grad for parameter in averaged.parameters())
+
+
+def test_averaging_does_not_change_how_the_student_learns(
+    blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
+) -> None:
+    losses = []
+    for decay in (0.0, 0.9):
+        task = distillation(blueprint.build(blueprint.initial(0)), average_decay=decay)
+        losses.append(phases.run(task, Lesson(taught, 4), seed=0)["loss"])
+    assert torch.equal(*losses)
+
+
+def test_without_averaging_the_student_is_the_one_that_was_given(
+    student: Classifier, taught: LabelledBatch, phases: PhaseRunner
+) -> None:
+    task = distillation(student)
+    phases.run(task, Lesson(taught, 1), seed=0)
+    assert task.trained_student() is student
 
 
 # refusals
