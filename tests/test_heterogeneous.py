@@ -350,7 +350,9 @@ class Scripted:
         self.pool, self.clients, self.verdicts = pool, clients, verdicts
         self.returned: dict[str, StateDict] = {}
 
-    def train(self, model: StateDict, collect: Any, keep: object = (), returned: Any = None) -> Uploads:
+    def train(
+        self, model: StateDict, collect: Any, keep: object = (), returned: Any = None, replay: Any = None
+    ) -> Uploads:
         self.returned = dict(returned or {})
         uploads: Uploads = collect(self.pool, 5, model)
         for client in self.clients:

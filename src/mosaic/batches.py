@@ -64,10 +64,12 @@ class StackedBatches:
         pixels: of all images.
         labels: of all images.
         members: the batches of each client, all of one size B.
+        apart: how far one client's images are behind those of the one before; 0 if members index all images.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, members: Sequence[ShuffledBatches]) -> None:
+    def __init__(self, pixels: Tensor, labels: Tensor, members: Sequence[ShuffledBatches], apart: int = 0) -> None:
         self._pixels, self._labels, self._members = pixels, labels, members
+        self._first = apart * torch.arange(len(members))[:, None]
 
     def __len__(self) -> int:
         return max(len(member) for member in self._members)
@@ -76,8 +78,27 @@ class StackedBatches:
         drawn = [list(member.draw()) for member in self._members]
         for step in range(len(self)):
             batch = torch.stack([own[min(step, len(own) - 1)] for own in drawn])
-            mine = send(batch, self._pixels.device)
+            mine = send(batch + self._first, self._pixels.device)
             yield self._pixels[mine], self._labels[mine]
+
+
+class JoinedBatches:
+    """Batches of several sources, each joined into one.
+
+    Args:
+        sources: of aligned tensors, of equal length.
+        dim: along which they are joined.
+    """
+
+    def __init__(self, sources: Sequence[ShuffledBatches] | Sequence[StackedBatches], dim: int = 0) -> None:
+        self._sources, self._dim = sources, dim
+
+    def __len__(self) -> int:
+        return len(self._sources[0])
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        for parts in zip(*self._sources, strict=True):
+            yield tuple(torch.cat(part, self._dim) for part in zip(*parts, strict=True))
 
 
 def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:

@@ -61,7 +61,7 @@ def weights() -> dict[str, Tensor]:
 
 
 def train_request(client: int = 0, round: int = 1, **changes: Any) -> TrainRequest:
-    given = TrainRequest(client, round, weights(), 2, 0.0, 0.1, keep=True, upload=True, judge=False)
+    given = TrainRequest(client, round, weights(), 2, 0.0, 0.1, keep=True, upload=True, judge=False, replay={})
     return dataclasses.replace(given, **changes)
 
 

@@ -129,7 +129,7 @@ def net_with(model: StateDict) -> Classifier:
 
 def train_request(client: int = 0, **changes: Any) -> TrainRequest:
     request = TrainRequest(
-        client, 1, weights(), steps=2, epochs=0.0, learning_rate=0.1, keep=False, upload=True, judge=False
+        client, 1, weights(), steps=2, epochs=0.0, learning_rate=0.1, keep=False, upload=True, judge=False, replay={}
     )
     return dataclasses.replace(request, **changes)
 

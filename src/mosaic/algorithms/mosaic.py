@@ -1,10 +1,10 @@
 """Mosaic (Liu et al., arXiv 2505.19699): data-free distillation of a mixture of experts into one global model."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 
@@ -12,8 +12,10 @@ from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.client.replay import ReplaySettings
 from mosaic.errors import MosaicError
 from mosaic.generation import ClassGaussians, Generation
+from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
@@ -26,6 +28,7 @@ from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
 from mosaic.server.private_student import collect_releases, train_student
+from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
@@ -34,9 +37,12 @@ from mosaic.teachers.asking import ask_teacher
 from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)
+ASKED = "asked"
+"""Name of the clients in the server's state that were asked for a generator to replay."""
 RECALIBRATION_IMAGES = 1024
 """Generated images on which experts measure their BatchNorm statistics anew."""
 ExpertKind = Literal["clients", "class_average"]
+U = TypeVar("U", bound=Uploads)
 
 
 class Mosaic(Algorithm):
@@ -46,6 +52,8 @@ class Mosaic(Algorithm):
         objective: what local training minimises (released: cross-entropy).
         generation: how clients learn to make images like their own.
         prototypes: how clients summarise their images for teachers that need it.
+        replay: how much local training sees of classes that a client lacks, drawn from the others' generators, which
+            clients then learn in their first round (ours; off by default: other clients see generated images).
         experts: ``clients`` takes their models as experts; ``class_average`` forms one expert per class (paper).
         expert_statistics: how the BatchNorm statistics of class averages come about: ``average`` like weights
             (released); ``pooled`` counts the spread of the clients' means as variance; ``recalibrated`` measures them
@@ -68,6 +76,7 @@ class Mosaic(Algorithm):
         objective: LocalObjective = CrossEntropy(),
         generation: Generation = ClassGaussians(),
         prototypes: PrototypeSettings = PrototypeSettings(),
+        replay: ReplaySettings = ReplaySettings(),
         experts: ExpertKind = "clients",
         expert_statistics: ExpertStatistics = "average",
         teacher: TeacherFactory = Fusion(),
@@ -87,7 +96,14 @@ class Mosaic(Algorithm):
                 "use average or recalibrated, or algorithm.experts class_average"
             )
         teacher.check_origin(distillation.origin_weight, generation.conditional)
-        super().__init__(ClientProgram(objective, generation, prototypes, prior_epsilon, share_curves=share_curves))
+        if replay.share > 0 and not generation.conditional:
+            raise MosaicError(
+                "algorithm.replay.share: expected 0 with generators that cannot make images of a given class, got "
+                f"{replay.share}: set it to 0, or algorithm.generation to one that can"
+            )
+        super().__init__(
+            ClientProgram(objective, generation, prototypes, replay, prior_epsilon, share_curves=share_curves)
+        )
         self.experts, self.expert_statistics = experts, expert_statistics
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
 
@@ -138,14 +154,9 @@ class Mosaic(Algorithm):
         if context.budget is not None:
             return self._private_round(context.budget, state, cohort, context)
         if not context.plan.distils:
-            tuned = self._averaged(state, cohort.train(state.model, Uploads, returned=state.returned))
+            tuned, _ = self._train(state, Uploads, cohort, context)
             return self._guard(state, tuned, cohort, context)
-        known = {reply.client for reply in state.generators}
-        fresh = [client for client in context.plan.clients if client not in known]
-        uploads = cohort.train(state.model, self._collector(context), keep=fresh, returned=state.returned)
-        state = self._averaged(state, uploads)
-        trained = [client for client in fresh if client in uploads.clients]
-        state = collect_generators(state, trained, self.program.generation, cohort, context)
+        state, uploads = self._train(state, self._collector(context), cohort, context)
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
@@ -161,6 +172,37 @@ class Mosaic(Algorithm):
         if accepts(state.model, student, "student", cohort, context):
             state = replace(state, model=student, distilled=True)
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
+
+    def _train(
+        self, state: ServerState, collect: Callable[..., U], cohort: Cohort, context: RoundContext
+    ) -> tuple[ServerState, U]:
+        """Let clients train, average what they upload, and collect the generators that this round needs."""
+        fresh, replay = self._to_learn(state, context), self._replay(state, context)
+        uploads = cohort.train(state.model, collect, keep=fresh, returned=state.returned, replay=replay)
+        trained = [client for client in fresh if client in uploads.clients]
+        state = self._averaged(state, uploads)
+        if not trained:
+            return state, uploads
+        if self.program.replay.share > 0:
+            asked = torch.tensor(sorted({*_asked(state), *trained}))
+            state = replace(state, tensors={**state.tensors, ASKED: asked})
+        return collect_generators(state, trained, self.program.generation, cohort, context), uploads
+
+    def _to_learn(self, state: ServerState, context: RoundContext) -> list[int]:
+        """Return the clients that are to learn a generator: those without one if this round distils, else new ones."""
+        known = {reply.client for reply in state.generators}
+        if not context.plan.distils:
+            known |= _asked(state)
+        needed = context.plan.distils or self.program.replay.share > 0
+        return [client for client in context.plan.clients if needed and client not in known]
+
+    def _replay(self, state: ServerState, context: RoundContext) -> Callable[[int], StateDict]:
+        """Return what draws the images that a client replays."""
+        settings = self.program.replay
+        if settings.share == 0 or not state.generators:
+            return lambda _: {}
+        images = self._mixture(state.generators, context)
+        return lambda client: replayed_images(images, client, settings, context.generator_for(f"replay/{client}"))
 
     def _private_round(self, budget: Budget, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Train a student on what clients have released, as soon as somebody has; then average, if clients train."""
@@ -205,6 +247,9 @@ class Mosaic(Algorithm):
         used = [reply for reply in state.generators if reply.client in uploads.clients or not self._owners_label]
         if not used or not uploads.clients:
             return None
+        return self._mixture(used, context)
+
+    def _mixture(self, used: Sequence[GeneratorReply], context: RoundContext) -> GeneratorMixture:
         nets = UploadedGenerators(used, self.program.generation, context.blueprint.image_shape)
         return GeneratorMixture(used, nets, context.phases.device, self.distillation.generator_balance)
 
@@ -258,3 +303,8 @@ class Mosaic(Algorithm):
             return after
         better = accepts(before.model, after.model, "fine-tuning", cohort, context)
         return after if better else replace(after, model=before.model)
+
+
+def _asked(state: ServerState) -> set[int]:
+    """Return the clients that were asked for a generator to replay, whether they had one or not."""
+    return set(state.tensors[ASKED].tolist()) if ASKED in state.tensors else set()

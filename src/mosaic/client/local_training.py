@@ -1,15 +1,17 @@
 """Train clients' models: one by itself, or several in lockstep."""
 
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from mosaic.batches import ShuffledBatches, StackedBatches, steps_for
+from mosaic.batches import JoinedBatches, ShuffledBatches, StackedBatches, steps_for
 from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.client.own_models import OwnModels
+from mosaic.client.replay import LABELS, PIXELS, ReplaySettings
 from mosaic.data.module import ClientData, FederatedDataModule
 from mosaic.messages import (
     ClientState,
@@ -38,6 +40,7 @@ class Preparation(NamedTuple):
     loss: LocalLoss
     view: View
     batches: ShuffledBatches
+    replayed: ShuffledBatches | None
     judgement: StateDict
 
 
@@ -50,6 +53,7 @@ class LocalTraining:
         own: splits models into shared and personal tensors.
         optimizer: makes the optimiser.
         objective: what clients minimise.
+        replay: how much of it are generated images of others.
         phases: runs training phases.
         seed: the run's seed.
     """
@@ -61,11 +65,13 @@ class LocalTraining:
         own: OwnModels,
         optimizer: OptimizerFactory,
         objective: LocalObjective,
+        replay: ReplaySettings,
         phases: PhaseRunner,
         seed: int,
     ) -> None:
         self._data, self._pool, self._own = data, pool, own
-        self._optimizer, self._objective, self._phases, self._seed = optimizer, objective, phases, seed
+        self._optimizer, self._objective, self._replay = optimizer, objective, replay
+        self._phases, self._seed = phases, seed
 
     def alone(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer a request by training the client's model by itself, and return the client's new state too."""
@@ -74,7 +80,8 @@ class LocalTraining:
         job = self._prepare(request, data, state)
         task = ClassificationTask(job.net, job.loss, self._optimizer, request.learning_rate, job.view)
         seed = seed_for(self._seed, request.round, request.client, "train")
-        curves = self._phases.run(task, job.batches, seed)
+        batches = JoinedBatches([job.batches, job.replayed]) if job.replayed else job.batches
+        curves = self._phases.run(task, batches, seed)
         return self._trained(request, data, state, job, job.net.state_dict(), curves["loss"])
 
     def together(
@@ -98,11 +105,14 @@ class LocalTraining:
             [job.batches.steps for job in jobs],
             self._objective.same_for_all,
         )
-        curves = self._phases.run(
-            task,
-            StackedBatches(images.pixels, images.labels, [job.batches for job in jobs]),
-            seed_for(self._seed, first.round, first.client, "train"),
-        )
+        stacks = [StackedBatches(images.pixels, images.labels, [job.batches for job in jobs])]
+        if replayed := [job.replayed for job in jobs if job.replayed]:  # all or none, as stack_key has it
+            sent = [request.replay for request in requests]
+            tensors = (torch.cat([each[name] for each in sent]) for name in (PIXELS, LABELS))
+            pixels, labels = (send(each, images.pixels.device) for each in tensors)
+            stacks.append(StackedBatches(pixels, labels, replayed, apart=len(sent[0][LABELS])))
+        batches = JoinedBatches(stacks, dim=1)
+        curves = self._phases.run(task, batches, seed_for(self._seed, first.round, first.client, "train"))
         answers = []
         for k, (request, own, state, job) in enumerate(zip(requests, data, states, jobs, strict=True)):
             losses = curves["loss"][: job.batches.steps, k]
@@ -114,7 +124,8 @@ class LocalTraining:
         images = len(self._data.client(request.client).train)
         if images == 0:
             return None
-        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate
+        sent = len(request.replay.get(LABELS, ()))
+        return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, sent
 
     def steps(self, request: TrainRequest) -> int:
         """Return the number of steps that a request to a client with images takes."""
@@ -126,12 +137,25 @@ class LocalTraining:
         start = self._own.join(request.client, request.model, state)
         net = blueprint.build(start)
         judgement = self.judge(net, data) if request.judge else {}
-        loss = self._objective.bind(LocalContext(start, data.class_counts, blueprint))
+        seen = self._replay.seen(data.class_counts, request.replay)
+        loss = self._objective.bind(LocalContext(start, seen, blueprint))
         random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
-        batches = self.batches(request, "train", data, self._data.batch_size, self.steps(request))
-        return Preparation(
-            net, loss, lambda images: to_pixels(self._data.augmentation(images, random)), batches, judgement
-        )
+        size = min(self._phases.dry_run.batch(self._data.batch_size), len(data.train))
+        others = self._replay.of_batch(size) if request.replay else 0
+        batches = self.batches(request, "train", data, size - others, self.steps(request))
+        replayed = self._replayed(request, others, batches.steps) if others else None
+        view = partial(self._view, random=random)
+        return Preparation(net, loss, view, batches, replayed, judgement)
+
+    def _view(self, images: Tensor, random: torch.Generator) -> Tensor:
+        return to_pixels(self._data.augmentation(images, random))
+
+    def _replayed(self, request: TrainRequest, batch_size: int, steps: int) -> ShuffledBatches:
+        """Return batches of what the server has drawn for this client, beside its own images."""
+        device = self._data.training_images(self._phases.device).pixels.device
+        tensors = [send(request.replay[name], device) for name in (PIXELS, LABELS)]
+        seed = seed_for(self._seed, request.round, request.client, "replay/batches")
+        return ShuffledBatches(*tensors, batch_size=batch_size, steps=steps, seed=seed)
 
     def _trained(
         self,

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.own_models import Personal
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.client.replay import ReplaySettings
 from mosaic.errors import require_positive
 from mosaic.generation import ClassGaussians, Generation
 
@@ -17,6 +18,7 @@ class ClientProgram:
         objective: loss of local training.
         generation: how generators are learnt.
         prototypes: how images are summarised.
+        replay: how much of local training are generated images of others.
         prior_epsilon: images added to the count of every class when a client's label prior is computed.
         personal: the part of a model that stays on the client: nothing, the tensors of its BatchNorm layers, or all of
             it. If a model has such tensors, there is no global model.
@@ -27,6 +29,7 @@ class ClientProgram:
     objective: LocalObjective = field(default_factory=CrossEntropy)
     generation: Generation = field(default_factory=ClassGaussians)
     prototypes: PrototypeSettings = field(default_factory=PrototypeSettings)
+    replay: ReplaySettings = field(default_factory=ReplaySettings)
     prior_epsilon: float = 0.01
     personal: Personal = "nothing"
     share_curves: bool | None = None

@@ -56,7 +56,7 @@ class Worker:
         self._data, self._pool = data, pool
         self._program, self._phases, self._seed = program, phases, seed
         self._own = OwnModels(pool, program.personal, seed)
-        self.training = LocalTraining(data, pool, self._own, optimizer, program.objective, phases, seed)
+        self.training = LocalTraining(data, pool, self._own, optimizer, program.objective, program.replay, phases, seed)
         self._generators = GeneratorLearning(data, pool, program, self.training, phases, seed)
 
     @property

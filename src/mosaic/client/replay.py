@@ -1,0 +1,45 @@
+"""Generative replay: a client also trains on images that the server has drawn from the generators of the others."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mosaic.errors import require_decay, require_positive
+from mosaic.messages import StateDict
+
+PIXELS, LABELS = "pixels", "labels"
+"""Names of the tensors in a request: 8-bit pixels ``(M, channels, H, W)`` and their classes ``(M,)``."""
+
+
+@dataclass(frozen=True)
+class ReplaySettings:
+    """How much local training sees of classes that a client lacks (Shin et al. 2017, arXiv 1705.08690, among clients).
+
+    Attributes:
+        share: of every batch, in ``[0, 1)``, made by the generators of other clients; 0 sends nothing to anybody.
+        images: sent to a client for one round; those are shown again where a round needs more.
+    """
+
+    share: float = 0.0
+    images: int = 300
+
+    def __post_init__(self) -> None:
+        """Refuse values out of range."""
+        require_decay("algorithm.replay", share=self.share)
+        require_positive("algorithm.replay", images=self.images)
+
+    def of_batch(self, size: int) -> int:
+        """Return how many of so many images of a batch are replayed, all but two at most.
+
+        >>> ReplaySettings(share=0.25).of_batch(64), ReplaySettings(share=0.9).of_batch(5)
+        (16, 3)
+        """
+        return max(0, min(round(self.share * size), size - 2))
+
+    def seen(self, class_counts: Tensor, replayed: StateDict) -> Tensor:
+        """Return the images per class ``(C,)`` as the batches have them, in numbers of the client's own images."""
+        if not replayed or self.share == 0:
+            return class_counts
+        drawn = torch.bincount(replayed[LABELS], minlength=len(class_counts)).double()
+        return (1 - self.share) * class_counts + self.share * class_counts.sum() * drawn / drawn.sum()
