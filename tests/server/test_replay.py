@@ -1,11 +1,14 @@
 """What the server draws for a client to replay."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from mosaic.client.replay import LABELS, PIXELS, ReplaySettings
+from mosaic.messages import TrainReply
 from mosaic.server.generators import GeneratorMixture
-from mosaic.server.replay import replayed_images, wanted_shares
+from mosaic.server.replay import Replay, wanted_shares
 from tests.server.test_generators import CPU, SHAPE, Flat, uploads
 
 COUNTS = [[90, 0, 10], [0, 40, 10], [50, 50, 0]]
@@ -16,6 +19,10 @@ def everybody() -> GeneratorMixture:
     return GeneratorMixture(uploads(COUNTS), [Flat(0), Flat(1), Flat(2)], CPU)
 
 
+def drawn_for(client: int, images: GeneratorMixture | None = None) -> dict[str, torch.Tensor]:
+    return Replay(images or everybody(), HALF, lambda client: torch.Generator().manual_seed(client)).draw(client)
+
+
 def owners_and_labels(drawn: dict[str, torch.Tensor]) -> list[tuple[int, int]]:
     """Who has made each image, and of which class, as its pixels say."""
     said = (drawn[PIXELS][:, 0, 0, 0] / 25.5).round().long()
@@ -23,9 +30,9 @@ def owners_and_labels(drawn: dict[str, torch.Tensor]) -> list[tuple[int, int]]:
     return list(zip((said // 3).tolist(), drawn[LABELS].tolist(), strict=True))
 
 
-def test_a_client_gets_what_it_lacks_from_everybody_else(random: torch.Generator) -> None:
+def test_a_client_gets_what_it_lacks_from_everybody_else() -> None:
     """Client 1 holds 40 of the 90 images of class 1, 10 of the 20 of class 2, and none of class 0."""
-    drawn = replayed_images(everybody(), 1, HALF, random)
+    drawn = drawn_for(1)
     assert drawn[PIXELS].dtype == torch.uint8
     assert drawn[PIXELS].shape == (600, *SHAPE)
     found = owners_and_labels(drawn)
@@ -42,15 +49,25 @@ def test_batches_have_the_classes_of_the_federation() -> None:
     torch.testing.assert_close(batch, counts.sum(0) / counts.sum())
 
 
-def test_a_client_without_a_generator_gets_all_classes(random: torch.Generator) -> None:
-    assert {label for _, label in owners_and_labels(replayed_images(everybody(), 7, HALF, random))} == {0, 1, 2}
+def test_a_client_without_a_generator_gets_all_classes() -> None:
+    assert {label for _, label in owners_and_labels(drawn_for(7))} == {0, 1, 2}
 
 
-def test_nothing_is_sent_where_the_others_have_nothing_that_is_lacking(random: torch.Generator) -> None:
+def test_nothing_is_sent_where_the_others_have_nothing_that_is_lacking() -> None:
     alone = GeneratorMixture(uploads(COUNTS[:1]), [Flat(0)], CPU)
-    assert replayed_images(alone, 0, HALF, random) == {}
+    assert drawn_for(0, alone) == {}
 
 
 def test_the_same_seed_draws_the_same_images() -> None:
-    one, two = (replayed_images(everybody(), 0, HALF, torch.Generator().manual_seed(3)) for _ in range(2))
+    one, two = (drawn_for(0) for _ in range(2))
     assert all(torch.equal(one[name], two[name]) for name in (PIXELS, LABELS))
+
+
+def test_the_prior_of_an_expert_is_that_of_its_batches() -> None:
+    """Client 0 has trained half on its own 100 images, half on what was drawn."""
+    replay = Replay(everybody(), HALF, lambda client: torch.Generator().manual_seed(client))
+    drawn = replay.draw(0)[LABELS].bincount(minlength=3) / 600
+    reply = TrainReply(0, {}, torch.tensor(COUNTS[0]), {}, {})
+    torch.testing.assert_close(replay.seen(reply), torch.tensor([45.0, 0.0, 5.0]).double() + 50 * drawn.double())
+    absent = replace(reply, client=2)
+    assert torch.equal(replay.seen(absent), reply.class_counts), "nothing was drawn for it"
