@@ -69,6 +69,7 @@ NEEDS: dict[str, list[str]] = {
     **{f"algorithm.init_args.prototypes.{key}": ["--algorithm.teacher=Fusion"] for key in ("clusters_per_class",)},
     "algorithm.init_args.prototypes.min_count": ["--algorithm.teacher=Fusion"],
     "algorithm.init_args.teacher.init_args.dim": ["--algorithm.teacher=Transformer"],
+    "algorithm.init_args.replay.images": ["--algorithm.replay.share=0.25"],
     "clients.sigma": ["--clients.rho=2"],
     "clients.classifier_rows": ["--clients.levels=[1.0,0.5]"],
     "trainer.gradient_clip_algorithm": ["--trainer.gradient_clip_val=0.01"],

@@ -64,12 +64,10 @@ class StackedBatches:
         pixels: of all images.
         labels: of all images.
         members: the batches of each client, all of one size B.
-        apart: how far one client's images are behind those of the one before; 0 if members index all images.
     """
 
-    def __init__(self, pixels: Tensor, labels: Tensor, members: Sequence[ShuffledBatches], apart: int = 0) -> None:
+    def __init__(self, pixels: Tensor, labels: Tensor, members: Sequence[ShuffledBatches]) -> None:
         self._pixels, self._labels, self._members = pixels, labels, members
-        self._first = apart * torch.arange(len(members))[:, None]
 
     def __len__(self) -> int:
         return max(len(member) for member in self._members)
@@ -78,7 +76,7 @@ class StackedBatches:
         drawn = [list(member.draw()) for member in self._members]
         for step in range(len(self)):
             batch = torch.stack([own[min(step, len(own) - 1)] for own in drawn])
-            mine = send(batch + self._first, self._pixels.device)
+            mine = send(batch, self._pixels.device)
             yield self._pixels[mine], self._labels[mine]
 
 

@@ -23,6 +23,7 @@ from mosaic.client.objectives import (
     VacantClass,
 )
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.client.replay import ReplaySettings
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generator_distillation import GeneratorDistillationSettings
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
@@ -31,5 +32,5 @@ __all__ = [
     "DENSE", "DFRD", "Algorithm", "Centralised", "CoBoosting", "CrossEntropy", "DistillationSettings", "FedAvg",
     "FedBN", "FedFTG", "FedProx", "FedRS", "FedVLS", "GeneratorDistillationSettings", "LearningSettings",
     "LocalObjective", "LocalOnly", "Mosaic", "PriorAdjusted", "PrototypeHead", "PrototypeSettings", "Proximal",
-    "RestrictedSoftmax", "ReweighingSettings", "SynthesisSettings", "VacantClass",
+    "ReplaySettings", "RestrictedSoftmax", "ReweighingSettings", "SynthesisSettings", "VacantClass",
 ]  # fmt: skip

@@ -52,8 +52,8 @@ class Mosaic(Algorithm):
         objective: what local training minimises (released: cross-entropy).
         generation: how clients learn to make images like their own.
         prototypes: how clients summarise their images for teachers that need it.
-        replay: how much local training sees of classes that a client lacks, drawn from the others' generators, which
-            clients then learn in their first round (ours; off by default: other clients see generated images).
+        replay: how much of local training are images that the server has drawn from all generators, which clients then
+            learn in their first round (ours; off by default, since other clients see these images).
         experts: ``clients`` takes their models as experts; ``class_average`` forms one expert per class (paper).
         expert_statistics: how the BatchNorm statistics of class averages come about: ``average`` like weights
             (released); ``pooled`` counts the spread of the clients' means as variance; ``recalibrated`` measures them
@@ -179,7 +179,7 @@ class Mosaic(Algorithm):
     ) -> tuple[ServerState, U]:
         """Let clients train, average what they upload, and collect the generators that this round needs."""
         fresh = self._to_learn(state, context)
-        uploads = cohort.train(state.model, collect, keep=fresh, returned=state.returned, replay=replay.draw)
+        uploads = cohort.train(state.model, collect, keep=fresh, returned=state.returned, replay=replay.tensors)
         trained = [client for client in fresh if client in uploads.clients]
         state = self._averaged(state, uploads)
         if not trained:
@@ -199,8 +199,9 @@ class Mosaic(Algorithm):
 
     def _replay(self, state: ServerState, context: RoundContext) -> Replay:
         """Return what draws the images that clients replay."""
-        images = self._mixture(state.generators, context) if state.generators else None
-        return Replay(images, self.program.replay, lambda client: context.generator_for(f"replay/{client:02d}"))
+        replays = bool(state.generators) and not context.plan.distils
+        images = self._mixture(state.generators, context) if replays else None
+        return Replay(images, self.program.replay, context.generator_for("replay"))
 
     def _private_round(self, budget: Budget, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Train a student on what clients have released, as soon as somebody has; then average, if clients train."""

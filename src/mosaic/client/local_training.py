@@ -107,10 +107,7 @@ class LocalTraining:
         )
         stacks = [StackedBatches(images.pixels, images.labels, [job.batches for job in jobs])]
         if replayed := [job.replayed for job in jobs if job.replayed]:  # all or none, as stack_key has it
-            sent = [request.replay for request in requests]
-            tensors = (torch.cat([each[name] for each in sent]) for name in (PIXELS, LABELS))
-            pixels, labels = (send(each, images.pixels.device) for each in tensors)
-            stacks.append(StackedBatches(pixels, labels, replayed, apart=len(sent[0][LABELS])))
+            stacks.append(StackedBatches(*self._sent(first), replayed))
         batches = JoinedBatches(stacks, dim=1)
         curves = self._phases.run(task, batches, seed_for(self._seed, first.round, first.client, "train"))
         answers = []
@@ -124,7 +121,7 @@ class LocalTraining:
         images = len(self._data.client(request.client).train)
         if images == 0:
             return None
-        sent = len(request.replay.get(LABELS, ()))
+        sent = request.replay[PIXELS].data_ptr() if request.replay else None
         return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, sent
 
     def steps(self, request: TrainRequest) -> int:
@@ -152,10 +149,13 @@ class LocalTraining:
 
     def _replayed(self, request: TrainRequest, batch_size: int, steps: int) -> ShuffledBatches:
         """Return batches of what the server has drawn for this client, beside its own images."""
-        device = self._data.training_images(self._phases.device).pixels.device
-        tensors = [send(request.replay[name], device) for name in (PIXELS, LABELS)]
         seed = seed_for(self._seed, request.round, request.client, "replay/batches")
-        return ShuffledBatches(*tensors, batch_size=batch_size, steps=steps, seed=seed)
+        return ShuffledBatches(*self._sent(request), batch_size=batch_size, steps=steps, seed=seed)
+
+    def _sent(self, request: TrainRequest) -> tuple[Tensor, Tensor]:
+        """Return the pixels and labels that the server has sent, where the client's own images are."""
+        device = self._data.training_images(self._phases.device).pixels.device
+        return send(request.replay[PIXELS], device), send(request.replay[LABELS], device)
 
     def _trained(
         self,

@@ -1,4 +1,4 @@
-"""Generative replay: a client also trains on images that the server has drawn from the generators of the others."""
+"""Generative replay: clients also train on images that the server has drawn from the generators of all."""
 
 from dataclasses import dataclass
 
@@ -14,11 +14,14 @@ PIXELS, LABELS = "pixels", "labels"
 
 @dataclass(frozen=True)
 class ReplaySettings:
-    """How much local training sees of classes that a client lacks (Shin et al. 2017, arXiv 1705.08690, among clients).
+    """How much of local training are generated images (Shin et al. 2017, arXiv 1705.08690, here among clients).
+
+    They show a client the classes that it lacks. All classes are among them, its own too: else it would learn that what
+    looks generated is none of its own, and a teacher of such experts is wrong about generated images.
 
     Attributes:
-        share: of every batch, in ``[0, 1)``, made by the generators of other clients; 0 sends nothing to anybody.
-        images: sent to a client for one round; those are shown again where a round needs more.
+        share: of every batch, in ``[0, 1)``, that is generated; 0 sends nothing to anybody.
+        images: sent to every client for one round; they are shown again where a round needs more.
     """
 
     share: float = 0.0

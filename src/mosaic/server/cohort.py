@@ -109,7 +109,7 @@ class Cohort:
         collect: Callable[[ModelPool, int, StateDict], U],
         keep: Collection[int] = (),
         returned: Mapping[str, StateDict] = MappingProxyType({}),
-        replay: Callable[[int], StateDict] = lambda _: {},
+        replay: Mapping[str, Tensor] = MappingProxyType({}),
     ) -> U:
         """Let every client of the round train, and collect what they upload as it arrives.
 
@@ -118,7 +118,7 @@ class Cohort:
             collect: what uploads are folded into, such as :class:`~mosaic.server.uploads.Uploads` for their average.
             keep: clients that keep the trained model for a later request of this round.
             returned: for clients that keep their own model, by client: a better one of the same architecture.
-            replay: gives the generated images that a client trains on besides its own.
+            replay: generated images that every client trains on besides its own (:mod:`mosaic.client.replay`).
         """
         plan, pool = self._plan, self._pool
         requests = (
@@ -132,7 +132,7 @@ class Cohort:
                 keep=client in keep or pool.keeps_own(client),
                 upload=plan.distils or not pool.keeps_own(client),
                 judge=self._judges and self._can_judge(model, client),
-                replay=replay(client),
+                replay=dict(replay),
             )
             for client in plan.clients
         )
