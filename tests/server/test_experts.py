@@ -47,13 +47,13 @@ def class_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) ->
     """Experts of averages that were folded as the uploads arrived, in round 2."""
     means = ClassMeans(pool, 2, pool.blueprint.initial(99), **options)
     take_in(means, replies)
-    return means.experts(0.01, lambda reply: reply.class_counts)
+    return means.experts(0.01)
 
 
 def client_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> Experts:
     uploads = KeptUploads(pool, 2, pool.blueprint.initial(99), **options)
     take_in(uploads, replies)
-    return uploads.experts(0.01, lambda reply: reply.class_counts)
+    return uploads.experts(0.01)
 
 
 @pytest.fixture

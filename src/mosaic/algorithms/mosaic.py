@@ -15,7 +15,7 @@ from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.replay import ReplaySettings
 from mosaic.errors import MosaicError
 from mosaic.generation import ClassGaussians, Generation
-from mosaic.messages import GeneratorReply
+from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
@@ -28,7 +28,7 @@ from mosaic.server.distillation import Teacher, distil
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
 from mosaic.server.private_student import collect_releases, train_student
-from mosaic.server.replay import Replay
+from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
@@ -154,15 +154,14 @@ class Mosaic(Algorithm):
         if context.budget is not None:
             return self._private_round(context.budget, state, cohort, context)
         if not context.plan.distils:
-            tuned, _ = self._train(state, Uploads, self._replay(state, context), cohort, context)
+            tuned, _ = self._train(state, Uploads, cohort, context)
             return self._guard(state, tuned, cohort, context)
-        replay = self._replay(state, context)
-        state, uploads = self._train(state, self._collector(context), replay, cohort, context)
+        state, uploads = self._train(state, self._collector(context), cohort, context)
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
             return state
-        experts = self._form_experts(uploads, images, replay, context)
+        experts = self._form_experts(uploads, images, context)
         removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
@@ -175,11 +174,11 @@ class Mosaic(Algorithm):
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
 
     def _train(
-        self, state: ServerState, collect: Callable[..., U], replay: Replay, cohort: Cohort, context: RoundContext
+        self, state: ServerState, collect: Callable[..., U], cohort: Cohort, context: RoundContext
     ) -> tuple[ServerState, U]:
         """Let clients train, average what they upload, and collect the generators that this round needs."""
-        fresh = self._to_learn(state, context)
-        uploads = cohort.train(state.model, collect, keep=fresh, returned=state.returned, replay=replay.tensors)
+        fresh, replay = self._to_learn(state, context), self._replay(state, context)
+        uploads = cohort.train(state.model, collect, keep=fresh, returned=state.returned, replay=replay)
         trained = [client for client in fresh if client in uploads.clients]
         state = self._averaged(state, uploads)
         if not trained:
@@ -197,11 +196,12 @@ class Mosaic(Algorithm):
         needed = context.plan.distils or self.program.replay.share > 0
         return [client for client in context.plan.clients if needed and client not in known]
 
-    def _replay(self, state: ServerState, context: RoundContext) -> Replay:
-        """Return what draws the images that clients replay."""
-        replays = bool(state.generators) and not context.plan.distils
-        images = self._mixture(state.generators, context) if replays else None
-        return Replay(images, self.program.replay, context.generator_for("replay"))
+    def _replay(self, state: ServerState, context: RoundContext) -> StateDict:
+        """Return the images that clients replay; none in a round that distils, whose experts know real images best."""
+        if self.program.replay.share == 0 or context.plan.distils or not state.generators:
+            return {}
+        images = self._mixture(state.generators, context)
+        return replayed_images(images, self.program.replay, context.generator_for("replay"))
 
     def _private_round(self, budget: Budget, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Train a student on what clients have released, as soon as somebody has; then average, if clients train."""
@@ -253,11 +253,11 @@ class Mosaic(Algorithm):
         return GeneratorMixture(used, nets, context.phases.device, self.distillation.generator_balance)
 
     def _form_experts(
-        self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, replay: Replay, context: RoundContext
+        self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
     ) -> Experts:
         """Turn the uploads into experts and show who knows what."""
         with context.measure("experts"):
-            experts = uploads.experts(self.program.prior_epsilon, replay.seen)
+            experts = uploads.experts(self.program.prior_epsilon)
             if self.expert_statistics == "recalibrated":
                 source = images.draw(
                     context.phases.dry_run.batch(RECALIBRATION_IMAGES), context.generator_for("experts/images")

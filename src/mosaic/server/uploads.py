@@ -1,6 +1,6 @@
 """Collect what clients upload: average it as it arrives, and keep what experts need."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -12,7 +12,6 @@ from mosaic.model_pool import ModelPool
 from mosaic.server.aggregation import ModelMean, pooled_variance
 from mosaic.server.experts import Experts, class_shares, first_of_equal_rows, head_of
 
-Seen = Callable[[TrainReply], Tensor]
 FOLDED_BYTES = 2 * 2**30
 """Memory that the sums of class averages may always take."""
 
@@ -76,20 +75,18 @@ class KeptUploads(Uploads):
         super().add(reply)
         self.replies.append(reply)
 
-    def experts(self, epsilon: float, seen: Seen) -> Experts:
+    def experts(self, epsilon: float) -> Experts:
         """Return the clients' models as experts.
 
         Args:
             epsilon: images of every class that a client is credited with in its label prior.
-            seen: gives the images per class ``(C,)`` that a client's batches had, whose prior its model has learnt.
         """
         used = self.replies[: self.most]
         class_counts = torch.stack([reply.class_counts for reply in used])
         models = [self._expert(reply) for reply in used]
         authority = class_shares(class_counts).T.contiguous()
         names = [f"client {reply.client}" for reply in used]
-        prior = label_prior(torch.stack([seen(reply) for reply in used]), epsilon)
-        return Experts(models, authority, prior, class_counts.float(), names)
+        return Experts(models, authority, label_prior(class_counts, epsilon), class_counts.float(), names)
 
     def _expert(self, reply: TrainReply) -> nn.Module:
         return head_of(reply.model) if self.heads_only else self.pool.of(reply.client).build(reply.model)
@@ -161,14 +158,13 @@ class ClassMeans(Uploads):
             mean.add(reply.client, self._averaged_part(reply), weight)
         return mean.result(otherwise)
 
-    def experts(self, epsilon: float, seen: Seen) -> Experts:
+    def experts(self, epsilon: float) -> Experts:
         """Return the averages as experts; classes that are spread alike share one, so that it is evaluated once.
 
         The prior of an average is the average of the priors.
 
         Args:
             epsilon: images of every class that a client is credited with in its label prior.
-            seen: gives the images per class ``(C,)`` that a client's batches had, whose prior its model has learnt.
         """
         class_counts, otherwise = self.class_counts, self.average()
         shares = class_shares(class_counts)
@@ -179,8 +175,7 @@ class ClassMeans(Uploads):
         models = [self._expert(label, otherwise, weights[:, label]) for label in firsts]
         authority = nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
         rows, names = shares[firsts], [f"class {label}" for label in firsts]
-        priors = label_prior(torch.stack([seen(reply) for reply in self.replies]), epsilon)
-        return Experts(models, authority, rows @ priors, rows @ class_counts.float(), names)
+        return Experts(models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names)
 
     def _expert(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
         mean = self.of_class(label, otherwise)
