@@ -150,7 +150,7 @@ class Mosaic(Algorithm):
             super().check_privacy(privacy)
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Run the paper's steps in their order; a round that does not distil is FedAvg's."""
+        """Run the paper's steps in their order; one that does not distil is FedAvg's, but for replay."""
         if context.budget is not None:
             return self._private_round(context.budget, state, cohort, context)
         if not context.plan.distils:
