@@ -116,8 +116,11 @@ class Setting:
     rates: tuple[float, ...] = (0.1, 0.03, 0.01)
 
     def arguments(self, name: str, processes: int, algorithms: Sequence[str] = ()) -> list[str]:
-        """Write the schedule beside the outcomes; return the command line of the comparison, of some rows if given."""
-        rows = [row for row in self.algorithms if not algorithms or row in algorithms]
+        """Write the schedule beside the outcomes; return the command line of the comparison, of some rows if given.
+
+        Mosaic is always among them, since all others have its budget.
+        """
+        rows = [row for row in self.algorithms if not algorithms or row in (*algorithms, MOSAIC)]
         output = RESULTS.relative_to(ROOT) / name
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
         (RESULTS / name / "schedule.yaml").write_text(yaml.safe_dump(self.schedule.values()))
