@@ -1,7 +1,6 @@
 """Train clients' models: one by itself, or several in lockstep."""
 
 from collections.abc import Hashable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from mosaic.batches import JoinedBatches, ShuffledBatches, StackedBatches, steps_for
 from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.client.own_models import OwnModels
-from mosaic.client.replay import LABELS, PIXELS, ReplaySettings
+from mosaic.client.replay import LABELS, PIXELS, ReplaySettings, seen_counts
 from mosaic.data.module import ClientData, FederatedDataModule
 from mosaic.messages import (
     ClientState,
@@ -105,10 +104,9 @@ class LocalTraining:
             [job.batches.steps for job in jobs],
             self._objective.same_for_all,
         )
-        stacks = [StackedBatches(images.pixels, images.labels, [job.batches for job in jobs])]
-        if replayed := [job.replayed for job in jobs if job.replayed]:  # all or none, as stack_key has it
-            stacks.append(StackedBatches(*self._sent(first), replayed))
-        batches = JoinedBatches(stacks, dim=1)
+        stack = StackedBatches(images.pixels, images.labels, [job.batches for job in jobs])
+        replayed = [job.replayed for job in jobs if job.replayed]  # all or none, as stack_key has it
+        batches = JoinedBatches([stack, StackedBatches(*self._sent(first), replayed)], dim=1) if replayed else stack
         curves = self._phases.run(task, batches, seed_for(self._seed, first.round, first.client, "train"))
         answers = []
         for k, (request, own, state, job) in enumerate(zip(requests, data, states, jobs, strict=True)):
@@ -134,21 +132,21 @@ class LocalTraining:
         start = self._own.join(request.client, request.model, state)
         net = blueprint.build(start)
         judgement = self.judge(net, data) if request.judge else {}
-        seen = self._replay.seen(data.class_counts, request.replay)
-        loss = self._objective.bind(LocalContext(start, seen, blueprint))
         random = generator_for(self._seed, request.round, request.client, f"augment/{self._phases.rank}")
         size = min(self._phases.dry_run.batch(self._data.batch_size), len(data.train))
         others = self._replay.of_batch(size) if request.replay else 0
         batches = self.batches(request, "train", data, size - others, self.steps(request))
-        replayed = self._replayed(request, others, batches.steps) if others else None
-        view = partial(self._view, random=random)
-        return Preparation(net, loss, view, batches, replayed, judgement)
-
-    def _view(self, images: Tensor, random: torch.Generator) -> Tensor:
-        return to_pixels(self._data.augmentation(images, random))
+        replayed, seen = None, data.class_counts
+        if others:
+            replayed = self._replayed(request, others, batches.steps)
+            seen = seen_counts(data.class_counts, request.replay[LABELS], others / size)
+        loss = self._objective.bind(LocalContext(start, seen, blueprint))
+        return Preparation(
+            net, loss, lambda images: to_pixels(self._data.augmentation(images, random)), batches, replayed, judgement
+        )
 
     def _replayed(self, request: TrainRequest, batch_size: int, steps: int) -> ShuffledBatches:
-        """Return batches of what the server has drawn for this client, beside its own images."""
+        """Return batches of what the server has drawn, a part of each batch beside the client's own images."""
         seed = seed_for(self._seed, request.round, request.client, "replay/batches")
         return ShuffledBatches(*self._sent(request), batch_size=batch_size, steps=steps, seed=seed)
 

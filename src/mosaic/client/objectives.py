@@ -33,7 +33,7 @@ class LocalContext:
 
     Attributes:
         received: initial weights of local training: those that the server sent, and those that the client keeps.
-        class_counts: the client's training images per class, shape ``(C,)``.
+        class_counts: the client's training images per class, shape ``(C,)``; with replay, as its batches have them.
         blueprint: builds a network from ``received``.
     """
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from mosaic.errors import require_decay, require_positive
-from mosaic.messages import StateDict
 
 PIXELS, LABELS = "pixels", "labels"
 """Names of the tensors in a request: 8-bit pixels ``(M, channels, H, W)`` and their classes ``(M,)``."""
@@ -41,9 +40,17 @@ class ReplaySettings:
         """
         return max(0, min(round(self.share * size), size - 2))
 
-    def seen(self, class_counts: Tensor, replayed: StateDict) -> Tensor:
-        """Return the images per class ``(C,)`` as the batches have them, in numbers of the client's own images."""
-        if not replayed or self.share == 0:
-            return class_counts
-        drawn = torch.bincount(replayed[LABELS], minlength=len(class_counts)).double()
-        return (1 - self.share) * class_counts + self.share * class_counts.sum() * drawn / drawn.sum()
+
+def seen_counts(class_counts: Tensor, replayed: Tensor, share: float) -> Tensor:
+    """Return the images per class as batches have them, in numbers of the client's own images, shape ``(C,)``.
+
+    Args:
+        class_counts: the client's own images per class, shape ``(C,)``.
+        replayed: classes of the replayed images, shape ``(M,)``.
+        share: of a batch that is replayed.
+
+    >>> seen_counts(torch.tensor([8, 0]), torch.tensor([0, 1, 1, 1]), share=0.25)
+    tensor([6.5000, 1.5000], dtype=torch.float64)
+    """
+    drawn = torch.bincount(replayed, minlength=len(class_counts)).double()
+    return (1 - share) * class_counts + share * class_counts.sum() * drawn / drawn.sum()

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaic.errors import MosaicError
+from mosaic.nets.inference import to_bytes
 
 log = logging.getLogger(__name__)
 
@@ -213,7 +214,7 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
     low, high = (float(value) for value in (pixels.long() if whole else pixels.double()).aminmax())
     if pixels.is_floating_point() and 0 <= low <= high <= 1:
         log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, pixels.dtype)
-        return (pixels * 255).round().to(torch.uint8)
+        return to_bytes(pixels)
     if whole and 0 <= low <= high <= 255:
         return pixels.to(torch.uint8)
     raise MosaicError(

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from mosaic.nets.classifier import ImageShape
-from mosaic.nets.inference import to_pixels
+from mosaic.nets.inference import to_bytes, to_pixels
 from mosaic.transfer import send
 
 
@@ -28,7 +28,7 @@ class ImagePool:
 
     def append(self, images: Tensor) -> Tensor:
         """Add images with pixels in ``[0, 1]``, shape ``(B, channels, H, W)``; return them after rounding."""
-        rounded = (images * 255).round().to(torch.uint8)
+        rounded = to_bytes(images)
         self._images[self._filled : self._filled + len(images)] = rounded
         self._filled += len(images)
         return to_pixels(rounded)

@@ -13,6 +13,11 @@ def to_pixels(images: Tensor) -> Tensor:
     return images.float() / 255
 
 
+def to_bytes(pixels: Tensor) -> Tensor:
+    """Turn pixels in ``[0, 1]`` into uint8 images on the same device, rounded to the nearest of 256 values."""
+    return (pixels * 255).round().to(torch.uint8)
+
+
 @torch.no_grad()
 def predict(
     net: nn.Module,

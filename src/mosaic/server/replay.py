@@ -4,6 +4,7 @@ import torch
 
 from mosaic.client.replay import LABELS, PIXELS, ReplaySettings
 from mosaic.messages import StateDict
+from mosaic.nets.inference import to_bytes
 from mosaic.server.generators import GeneratorMixture
 
 
@@ -16,4 +17,4 @@ def replayed_images(images: GeneratorMixture, settings: ReplaySettings, random: 
         random: CPU generator of owners, labels and noise.
     """
     drawn = images.draw(settings.images, random)
-    return {PIXELS: (255 * drawn.images).round().to(torch.uint8).cpu(), LABELS: drawn.labels.cpu()}
+    return {PIXELS: to_bytes(drawn.images).cpu(), LABELS: drawn.labels.cpu()}
