@@ -147,6 +147,7 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
     bad = [
         replace(good, generator={"w": torch.zeros(3)}),
         replace(good, generator={"w": torch.tensor([0.0, torch.nan])}),
+        replace(good, generator={"w": torch.tensor([0.0, 1e30])}),
         replace(good, generator={}),
         replace(good, class_counts=-COUNTS),
         replace(good, metrics={"steps": 3}),
@@ -166,6 +167,7 @@ def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool
     bad = [
         replace(good, prototypes=torch.zeros(2, features + 1)),
         replace(good, prototypes=torch.full((2, features), torch.nan)),
+        replace(good, prototypes=torch.full((2, features), 1e30)),
         replace(good, prototypes=torch.zeros(features)),
         replace(good, labels=torch.tensor([0, 3])),
         replace(good, labels=torch.tensor([-1, 0])),

@@ -29,7 +29,7 @@ from mosaic.model_pool import ModelPool
 MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
 MOST_GROWTH = 1e5
-"""How many times as large as the largest of the sent numbers, or as 1, a trained model's may be."""
+"""How many times as large as the largest of the sent numbers, or as 1, uploaded ones may be."""
 _JUDGEMENT = ("correct", "total", "loss")
 KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
@@ -91,6 +91,7 @@ class Inspector:
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 if self.generator is not None:
                     _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
+                _check_size("generator", reply.generator, {})
                 _check_metrics(reply.metrics, "attempts", "steps", "discriminator_steps")
                 for name, curve in reply.curves.items():
                     _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)
@@ -126,6 +127,7 @@ class Inspector:
         head = request.model.get("head.weight")
         features = found.shape[1] if head is None else head.shape[1]
         _check_tensor("prototypes", found, torch.Size([len(found), features]), torch.float32)
+        _check_size("prototypes", {"prototypes": found}, request.model)
         for name, values, low, high in (
             ("labels", reply.labels, 0, self.pool.blueprint.num_classes - 1),
             ("sizes", reply.sizes, 1, self.images.get(request.client, MOST_IMAGES)),
