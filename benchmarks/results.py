@@ -150,7 +150,8 @@ class Setting:
 
 
 _FAST = (0.1, 0.03)
-"""For 10,000 images of CIFAR-10, where FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05."""
+"""For CIFAR: on 10,000 images of CIFAR-10 FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05; on all images
+it is 5 points better at 0.1 than at 0.03, on CIFAR-100 six."""
 _SHORT, _ONCE, _LONG = Schedule(10, 20, 3), Schedule(1, 200, 0), Schedule(8, 100, 2)
 _SKEW = "partitions/dirichlet_{}"
 _PART = "data/{}_part"
@@ -183,14 +184,17 @@ SETTINGS = {
     "cifar10-0.1": Setting(
         "CIFAR-10, Dirichlet 0.1, 10 rounds of 100 steps",
         *("cifar10_small", _LONG, ("data/cifar10_parquet",), FEW),
+        rates=_FAST,
     ),
     "cifar10-0.5": Setting(
         "CIFAR-10, Dirichlet 0.5, 10 rounds of 100 steps",
         *("cifar10_small", _LONG, ("data/cifar10_parquet", _SKEW.format(0.5)), FEW),
+        rates=_FAST,
     ),
     "cifar100-0.1": Setting(
         "CIFAR-100, Dirichlet 0.1, 10 rounds of 100 steps",
         *("cifar10_small", _LONG, ("data/cifar100_parquet",), FEW),
+        rates=_FAST,
     ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
