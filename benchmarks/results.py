@@ -72,19 +72,21 @@ class Schedule:
         steps: of a client in each round.
         fine_tune: rounds after it, at a small rate.
         student: updates of the student, on ten images each; as the configuration has it when not given.
+        student_rate: its learning rate, where its updates are given.
     """
 
     collaborative: int
     steps: int
     fine_tune: int
     student: int | None = None
+    student_rate: float = 2e-3
 
     def values(self) -> dict[str, object]:
         """Return it as a configuration."""
         rounds = {"collaborative_rounds": self.collaborative, "fine_tune_rounds": self.fine_tune}
         values: dict[str, object] = {"federation": {"schedule": {**rounds, "local_steps": self.steps}}}
         if self.student is not None:
-            student = {"steps": self.student, "pool_size": 10 * self.student}
+            student = {"steps": self.student, "pool_size": 10 * self.student, "learning_rate": self.student_rate}
             values["algorithm"] = {"init_args": {"distillation": student}}
         return values
 
