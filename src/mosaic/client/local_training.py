@@ -52,7 +52,7 @@ class LocalTraining:
         own: splits models into shared and personal tensors.
         optimizer: makes the optimiser.
         objective: what clients minimise.
-        replay: how much of it are generated images of others.
+        replay: how much of it are images drawn from all clients' generators.
         phases: runs training phases.
         seed: the run's seed.
     """

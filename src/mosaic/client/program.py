@@ -18,7 +18,7 @@ class ClientProgram:
         objective: loss of local training.
         generation: how generators are learnt.
         prototypes: how images are summarised.
-        replay: how much of local training are generated images of others.
+        replay: how much of local training are images drawn from all clients' generators.
         prior_epsilon: images added to the count of every class when a client's label prior is computed.
         personal: the part of a model that stays on the client: nothing, the tensors of its BatchNorm layers, or all of
             it. If a model has such tensors, there is no global model.

@@ -1,4 +1,4 @@
-"""Let the clients' validation images decide whether a model replaces another (METHOD section 6)."""
+"""Let the clients' validation images decide whether a model replaces another (METHOD section 7)."""
 
 import logging
 
