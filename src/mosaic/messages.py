@@ -33,7 +33,7 @@ class TrainRequest:
         keep: whether the client keeps its trained model for a later request of the same round.
         upload: whether the reply contains the trained model.
         judge: whether the client evaluates the received model on its validation images before it trains.
-        replay: images drawn from all clients' generators, and their classes (:mod:`mosaic.client.replay`); empty without any.
+        replay: images drawn from all generators, and their classes (:mod:`mosaic.client.replay`); empty without any.
     """
 
     client: int

@@ -15,9 +15,9 @@ PIXELS, LABELS = "pixels", "labels"
 class ReplaySettings:
     """How much of local training are generated images (Shin et al. 2017, arXiv 1705.08690, here among clients).
 
-    They show a client the classes that it lacks, in every round but the first and those that distil. All classes are among them, its
-    own too: else it would learn that what looks generated is none of its own, and a teacher of such experts is wrong
-    about generated images.
+    They show a client the classes that it lacks, in every round but the first and those that distil. All classes are
+    among them, its own too: else it would learn that what looks generated is none of its own, and a teacher of such
+    experts is wrong about generated images.
 
     Attributes:
         share: of every batch, in ``[0, 1)``, that is generated; 0 sends nothing to anybody.
