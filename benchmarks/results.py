@@ -60,6 +60,8 @@ ROWS_IN_README = ("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
 
+STUDENT_RATE = 2e-3
+"""The default, for settings that give the student's updates; that of configurations is for models that have replayed."""
 FINE_TUNE_RATES = "federation.schedule.fine_tune_learning_rate=0.01,0.001"
 
 
@@ -71,22 +73,21 @@ class Schedule:
         collaborative: rounds before distillation.
         steps: of a client in each round.
         fine_tune: rounds after it, at a small rate.
-        student: updates of the student, on ten images each; as the configuration has it when not given.
-        student_rate: its learning rate, where its updates are given.
+        student: updates of the student, on ten images each and at the default rate; as the configuration has it when
+            not given.
     """
 
     collaborative: int
     steps: int
     fine_tune: int
     student: int | None = None
-    student_rate: float = 2e-3
 
     def values(self) -> dict[str, object]:
         """Return it as a configuration."""
         rounds = {"collaborative_rounds": self.collaborative, "fine_tune_rounds": self.fine_tune}
         values: dict[str, object] = {"federation": {"schedule": {**rounds, "local_steps": self.steps}}}
         if self.student is not None:
-            student = {"steps": self.student, "pool_size": 10 * self.student, "learning_rate": self.student_rate}
+            student = {"steps": self.student, "pool_size": 10 * self.student, "learning_rate": STUDENT_RATE}
             values["algorithm"] = {"init_args": {"distillation": student}}
         return values
 
