@@ -61,7 +61,7 @@ SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
 
 STUDENT_RATE = 2e-3
-"""The default, for settings that give the student's updates; that of configurations is for models that have replayed."""
+"""The default, for settings that give the student's updates; that of CIFAR is for models that have replayed."""
 FINE_TUNE_RATES = "federation.schedule.fine_tune_learning_rate=0.01,0.001"
 
 
