@@ -60,8 +60,8 @@ ROWS_IN_README = ("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
 
-STUDENT_RATE = 2e-3
-"""The default, for settings that give the student's updates; that of CIFAR is for models that have replayed."""
+FRESH = {"learning_rate": 2e-3, "interpolation": 1.0, "freeze_statistics": False, "origin_weight": 0.0}
+"""How a student learns where nobody has replayed; the configuration of CIFAR-10 is for models that have."""
 FINE_TUNE_RATES = "federation.schedule.fine_tune_learning_rate=0.01,0.001"
 
 
@@ -73,8 +73,8 @@ class Schedule:
         collaborative: rounds before distillation.
         steps: of a client in each round.
         fine_tune: rounds after it, at a small rate.
-        student: updates of the student, on ten images each and at the default rate; as the configuration has it when
-            not given.
+        student: updates of the student, on ten images each, where nobody has replayed; as the configuration has it
+            when not given.
     """
 
     collaborative: int
@@ -87,7 +87,7 @@ class Schedule:
         rounds = {"collaborative_rounds": self.collaborative, "fine_tune_rounds": self.fine_tune}
         values: dict[str, object] = {"federation": {"schedule": {**rounds, "local_steps": self.steps}}}
         if self.student is not None:
-            student = {"steps": self.student, "pool_size": 10 * self.student, "learning_rate": STUDENT_RATE}
+            student = {"steps": self.student, "pool_size": 10 * self.student, **FRESH}
             values["algorithm"] = {"init_args": {"distillation": student}}
         return values
 
