@@ -1,4 +1,4 @@
-"""Which of two models goes into the next round, where some clients say nothing of one of them."""
+"""Which of several models goes into the next round, where some clients say nothing of one of them."""
 
 import logging
 from types import SimpleNamespace
@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic.server.acceptance import accepts
+from mosaic.server.acceptance import Choice, choose
 from mosaic.server.cohort import Judgement
 
 
@@ -17,15 +17,21 @@ def judgement(right: dict[int, int], missing: tuple[int, ...] = (), total: int =
     return Judgement(correct, torch.full_like(correct, total), torch.ones(len(right), 1), tuple(right), missing)
 
 
-def accepted(before: Judgement, after: Judgement) -> bool:
+def chosen(before: Judgement, *after: Judgement) -> Choice:
     said: dict[str, float] = {}
-    cohort: Any = SimpleNamespace(evaluate={"old": before, "new": after}.__getitem__)
+    old: Any = "old"
+    offers: Any = [f"offer {place}" for place in range(len(after))]
+    cohort: Any = SimpleNamespace(evaluate=dict(zip([old, *offers], [before, *after], strict=True)).__getitem__)
     plan, recorder = SimpleNamespace(round=4), SimpleNamespace(scalar=said.__setitem__)
     context: Any = SimpleNamespace(plan=plan, recorder=recorder)
-    old: Any = "old"
-    new: Any = "new"
-    answer = accepts(old, new, "student", cohort, context)
-    assert said == {"server/student_accepted": float(answer)}
+    choice = choose(old, offers, "student", cohort, context)
+    assert said == {"server/student_accepted": float(choice.accepted)}
+    return choice
+
+
+def accepted(before: Judgement, after: Judgement) -> bool:
+    best, answer = chosen(before, after)
+    assert best == 0
     return answer
 
 
@@ -62,3 +68,28 @@ def test_a_model_that_nobody_has_judged_is_refused(
 def test_a_model_that_nobody_can_judge_is_taken_unseen(caplog: pytest.LogCaptureFixture) -> None:
     assert accepted(judgement({}), judgement({}))
     assert "no client can judge the student, so it is taken unseen" in caplog.text
+
+
+def test_of_several_offers_the_best_is_taken_or_refused() -> None:
+    worse, old, better = (judgement({0: count, 1: 5}) for count in (3, 4, 6))
+    assert chosen(old, worse, better) == Choice(best=1, accepted=True)
+    assert chosen(old, better, worse) == Choice(best=0, accepted=True)
+    assert chosen(better, worse, old) == Choice(best=1, accepted=False)
+
+
+def test_of_equal_offers_the_first_is_best_and_the_smaller_loss_decides_among_as_many_right() -> None:
+    old, same = judgement({0: 5}), judgement({0: 5})
+    assert chosen(old, same, same) == Choice(best=0, accepted=True)
+    surer = same._replace(loss=same.loss / 2)
+    assert chosen(old, same, surer) == Choice(best=1, accepted=True)
+    assert chosen(surer, same, same) == Choice(best=0, accepted=False)
+
+
+def test_only_clients_that_have_judged_all_offers_count() -> None:
+    """By the sums over everybody the second offer would be the best."""
+    old = judgement({0: 5, 1: 5})
+    assert chosen(old, judgement({0: 6}, missing=(1,)), judgement({0: 5, 1: 9})) == Choice(best=0, accepted=True)
+
+
+def test_the_first_offer_is_taken_where_nobody_can_judge() -> None:
+    assert chosen(judgement({}), judgement({}), judgement({})) == Choice(best=0, accepted=True)

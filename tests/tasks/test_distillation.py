@@ -1,3 +1,4 @@
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -284,11 +285,14 @@ def test_without_averaging_the_student_is_the_one_that_was_given(
         ("learning_rate", float("inf"), r"below 1e\+38"),
         ("interpolation", 0.0, r"\(0, 1\]"),
         ("interpolation", 1.5, r"\(0, 1\]"),
+        ("interpolation", (), r"\(0, 1\]"),
+        ("interpolation", (1.0, float("nan")), r"\(0, 1\]"),
         ("average_decay", 1.0, r"\[0, 1\)"),
         ("average_decay", -0.5, r"\[0, 1\)"),
         ("learning_rate", float("nan"), "above 0"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(setting: str, value: float, expected: str) -> None:
-    with pytest.raises(MosaicError, match=rf"^algorithm\.distillation\.{setting}: expected .*{expected}, got {value}$"):
+def test_what_cannot_be_trained_is_refused(setting: str, value: Any, expected: str) -> None:
+    said = rf"^algorithm\.distillation\.{setting}: expected .*{expected}, got {re.escape(str(value))}$"
+    with pytest.raises(MosaicError, match=said):
         DistillationSettings(**{setting: value})

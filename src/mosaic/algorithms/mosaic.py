@@ -21,7 +21,7 @@ from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import Budget
 from mosaic.privacy.settings import Privacy
-from mosaic.server.acceptance import accepts
+from mosaic.server.acceptance import accepts, choose
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil
@@ -167,10 +167,12 @@ class Mosaic(Algorithm):
         context.observe(evidence.trunk, "global before distillation")
         teacher = self._form_teacher(experts, evidence)
         show_samples(images, context)
-        student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
-        context.observe(context.blueprint.build(student), "student")
-        if accepts(state.model, student, "student", cohort, context):
-            state = replace(state, model=student, distilled=True)
+        offers = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
+        best, accepted = choose(state.model, offers, "student", cohort, context)
+        context.recorder.scalar("server/student_share", self.distillation.shares[best])
+        context.observe(context.blueprint.build(offers[best]), "student")
+        if accepted:
+            state = replace(state, model=offers[best], distilled=True)
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
 
     def _train(
@@ -291,9 +293,10 @@ class Mosaic(Algorithm):
             if context.pool.keeps_own(reply.client):
                 own = context.pool.of(reply.client).build(reply.model)
                 name = f"teach_back/{reply.client:02d}"
-                returned[str(reply.client)] = distil(
+                taught, *_ = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
+                returned[str(reply.client)] = taught  # nobody judges it
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:

@@ -1,6 +1,8 @@
 """Let the clients' validation images decide whether a model replaces another (METHOD section 7)."""
 
 import logging
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from mosaic.messages import StateDict
 from mosaic.server.cohort import Cohort
@@ -9,25 +11,39 @@ from mosaic.server.context import RoundContext
 log = logging.getLogger(__name__)
 
 
-def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
-    """Whether a model is at least as good as the one that it would replace, on the clients' validation images.
+class Choice(NamedTuple):
+    """What clients say of the models that a server offers.
 
-    Worse is who gets fewer of them right, or as many with a larger cross-entropy. Only clients that have judged both
-    models count; if there is none although some were asked, the new model is not accepted. One rule for all algorithms,
-    since rules of selection that differ make a comparison unfair.
+    Attributes:
+        best: place of the one that they like best; of equals the first.
+        accepted: whether it replaces the old one.
+    """
+
+    best: int
+    accepted: bool
+
+
+def choose(old: StateDict, offers: Sequence[StateDict], what: str, cohort: Cohort, context: RoundContext) -> Choice:
+    """Find the best of several models on the clients' validation images, and whether it is at least as good as the old.
+
+    Worse is who gets fewer images right, or as many with a larger cross-entropy. Only clients that have judged all
+    models count; if there is none although some were asked, no offer is accepted. One rule for all algorithms, since
+    rules of selection that differ make a comparison unfair.
 
     Args:
         old: the model to be replaced.
-        new: the model to replace it.
-        what: the new one's name, for log and TensorBoard.
+        offers: models to replace it, one at least.
+        what: their name, for log and TensorBoard.
         cohort: the clients of the round.
         context: of the round.
     """
-    before, after = cohort.evaluate(old), cohort.evaluate(new)
-    missing = sorted({*before.missing, *after.missing})
-    before, after = before.of(after.clients), after.of(before.clients)
+    judgements = [cohort.evaluate(model) for model in (old, *offers)]
+    missing = sorted({client for judgement in judgements for client in judgement.missing})
+    judges = set.intersection(*({*judgement.clients} for judgement in judgements))
+    before, *after = (judgement.of(judges) for judgement in judgements)
+    best = max(range(len(after)), key=lambda place: after[place].merit())
     unseen = before.total.sum() == 0
-    accepted = not missing if unseen else after.merit() >= before.merit()
+    accepted = not missing if unseen else after[best].merit() >= before.merit()
     context.recorder.scalar(f"server/{what.replace('-', '_')}_accepted", float(accepted))
     if unseen:
         log.warning(
@@ -43,6 +59,11 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
             "cross-entropy of %.3f, and %d, at %.3f, for the model that it would replace",
             context.plan.round,
             what,
-            *(figure for judgement in (after, before) for figure in judgement.figures()),
+            *(figure for judgement in (after[best], before) for figure in judgement.figures()),
         )
-    return accepted
+    return Choice(best, accepted)
+
+
+def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
+    """Whether a single offer is at least as good as the old model: see :func:`choose`."""
+    return choose(old, [new], what, cohort, context).accepted

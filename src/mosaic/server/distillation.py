@@ -24,7 +24,7 @@ def distil(
     settings: DistillationSettings,
     context: RoundContext,
     name: str = "distillation",
-) -> StateDict:
+) -> list[StateDict]:
     """Train a student on images that the teacher has labelled.
 
     Args:
@@ -36,10 +36,9 @@ def distil(
         name: of the phase, which decides its random streams and under which its curves are recorded.
 
     Returns:
-        The weights to offer to the clients.
+        The weights to offer to the clients, one model for each of the settings' shares.
     """
-    share = settings.interpolation
-    start = copy.deepcopy(student.state_dict()) if share < 1 else {}
+    start = copy.deepcopy(student.state_dict())
     seed = context.seed_for(name)
     with context.measure("synthesis"):
         labelled = label_images(teacher, images, settings, context, name)
@@ -50,7 +49,7 @@ def distil(
     context.count("student", steps)
     context.recorder.curves(name, curves)
     learnt = task.trained_student().state_dict()
-    return learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share])
+    return [learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share]) for share in settings.shares]
 
 
 def label_images(

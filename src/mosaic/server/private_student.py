@@ -85,7 +85,7 @@ def train_student(
     labels_only = replace(settings, origin_weight=1.0, interpolation=1.0, min_confidence=0.0)
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
     classes = context.blueprint.num_classes
-    student = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
+    (student,) = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
     context.observe(context.blueprint.build(student), "student")
     context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
     return replace(state, model=student, distilled=True)
