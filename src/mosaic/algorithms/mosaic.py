@@ -168,11 +168,7 @@ class Mosaic(Algorithm):
         teacher = self._form_teacher(experts, evidence)
         show_samples(images, context)
         offers = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
-        best, accepted = choose(state.model, offers, "student", cohort, context)
-        context.recorder.scalar("server/student_share", self.distillation.shares[best])
-        context.observe(context.blueprint.build(offers[best]), "student")
-        if accepted:
-            state = replace(state, model=offers[best], distilled=True)
+        state = self._offer(offers, state, cohort, context)
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
 
     def _train(
@@ -278,6 +274,20 @@ class Mosaic(Algorithm):
             name, round = type(self.teacher).__name__, evidence.context.plan.round
             log.warning("round %d: no client has sent a prototype for %s, so Prior takes its place", round, name)
             return Prior(self.teacher.heads_only).form(experts, evidence)
+
+    def _offer(
+        self, offers: Sequence[StateDict], state: ServerState, cohort: Cohort, context: RoundContext
+    ) -> ServerState:
+        """Replace the average by the model between it and the student that clients like best, unless it is worse."""
+        best, accepted = choose(state.model, offers, "student", cohort, context)
+        share, round = self.distillation.shares[best], context.plan.round
+        context.recorder.scalar("server/student_share", share)
+        context.observe(context.blueprint.build(offers[best]), "student")
+        if not accepted:
+            return state
+        if share < 1:
+            log.info("round %d: the new model goes %.0f %% of the way from average to student", round, 100 * share)
+        return replace(state, model=offers[best], distilled=True)
 
     def _teach_back(
         self,
