@@ -190,9 +190,8 @@ def test_an_interpolated_student_lies_between_average_and_student(
     distilled: Path, shared_run: SharedRuns, tmp_path: Path
 ) -> None:
     start = final_model(shared_run("FedAvg", *UNSEEN))
-    between = fit_with(
-        ["distillation.interpolation=[0.25,1.0]"], tmp_path / "run", *UNSEEN
-    )  # the first is taken unseen
+    # The first share is taken unseen.
+    between = fit_with(["distillation.interpolation=[0.25,1.0]"], tmp_path / "run", *UNSEEN)
     offered = json.loads((between / "summary.json").read_text())
     assert offered["stages"]["student"] == offered["test_accuracy"]
     ours, student = final_model(between), final_model(distilled)

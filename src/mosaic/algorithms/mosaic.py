@@ -24,7 +24,7 @@ from mosaic.privacy.settings import Privacy
 from mosaic.server.acceptance import accepts, choose
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.distillation import Teacher, distil
+from mosaic.server.distillation import Teacher, distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
 from mosaic.server.private_student import collect_releases, train_student
@@ -167,8 +167,8 @@ class Mosaic(Algorithm):
         context.observe(evidence.trunk, "global before distillation")
         teacher = self._form_teacher(experts, evidence)
         show_samples(images, context)
-        offers = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
-        state = self._offer(offers, state, cohort, context)
+        student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
+        state = self._offer(student, state, cohort, context)
         return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
 
     def _train(
@@ -275,10 +275,9 @@ class Mosaic(Algorithm):
             log.warning("round %d: no client has sent a prototype for %s, so Prior takes its place", round, name)
             return Prior(self.teacher.heads_only).form(experts, evidence)
 
-    def _offer(
-        self, offers: Sequence[StateDict], state: ServerState, cohort: Cohort, context: RoundContext
-    ) -> ServerState:
+    def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Replace the average by the model between it and the student that clients like best, unless it is worse."""
+        offers = [on_the_way(state.model, student, share) for share in self.distillation.shares]
         best, accepted = choose(state.model, offers, "student", cohort, context)
         share, round = self.distillation.shares[best], context.plan.round
         context.recorder.scalar("server/student_share", share)
@@ -303,10 +302,11 @@ class Mosaic(Algorithm):
             if context.pool.keeps_own(reply.client):
                 own = context.pool.of(reply.client).build(reply.model)
                 name = f"teach_back/{reply.client:02d}"
-                taught, *_ = distil(
+                taught = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
-                returned[str(reply.client)] = taught  # nobody judges it
+                first, *_ = self.distillation.shares  # nobody judges
+                returned[str(reply.client)] = on_the_way(reply.model, taught, first)
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:

@@ -1,6 +1,5 @@
 """Let a student learn from any teacher on generated images (METHOD section 6)."""
 
-import copy
 from collections.abc import Callable
 
 from torch import Tensor
@@ -24,7 +23,7 @@ def distil(
     settings: DistillationSettings,
     context: RoundContext,
     name: str = "distillation",
-) -> list[StateDict]:
+) -> StateDict:
     """Train a student on images that the teacher has labelled.
 
     Args:
@@ -36,9 +35,8 @@ def distil(
         name: of the phase, which decides its random streams and under which its curves are recorded.
 
     Returns:
-        The weights to offer to the clients, one model for each of the settings' shares.
+        The student's weights.
     """
-    start = copy.deepcopy(student.state_dict())
     seed = context.seed_for(name)
     with context.measure("synthesis"):
         labelled = label_images(teacher, images, settings, context, name)
@@ -48,8 +46,12 @@ def distil(
         curves = context.phases.run(task, LabelledBatches(labelled, batch_size, steps, seed), seed)
     context.count("student", steps)
     context.recorder.curves(name, curves)
-    learnt = task.trained_student().state_dict()
-    return [learnt if share == 1 else weighted_mean([start, learnt], [1 - share, share]) for share in settings.shares]
+    return task.trained_student().state_dict()
+
+
+def on_the_way(start: StateDict, student: StateDict, share: float) -> StateDict:
+    """Return the model that goes this share of the way from where a student started (WiSE-FT, arXiv 2109.01903)."""
+    return student if share == 1 else weighted_mean([start, student], [1 - share, share])
 
 
 def label_images(

@@ -82,10 +82,10 @@ def train_student(
     wanted = shown_labels(counts, context.phases.dry_run.batch(SHOWN_IMAGES))
     shown = images.draw_from(0, wanted, context.generator_for("samples"))
     context.recorder.images("synthesis/samples", shown.images, shown.labels)
-    labels_only = replace(settings, origin_weight=1.0, interpolation=1.0, min_confidence=0.0)
+    labels_only = replace(settings, origin_weight=1.0, min_confidence=0.0)
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
     classes = context.blueprint.num_classes
-    (student,) = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
+    student = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
     context.observe(context.blueprint.build(student), "student")
     context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
     return replace(state, model=student, distilled=True)

@@ -51,7 +51,7 @@ class DistillationSettings:
         interpolation: the student's share in the model that clients validate; the rest is the model that it started
             from, parameter by parameter (WiSE-FT, arXiv 2109.01903); 1 means the student itself (released). Of several
             shares they take the one that they like best, or the first where nobody can judge (ours: 1 and a half, since
-            weights half way often do better than either end, and after one long round much worse).
+            weights half way often do better than either end, and worse where the average is poor).
         freeze_statistics: whether the student's BatchNorm statistics stay unchanged (released).
     """
 
