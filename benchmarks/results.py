@@ -41,17 +41,18 @@ STAGES = {
     "prototype head": "prototype head",
     "prototype classifier": "prototypes alone",
     "gated teacher": "teacher",
+    "student before its new head": "student, own head",
     "student": "student",
 }
-"""What Mosaic measures on its way; all but the student need no generator."""
+"""What Mosaic measures on its way; all but the student need no generator, and not every student gets a new head."""
 
 OVERVIEW = (
-    *("data and rounds", "seeds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"),
+    *("data and rounds", "FedAvg", "prototype head", "Mosaic", "Mosaic - FedAvg"),
     *("FedAvg in Mosaic's time (rounds)", "Mosaic - FedAvg in that time", "time, Mosaic / FedAvg"),
 )
 """Columns of docs/results.md."""
 
-IN_README = tuple(OVERVIEW[column] for column in (0, 2, 4, 5, 6, 7))
+IN_README = tuple(OVERVIEW[column] for column in (0, 1, 3, 4, 5, 6))
 """Those of them that README.md shows."""
 
 ROWS_IN_README = ("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one-shot", "cifar10-part", "cifar10-0.1")
@@ -269,8 +270,7 @@ def overview_table(names: Iterable[str], columns: Sequence[str] = OVERVIEW) -> l
         if longer is not None and longer.is_complete(longer_name):
             told = longer.schedule.collaborative + longer.schedule.fine_tune
             gains += [f"{_mean(of_row(longer_name, 'fedavg'))} ({told})", _gain(name, longer_name)]
-        seeds = str(len(SETTINGS[name].seeds))
-        every = [SETTINGS[name].means, seeds, *cells, *gains, *([""] * (3 - len(gains))), f"{time_ratio(name):.2f}"]
+        every = [SETTINGS[name].means, *cells, *gains, *([""] * (3 - len(gains))), f"{time_ratio(name):.2f}"]
         line = dict(zip(OVERVIEW, every, strict=True))
         lines.append([line[column] for column in columns])
     return table(columns, lines)
@@ -291,8 +291,9 @@ def stages_table(names: Iterable[str]) -> list[str]:
     lines = []
     for name in names:
         stages = [each.summary.get("stages", {}) for each in of_row(name, MOSAIC)]
-        if stages and all(each.keys() >= STAGES.keys() for each in stages):
-            cells = [mean_and_error([each[stage] for each in stages]) for stage in STAGES]
+        if stages and all("student" in each for each in stages):
+            found = ([each[stage] for each in stages if stage in each] for stage in STAGES)
+            cells = [mean_and_error(values) if len(values) == len(stages) else "" for values in found]
             behind = mean_and_error([each["student"] - each["gated teacher"] for each in stages], signed=True)
             lines.append([SETTINGS[name].means, *cells, behind])
     return table(["data and rounds", *STAGES.values(), "student - teacher"], lines)

@@ -51,18 +51,33 @@ def test_a_new_head_changes_the_head_alone(shared_run: SharedRuns, tmp_path: Pat
     assert rows_without_time(run)[-1] != rows_without_time(averaged)[-1]
 
 
-def test_mosaic_without_a_distilling_round_is_fedavg(shared_run: SharedRuns, tmp_path: Path) -> None:
-    ours = final_model(fit_other(tmp_path / "run", "Mosaic", *TWO_ROUNDS, "--federation.schedule.distill_rounds=[]"))
-    theirs = final_model(shared_run("FedAvg", *TWO_ROUNDS))
+@pytest.mark.parametrize(("new_head", "other"), [("false", "FedAvg"), ("true", "PrototypeHead")])
+def test_mosaic_without_a_distilling_round_is_averaging(
+    new_head: str, other: str, shared_run: SharedRuns, tmp_path: Path
+) -> None:
+    flags = ("--federation.schedule.distill_rounds=[]", f"--algorithm.new_head={new_head}")
+    ours = final_model(fit_other(tmp_path / "run", "Mosaic", *TWO_ROUNDS, *flags))
+    theirs = final_model(shared_run(other, *TWO_ROUNDS))
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("algorithm", ["PrototypeHead", "Mosaic"])
+def test_rounds_that_are_added_take_the_last_new_head_back(algorithm: str, tmp_path: Path) -> None:
+    flags = ("--federation.judging=false", "--federation.schedule.distill_rounds=[1]")  # every new head is taken
+    longer = (*flags, "--federation.schedule.collaborative_rounds=1", "--federation.schedule.fine_tune_rounds=2")
+    whole = fit_other(tmp_path / "whole", algorithm, *longer)
+    added = fit_other(tmp_path / "added", algorithm, *longer[:-1], "--federation.schedule.fine_tune_rounds=1")
+    fit_other(added, algorithm, *longer, "--ckpt_path=last")
+    ours, theirs = final_model(added), final_model(whole)
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 def test_mosaic_without_a_generator_is_fedavg(
     shared_run: SharedRuns, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     averaged = shared_run("FedAvg", *TWO_ROUNDS)
-    twice = "--federation.schedule.distill_rounds=[1,2]"
-    main(tiny_fit(tmp_path / "run", "--algorithm.generation.min_count=100000", *TWO_ROUNDS, twice))
+    twice = ("--federation.schedule.distill_rounds=[1,2]", "--algorithm.new_head=false")
+    main(tiny_fit(tmp_path / "run", "--algorithm.generation.min_count=100000", *TWO_ROUNDS, *twice))
     said = capsys.readouterr().err
     assert said.count("declined: it has no class with 100000 images to learn a generator of") == 2 * 4
     for round in (1, 2):
@@ -253,7 +268,7 @@ def messages(run: Path) -> set[str]:
 def test_controls_run_and_ask_only_for_what_they_use(
     switches: list[str], teacher: bool, needs_prototypes: bool, tmp_path: Path
 ) -> None:
-    run = fit_with(switches, tmp_path / "run")
+    run = fit_with([*switches, "new_head=false"], tmp_path / "run")
     assert all(tensor.isfinite().all() for tensor in final_model(run).values())
     assert {"global before distillation", "plain ensemble", "student"} <= stages(run).keys()
     assert ("gated teacher" in stages(run)) == teacher

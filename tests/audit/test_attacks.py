@@ -8,6 +8,7 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
 from mosaic.audit.attacks import (
+    joined,
     latent_search,
     matched_filter,
     nearest_draw,
@@ -106,6 +107,22 @@ def test_a_prototype_of_one_image_gives_it_away(random: torch.Generator) -> None
     assert success(score[:10], score[10:]).auc == 1
     nothing = nearest_prototype(features, labels, features[:0], labels[:0])
     assert success(nothing[:10], nothing[10:]).auc == 0.5
+
+
+def test_two_looks_tell_more_than_one(random: torch.Generator) -> None:
+    """Each in its own units, about the images that it can be about."""
+    member, everything = torch.arange(2000) < 1000, torch.ones(2000, dtype=torch.bool)
+    one, other = (member + 2 * torch.randn(2000, generator=random) for _ in range(2))
+    alone, together = (
+        roc_auc_score(member, score) for score in (one, joined([(one, everything), (1e6 * other, everything)])[0])
+    )
+    assert together > alone + 0.03
+    half = torch.arange(2000) % 2 == 0
+    unknown = torch.where(half, one, -torch.inf)
+    score, about = joined([(unknown, half), (unknown, half)])
+    assert torch.equal(about, half)
+    assert torch.equal(score[half].argsort(), one[half].argsort())
+    assert score[~half].eq(0).all()
 
 
 def test_others_have_the_members_classes_in_their_shares(random: torch.Generator) -> None:

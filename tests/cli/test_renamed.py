@@ -23,6 +23,7 @@ HARD_SAMPLES = (
     "algorithm.distillation.hard_sample_step is gone: "
     "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
 )
+FITTING = "algorithm.fitting is gone: leave it out: PrototypeHead's head is computed in closed form"
 PHASES = (
     "executor.server_phases is gone: "
     "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
@@ -91,6 +92,7 @@ def test_one_key_is_named_with_its_value() -> None:
     [
         (of_mosaic(distillation={"refreshes": 2}), REFRESHES),
         (of_mosaic(distillation={"hard_sample_step": 0.03}), HARD_SAMPLES),
+        ({"algorithm": {"class_path": "PrototypeHead", "fitting": {"epochs": 2}}}, FITTING),
         ({"executor": {"class_path": "RanksExecutor", "init_args": {"server_phases": "all"}}}, PHASES),
         ({"federation": {"max_failed": 0.2}}, MAX_FAILED),
         (

@@ -42,12 +42,7 @@ def test_who_shares_out_updates_over_all_rounds_takes_no_more_of_them(
     assert not goes_on(tmp_path, algorithm, 5, fine_tune_rounds=6)
 
 
-def test_a_new_head_is_the_last_thing(tmp_path: Path) -> None:
-    assert goes_on(tmp_path, PrototypeHead, 12, fine_tune_rounds=6)
-    assert not goes_on(tmp_path, PrototypeHead, 13, fine_tune_rounds=6)
-
-
-@pytest.mark.parametrize("algorithm", [FedAvg, FedProx])
+@pytest.mark.parametrize("algorithm", [FedAvg, FedProx, PrototypeHead])
 def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(algorithm: type[Algorithm], tmp_path: Path) -> None:
     assert goes_on(tmp_path, algorithm, 10, collaborative_rounds=20, fine_tune_rounds=0)
     assert goes_on(tmp_path, algorithm, 13, fine_tune_rounds=6)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic.server.acceptance import Choice, choose
+from mosaic.server.acceptance import accepts, best_of
 from mosaic.server.cohort import Judgement
 
 
@@ -17,22 +17,24 @@ def judgement(right: dict[int, int], missing: tuple[int, ...] = (), total: int =
     return Judgement(correct, torch.full_like(correct, total), torch.ones(len(right), 1), tuple(right), missing)
 
 
-def chosen(before: Judgement, *after: Judgement) -> Choice:
-    said: dict[str, float] = {}
-    old: Any = "old"
-    offers: Any = [f"offer {place}" for place in range(len(after))]
-    cohort: Any = SimpleNamespace(evaluate=dict(zip([old, *offers], [before, *after], strict=True)).__getitem__)
-    plan, recorder = SimpleNamespace(round=4), SimpleNamespace(scalar=said.__setitem__)
-    context: Any = SimpleNamespace(plan=plan, recorder=recorder)
-    choice = choose(old, offers, "student", cohort, context)
-    assert said == {"server/student_accepted": float(choice.accepted)}
-    return choice
+def asked(*judgements: Judgement) -> tuple[list[Any], Any]:
+    """Return models and clients that judge them so."""
+    models: list[Any] = [f"model {place}" for place in range(len(judgements))]
+    return models, SimpleNamespace(evaluate=dict(zip(models, judgements, strict=True)).__getitem__)
 
 
 def accepted(before: Judgement, after: Judgement) -> bool:
-    best, answer = chosen(before, after)
-    assert best == 0
+    said: dict[str, float] = {}
+    (old, new), cohort = asked(before, after)
+    plan, recorder = SimpleNamespace(round=4), SimpleNamespace(scalar=said.__setitem__)
+    context: Any = SimpleNamespace(plan=plan, recorder=recorder)
+    answer = accepts(old, new, "new-born head", cohort, context)
+    assert said == {"server/new_born_head_accepted": float(answer)}
     return answer
+
+
+def best(*judgements: Judgement) -> int:
+    return best_of(*asked(*judgements))
 
 
 @pytest.fixture(autouse=True)
@@ -61,35 +63,29 @@ def test_a_model_that_nobody_has_judged_is_refused(
     before: Judgement, after: Judgement, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not accepted(before, after)
-    assert "has judged the student, so it is refused" in caplog.text
+    assert "has judged the new-born head, so it is refused" in caplog.text
     assert "round 4: none of the clients [" in caplog.text
 
 
 def test_a_model_that_nobody_can_judge_is_taken_unseen(caplog: pytest.LogCaptureFixture) -> None:
     assert accepted(judgement({}), judgement({}))
-    assert "no client can judge the student, so it is taken unseen" in caplog.text
+    assert "no client can judge the new-born head, so it is taken unseen" in caplog.text
 
 
-def test_of_several_offers_the_best_is_taken_or_refused() -> None:
-    worse, old, better = (judgement({0: count, 1: 5}) for count in (3, 4, 6))
-    assert chosen(old, worse, better) == Choice(best=1, accepted=True)
-    assert chosen(old, better, worse) == Choice(best=0, accepted=True)
-    assert chosen(better, worse, old) == Choice(best=1, accepted=False)
-
-
-def test_of_equal_offers_the_first_is_best_and_the_smaller_loss_decides_among_as_many_right() -> None:
-    old, same = judgement({0: 5}), judgement({0: 5})
-    assert chosen(old, same, same) == Choice(best=0, accepted=True)
-    surer = same._replace(loss=same.loss / 2)
-    assert chosen(old, same, surer) == Choice(best=1, accepted=True)
-    assert chosen(surer, same, same) == Choice(best=0, accepted=False)
+def test_of_several_offers_the_one_with_most_right_is_best_of_equals_the_first() -> None:
+    worse, good, better = (judgement({0: count, 1: 5}) for count in (3, 4, 6))
+    assert best(worse, better, good) == 1
+    assert best(good, good) == 0
+    assert best(good, good._replace(loss=good.loss / 2)) == 1
+    assert best(judgement({}), judgement({})) == 0
 
 
 def test_only_clients_that_have_judged_all_offers_count() -> None:
     """By the sums over everybody the second offer would be the best."""
-    old = judgement({0: 5, 1: 5})
-    assert chosen(old, judgement({0: 6}, missing=(1,)), judgement({0: 5, 1: 9})) == Choice(best=0, accepted=True)
+    assert best(judgement({0: 6}, missing=(1,)), judgement({0: 5, 1: 9})) == 0
 
 
-def test_the_first_offer_is_taken_where_nobody_can_judge() -> None:
-    assert chosen(judgement({}), judgement({}), judgement({})) == Choice(best=0, accepted=True)
+def test_of_as_many_right_the_smaller_loss_is_accepted() -> None:
+    old = judgement({0: 5})
+    assert accepted(old, old)
+    assert not accepted(old._replace(loss=old.loss / 2), old)

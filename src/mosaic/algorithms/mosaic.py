@@ -21,12 +21,13 @@ from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import Budget
 from mosaic.privacy.settings import Privacy
-from mosaic.server.acceptance import accepts, choose
+from mosaic.server.acceptance import accepts, best_of
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
+from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head, without_new_head
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
@@ -60,6 +61,9 @@ class Mosaic(Algorithm):
             anew on generated images, for client experts too.
         teacher: how experts become a teacher.
         distillation: how the student learns.
+        new_head: whether the student, and the global model after the last round, may get a new linear head made from
+            prototypes of the clients' images in their own features (ours). Clients decide; it needs a network with a
+            linear head that all of them run, and no privacy budget.
         teach_back: whether the models of clients with architectures of their own learn from the accepted global model
             on generated images, on the server; these clients go on with what comes back. Without it they only give.
         prior_epsilon: images of every class that a client is credited with in its label prior (ours: keeps the
@@ -81,6 +85,7 @@ class Mosaic(Algorithm):
         expert_statistics: ExpertStatistics = "average",
         teacher: TeacherFactory = Fusion(),
         distillation: DistillationSettings = DistillationSettings(),
+        new_head: bool = True,
         teach_back: bool = False,
         prior_epsilon: float = 0.01,
         share_curves: bool | None = None,
@@ -106,6 +111,7 @@ class Mosaic(Algorithm):
         )
         self.experts, self.expert_statistics = experts, expert_statistics
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
+        self.new_head = new_head
 
     def check_pool(self, kind: PoolKind) -> None:
         """Refuse settings that do not fit the clients' models.
@@ -153,10 +159,20 @@ class Mosaic(Algorithm):
         """Run the paper's steps in their order; one that does not distil is FedAvg's, but for replay."""
         if context.budget is not None:
             return self._private_round(context.budget, state, cohort, context)
-        if not context.plan.distils:
+        state = without_new_head(state)
+        if context.plan.distils:
+            averaged, uploads = self._train(state, self._collector(context), cohort, context)
+            after = self._distil(averaged, uploads, cohort, context)
+        else:
             tuned, _ = self._train(state, Uploads, cohort, context)
-            return self._guard(state, tuned, cohort, context)
-        state, uploads = self._train(state, self._collector(context), cohort, context)
+            after = averaged = self._guard(state, tuned, cohort, context)
+        headless = context.plan.last and self._gives_heads(context) and after.model is averaged.model
+        return offer_new_head(after, cohort, context) if headless else after
+
+    def _distil(
+        self, state: ServerState, uploads: KeptUploads | ClassMeans, cohort: Cohort, context: RoundContext
+    ) -> ServerState:
+        """Make the uploads a teacher and teach a student; return the state as it is where none is accepted."""
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
@@ -276,17 +292,28 @@ class Mosaic(Algorithm):
             return Prior(self.teacher.heads_only).form(experts, evidence)
 
     def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Replace the average by the model between it and the student that clients like best, unless it is worse."""
+        """Replace the average by the model between it and the student that clients like best, unless it is worse.
+
+        Before they decide, that model may get a new head.
+        """
         offers = [on_the_way(state.model, student, share) for share in self.distillation.shares]
-        best, accepted = choose(state.model, offers, "student", cohort, context)
-        share, round = self.distillation.shares[best], context.plan.round
+        best = best_of(offers, cohort)
+        model, share, round = offers[best], self.distillation.shares[best], context.plan.round
         context.recorder.scalar("server/student_share", share)
-        context.observe(context.blueprint.build(offers[best]), "student")
-        if not accepted:
+        if self._gives_heads(context):
+            headed = with_new_head(model, cohort, context)
+            if headed is not None:
+                context.observe(context.blueprint.build(model), "student before its new head")
+                model = headed if accepts(model, headed, "new head", cohort, context) else model
+        context.observe(context.blueprint.build(model), "student")
+        if not accepts(state.model, model, "student", cohort, context):
             return state
         if share < 1:
             log.info("round %d: the new model goes %.0f %% of the way from average to student", round, 100 * share)
-        return replace(state, model=offers[best], distilled=True)
+        return replace(state, model=model, distilled=True)
+
+    def _gives_heads(self, context: RoundContext) -> bool:
+        return self.new_head and can_have_new_head(context.blueprint, context.pool.kind)
 
     def _teach_back(
         self,

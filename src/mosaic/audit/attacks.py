@@ -1,6 +1,7 @@
 """Scores that tell members from others, and how well they do; a member is an image that an upload was learnt from."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -48,6 +49,22 @@ def within_classes(scores: Tensor, labels: Tensor) -> Tensor:
     """Return scores less the mean of their class, since some classes are easier to draw than others."""
     sums = torch.zeros(int(labels.max()) + 1, dtype=scores.dtype).index_add_(0, labels, scores)
     return scores - (sums / labels.bincount().clamp(min=1))[labels]
+
+
+def joined(looks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Join what several uploads of one kind tell: the sum of their scores, each in units of its standard deviation.
+
+    Args:
+        looks: scores of images, shape ``(n,)``, and which images each can be about, booleans of the same shape.
+
+    Returns:
+        Scores, and which images any upload can be about.
+    """
+    score, about = torch.zeros_like(looks[0][0]), torch.zeros_like(looks[0][1])
+    for each, known in looks:
+        scale = each[known].std(correction=0).clamp(min=1e-12) if known.any() else 1.0
+        score, about = score + torch.where(known, each / scale, 0.0), about | known
+    return score, about
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mosaic.audit.attacks import (
+    joined,
     latent_search,
     losses,
     matched_filter,
@@ -70,6 +71,7 @@ class ClientAudit:
         self._pixels = torch.cat([self._members.pixels, self._others.pixels])
         self._labels = torch.cat([self._members.labels, self._others.labels])
         self._scores: dict[str, tuple[Tensor, Tensor]] = {}  # with the images that each can be about
+        self._looks: list[tuple[Tensor, Tensor]] = []
         self._before: Tensor | None = None
         self._learnt = torch.zeros(0, dtype=torch.bool)
         self.generator: ImageGenerator | None = None
@@ -86,7 +88,8 @@ class ClientAudit:
                 net = self._pool.blueprint.build(model)
                 features = predict(net, self._pixels, torch.device("cpu"), ask=net.features)
                 score = nearest_prototype(features, self._labels, prototypes, labels)
-                self._scores[PROTOTYPES] = score, torch.isin(self._labels, labels)
+                self._looks.append((score, torch.isin(self._labels, labels)))
+                self._scores[PROTOTYPES] = joined(self._looks)
             case ReleaseRequest(), ReleaseReply(counts=counts, sums=sums, moments=moments) if self._budget is not None:
                 self._scores[RELEASE] = self._match(Release(counts, sums, moments), self._budget)
             case GeneratorRequest(), GeneratorReply(generator=state, class_counts=counts):

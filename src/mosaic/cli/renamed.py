@@ -25,6 +25,7 @@ GONE = {
         "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
     ),
     "algorithm.distillation.hard_sample_weighting": "leave it out: it cost about a point",
+    "algorithm.fitting": "leave it out: PrototypeHead's head is computed in closed form",
     "executor.server_phases": (
         "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
     ),
@@ -46,6 +47,7 @@ def refuse_renamed(values: Values, where: str = "") -> None:
     """
     algorithm = _arguments(values.get("algorithm"))
     sections = {
+        "algorithm": algorithm if _is_class(values.get("algorithm"), "PrototypeHead") else {},
         "algorithm.distillation": _arguments(algorithm.get("distillation")),
         "executor": _arguments(values.get("executor")),
         "federation": _arguments(values.get("federation")),
@@ -127,6 +129,11 @@ def _arguments(section: Any) -> dict[str, Any]:
         return {}
     beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
     return dict(_stacked(beside, section.get("init_args") or {}))
+
+
+def _is_class(section: Any, name: str) -> bool:
+    path = section.get("class_path", "") if isinstance(section, Mapping) else section
+    return str(path).rpartition(".")[2] == name
 
 
 def _moved_classes(values: Any) -> Iterator[str]:

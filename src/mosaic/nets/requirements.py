@@ -9,8 +9,11 @@ from mosaic.nets.classifier import Classifier
 
 def require_features(net: Classifier, wanted_by: str) -> None:
     """Raise :class:`MosaicError` unless ``features`` gives vectors, which the key ``wanted_by`` needs."""
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        features = net.eval().features(torch.zeros(2, *net.image_shape))
+    try:
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            features = net.eval().features(torch.zeros(2, *net.image_shape))
+    except AttributeError as error:  # a network that overrides forward may have no body
+        raise MosaicError(f"model.net: {wanted_by} needs features(), which fails: {error}: give it a body") from error
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise MosaicError(
@@ -25,4 +28,9 @@ def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
         got = "a linear layer without bias" if isinstance(net.head, nn.Linear) else type(net.head).__name__
         raise MosaicError(
             f"model.net: {wanted_by} needs a head that is one torch.nn.Linear with a bias, got {got}: {advice}"
+        )
+    if not {"head.weight", "head.bias"} <= net.state_dict().keys():
+        raise MosaicError(
+            f"model.net: {wanted_by} needs a head whose tensors are head.weight and head.bias, got "
+            f"{sorted(name for name in net.state_dict() if name.startswith('head'))}: {advice}"
         )

@@ -25,6 +25,7 @@ STAGES = {
     "prototype head": "a new last layer from prototypes",
     "prototype classifier": "from prototypes alone, no experts",
     "gated teacher": "experts weighed by what each knows",
+    "student before its new head": "has learnt from generated images",
     "student": "has learnt from generated images",
     "distilled model": "average tuned on generated images",
 }

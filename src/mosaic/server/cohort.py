@@ -102,6 +102,7 @@ class Cohort:
         self._judges, self._judging, self._sent = judges and judging, judging, StateDict()
         self._judgements: dict[int, StateDict] = {}
         self._blind: set[int] = set()
+        self._heard: list[tuple[StateDict, Judgement]] = []
 
     def train(
         self,
@@ -183,14 +184,19 @@ class Cohort:
         """Let clients judge a model on their validation images.
 
         Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Nobody
-        is asked who has said that it has no such images, or who has judged this very model when it received it.
+        is asked who has said that it has no such images, or who has judged this very model when it received it, and
+        nobody is asked twice about the same.
         """
         judges = self._judges_of(model)
         if model and model is self._sent and self._judgements:
             return self._joined(self._judgements, judges)
+        for known, judgement in self._heard:
+            if model and model is known:
+                return judgement
         requests = (EvaluateRequest(client, self._plan.round, model) for client in judges)
         replies = self._asker.ask(requests, EvaluateReply, self._inspector) if judges else ()
-        return self._joined({reply.client: reply.judgement for reply in replies}, judges)
+        self._heard.append((model, self._joined({reply.client: reply.judgement for reply in replies}, judges)))
+        return self._heard[-1][1]
 
     def _judges_of(self, model: StateDict) -> list[int]:
         """Return the clients of the round that may have something to say of a model."""

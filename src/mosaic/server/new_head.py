@@ -1,0 +1,97 @@
+"""Give a model a new linear head, made from the clients' prototypes in its own features."""
+
+import logging
+from contextlib import suppress
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from mosaic.errors import MosaicError
+from mosaic.messages import StateDict
+from mosaic.model_pool import PoolKind
+from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.discriminant import linear_discriminant
+from mosaic.nets.requirements import require_features, require_linear_head
+from mosaic.server.acceptance import accepts
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
+
+log = logging.getLogger(__name__)
+HEAD = ("head.weight", "head.bias")
+BEFORE = "before the last round's new head: "
+"""How the names of the old head's tensors begin in the server's state."""
+
+
+def can_have_new_head(blueprint: Blueprint, kind: PoolKind) -> bool:
+    """Whether all clients run this network, it gives vectors of features, and its head is linear."""
+    if kind == "same":
+        with suppress(MosaicError):
+            check_head(blueprint, "a new head")
+            return True
+    return False
+
+
+def check_head(blueprint: Blueprint, wanted_by: str) -> None:
+    """Refuse networks whose head cannot be replaced.
+
+    Raises:
+        MosaicError: features are no vectors, or the head is not one linear layer with a bias.
+    """
+    net = blueprint.build(blueprint.initial(seed=0))
+    require_features(net, wanted_by)
+    require_linear_head(net, wanted_by, "give it one, or choose another algorithm")
+
+
+def with_new_head(model: StateDict, cohort: Cohort, context: RoundContext) -> StateDict | None:
+    """Return the model with the linear discriminant of the clients' prototypes as its head.
+
+    Training under skewed labels spoils the last layer most (CCVR, Luo et al., NeurIPS 2021, arXiv 2106.05001). The new
+    logits are scaled so that they spread as much as the old ones, since rounds may go on from here. Classes without
+    prototypes keep their old logits, beside the mean over the others.
+
+    Returns:
+        Its weights, or nothing where the clients have sent prototypes of fewer than two classes.
+    """
+    replies, classes = cohort.prototypes(model), context.blueprint.num_classes
+    sent = [reply.labels for reply in replies]
+    if not sent or len(torch.cat(sent).unique()) < 2:
+        log.warning("round %d: no prototypes of two classes, so no new head", context.plan.round)
+        return None
+    prototypes, labels = torch.cat([reply.prototypes for reply in replies]), torch.cat(sent)
+    seen, old = torch.bincount(labels, minlength=classes) > 0, [model[name] for name in HEAD]
+    with context.measure("head"):
+        new = linear_discriminant(prototypes, labels, classes)
+        before, after = ((prototypes @ weight.T + bias)[:, seen].std(1).mean() for weight, bias in (old, new))
+        scale = before / after if before > 0 and after > 0 else torch.ones(())
+        joined = (_joined(was, scale * now, seen) for was, now in zip(old, new, strict=True))
+    return {**model, **dict(zip(HEAD, joined, strict=True))}
+
+
+def _joined(old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
+    """Return the new rows of classes that are seen; all others keep theirs, beside the mean over these."""
+    kept = old - old[seen].mean(0) + new[seen].mean(0)
+    return torch.where(seen.view(-1, *[1] * (new.dim() - 1)), new, kept)
+
+
+def offer_new_head(state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+    """Give the last round's model a new head, unless the clients count fewer validation images right with it.
+
+    The state keeps the old one: see :func:`without_new_head`.
+    """
+    model = with_new_head(state.model, cohort, context)
+    if model is None:
+        return state
+    context.observe(context.blueprint.build(state.model), "global before its new head")
+    if not accepts(state.model, model, "new head", cohort, context):
+        return state
+    old = {BEFORE + name: state.model[name] for name in HEAD}
+    return replace(state, model=model, tensors={**state.tensors, **old})
+
+
+def without_new_head(state: ServerState) -> ServerState:
+    """Take back the head of a round that is the last no more: rounds that are added go on as if it had not been."""
+    old = {name: state.tensors[BEFORE + name] for name in HEAD if BEFORE + name in state.tensors}
+    tensors = {name: tensor for name, tensor in state.tensors.items() if not name.startswith(BEFORE)}
+    return replace(state, model={**state.model, **old}, tensors=tensors) if old else state

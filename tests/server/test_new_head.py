@@ -1,0 +1,104 @@
+"""New heads made from prototypes."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mosaic.messages import PrototypeReply, StateDict
+from mosaic.nets import Blueprint, SmallCNN
+from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head
+from mosaic.server.state import ServerState
+from tests.server.test_acceptance import judgement
+
+BLUEPRINT = Blueprint(SmallCNN, (1, 8, 8), 3, (0.5,), (0.5,))
+MODEL = BLUEPRINT.initial(seed=0)
+
+
+class Clients:
+    """Two clients; these prototypes are theirs, and they judge the first model as they are told, others likewise."""
+
+    def __init__(self, labels: list[list[int]], right: tuple[int, int] = (5, 5)) -> None:
+        self.right, self.asked = right, 0
+        width = MODEL["head.weight"].shape[1]
+        random = torch.Generator().manual_seed(0)
+        self.replies = [
+            PrototypeReply(
+                client,
+                torch.randn(len(own), width, generator=random),
+                torch.tensor(own, dtype=torch.int64),
+                torch.full((len(own),), 5),
+            )
+            for client, own in enumerate(labels)
+        ]
+
+    def prototypes(self, model: StateDict) -> list[PrototypeReply]:
+        return self.replies
+
+    def evaluate(self, model: StateDict) -> Any:
+        self.asked += 1
+        return judgement({0: self.right[self.asked - 1]})
+
+
+def asked(clients: Clients) -> tuple[Any, Any]:
+    from contextlib import nullcontext
+
+    recorder = SimpleNamespace(scalar=lambda *_: None)
+    context: Any = SimpleNamespace(
+        plan=SimpleNamespace(round=3),
+        blueprint=BLUEPRINT,
+        recorder=recorder,
+        measure=lambda _: nullcontext(),
+        observe=lambda *_: None,
+    )
+    return clients, context
+
+
+def test_the_head_alone_changes_and_its_logits_spread_as_before() -> None:
+    clients, context = asked(Clients([[0, 1, 1, 0, 2], [2, 2, 1]]))
+    model = with_new_head(MODEL, clients, context)
+    assert model is not None
+    assert {name for name in MODEL if not torch.equal(MODEL[name], model[name])} == {"head.weight", "head.bias"}
+    prototypes = torch.cat([reply.prototypes for reply in clients.replies])
+    old, new = (
+        (prototypes @ each["head.weight"].T + each["head.bias"]).std(1).mean().item() for each in (MODEL, model)
+    )
+    assert new == pytest.approx(old, rel=1e-4)
+
+
+def test_a_head_without_any_spread_is_no_measure() -> None:
+    flat = {**MODEL, "head.weight": 0 * MODEL["head.weight"], "head.bias": 0 * MODEL["head.bias"]}
+    model = with_new_head(flat, *asked(Clients([[0, 1, 1, 0, 2]])))
+    assert model is not None
+    assert model["head.weight"].abs().sum() > 0
+
+
+def test_classes_without_prototypes_keep_their_logits_beside_the_mean_of_the_others() -> None:
+    clients, context = asked(Clients([[0, 2], [2, 0, 2]]))
+    model = with_new_head(MODEL, clients, context)
+    assert model is not None
+    features = torch.cat([reply.prototypes for reply in clients.replies])
+    old, new = (features @ each["head.weight"].T + each["head.bias"] for each in (MODEL, model))
+    others = [0, 2]
+    assert torch.allclose(*(logits[:, 1] - logits[:, others].mean(1) for logits in (old, new)), atol=1e-5)
+    assert not torch.allclose(*(logits[:, 0] - logits[:, others].mean(1) for logits in (old, new)), atol=1e-2)
+
+
+@pytest.mark.parametrize("labels", [[], [[]], [[1, 1], []], [[2], [2, 2]]])
+def test_prototypes_of_one_class_make_no_head(labels: list[list[int]]) -> None:
+    assert with_new_head(MODEL, *asked(Clients(labels))) is None
+
+
+@pytest.mark.parametrize(("right", "taken"), [((5, 6), True), ((5, 5), True), ((6, 5), False)])
+def test_clients_decide(right: tuple[int, int], taken: bool) -> None:
+    clients, context = asked(Clients([[0, 1], [2, 2, 1]], right))
+    state = offer_new_head(ServerState(MODEL), clients, context)
+    assert torch.equal(state.model["head.weight"], MODEL["head.weight"]) != taken
+    assert clients.asked == 2
+
+
+def test_it_needs_one_network_for_all() -> None:
+    assert can_have_new_head(BLUEPRINT, "same")
+    assert not can_have_new_head(BLUEPRINT, "widths")
+    assert not can_have_new_head(BLUEPRINT, "architectures")
