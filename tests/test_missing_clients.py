@@ -83,6 +83,15 @@ def test_without_a_single_generator_nothing_is_distilled(tmp_path: Path, shared_
     assert all(torch.equal(tensor, average[name]) for name, tensor in final_model(tmp_path / "run").items())
 
 
+def test_a_last_round_that_distils_nothing_gives_the_average_a_new_head(tmp_path: Path, shared_run: SharedRuns) -> None:
+    main(tiny_fit(tmp_path / "run", *losing({"Generator": EVERYBODY}), NO_QUORUM))
+    headed, average = final_model(tmp_path / "run"), final_model(shared_run("FedAvg"))
+    assert {name for name in average if not torch.equal(headed[name], average[name])} == {
+        "net.head.weight",
+        "net.head.bias",
+    }
+
+
 def test_a_teacher_without_prototypes_makes_way_for_one_that_needs_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -195,7 +195,8 @@ def test_the_received_model_is_judged_on_the_way_and_those_without_images_are_as
     assert len(executor.asked) == 3, "the received model is not sent once more"
     executor.replies = (judged(0, [2, 2], [2, 2], [0.1, 0.1]), judged(2, [3, 3], [3, 3], [0.1, 0.1]))
     assert asked.evaluate(MODEL).figures() == (10, pytest.approx(0.04))
-    assert executor.asked[3:] == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)]
+    assert asked.evaluate(MODEL).figures() == (10, pytest.approx(0.04))
+    assert executor.asked[3:] == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)], "nor is any other"
 
 
 def test_clients_that_all_have_no_images_are_asked_nothing() -> None:

@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 from mosaic.messages import PrototypeReply, StateDict
-from mosaic.nets import Blueprint, SmallCNN
+from mosaic.nets import Blueprint, Classifier, SmallCNN
+from mosaic.nets.classifier import ImageShape
 from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head
 from mosaic.server.state import ServerState
 from tests.server.test_acceptance import judgement
@@ -96,6 +98,35 @@ def test_clients_decide(right: tuple[int, int], taken: bool) -> None:
     state = offer_new_head(ServerState(MODEL), clients, context)
     assert torch.equal(state.model["head.weight"], MODEL["head.weight"]) != taken
     assert clients.asked == 2
+
+
+class Elsewhere(Classifier):
+    """A linear head whose tensors have another name."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body, self.last = nn.Flatten(), nn.Linear(64, num_classes)
+
+    @property
+    def head(self) -> nn.Linear:  # type: ignore[override]
+        return self.last
+
+
+class Whole(Classifier):
+    """No features at all."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.all = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.all(images.flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("net", [Elsewhere, Whole])
+def test_a_network_without_such_a_head_goes_without(net: type[Classifier]) -> None:
+    assert not can_have_new_head(Blueprint(net, (1, 8, 8), 3, (0.5,), (0.5,)), "same")
 
 
 def test_it_needs_one_network_for_all() -> None:
