@@ -221,8 +221,7 @@ def in_the_same_time(name: str) -> Setting | None:
     schedule, fine_tune = setting.schedule, setting.schedule.fine_tune or 3
     rounds = round((schedule.collaborative + schedule.fine_tune) * time_ratio(name))
     longer = replace(schedule, collaborative=max(1, rounds - fine_tune), fine_tune=fine_tune)
-    means = f"{setting.means}: FedAvg in Mosaic's time, {rounds} rounds"
-    return replace(setting, means=means, schedule=longer, algorithms=("fedavg",))
+    return replace(setting, schedule=longer, algorithms=("fedavg",))
 
 
 def time_ratio(name: str) -> float:

@@ -50,6 +50,7 @@ def asked(clients: Clients) -> tuple[Any, Any]:
     context: Any = SimpleNamespace(
         plan=SimpleNamespace(round=3),
         blueprint=BLUEPRINT,
+        pool=SimpleNamespace(kind="same"),
         recorder=recorder,
         measure=lambda _: nullcontext(),
         observe=lambda *_: None,
@@ -126,10 +127,11 @@ class Whole(Classifier):
 
 @pytest.mark.parametrize("net", [Elsewhere, Whole])
 def test_a_network_without_such_a_head_goes_without(net: type[Classifier]) -> None:
-    assert not can_have_new_head(Blueprint(net, (1, 8, 8), 3, (0.5,), (0.5,)), "same")
+    assert not can_have_new_head(net((1, 8, 8), 3), "same")
 
 
 def test_it_needs_one_network_for_all() -> None:
-    assert can_have_new_head(BLUEPRINT, "same")
-    assert not can_have_new_head(BLUEPRINT, "widths")
-    assert not can_have_new_head(BLUEPRINT, "architectures")
+    net = BLUEPRINT.build(MODEL)
+    assert can_have_new_head(net, "same")
+    assert not can_have_new_head(net, "widths")
+    assert not can_have_new_head(net, "architectures")

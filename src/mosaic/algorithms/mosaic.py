@@ -27,7 +27,7 @@ from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
-from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head, without_new_head
+from mosaic.server.new_head import offer_new_head, with_better_head, without_new_head
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
@@ -166,7 +166,7 @@ class Mosaic(Algorithm):
         else:
             tuned, _ = self._train(state, Uploads, cohort, context)
             after = averaged = self._guard(state, tuned, cohort, context)
-        headless = context.plan.last and self._gives_heads(context) and after.model is averaged.model
+        headless = context.plan.last and self.new_head and after.model is averaged.model
         return offer_new_head(after, cohort, context) if headless else after
 
     def _distil(
@@ -300,20 +300,14 @@ class Mosaic(Algorithm):
         best = best_of(offers, cohort)
         model, share, round = offers[best], self.distillation.shares[best], context.plan.round
         context.recorder.scalar("server/student_share", share)
-        if self._gives_heads(context):
-            headed = with_new_head(model, cohort, context)
-            if headed is not None:
-                context.observe(context.blueprint.build(model), "student before its new head")
-                model = headed if accepts(model, headed, "new head", cohort, context) else model
+        if self.new_head:
+            model = with_better_head(model, "student before its new head", cohort, context)
         context.observe(context.blueprint.build(model), "student")
         if not accepts(state.model, model, "student", cohort, context):
             return state
         if share < 1:
             log.info("round %d: the new model goes %.0f %% of the way from average to student", round, 100 * share)
         return replace(state, model=model, distilled=True)
-
-    def _gives_heads(self, context: RoundContext) -> bool:
-        return self.new_head and can_have_new_head(context.blueprint, context.pool.kind)
 
     def _teach_back(
         self,

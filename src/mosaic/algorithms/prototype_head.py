@@ -39,7 +39,7 @@ class PrototypeHead(FedAvg):
         Raises:
             MosaicError: features are no vectors, or the head is not one linear layer with a bias.
         """
-        check_head(blueprint, "mosaic.algorithms.PrototypeHead")
+        check_head(blueprint.build(blueprint.initial(seed=0)), "mosaic.algorithms.PrototypeHead")
 
     def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether the new head needs them: always."""

@@ -47,7 +47,7 @@ def refuse_renamed(values: Values, where: str = "") -> None:
     """
     algorithm = _arguments(values.get("algorithm"))
     sections = {
-        "algorithm": algorithm if _is_class(values.get("algorithm"), "PrototypeHead") else {},
+        "algorithm": algorithm if _class_name(values.get("algorithm")) == "PrototypeHead" else {},
         "algorithm.distillation": _arguments(algorithm.get("distillation")),
         "executor": _arguments(values.get("executor")),
         "federation": _arguments(values.get("federation")),
@@ -131,9 +131,10 @@ def _arguments(section: Any) -> dict[str, Any]:
     return dict(_stacked(beside, section.get("init_args") or {}))
 
 
-def _is_class(section: Any, name: str) -> bool:
-    path = section.get("class_path", "") if isinstance(section, Mapping) else section
-    return str(path).rpartition(".")[2] == name
+def _class_name(section: Any) -> str:
+    """Return the last part of a section's class path, or nothing where it has none."""
+    path = section.get("class_path") if isinstance(section, Mapping) else section
+    return str(path or "").rpartition(".")[2]
 
 
 def _moved_classes(values: Any) -> Iterator[str]:
@@ -170,8 +171,7 @@ def _gate(gate: Any) -> Iterator[str]:
 def _gans(generation: Any) -> Iterator[str]:
     """Say how settings of GANs are written since Gaussians are the default."""
     arguments = _arguments(generation)
-    path = generation.get("class_path", "ClassGaussians") if isinstance(generation, Mapping) else ""
-    kind = str(path).rpartition(".")[2]
+    kind = _class_name(generation) or "ClassGaussians"
     if not arguments or kind not in ("ClassGaussians", "Mixture"):
         return
     from mosaic.tasks.generation import GenerationSettings

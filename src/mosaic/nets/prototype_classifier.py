@@ -69,19 +69,12 @@ class PrototypeClassifier(nn.Module):
         return logits
 
     def linear_part(self) -> Classifier:
-        """Return the network with this linear head instead of its own, without the kernel."""
-        net, folded = copy.deepcopy(self.trunk), folded_head(self.head, self.mean, self.std)
-        weight, bias = folded["head.weight"], folded["head.bias"]
+        """Return the network with this linear head instead of its own, without the kernel.
+
+        The standardisation of features is folded into it.
+        """
+        net, weight = copy.deepcopy(self.trunk), self.head.weight.detach() / self.std
+        bias = self.head.bias.detach() - weight @ self.mean
         net.head = nn.Linear(weight.shape[1], weight.shape[0])  # the network's own head may be of any kind
         net.head.weight, net.head.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
         return net
-
-
-def folded_head(head: nn.Linear, mean: Tensor, std: Tensor) -> dict[str, Tensor]:
-    """Fold the standardisation of features, by mean and std ``(F,)``, into a linear head.
-
-    Returns:
-        ``head.weight`` and ``head.bias`` of a layer that gives the same logits for features that are not standardised.
-    """
-    weight = head.weight.detach() / std
-    return {"head.weight": weight, "head.bias": head.bias.detach() - weight @ mean}

@@ -10,7 +10,7 @@ from torch import Tensor
 from mosaic.errors import MosaicError
 from mosaic.messages import StateDict
 from mosaic.model_pool import PoolKind
-from mosaic.nets.blueprint import Blueprint
+from mosaic.nets.classifier import Classifier
 from mosaic.nets.discriminant import linear_discriminant
 from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.server.acceptance import accepts
@@ -24,22 +24,21 @@ BEFORE = "before the last round's new head: "
 """How the names of the old head's tensors begin in the server's state."""
 
 
-def can_have_new_head(blueprint: Blueprint, kind: PoolKind) -> bool:
+def can_have_new_head(net: Classifier, kind: PoolKind) -> bool:
     """Whether all clients run this network, it gives vectors of features, and its head is linear."""
     if kind == "same":
         with suppress(MosaicError):
-            check_head(blueprint, "a new head")
+            check_head(net, "a new head")
             return True
     return False
 
 
-def check_head(blueprint: Blueprint, wanted_by: str) -> None:
+def check_head(net: Classifier, wanted_by: str) -> None:
     """Refuse networks whose head cannot be replaced.
 
     Raises:
         MosaicError: features are no vectors, or the head is not one linear layer with a bias.
     """
-    net = blueprint.build(blueprint.initial(seed=0))
     require_features(net, wanted_by)
     require_linear_head(net, wanted_by, "give it one, or choose another algorithm")
 
@@ -75,16 +74,32 @@ def _joined(old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen.view(-1, *[1] * (new.dim() - 1)), new, kept)
 
 
-def offer_new_head(state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-    """Give the last round's model a new head, unless the clients count fewer validation images right with it.
+def with_better_head(model: StateDict, stage: str, cohort: Cohort, context: RoundContext) -> StateDict:
+    """Return the model with a new head, unless none can be made or clients count fewer validation images right with it.
 
-    The state keeps the old one: see :func:`without_new_head`.
+    Args:
+        model: whose features count.
+        stage: as what it is measured without its new head.
+        cohort: the clients of the round.
+        context: of the round.
     """
-    model = with_new_head(state.model, cohort, context)
-    if model is None:
-        return state
-    context.observe(context.blueprint.build(state.model), "global before its new head")
-    if not accepts(state.model, model, "new head", cohort, context):
+    net = context.blueprint.build(model)
+    if not can_have_new_head(net, context.pool.kind):
+        return model
+    headed = with_new_head(model, cohort, context)
+    if headed is None:
+        return model
+    context.observe(net, stage)
+    return headed if accepts(model, headed, "new head", cohort, context) else model
+
+
+def offer_new_head(state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+    """Give the last round's model a new head, if clients like it; the state keeps the old one for later rounds.
+
+    See :func:`with_better_head` and :func:`without_new_head`.
+    """
+    model = with_better_head(state.model, "global before its new head", cohort, context)
+    if model is state.model:
         return state
     old = {BEFORE + name: state.model[name] for name in HEAD}
     return replace(state, model=model, tensors={**state.tensors, **old})

@@ -125,34 +125,14 @@ def fit_prototype_classifier(
         seed: of its initial weights and of shuffling.
 
     Returns:
-        The classifier, frozen, and the head's curves.
+        The classifier, frozen, and the head's curves. The standard deviation of a feature that is the same for all
+        prototypes is infinite: it becomes 0 and moves no logit.
     """
-    classes = trunk.num_classes
-    mean, std, head, curves = fit_linear_head(prototypes, labels, classes, settings, phases, seed)
-    kernel = PrototypeKernel((prototypes - mean) / std, labels, classes)
-    return PrototypeClassifier(trunk, mean, std, head, kernel), curves
-
-
-def fit_linear_head(
-    prototypes: Tensor, labels: Tensor, num_classes: int, settings: FitSettings, phases: PhaseRunner, seed: int
-) -> tuple[Tensor, Tensor, nn.Linear, dict[str, Tensor]]:
-    """Fit a linear head to standardised prototypes; classes count alike.
-
-    Args:
-        prototypes: shape ``(P, F)``.
-        labels: shape ``(P,)``.
-        num_classes: C.
-        settings: how long and how fast.
-        phases: trains.
-        seed: of the initial weights and of shuffling.
-
-    Returns:
-        Mean ``(F,)`` and standard deviation ``(F,)`` that features are standardised with, the head, and its curves. The
-        deviation of a feature that is the same for all prototypes is infinite: it becomes 0 and moves no logit.
-    """
-    mean, std = prototypes.mean(0), prototypes.std(0, correction=0)
+    classes, mean, std = trunk.num_classes, prototypes.mean(0), prototypes.std(0, correction=0)
     std = std.masked_fill(std < _CONSTANT, torch.inf)  # what never changes tells nothing, here and of other images
+    features = (prototypes - mean) / std
     with seeded(seed):
-        head = nn.Linear(prototypes.shape[1], num_classes)
-    trained, curves = fit(head, (prototypes - mean) / std, labels, num_classes, settings, phases, seed)
-    return mean, std, cast(nn.Linear, trained), curves
+        head = nn.Linear(prototypes.shape[1], classes)
+    trained, curves = fit(head, features, labels, classes, settings, phases, seed)
+    kernel = PrototypeKernel(features, labels, classes)
+    return PrototypeClassifier(trunk, mean, std, cast(nn.Linear, trained), kernel), curves
