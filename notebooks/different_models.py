@@ -27,7 +27,6 @@ import mosaic
 configs = next(folder for folder in (Path("configs"), Path("../configs")) if folder.is_dir())
 folder = Path(tempfile.mkdtemp())
 short = {"federation.schedule.collaborative_rounds": 4, "federation.schedule.fine_tune_rounds": 1}
-short |= {"federation.schedule.learning_rate": 0.1, "federation.schedule.fine_tune_learning_rate": 0.01}
 
 
 def accuracy(name, *files, **more):

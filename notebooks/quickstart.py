@@ -16,7 +16,7 @@
 # Ten clients hold handwritten digits. None of them may show an image to anybody, and most of them have seen only two or
 # three of the ten digits. Together they want one model that reads them all.
 #
-# This notebook runs the whole method on one CPU core, in about two minutes, and looks at every step. The same run from a
+# This notebook runs the whole method on one CPU core, in less than a minute, and looks at every step. The same run from a
 # shell is `mosaic fit --config configs/digits.yaml`.
 
 # %%

@@ -39,7 +39,8 @@ run
 # %% [markdown]
 # ## How much
 #
-# Bytes of all rounds, by message. `Generator` and `Prototype` are sent once.
+# Bytes of all rounds, by message. A generator is sent once, prototypes two or three times: for
+# the teacher, for the student's new head, and for that of the last model.
 
 # %%
 pd.DataFrame({way: run.summary[way] for way in ("bytes_up", "bytes_down")}).map(lambda size: f"{size / 2**10:,.0f} KiB")

@@ -96,7 +96,8 @@ def test_a_teacher_without_prototypes_makes_way_for_one_that_needs_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(tiny_fit(tmp_path / "lost", *losing({"Prototype": EVERYBODY}), NO_QUORUM))
-    assert capsys.readouterr().err.count("no client has sent a prototype for Fusion, so Prior takes its place") == 1
+    said = "no client has sent a prototype (algorithm.prototypes.min_count: 5) for Fusion, so Prior takes its place"
+    assert capsys.readouterr().err.count(said) == 1
     others = [flag for flag in tiny_fit(tmp_path / "prior") if not flag.startswith("--algorithm.teacher")]
     main([*others, "--algorithm.teacher=Prior", NO_HEAD])
     assert_same_run(tmp_path / "lost", tmp_path / "prior", extended=True)  # but for the bytes of what was asked for

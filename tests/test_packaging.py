@@ -3,11 +3,13 @@
 import subprocess
 import sys
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
 
+from mosaic.executors.remote.flower_run import FLOWER
 from tests.small_runs import REPOSITORY
 
 
@@ -16,6 +18,11 @@ def build(source: Path, *arguments: str) -> Path:
         [sys.executable, "-m", "hatchling", "build", *arguments], cwd=source, check=True, capture_output=True
     )
     return Path(arguments[-1])
+
+
+def test_errors_name_the_version_of_flower_that_the_extra_asks_for() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert FLOWER in project["optional-dependencies"]["flower"]
 
 
 @pytest.mark.slow

@@ -440,15 +440,17 @@ def test_a_killed_run_goes_on_bit_for_bit(shared_run: SharedRuns, tmp_path: Path
     [
         ("--clients.levels=[1.0,0.5]", 8),
         ('--clients.models=["global",{"class_path":"mosaic.nets.SmallCNN","init_args":{"width":6}}]', 6),
+        ('--clients.models=[{"class_path":"mosaic.nets.SmallCNN","init_args":{"width":6}}]', 6),
     ],
-    ids=["widths", "architectures"],
+    ids=["widths", "architectures", "no global one"],
 )
 def test_local_only_trains_every_clients_own_network(clients: str, width: int, tmp_path: Path) -> None:
     exchanged = record(tmp_path / "run", "LocalOnly", clients)
     assert all(request.model == {} and getattr(reply, "model", {}) == {} for request, reply in exchanged)
     assert [request.client for request, _ in exchanged if isinstance(request, EvaluateRequest)] == [0, 1, 2, 3]
     models = own_models(tmp_path / "run")
-    assert [len(models[client]["body.0.weight"]) for client in range(4)] == [16, width, 16, width]
+    first = 16 if "global" in clients or "levels" in clients else width
+    assert [len(models[client]["body.0.weight"]) for client in range(4)] == [first, width, first, width]
     assert not torch.equal(models[1]["head.weight"], models[3]["head.weight"])
     assert 0 < summary(tmp_path / "run")["own_test_accuracy"] < 1
 

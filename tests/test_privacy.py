@@ -87,6 +87,15 @@ def test_local_training_spends_its_budget_over_the_planned_steps(
         assert named in capsys.readouterr().err
 
 
+def test_a_budget_that_fedavg_would_not_spend_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shared = SGD.replace("moments: 0, training: 1", "moments: 0.5, training: 0.5")
+    with pytest.raises(SystemExit) as left:
+        fit_other(tmp_path / "run", "FedAvg", *PUBLIC, f"--privacy={shared}", "--model.net.norm=group")
+    assert left.value.code == 2
+    assert "which FedAvg does not ask for, got 0.5 in all" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_clients_train_on_from_the_student_within_one_budget(tmp_path: Path) -> None:
     shares = "{counts: 0.05, means: 0.4, moments: 0.25, training: 0.3}"

@@ -1,8 +1,11 @@
 """The command line, in this process."""
 
 import csv
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -157,6 +160,15 @@ def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: 
     run_dir = tmp_path / "run"
     main(["fit", "--config", str(DIGITS), f"--federation.run_dir={run_dir}", "--trainer.fast_dev_run=true"])
     assert not run_dir.exists()
+
+
+@pytest.mark.parametrize("command", ["configs", "schema", "completion"])
+def test_a_reader_that_stops_early_gets_no_traceback(command: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    told = subprocess.run([sys.executable, "-m", "mosaic", command], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (told.returncode, told.stderr) == (141, "")
 
 
 def test_version_answers_at_once(capsys: pytest.CaptureFixture[str]) -> None:

@@ -395,10 +395,9 @@ def test_keep_makes_the_client_remember_the_model_that_it_sends(phases: PhaseRun
     assert not same(state.tensors, weights())
 
 
-def test_without_keep_memory_stays_as_it_was(phases: PhaseRunner) -> None:
-    remembered = ClientState(weights(seed=3))
-    _, state = make_worker(phases).handle(train_request(keep=False), remembered)
-    assert same(state, ClientState(weights(seed=3)))
+def test_without_keep_a_model_that_nobody_has_asked_for_is_forgotten(phases: PhaseRunner) -> None:
+    _, state = make_worker(phases).handle(train_request(keep=False), ClientState(weights(seed=3)))
+    assert same(state, ClientState({}))
 
 
 @pytest.mark.parametrize("kind", [2, 3], ids=["prototypes", "evaluate"])

@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -153,6 +154,34 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
         deploy(CONFIG, tmp_path / "there")
     assert names(tmp_path) == {"there"}
     assert names(tmp_path / "there") == set()
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ({"host": "münchen.de"}, "--host: expected a host's name in ASCII"),
+        ({"host": ""}, "--host: expected"),
+        ({"host": "a_b.de/x"}, "--host: expected"),
+        ({"host": 64 * "a" + ".de"}, "--host: expected"),
+        ({"port": 0}, r"--port: expected a port in 1\.\.65535, got 0"),
+        ({"link_port": 999999}, "--link_port: expected a port"),
+        ({"link_port": 8443}, "--link_port: expected another port than --port"),
+        ({"days": -1}, r"--days: expected 1\.\."),
+        ({"days": 100_000_000}, r"--days: expected 1\.\."),
+    ],
+)
+def test_what_no_certificate_can_hold_is_refused(setting: dict[str, Any], expected: str, tmp_path: Path) -> None:
+    with pytest.raises(MosaicError, match=expected):
+        deploy(CONFIG, tmp_path / "new", **setting)
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("host", [f"{60 * 'a'}.{60 * 'b'}.example.org", "10.1.2.3", "fd00::1"])
+def test_long_names_and_addresses_are_certified(host: str, tmp_path: Path) -> None:
+    written = deploy(CONFIG, tmp_path / "new", host)
+    certificate = x509.load_pem_x509_certificate((written / "server" / "server.crt").read_bytes())
+    named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert host in [str(name.value) for name in named]
 
 
 def test_nothing_is_left_behind_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

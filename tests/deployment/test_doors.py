@@ -20,7 +20,7 @@ from mosaic.deployment.loopback import free_port, marked
 from mosaic.deployment.trial import deal_out
 from tests.deployment.federations import SITES, Federation, configuration, configured, own
 
-pytest.importorskip("flwr", reason="Flower is an extra: pip install 'mosaic[flower]'")
+pytest.importorskip("flwr", reason="Flower is an extra: pip install '.[flower]'")
 httpx = pytest.importorskip("httpx", reason="it comes with Flower")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 

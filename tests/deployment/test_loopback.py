@@ -13,7 +13,7 @@ from mosaic.deployment.trial import same_tensors
 from mosaic.server.state import ServerState
 from tests.deployment.federations import Federation, configuration, simulated
 
-pytest.importorskip("flwr", reason="Flower is an extra: pip install 'mosaic[flower]'")
+pytest.importorskip("flwr", reason="Flower is an extra: pip install '.[flower]'")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 LAST = Path("rounds", "0002", "server.safetensors")
 

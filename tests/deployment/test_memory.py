@@ -89,6 +89,15 @@ def test_old_rounds_are_forgotten(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / RUN).iterdir() if path.is_dir()) == ["000000004", "000000005"]
 
 
+def test_after_a_server_has_gone_back_far_what_is_new_outlives_what_it_has_given_up(tmp_path: Path) -> None:
+    client = Client(tmp_path, keep=2)
+    for round in range(1, 9):
+        client.ask(request(round))
+    client.ask(request(3, 7), SECOND, after=2)
+    assert client.ask(request(3, 8), SECOND, after=2) == 9, "the state after the request before"
+    assert client.ask(request(4, 7), SECOND, after=2) == 10
+
+
 def test_runs_do_not_know_each_other(tmp_path: Path) -> None:
     Client(tmp_path).ask(request(1))
     other = Memory(tmp_path, 32 * "b", 10)

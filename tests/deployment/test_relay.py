@@ -12,7 +12,7 @@ import pytest
 
 from mosaic.relay.frames import receive_frame, send_frame
 
-pytest.importorskip("flwr", reason="Flower is an extra: pip install 'mosaic[flower]'")
+pytest.importorskip("flwr", reason="Flower is an extra: pip install '.[flower]'")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # import flwr: typer asks click for an old name
 MOST = 1 << 20
 

@@ -70,8 +70,8 @@ print(json.loads(json.loads(facts["mosaic.json"])["class_names"])[-1], "mosaic" 
 
 
 def test_onnx_runs_elsewhere(run: Path, images: Tensor, logits: Tensor, tmp_path: Path) -> None:
-    runtime = pytest.importorskip("onnxruntime", reason="pip install 'mosaic[onnx]'")
-    pytest.importorskip("onnxscript", reason="pip install 'mosaic[onnx]'")
+    runtime = pytest.importorskip("onnxruntime", reason="pip install '.[onnx]'")
+    pytest.importorskip("onnxscript", reason="pip install '.[onnx]'")
     session = runtime.InferenceSession(export(run, "onnx", tmp_path / "m.onnx"), providers=["CPUExecutionProvider"])
     (answer,) = session.run(["logits"], {"images": images.numpy()})
     torch.testing.assert_close(torch.from_numpy(answer), logits, **CLOSE)

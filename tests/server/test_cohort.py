@@ -199,6 +199,31 @@ def test_the_received_model_is_judged_on_the_way_and_those_without_images_are_as
     assert executor.asked[3:] == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)], "nor is any other"
 
 
+def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and_not_in_training() -> None:
+    """They receive none: what they say in training would be said of their own."""
+    pool = ClientModels(models=["global", partial(SmallCNN, width=2)]).pool(POOL.blueprint, 2, seed=0)
+    executor = Scripted(trained(0, [1, 0], [2, 2]), replace(trained(1, [0, 0], [0, 0]), model={}, judgement={}))
+    executor.replies = (executor.replies[0], replace(executor.replies[1], metrics=executor.replies[0].metrics))
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
+    asked = Cohort(executor, plan, pool, judges=True)
+    asked.train(WEIGHTS, Uploads)
+    assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [True, False]
+    assert asked.received is not None
+    assert (asked.received.clients, asked.received.missing) == ((0,), ())
+    executor.replies = (judged(1, [2, 1], [2, 2], [0.1, 0.1]),)
+    judgement = asked.evaluate(WEIGHTS)
+    assert executor.asked[2:] == [EvaluateRequest(1, 4, WEIGHTS)]
+    assert (judgement.clients, judgement.correct.tolist()) == ((0, 1), [[1, 0], [2, 1]])
+
+
+def test_nobody_has_judged_what_nobody_received() -> None:
+    pool = ClientModels(models=[partial(SmallCNN, width=2)]).pool(POOL.blueprint, 1, seed=0)
+    executor = Scripted(replace(trained(0, [1, 0], [2, 2]), model={}, judgement={}))
+    asked = Cohort(executor, RoundPlan(4, 9, (0,), 1, 0.0, 0.1, distils=True), pool, judges=True)
+    asked.train(WEIGHTS, Uploads)
+    assert asked.received is None
+
+
 def test_clients_that_all_have_no_images_are_asked_nothing() -> None:
     executor = Scripted(trained(1, [0, 0], [0, 0]))
     assert after_training(executor, 1).evaluate(MODEL).total.sum() == 0
@@ -209,13 +234,17 @@ def test_clients_that_all_have_no_images_are_asked_nothing() -> None:
 
 
 def trains(
-    pool: ModelPool, model: StateDict, distils: bool = True, keep: tuple[int, ...] = (), **returned: StateDict
+    pool: ModelPool,
+    model: StateDict,
+    collect: type[Uploads] = KeptUploads,
+    keep: tuple[int, ...] = (),
+    **returned: StateDict,
 ) -> list[TrainRequest]:
     """What clients 0, 1 and 2 are asked."""
     executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}, {}) for client in range(3)))
-    plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=distils)
+    plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=True)
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
-    Cohort(executor, plan, pool, faults=Faults(quorum=0)).train(model, KeptUploads, keep, sent_back)
+    Cohort(executor, plan, pool, faults=Faults(quorum=0)).train(model, collect, keep, sent_back)
     return [request for request in executor.asked if isinstance(request, TrainRequest)]
 
 
@@ -229,10 +258,10 @@ def test_with_one_network_for_all_everybody_gets_it_whole(blueprint: Blueprint) 
     assert {(r.round, r.steps, r.epochs, r.learning_rate) for r in asked} == {(4, 5, 0.5, 0.1)}
 
 
-@pytest.mark.parametrize("distils", [True, False])
-def test_narrow_clients_get_their_part_and_upload_it(blueprint: Blueprint, distils: bool) -> None:
+@pytest.mark.parametrize("collect", [KeptUploads, Uploads])
+def test_narrow_clients_get_their_part_and_upload_it(blueprint: Blueprint, collect: type[Uploads]) -> None:
     pool, model = ClientModels(levels=[1.0, 0.5, 0.25]).pool(blueprint, 3, seed=0), blueprint.initial(0)
-    asked = trains(pool, model, distils)
+    asked = trains(pool, model, collect)
     for client, request in enumerate(asked):
         assert {name: tensor.shape for name, tensor in request.model.items()} == pool.of(client).shapes
     expected = pool.part(model, 1, round=4)
@@ -240,17 +269,17 @@ def test_narrow_clients_get_their_part_and_upload_it(blueprint: Blueprint, disti
     assert all(request.upload and not request.keep for request in asked)
 
 
-@pytest.mark.parametrize("distils", [True, False])
+@pytest.mark.parametrize(("collect", "wanted"), [(KeptUploads, True), (Uploads, False)])
 def test_clients_with_their_own_model_keep_it_and_upload_where_it_is_needed(
-    blueprint: Blueprint, distils: bool
+    blueprint: Blueprint, collect: type[Uploads], wanted: bool
 ) -> None:
     pool = ClientModels(models=["global", partial(SmallCNN, width=2), LinearNet]).pool(blueprint, 3, seed=0)
     model = blueprint.initial(0)
-    asked = trains(pool, model, distils)
+    asked = trains(pool, model, collect)
     assert asked[0].model is model
     assert [request.model for request in asked[1:]] == [{}, {}]
     assert [request.keep for request in asked] == [False, True, True]
-    assert [request.upload for request in asked] == [True, distils, distils]
+    assert [request.upload for request in asked] == [True, wanted, wanted]
 
 
 def test_what_comes_back_goes_to_the_client_that_it_is_for(blueprint: Blueprint) -> None:

@@ -24,7 +24,7 @@ from mosaic.nets import Blueprint, SmallCNN
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
 from mosaic.server.faults import Faults
-from mosaic.server.uploads import Uploads
+from mosaic.server.uploads import KeptUploads, Uploads
 from tests.cases import for_each
 from tests.small_runs import same_models
 
@@ -136,7 +136,7 @@ def test_clients_with_own_and_narrow_models_are_held_to_those(blueprint: Bluepri
         own = pool.of(1).initial(0)
         assert trained(pool, model, TrainReply(1, model, COUNTS, METRICS, {}), {}) == []
         replies = TrainReply(1, own, COUNTS, METRICS, {}), TrainReply(5, own, COUNTS, METRICS, {})
-        uploads = Cohort(Scripted(*replies), PLAN, pool, faults=Faults(quorum=0)).train(model, Uploads)
+        uploads = Cohort(Scripted(*replies), PLAN, pool, faults=Faults(quorum=0)).train(model, KeptUploads)
         assert uploads.clients == [1, 5]
 
 
@@ -173,6 +173,7 @@ def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool
         replace(good, labels=torch.tensor([-1, 0])),
         replace(good, sizes=torch.tensor([0, 1])),
         replace(good, sizes=torch.tensor([6, 1])),
+        replace(good, sizes=torch.tensor([3, 3])),
         replace(good, sizes=torch.tensor([1])),
     ]
     for reply, believed in ((good, [1, 5]), *((reply, [5]) for reply in bad)):

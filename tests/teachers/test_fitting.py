@@ -77,20 +77,15 @@ def prototypes(client: int, labels: list[int], features: int = 2) -> PrototypeRe
 
 
 def test_prototypes_are_joined_in_client_order_even_around_an_empty_reply() -> None:
-    features, labels = join_prototypes([prototypes(0, [0, 2]), prototypes(1, []), prototypes(2, [1])], asked=4)
+    features, labels = join_prototypes([prototypes(0, [0, 2]), prototypes(1, []), prototypes(2, [1])])
     assert labels.tolist() == [0, 2, 1]
     assert features.tolist() == [[0, 1], [2, 3], [20, 21]]
 
 
-def test_no_prototypes_at_all_are_refused_with_a_way_out() -> None:
-    with pytest.raises(MosaicError, match=r"prototypes\.min_count.*lower it, let more clients take part .*, or use"):
-        join_prototypes([prototypes(0, []), prototypes(1, [])], asked=2)
-
-
-@pytest.mark.parametrize("replies", [[], [prototypes(0, [])]], ids=["nobody", "somebody without any"])
-def test_prototypes_that_may_be_with_those_who_are_missing_are_told_apart(replies: list[PrototypeReply]) -> None:
-    with pytest.raises(MissingPrototypesError, match="see the warnings above"):
-        join_prototypes(replies, asked=2)
+@pytest.mark.parametrize("replies", [[], [prototypes(0, []), prototypes(1, [])]], ids=["nobody", "some without any"])
+def test_no_prototypes_at_all_are_missed(replies: list[PrototypeReply]) -> None:
+    with pytest.raises(MissingPrototypesError):
+        join_prototypes(replies)
 
 
 def clustered(random: torch.Generator, width: int) -> tuple[Tensor, Tensor]:

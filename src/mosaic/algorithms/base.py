@@ -30,11 +30,14 @@ class Algorithm(ABC):
         gathers_data: whether all images are brought to one client, as in a centralised control.
         resume_sensitive_to: what else its rounds read of their plan, out of ``distils``, ``last`` and ``rounds``. A run
             is not resumed with a schedule that changes this for rounds that it has finished.
+        trains_two: whether some phase trains two networks in turns, each with its own optimiser, which some callbacks
+            refuse.
     """
 
     supports: ClassVar[frozenset[PoolKind]] = frozenset({"same"})
     gathers_data: ClassVar[bool] = False
     resume_sensitive_to: ClassVar[frozenset[str]] = frozenset({"distils", "last", "rounds"})
+    trains_two: bool = False
 
     def check_pool(self, kind: PoolKind) -> None:
         """Refuse clients whose models differ in a way that this algorithm cannot work with.

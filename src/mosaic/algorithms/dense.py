@@ -23,7 +23,6 @@ from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 log = logging.getLogger(__name__)
-"""Samples of the pool in TensorBoard."""
 DISTILLATIONS = "distillations"
 """Name in the server's state of how many rounds of those that distil are over."""
 
@@ -59,6 +58,7 @@ class DENSE(FedAvg):
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
     resume_sensitive_to = frozenset[str]({"distils"})
+    trains_two = True  # generator and student
 
     def __init__(
         self,

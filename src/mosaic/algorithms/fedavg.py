@@ -3,6 +3,7 @@
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
+from mosaic.errors import MosaicError
 from mosaic.model_pool import PoolKind
 from mosaic.privacy.settings import Privacy
 from mosaic.server.cohort import Cohort
@@ -30,10 +31,15 @@ class FedAvg(Algorithm):
         """Take a budget for local training; algorithms that add something to averages need more than it allows.
 
         Raises:
-            MosaicError: it has no share for training, or this is another algorithm.
+            MosaicError: it has no share for training, or one for what is never asked for, or this is another algorithm.
         """
         if type(self) is not FedAvg or not privacy.trains or not isinstance(self.program.objective, CrossEntropy):
             super().check_privacy(privacy)
+        if privacy.shares.released > 0:
+            raise MosaicError(
+                "privacy.shares: expected 0 for counts, means and moments, which FedAvg does not ask for, got "
+                f"{privacy.shares.released:g} in all, which would be lost: set them to 0, and training to 1"
+            )
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Broadcast, train locally, average."""

@@ -65,6 +65,7 @@ class FedFTG(FedAvg):
     """
 
     resume_sensitive_to = frozenset[str]({"rounds"})
+    trains_two = True  # generator and student
 
     def __init__(
         self,
@@ -96,9 +97,9 @@ class FedFTG(FedAvg):
             return state
         student = context.blueprint.build(state.model)
         state = self._distil(student, uploads.replies, state, context)
-        if not self.guarded or accepts(state.model, student.state_dict(), "student", cohort, context):
-            state = replace(state, model=student.state_dict())
-        return state
+        learnt = student.state_dict()  # once: clients judge a model once, and know it by its identity
+        accepted = not self.guarded or accepts(state.model, learnt, "student", cohort, context)
+        return replace(state, model=learnt) if accepted else state
 
     def _distil(
         self, student: Classifier, uploads: list[TrainReply], state: ServerState, context: RoundContext

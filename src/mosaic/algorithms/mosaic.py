@@ -111,7 +111,7 @@ class Mosaic(Algorithm):
         )
         self.experts, self.expert_statistics = experts, expert_statistics
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
-        self.new_head = new_head
+        self.new_head, self.trains_two = new_head, generation.trains_two
 
     def check_pool(self, kind: PoolKind) -> None:
         """Refuse settings that do not fit the clients' models.
@@ -287,8 +287,13 @@ class Mosaic(Algorithm):
         try:
             return self.teacher.form(experts, evidence)
         except MissingPrototypesError:
-            name, round = type(self.teacher).__name__, evidence.context.plan.round
-            log.warning("round %d: no client has sent a prototype for %s, so Prior takes its place", round, name)
+            log.warning(
+                "round %d: no client has sent a prototype (algorithm.prototypes.min_count: %d) for %s, so Prior takes "
+                "its place",
+                evidence.context.plan.round,
+                self.program.prototypes.min_count,
+                type(self.teacher).__name__,
+            )
             return Prior(self.teacher.heads_only).form(experts, evidence)
 
     def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:

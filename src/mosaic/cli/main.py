@@ -1,5 +1,6 @@
 """The ``mosaic`` command. Each subcommand imports what it needs when it is called."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,8 @@ from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
 from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
 
+CUT_OFF = 141
+"""Exit code of a command whose output nobody reads to its end, as shells count SIGPIPE."""
 _COMMANDS = {
     "fit": "run a federation: rounds on clients and server, one run directory",
     "validate": "measure a run's global model on the clients' validation images",
@@ -82,13 +85,13 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         case "configs":
             from mosaic.cli.configs import configs
 
-            print(_call(configs, command, given))
+            _say(_call(configs, command, given))
         case "schema":
             from mosaic.cli.schema import schema
 
-            print(_call(schema, command, given))
+            _say(_call(schema, command, given))
         case "completion":
-            print(_completion(given), end="")
+            _say(_completion(given).rstrip("\n"))
         case "client":
             from mosaic.cli.client import client
             from mosaic.federation.progress import configure_logging
@@ -192,6 +195,15 @@ def _carry_out(request: Callable[[], None]) -> None:
         _leave("interrupted", code=INTERRUPTED)
     except MosaicError as mistake:
         _leave(f"error: {mistake}", mistake.exit_code)
+
+
+def _say(text: object) -> None:
+    """Print a text that a program may not read to its end, such as ``head``."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would try once more as it ends
+        raise SystemExit(CUT_OFF) from None
 
 
 def _leave(message: str, code: int) -> NoReturn:

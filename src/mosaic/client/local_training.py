@@ -171,7 +171,7 @@ class LocalTraining:
         shared, personal = self._own.split(request.client, model)
         kept = ClientState(model) if request.keep else personal
         reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)
-        return reply, kept if kept.tensors else state
+        return reply, kept
 
     def judge(self, net: Classifier, data: ClientData) -> dict[str, Tensor]:
         """Evaluate a model on the client's validation images, in the form of :class:`EvaluateReply`."""

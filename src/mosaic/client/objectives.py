@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cache, partial
 
 import torch
 from torch import Tensor
@@ -90,10 +91,10 @@ class PriorAdjusted(LocalObjective):
 
     def bind(self, context: LocalContext) -> LocalLoss:
         """Return the adjusted loss of this client."""
-        prior = label_prior(context.class_counts, self.epsilon)
+        prior = cache(partial(send, label_prior(context.class_counts, self.epsilon)))
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            return prior_adjusted_cross_entropy(net(images), labels, send(prior, labels.device))
+            return prior_adjusted_cross_entropy(net(images), labels, prior(labels.device))
 
         return loss
 
@@ -143,10 +144,10 @@ class RestrictedSoftmax(LocalObjective):
 
     def bind(self, context: LocalContext) -> LocalLoss:
         """Return the restricted loss of this client."""
-        scales = restriction_scales(context.class_counts, self.alpha)
+        scales = cache(partial(send, restriction_scales(context.class_counts, self.alpha)))
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            return restricted_cross_entropy(net(images), labels, send(scales, labels.device))
+            return restricted_cross_entropy(net(images), labels, scales(labels.device))
 
         return loss
 
@@ -181,14 +182,14 @@ class VacantClass(LocalObjective):
 
     def bind(self, context: LocalContext) -> LocalLoss:
         """Return the loss of this client against the model that it has received."""
-        prior = label_prior(context.class_counts, self.epsilon)
-        absent = (context.class_counts == 0).nonzero().squeeze(1)
-        received = None
-        if self.distillation > 0 and len(absent) > 1:  # the softmax over one class is constant
+        prior = cache(partial(send, label_prior(context.class_counts, self.epsilon)))
+        without = (context.class_counts == 0).nonzero().squeeze(1)
+        absent, received = cache(partial(send, without)), None
+        if self.distillation > 0 and len(without) > 1:  # the softmax over one class is constant
             received = context.blueprint.build(context.received).eval()
 
         def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-            logits, pi = net(images), send(prior, labels.device)
+            logits, pi = net(images), prior(labels.device)
             adjusted = self.adjusts_prior
             total = prior_adjusted_cross_entropy(logits, labels, pi) if adjusted else F.cross_entropy(logits, labels)
             if self.suppression > 0:
@@ -197,7 +198,7 @@ class VacantClass(LocalObjective):
                 with torch.no_grad():
                     global_logits = bring(received, images.device)(images)
                 total = total + self.distillation * vacant_class_distillation(
-                    logits, global_logits, send(absent, images.device)
+                    logits, global_logits, absent(images.device)
                 )
             return total
 

@@ -15,12 +15,12 @@ class PrototypeSettings:
     """How clients summarise their images.
 
     Attributes:
-        clusters_per_class: most prototypes of one class, k (released: 10 for CIFAR-10, 60 for CIFAR-100).
+        clusters_per_class: most prototypes of one class, k (ours; released: 10 for CIFAR-10, 60 for CIFAR-100).
         min_count: fewest images per prototype (ours: 5; the release has no such rule). A class with fewer images sends
             none, because the mean of one image *is* that image's feature.
     """
 
-    clusters_per_class: int = 10
+    clusters_per_class: int = 60
     min_count: int = 5
 
     def __post_init__(self) -> None:

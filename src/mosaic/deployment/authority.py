@@ -31,7 +31,7 @@ class NodeFiles:
 
 
 def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
-    """Certify a server of these names and addresses; the authority's key is thrown away.
+    """Certify a server of these host names and addresses; the authority's key is thrown away.
 
     So nobody can ever certify another server for this federation.
     """
@@ -49,7 +49,7 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
         .sign(authority_key, _sha384())
     )
     certificate = (
-        _certificate(names[0], "mosaic federation", key, days)
+        _certificate("mosaic server", "mosaic federation", key, days)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
@@ -80,7 +80,7 @@ def require_cryptography() -> None:
     try:
         import cryptography  # noqa: F401
     except ImportError as error:
-        raise MosaicError("expected the package cryptography, found none: pip install 'mosaic[flower]'") from error
+        raise MosaicError("expected the package cryptography, found none: pip install cryptography") from error
 
 
 _KEY_USES = (

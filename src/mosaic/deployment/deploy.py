@@ -1,11 +1,14 @@
 """``mosaic deploy``: write what the server and every site need, so that each can carry its folder home."""
 
+import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from mosaic.errors import MosaicError
 from mosaic.runs.yaml_files import read_yaml
 
 REMOTE = ("mosaic.data.Remote", "Remote")
+_HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
+_MOST_DAYS = 36500
 _TEMPLATES, _RELAY = Path(str(files("mosaic.deployment"))) / "templates", Path(str(files("mosaic.relay")))
 
 
@@ -41,8 +46,12 @@ def deploy(
         port: port under which sites reach the server; behind it stands the reverse proxy.
         link_port: port of Flower's SuperLink, on the server's loopback.
         days: how long the server's certificate is valid.
+
+    Raises:
+        MosaicError: a setting is out of its range, the configuration is none of remote clients, or the folder exists.
     """
     require_cryptography()
+    _check(host, {"port": port, "link_port": link_port}, days)
     count = _number_of_clients(config)
     if output.exists():
         raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
@@ -52,6 +61,28 @@ def deploy(
         _write(folder, config, count, {"host": host, "port": port, "link_port": link_port, "days": days})
         folder.rename(output)
     return output
+
+
+def _check(host: str, ports: Mapping[str, int], days: int) -> None:
+    """Refuse what no certificate can hold and nobody can listen at."""
+    if not _is_address(host) and not _HOST.fullmatch(host):
+        raise MosaicError(
+            f"--host: expected a host's name in ASCII (münchen.de is xn--mnchen-3ya.de) or its address, got {host!r}"
+        )
+    for name, port in ports.items():
+        if not 1 <= port <= 65535:
+            raise MosaicError(f"--{name}: expected a port in 1..65535, got {port}")
+    if len(set(ports.values())) < len(ports):
+        raise MosaicError(f"--link_port: expected another port than --port, got {ports['port']} for both")
+    if not 1 <= days <= _MOST_DAYS:
+        raise MosaicError(f"--days: expected 1..{_MOST_DAYS}, got {days}")
+
+
+def _is_address(host: str) -> bool:
+    with suppress(ValueError):
+        ip_address(host)
+        return True
+    return False
 
 
 def _number_of_clients(config: Path) -> int:

@@ -68,8 +68,8 @@ class Memory:
         place.mkdir(parents=True, exist_ok=True)
         write_whole(place / key, encode(answer))
         write_whole(place / _LAST, json.dumps(key).encode())
-        rounds = sorted(path for path in self._folder.iterdir() if path.is_dir())
-        for old in rounds[: -self._keep]:
+        up_to_now = sorted(path for path in self._folder.iterdir() if path.is_dir() and path.name <= place.name)
+        for old in up_to_now[: -self._keep]:  # later ones, which a server has given up, may be asked for again
             shutil.rmtree(old)
 
     def _place(self, request: Request) -> Path:

@@ -18,7 +18,7 @@ from mosaic.data.images import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
 from mosaic.deployment.memory import Memory
 from mosaic.errors import MosaicError
-from mosaic.executors.base import answer
+from mosaic.executors.base import answer, failed
 from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction
 from mosaic.messages import Declined, EvaluateRequest, Failed, Reply, Request
 from mosaic.relay.frames import receive_frame, send_frame
@@ -117,8 +117,11 @@ class Resident:
             log.info("round %d: the next reply was given before", request.round)
         else:
             found = answer(worker, request, memory.state(request))
-            memory.remember(request, found)
             reply = found.message
+            try:
+                memory.remember(request, found)
+            except TypeError as error:  # the client's code may return anything
+                reply = failed(self.client, error)
         if self._see is not None:
             self._see(request, reply)
         return reply
@@ -149,7 +152,7 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
                 try:
                     connection.settimeout(_SILENCE)
                     send_frame(connection, resident.handle(receive_frame(connection, MOST_BYTES)))
-                except (OSError, ValueError) as error:
+                except (OSError, ValueError, MosaicError) as error:
                     log.warning("a message gets no answer: %s", error)
 
 

@@ -102,8 +102,8 @@ class Federation:
                 job.data.num_clients,
             )
         RunDirectory(self.run_dir).check_name()
-        duels = bool(job.algorithm.resume_sensitive_to & {"distils", "rounds"})
-        take_trial_step(job.phases, job.blueprint, job.optimizer, self.schedule.learning_rate, duels)
+        rate, trains_two = self.schedule.learning_rate, job.algorithm.trains_two
+        take_trial_step(job.phases, job.blueprint, job.optimizer, rate, trains_two)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)

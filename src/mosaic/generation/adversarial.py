@@ -21,6 +21,8 @@ RETRY = 0.1
 class Adversarial(GenerationSettings, Generation):
     """A small GAN; its arguments are those of :class:`GenerationSettings`."""
 
+    trains_two = True
+
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> Generator:
         """Return a freshly initialised generator of the shape that all clients use."""
         return self.build_generator(image_shape, len(class_counts))

@@ -70,10 +70,12 @@ class Generation(ABC):
     Attributes:
         min_count: fewest images of a class from which a generator learns the class.
         conditional: whether its generators depend on labels.
+        trains_two: whether it trains two networks in turns, each with its own optimiser, which some callbacks refuse.
     """
 
     min_count: int
     conditional: bool
+    trains_two: bool = False
 
     @abstractmethod
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> ImageGenerator:

@@ -22,6 +22,7 @@ class Mixture(Generation):
         self.parts = list(parts)
         self.min_count = max(part.min_count for part in parts)
         self.conditional = parts[0].conditional
+        self.trains_two = any(part.trains_two for part in parts)
 
     def build(self, image_shape: ImageShape, class_counts: Tensor) -> MixedGenerator:
         """Return a mixture of blank generators."""

@@ -8,17 +8,18 @@ SHRINKAGE = 0.1
 
 
 def linear_discriminant(
-    features: Tensor, labels: Tensor, num_classes: int, shrinkage: float = SHRINKAGE
+    features: Tensor, labels: Tensor, sizes: Tensor, num_classes: int, shrinkage: float = SHRINKAGE
 ) -> tuple[Tensor, Tensor]:
     """Return weight and bias of the linear head of regularised linear discriminant analysis (Friedman 1989).
 
     Classes count as Gaussians of equal probability, with means ``mu[c]`` and one covariance ``S`` within them all,
     which is shrunk: ``S' = (1 - s) S + s tr(S) / F I``. With the mean ``mu`` of all examples the logit of class c is
-    ``(mu[c] - mu)^T S'^-1 (x - (mu[c] + mu) / 2)``.
+    ``(mu[c] - mu)^T S'^-1 (x - (mu[c] + mu) / 2)``. An example counts as often as it has images.
 
     Args:
         features: examples, shape ``(P, F)``.
         labels: their classes, shape ``(P,)``.
+        sizes: of how many images each is the mean, shape ``(P,)``.
         num_classes: C.
         shrinkage: s, in ``(0, 1]``.
 
@@ -26,13 +27,15 @@ def linear_discriminant(
         Weight, shape ``(C, F)``, and bias, shape ``(C,)``, computed in float64 and of the features' type; 0 for classes
         without examples.
     """
-    examples, counts = features.double(), torch.bincount(labels, minlength=num_classes).double()
-    sums = torch.zeros(num_classes, examples.shape[1], dtype=torch.float64).index_add_(0, labels, examples)
-    mean, means = examples.mean(0), sums / counts.clamp(min=1)[:, None]
-    spread = (examples - means[labels]) / len(examples) ** 0.5
-    variance = spread.square().sum() / spread.shape[1]
-    ridge = float(shrinkage * variance) if variance > 0 else 1.0  # one example of every class: the nearest wins
-    seen = (counts > 0)[:, None]
+    examples, share = features.double(), sizes.double() / sizes.sum()
+    shares = torch.bincount(labels, share, minlength=num_classes)
+    sums = torch.zeros(num_classes, examples.shape[1], dtype=torch.float64)
+    sums.index_add_(0, labels, share[:, None] * examples)
+    seen = (shares > 0)[:, None]
+    mean, means = sums.sum(0), torch.where(seen, sums / shares[:, None], 0.0)
+    spread = (examples - means[labels]) * share.sqrt()[:, None]
+    variance, rounding = spread.square().sum() / spread.shape[1], 1e-24 * examples.square().mean()
+    ridge = float(shrinkage * variance) if variance > rounding else 1.0  # one example of every class: the nearest wins
     weight = torch.where(seen, _solve((1 - shrinkage) ** 0.5 * spread, ridge, means - mean), 0.0)
     bias = -(weight * (means + mean)).sum(1) / 2
     return weight.to(features.dtype), bias.to(features.dtype)

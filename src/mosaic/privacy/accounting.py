@@ -212,5 +212,5 @@ def _library() -> Any:
 
 def _missing() -> MosaicError:
     return MosaicError(
-        "privacy: expected the package dp-accounting, which counts what is spent: pip install mosaic[privacy]"
+        "privacy: expected the package dp-accounting, which counts what is spent: pip install dp-accounting"
     )

@@ -46,7 +46,7 @@ def _read_program(file: Path) -> Network:
 def _write_onnx(model: TrainedModel, file: Path) -> None:
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
-        raise MosaicError(f"--format onnx needs {' and '.join(missing)}: pip install 'mosaic[onnx]'")
+        raise MosaicError(f"--format onnx needs {' and '.join(missing)}: pip install {' '.join(missing)}")
     import onnx
 
     program = torch.onnx.export(

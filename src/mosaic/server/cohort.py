@@ -122,6 +122,7 @@ class Cohort:
             replay: generated images that every client trains on besides its own (:mod:`mosaic.client.replay`).
         """
         plan, pool = self._plan, self._pool
+        uploads = collect(pool, plan.round, model)
         requests = (
             TrainRequest(
                 client,
@@ -131,14 +132,13 @@ class Cohort:
                 plan.epochs,
                 plan.learning_rate,
                 keep=client in keep or pool.keeps_own(client),
-                upload=plan.distils or not pool.keeps_own(client),
-                judge=self._judges and self._can_judge(model, client),
+                upload=uploads.keeps_models or not pool.keeps_own(client),
+                judge=self._judges and self._receives(model, client),
                 replay=dict(replay),
             )
             for client in plan.clients
         )
         self._sent = model
-        uploads = collect(pool, plan.round, model)
         for reply in self._asker.ask(requests, TrainReply, self._inspector):
             if reply.metrics.get("validation_images") == 0:
                 self._blind.add(reply.client)
@@ -177,8 +177,9 @@ class Cohort:
 
     @property
     def received(self) -> Judgement | None:
-        """The clients' judgement of the model that they received for training, if they were asked for one."""
-        return self._joined(self._judgements, self._judges_of(self._sent)) if self._judges else None
+        """The clients' judgement of the model that they received for training, if any were asked for one."""
+        judges = [client for client in self._judges_of(self._sent) if self._receives(self._sent, client)]
+        return self._joined(self._judgements, judges) if self._judges and judges else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.
@@ -187,15 +188,15 @@ class Cohort:
         is asked who has said that it has no such images, or who has judged this very model when it received it, and
         nobody is asked twice about the same.
         """
-        judges = self._judges_of(model)
-        if model and model is self._sent and self._judgements:
-            return self._joined(self._judgements, judges)
         for known, judgement in self._heard:
             if model and model is known:
                 return judgement
-        requests = (EvaluateRequest(client, self._plan.round, model) for client in judges)
-        replies = self._asker.ask(requests, EvaluateReply, self._inspector) if judges else ()
-        self._heard.append((model, self._joined({reply.client: reply.judgement for reply in replies}, judges)))
+        judges, said = self._judges_of(model), dict(self._judgements) if model and model is self._sent else {}
+        asked = [client for client in judges if not (said and self._receives(model, client))]
+        requests = (EvaluateRequest(client, self._plan.round, model) for client in asked)
+        for reply in self._asker.ask(requests, EvaluateReply, self._inspector) if asked else ():
+            said[reply.client] = reply.judgement
+        self._heard.append((model, self._joined(said, judges)))
         return self._heard[-1][1]
 
     def _judges_of(self, model: StateDict) -> list[int]:
@@ -204,6 +205,10 @@ class Cohort:
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
         return self._judging and (not model or self._pool.can_judge(client))
+
+    def _receives(self, model: StateDict, client: int) -> bool:
+        """Whether a client can judge a model as it receives it for training: clients with their own receive none."""
+        return self._can_judge(model, client) and not (model and self._pool.keeps_own(client))
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""

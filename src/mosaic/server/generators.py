@@ -174,7 +174,8 @@ def collect_generators(
         for figure in ("coverage", "nearest_neighbour_ratio"):
             if figure in metrics:
                 context.recorder.scalar(f"{name}/{figure}", metrics[figure])
-    generators = sorted([*state.generators, *fresh], key=lambda reply: reply.client)
+    learnt = (replace(reply, curves={}) for reply in fresh)  # TensorBoard has them
+    generators = sorted([*state.generators, *learnt], key=lambda reply: reply.client)
     return replace(state, generators=tuple(generators))
 
 

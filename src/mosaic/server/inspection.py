@@ -128,13 +128,16 @@ class Inspector:
         features = found.shape[1] if head is None else head.shape[1]
         _check_tensor("prototypes", found, torch.Size([len(found), features]), torch.float32)
         _check_size("prototypes", {"prototypes": found}, request.model)
+        most = self.images.get(request.client, MOST_IMAGES)
         for name, values, low, high in (
             ("labels", reply.labels, 0, self.pool.blueprint.num_classes - 1),
-            ("sizes", reply.sizes, 1, self.images.get(request.client, MOST_IMAGES)),
+            ("sizes", reply.sizes, 1, most),
         ):
             _check_tensor(name, values, torch.Size([len(found)]), torch.int64)
             within = len(values) == 0 or (low <= int(values.min()) and int(values.max()) <= high)
             _require(within, f"{name}: expected whole numbers in {low}..{high}")
+        total = sum(reply.sizes.tolist())
+        _require(total <= most, f"sizes: expected at most {most} images in all, got {total}")
 
     def _check_judgement(self, given: StateDict) -> None:
         _check_names("judgement", given, dict.fromkeys(_JUDGEMENT))

@@ -59,9 +59,10 @@ def with_new_head(model: StateDict, cohort: Cohort, context: RoundContext) -> St
         log.warning("round %d: no prototypes of two classes, so no new head", context.plan.round)
         return None
     prototypes, labels = torch.cat([reply.prototypes for reply in replies]), torch.cat(sent)
+    sizes = torch.cat([reply.sizes for reply in replies])
     seen, old = torch.bincount(labels, minlength=classes) > 0, [model[name] for name in HEAD]
     with context.measure("head"):
-        new = linear_discriminant(prototypes, labels, classes)
+        new = linear_discriminant(prototypes, labels, sizes, classes)
         before, after = ((prototypes @ weight.T + bias)[:, seen].std(1).mean() for weight, bias in (old, new))
         scale = before / after if before > 0 and after > 0 else torch.ones(())
         joined = (_joined(was, scale * now, seen) for was, now in zip(old, new, strict=True))

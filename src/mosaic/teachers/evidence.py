@@ -77,7 +77,7 @@ class Evidence:
 
     def prototypes(self) -> tuple[Tensor, Tensor]:
         """Return the clients' prototypes in the averaged model's features, shape ``(P, F)``, and labels ``(P,)``."""
-        return join_prototypes(self.cohort.prototypes(self.model), len(self.context.plan.clients))
+        return join_prototypes(self.cohort.prototypes(self.model))
 
     @torch.no_grad()
     def opinions_on_prototypes(self, experts: Experts) -> tuple[Tensor, Tensor]:

@@ -88,26 +88,14 @@ def fit(
     return task.trained_gate(), curves
 
 
-def join_prototypes(replies: Sequence[PrototypeReply], asked: int) -> tuple[Tensor, Tensor]:
+def join_prototypes(replies: Sequence[PrototypeReply]) -> tuple[Tensor, Tensor]:
     """Return all clients' prototypes ``(P, F)`` and labels ``(P,)`` in client order.
 
-    Args:
-        replies: of the clients that have answered.
-        asked: how many clients were asked.
-
     Raises:
-        MissingPrototypesError: there is none, and some client has not answered.
-        MosaicError: all have answered, and none holds enough images of any class to send one.
+        MissingPrototypesError: there is none, since nobody has answered or has enough images of any class.
     """
-    found = any(len(reply.labels) for reply in replies)
-    if not found and len(replies) < asked:
-        raise MissingPrototypesError("expected prototypes of some client, got none: see the warnings above")
-    if not found:
-        raise MosaicError(
-            "algorithm.prototypes.min_count: expected at most the size of the largest class of some client of this "
-            "round, but none of them could send a prototype: lower it, let more clients take part "
-            "(federation.schedule.participation), or use mosaic.teachers.Prior as algorithm.teacher, which needs none"
-        )
+    if not any(len(reply.labels) for reply in replies):
+        raise MissingPrototypesError("expected prototypes of some client, got none")
     return torch.cat([reply.prototypes for reply in replies]), torch.cat([reply.labels for reply in replies])
 
 

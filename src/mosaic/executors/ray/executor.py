@@ -152,7 +152,7 @@ def _import_ray(local: bool) -> Any:
     try:
         import ray
     except ModuleNotFoundError as error:
-        raise MosaicError("executor: RayExecutor needs ray, got no such module: pip install 'mosaic[ray]'") from error
+        raise MosaicError("executor: RayExecutor needs ray, got no such module: pip install ray") from error
     return ray
 
 

@@ -68,7 +68,7 @@ class RemoteExecutor(ClientExecutor):
         self._left_out: dict[int, float] = {}  # nodes that are no client of this run, and when that was found out
         self._known: dict[int, Introduction] = {}
         self._seen: dict[int, float] = {}  # clients, and when each was there last
-        self._most = 64 * 2**20
+        self._most, self._met = 64 * 2**20, False
 
     @abstractmethod
     def open_grid(self) -> Grid:
@@ -177,7 +177,11 @@ class RemoteExecutor(ClientExecutor):
         return reply
 
     def _meet(self) -> None:
-        """Wait until all clients are there, or as few as must be once patience is at its end."""
+        """Wait until all clients are there, or as few as must be once patience is at its end; it is used up once."""
+        if self._met:
+            self._find()
+            return
+        self._met = True
         end, told, expected = time.monotonic() + self.patience, -1, self.terms.num_clients
         while len(self._find()) < expected:
             if len(self._nodes) != told:

@@ -175,7 +175,7 @@ class FlowerExecutor(RemoteExecutor):
         app: folder of the bundle that Flower ships to the sites.
         federation: name of the SuperLink in Flower's ``config.toml``.
         flower_home: folder with that file.
-        settings: ``roster``, ``patience``, ``fewest`` and ``most_megabytes`` of :class:`RemoteExecutor`.
+        settings: ``roster``, ``patience``, ``fewest``, ``grace`` and ``most_megabytes`` of :class:`RemoteExecutor`.
     """
 
     def __init__(

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from mosaic.errors import MosaicError
 
+FLOWER = "flwr>=1.42,<1.43"
+"""What the extra ``flower`` of this package asks for."""
 OFF_THE_NETWORK = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -84,7 +86,7 @@ def command_for(app: Path, federation: str) -> list[str]:
         raise MosaicError(f"executor.app: expected the folder `app` that `mosaic deploy` wrote, got {app}")
     flwr = shutil.which("flwr") or shutil.which("flwr", path=str(Path(sys.executable).parent))
     if flwr is None:
-        raise MosaicError("executor: expected the command flwr, found none: pip install 'mosaic[flower]'")
+        raise MosaicError(f"executor: expected the command flwr, found none: pip install '{FLOWER}'")
     return [flwr, "run", str(app), federation]
 
 
