@@ -104,7 +104,7 @@ def write_table() -> None:
 
     found = read()
     reached = {(each["kind"], each["seed"]): each["test_accuracy"] for each in found}
-    lines = []
+    lines: list[list[str]] = []
     for kind in (NONE, MIXED, *KINDS, RANKS, RETRIED, UNDISTURBED, OFTEN):
         runs = [each for each in found if each["kind"] == kind]
         accuracies, lost = [each["test_accuracy"] for each in runs], [each["failed"] for each in runs]
@@ -113,7 +113,10 @@ def write_table() -> None:
         difference = "" if kind.startswith(NONE) else mean_and_error(against, signed=True)
         students = f"{sum(each['distilled'] for each in runs)} of {len(runs)}"
         cells = [f"{len(runs)}", mean_and_error(accuracies), difference, f"{statistics.mean(lost):.0f}", students]
-        lines.append([kind, *cells])
+        if lines and lines[-1][1:] == cells:
+            lines[-1][0] += f"; {kind}"
+        else:
+            lines.append([kind, *cells])
     head = ["fault", "runs that completed", "test accuracy, %", "difference", "requests lost", "students accepted"]
     replace_blocks(ROOT / "docs" / "faults.md", {"missing clients": table(head, lines)})
 

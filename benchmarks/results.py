@@ -52,7 +52,7 @@ OVERVIEW = (
 )
 """Columns of docs/results.md."""
 
-IN_README = tuple(OVERVIEW[column] for column in (0, 1, 3, 4, 5, 6))
+IN_README = OVERVIEW[:-1]
 """Those of them that README.md shows."""
 
 ROWS_IN_README = ("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one-shot", "cifar10-part", "cifar10-0.1")
@@ -122,9 +122,11 @@ class Setting:
     def arguments(self, name: str, processes: int, algorithms: Sequence[str] = ()) -> list[str]:
         """Write the schedule beside the outcomes; return the command line of the comparison, of some rows if given.
 
-        Mosaic is always among them, since all others have its budget.
+        Mosaic is always among them, since all others have its budget, and those that need none if they are there: they
+        are not run again, and the page has them.
         """
-        rows = [row for row in self.algorithms if not algorithms or row in (*algorithms, MOSAIC)]
+        there = [row for row in (*AVERAGING, *ENDS) if self.is_complete(name, (row,))]
+        rows = [row for row in self.algorithms if not algorithms or row in (*algorithms, *there, MOSAIC)]
         output = RESULTS.relative_to(ROOT) / name
         (RESULTS / name).mkdir(parents=True, exist_ok=True)
         (RESULTS / name / "schedule.yaml").write_text(yaml.safe_dump(self.schedule.values()))

@@ -164,7 +164,7 @@ def digits(num_clients: int) -> FederatedDataModule:
 
 def take_steps(net: Classifier, data: FederatedDataModule, client: int, round: int, steps: int) -> None:
     """Train as a client of a tiny run does in one round, in a bare loop."""
-    optimizer, own = SGD(net.parameters(), lr=0.01, weight_decay=1e-4), data.client(client)
+    optimizer, own = SGD(net.parameters(), lr=0.1, weight_decay=1e-4), data.client(client)
     batches = ShuffledBatches(
         *(own.images.pixels, own.images.labels),
         batch_size=data.batch_size,

@@ -505,7 +505,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             ["--model.net=mosaic.nets.TorchvisionNet", "--model.net.init_args.name=alexnet"],
             "model.net: the network cannot take images of 1x8x8: ",
         ),
-        pytest.param(["--clients.slicing=mosaic.nets.Nothing", LEVELS], "mosaic.nets.Nothing", marks=pytest.mark.slow),
+        pytest.param(["--clients.slicing=mosaic.nets.Nothing", LEVELS], "Nothing", marks=pytest.mark.slow),
         (["--clients.classifier_rows=some", LEVELS], "classifier_rows"),
     ],
     ids=lambda value: " ".join(flag.removeprefix("--")[:60] for flag in value) if isinstance(value, list) else "",

@@ -21,7 +21,7 @@ from mosaic.training.signals import Preempted
 from tests.cases import for_each
 from tests.small_runs import DIGITS, TINY, LinearNet, SharedRuns, assert_same_run
 
-ONE_ROUND = mosaic.Schedule(1, local_steps=2, fine_tune_rounds=0, fine_tune_learning_rate=0.001)
+ONE_ROUND = mosaic.Schedule(1, local_steps=2, fine_tune_rounds=0, learning_rate=0.1, fine_tune_learning_rate=0.01)
 
 
 def overrides(*flags: str) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def test_objects_give_the_same_run_bit_for_bit(shared_run: SharedRuns, tmp_path:
 
 def test_a_run_of_objects_goes_on_with_the_same_objects_alone(tmp_path: Path) -> None:
     run = tiny(tmp_path / "run")
-    longer = mosaic.Schedule(2, local_steps=2, fine_tune_rounds=0, fine_tune_learning_rate=0.001)
+    longer = mosaic.Schedule(2, local_steps=2, fine_tune_rounds=0, learning_rate=0.1, fine_tune_learning_rate=0.01)
     federation, trainer = mosaic.Federation(str(run.path), longer), {"accelerator": "cpu"}
     other_data = FederatedDataModule(SklearnDigits(), DirichletPartition(4, 2), batch_size=32)
     for net, data, changed in ((SmallCNN, digits(), "model.net"), (LinearNet, other_data, "data.partition")):

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaic.nets import Blueprint, Classifier
-from mosaic.nets.inference import predict, to_pixels
+from mosaic.nets import Blueprint, Classifier, inference
+from mosaic.nets.inference import images_at_once, predict, to_pixels
 
 CPU = torch.device("cpu")
 
@@ -22,8 +22,17 @@ def test_pixels_span_zero_to_one() -> None:
     assert to_pixels(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
 
 
-def test_the_batch_size_does_not_matter(net: Classifier, images: Tensor) -> None:
-    torch.testing.assert_close(predict(net, images, CPU, batch_size=3), predict(net, images, CPU))
+def test_the_batch_size_does_not_matter(net: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = predict(net, images, CPU)
+    monkeypatch.setattr(inference, "images_at_once", lambda *_: 3)
+    torch.testing.assert_close(predict(net, images, CPU), at_once)
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, 512), (28, 83), (32, 64), (224, 8)])
+def test_larger_images_go_in_smaller_batches_on_a_cpu(side: int, expected: int) -> None:
+    images = torch.empty(0, 3, side, side)
+    assert images_at_once(images, CPU) == expected
+    assert images_at_once(images, torch.device("cuda")) == 512
 
 
 @pytest.mark.parametrize("training", [True, False])

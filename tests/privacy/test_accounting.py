@@ -112,5 +112,5 @@ def test_delta_must_be_below_one_over_the_images() -> None:
 
 def test_without_the_package_nothing_is_promised(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dp_accounting", None)
-    with pytest.raises(MosaicError, match=r"pip install mosaic\[privacy\]"):
+    with pytest.raises(MosaicError, match=r"pip install dp-accounting"):
         spent([Mechanism("counts", 3.1234)], DELTA)

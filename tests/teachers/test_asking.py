@@ -6,16 +6,18 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.server.generators import GeneratedImages
+from mosaic.teachers import asking
 from mosaic.teachers.asking import ask_owners, ask_teacher
 
 SHAPE = (1, 8, 8)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 512])
-def test_a_teacher_is_asked_in_eval_mode_without_gradient(chunk: int) -> None:
+def test_a_teacher_is_asked_in_eval_mode_without_gradient(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "images_at_once", lambda *_: chunk)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3)).train()
     images = torch.rand(10, *SHAPE)
-    said = ask_teacher(teacher, images, chunk)
+    said = ask_teacher(teacher, images)
     assert not said.requires_grad
     assert not teacher.training
     assert torch.equal(teacher[2].running_mean, torch.zeros(3))

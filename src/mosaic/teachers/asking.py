@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from mosaic.nets.inference import images_at_once
 from mosaic.server.generators import GeneratedImages
 from mosaic.transfer import bring
 
@@ -12,11 +13,11 @@ ABSENT = -30.0
 """Logit of a class that is ruled out: far below any other, yet finite, so that no divergence becomes infinite."""
 
 
-def ask_teacher(teacher: nn.Module, images: Tensor, chunk: int = 512) -> Tensor:
-    """Return the teacher's answers to pixels ``(M, channels, H, W)``, in chunks, on their device."""
+def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
+    """Return the teacher's answers to pixels ``(M, channels, H, W)``, M at least 1, in chunks, on their device."""
     bring(teacher, images.device).eval()
     with torch.inference_mode():
-        answers = [teacher(batch) for batch in images.split(chunk)]
+        answers = [teacher(batch) for batch in images.split(images_at_once(images, images.device))]
     return torch.cat(answers)  # out here it gives tensors that a loss may use
 
 
