@@ -19,7 +19,8 @@ from mosaic.client.private_worker import REFUSED
 from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_statistics
 from mosaic.data.sources import NpzSource
-from mosaic.executors.remote.wire import Asked, Introduce, Introduction
+from mosaic.executors.remote.executor import ClientsAbsentError
+from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import (
     Declined,
     EvaluateRequest,
@@ -34,6 +35,7 @@ from tests.remote_clients import (
     CLIENTS,
     EXECUTOR,
     HandedOverExecutor,
+    OverSocketsExecutor,
     arguments,
     deployed,
     missing,
@@ -191,6 +193,14 @@ class TestTheServerSeesNoData:
 
 
 class TestAbsentClients:
+    def test_where_too_few_came_it_is_waited_again(self, tmp_path: Path) -> None:
+        """Patience is used up once for those who stay away, but not by a start that has failed."""
+        executor = OverSocketsExecutor(str(tmp_path), patience=0.1)
+        executor.terms = Terms("", 2, 10, 1)
+        for _ in range(2):
+            with pytest.raises(ClientsAbsentError, match=r"expected 1 of 2 clients within 0\.1 s, got 0"):
+                executor.pixel_statistics()
+
     def test_a_late_client_is_missing_and_the_round_goes_on(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg")
         instead(3, TrainRequest, lambda _: None)

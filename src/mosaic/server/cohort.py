@@ -132,7 +132,7 @@ class Cohort:
                 plan.epochs,
                 plan.learning_rate,
                 keep=client in keep or pool.keeps_own(client),
-                upload=uploads.keeps_models or not pool.keeps_own(client),
+                upload=uploads.takes_own_models or not pool.keeps_own(client),
                 judge=self._judges and self._receives(model, client),
                 replay=dict(replay),
             )

@@ -26,10 +26,10 @@ class Uploads:
         round: communication round of the uploads.
         sent: the model that the clients started from.
         clients: who has uploaded, in order of arrival.
-        keeps_models: whether models that have no average, of other architectures, are of use too.
+        takes_own_models: whether models of other architectures, which have no average, are of use too.
     """
 
-    keeps_models: ClassVar[bool] = False
+    takes_own_models: ClassVar[bool] = False
     pool: ModelPool
     round: int
     sent: StateDict
@@ -71,7 +71,7 @@ class KeptUploads(Uploads):
 
     heads_only: bool = False
     most: int | None = None
-    keeps_models: ClassVar[bool] = True
+    takes_own_models: ClassVar[bool] = True
     replies: list[TrainReply] = field(default_factory=list, init=False)
 
     def add(self, reply: TrainReply) -> None:

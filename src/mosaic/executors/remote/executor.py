@@ -147,6 +147,7 @@ class RemoteExecutor(ClientExecutor):
         if self._grid is not None:
             self._grid.close()
             self._grid = None
+        self._met = False
         super().close()
 
     @property
@@ -181,7 +182,6 @@ class RemoteExecutor(ClientExecutor):
         if self._met:
             self._find()
             return
-        self._met = True
         end, told, expected = time.monotonic() + self.patience, -1, self.terms.num_clients
         while len(self._find()) < expected:
             if len(self._nodes) != told:
@@ -190,14 +190,15 @@ class RemoteExecutor(ClientExecutor):
             leave_if_asked()
             if time.monotonic() > end:
                 absent = sorted(set(range(expected)) - self._nodes.keys())
-                if len(self._nodes) >= self.fewest:
-                    log.warning("going on without clients %s, who have not come within %g s", absent, self.patience)
-                    return
-                raise ClientsAbsentError(
-                    f"executor.fewest: expected {self.fewest} of {expected} clients within {self.patience:g} s, got "
-                    f"{len(self._nodes)}; not there: {absent}: look into their logs, or raise executor.patience"
-                )
+                if len(self._nodes) < self.fewest:
+                    raise ClientsAbsentError(
+                        f"executor.fewest: expected {self.fewest} of {expected} clients within {self.patience:g} s, "
+                        f"got {len(self._nodes)}; not there: {absent}: look into their logs, or raise executor.patience"
+                    )
+                log.warning("going on without clients %s, who have not come within %g s", absent, self.patience)
+                break
             time.sleep(_POLL)
+        self._met = True
 
     def _find(self) -> dict[int, int]:
         """Return all clients that are there, with their nodes; ask nodes that are new who they are, and do not wait."""
