@@ -80,23 +80,6 @@ def heat_map(
     return _plain(figure, labelsize=8)
 
 
-def sample_grid(images: np.ndarray, titles: Sequence[str] = (), columns: int = 10) -> Picture:
-    """Draw images in rows, from pixels in ``[0, 1]``, shape ``(N, channels, H, W)``; each row may have a title."""
-    rows = -(-len(images) // columns)
-    margin = 0.1 + 0.08 * max((len(title) for title in titles), default=0)
-    width, height = 0.62 * columns + margin, 0.64 * rows + 0.1
-    figure = Picture(figsize=(width, height), dpi=110)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for place, axes in enumerate(grid.flat):
-        axes.set(xticks=[], yticks=[], frame_on=False)
-        if place < len(images):
-            axes.imshow(images[place].transpose(1, 2, 0), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-    for row, title in zip(grid, titles, strict=False):
-        row[0].set_ylabel(title, rotation=0, ha="right", va="center", color=INK, fontsize=9)
-    figure.subplots_adjust(left=margin / width, right=0.995, bottom=0.01, top=0.99, wspace=0.06, hspace=0.06)
-    return figure
-
-
 class Band(NamedTuple):
     """A curve and half the width of the band around it, each of shape ``(R,)``."""
 
