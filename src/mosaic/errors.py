@@ -3,6 +3,7 @@
 import argparse
 
 LARGEST = 1e38
+_LONGEST_WORDS = 300
 """Largest number that settings may have, a third of the largest number in single precision."""
 
 
@@ -72,3 +73,13 @@ def settings_of(factory: object) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its kind where there is none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def printable(words: str) -> str:
+    r"""Return a stranger's words as one line of at most 300 characters, fit for a log and a terminal.
+
+    >>> printable("mend it\n\x1b[2J")
+    'mend it [2J'
+    """
+    visible = "".join(each if each.isprintable() else " " for each in words)
+    return " ".join(visible.split())[:_LONGEST_WORDS]

@@ -171,6 +171,21 @@ def test_what_exceeds_the_budget_is_declined_with_a_fixed_text(phases: PhaseRunn
     assert ask(train_request(round=1)) == Declined(0, FORGOTTEN)
 
 
+@pytest.mark.parametrize("spoil", ["double", "missing", "shape"])
+def test_a_model_of_another_form_is_declined_unpaid(spoil: str, phases: PhaseRunner, tmp_path: Path) -> None:
+    """Training with it would fail only if a batch has an image, which would tell of images for nothing."""
+    worker, model = make_worker(phases, tmp_path, TRAINS), weights()
+    match spoil:
+        case "double":
+            model["head.bias"] = model["head.bias"].double()
+        case "missing":
+            del model["head.bias"]
+        case _:
+            model["head.bias"] = torch.zeros(3)
+    assert worker.handle(train_request(model=model), NOTHING)[0] == Declined(0, REFUSED)
+    assert booked(tmp_path) == []
+
+
 def test_code_that_fails_tells_nothing_of_why(
     phases: PhaseRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

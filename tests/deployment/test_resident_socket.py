@@ -27,6 +27,8 @@ class Echo:
     def handle(self, data: bytes) -> bytes:
         if data == b"nonsense":
             raise ValueError("expected a message")
+        if data == b"vast":
+            raise RuntimeError("Stride calculation overflowed")
         if data == b"unfit":
             raise MosaicError("data.std: expected 1 number")
         return data[::-1]
@@ -99,7 +101,7 @@ def test_nonsense_silence_and_closed_ends_get_no_answer_and_others_do(tmp_path: 
     path = tmp_path / "client.sock"
 
     def talk() -> None:
-        for bad in (b"nonsense", b"unfit"):
+        for bad in (b"nonsense", b"vast", b"unfit"):
             with pytest.raises(ConnectionError):
                 ask(path, bad)
         for begun in (b"", b"\0", LENGTH.pack(10) + b"abc", LENGTH.pack(2**40)):

@@ -196,7 +196,7 @@ class TestAbsentClients:
     def test_where_too_few_came_it_is_waited_again(self, tmp_path: Path) -> None:
         """Patience is used up once for those who stay away, but not by a start that has failed."""
         executor = OverSocketsExecutor(str(tmp_path), patience=0.1)
-        executor.terms = Terms("", 2, 10, 1)
+        executor.terms = Terms("", 2, 10, (1, 8, 8))
         for _ in range(2):
             with pytest.raises(ClientsAbsentError, match=r"expected 1 of 2 clients within 0\.1 s, got 0"):
                 executor.pixel_statistics()
@@ -304,8 +304,9 @@ class TestResident:
         known = {"run": 32 * "a", "session": 32 * "b", "after": 0, "agreement": "x", "mean": (0.3,), "std": (0.4,)}
         return encode(Asked(**{**known, **other}, message=message))
 
-    def test_says_who_it_is_and_no_sums_unless_asked(self, own: Handle) -> None:
-        who = decode(own(self.asked(Introduce(wants_sums=False))) or b"", object)
+    @pytest.mark.parametrize("wants_sums", [False, True])
+    def test_says_who_it_is_and_no_sums_where_the_configuration_has_them(self, wants_sums: bool, own: Handle) -> None:
+        who = decode(own(self.asked(Introduce(wants_sums))) or b"", object)
         assert (who.client, int(who.class_counts.sum()), who.pixel_sums.numel()) == (0, 371, 0)
 
     @pytest.mark.parametrize(
@@ -451,6 +452,9 @@ class TestPrivacy:
         assert site.handle(encode(asked(message=ReleaseRequest(0, 3), run=32 * "c"))) == first
         for message in (EvaluateRequest(0, 1, {}), GeneratorRequest(0, 1)):
             assert decode(site.handle(encode(asked(message=message))), object) == Declined(0, REFUSED)
+        for other in ({"mean": (0.3,), "std": (1e-200,)}, {"mean": (0.4,), "std": (0.38,)}):
+            reply = decode(site.handle(encode(asked(message=ReleaseRequest(0, 1), **other))), object)
+            assert reply == Failed(0, "it was told other numbers than its data.mean and data.std")
 
     @pytest.mark.slow
     def test_a_server_makes_a_student_of_what_sites_release(self, config: Path, tmp_path: Path) -> None:

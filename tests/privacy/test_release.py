@@ -10,7 +10,17 @@ from mosaic.data import SklearnDigits
 from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import Mechanism, gaussian_epsilon
 from mosaic.privacy.noise import SecretNoise
-from mosaic.privacy.release import GRID, PublicFeatures, Release, noisy, packed, unit_weights, unpacked, whole_sums
+from mosaic.privacy.release import (
+    GRID,
+    PublicFeatures,
+    Release,
+    noisy,
+    on_grid,
+    packed,
+    unit_weights,
+    unpacked,
+    whole_sums,
+)
 from tests.cases import for_each
 
 DIGITS = SklearnDigits().load().train
@@ -34,6 +44,17 @@ def test_one_image_changes_counts_by_exactly_one_and_the_others_by_at_most_one()
         assert (changes <= 1).all()
         largest = torch.maximum(largest, changes)
     assert (largest > 0.999).all(), "clipping is at work, or the bound would not be tight"
+
+
+@for_each("mean, std", [((0.5,), (1e-200,)), ((0.5,), (0.0,)), ((float("nan"),), (0.3,)), ((0.5,), (float("inf"),))])
+def test_features_that_would_be_no_numbers_are_refused(mean: tuple[float], std: tuple[float]) -> None:
+    with pytest.raises(ValueError, match="expected a finite mean and a positive standard deviation"):
+        PublicFeatures((1, 8, 8), 4, mean, std)
+
+
+def test_what_is_no_number_counts_nothing() -> None:
+    given = torch.tensor([[torch.nan, torch.inf, -torch.inf, 0.5]], dtype=torch.double)
+    assert on_grid(given)[0].tolist() == [0, 0, 0, GRID // 2 - 1]
 
 
 def test_an_image_as_large_as_can_be_is_clipped() -> None:

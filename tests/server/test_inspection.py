@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import (
     EvaluateReply,
     GeneratorReply,
@@ -100,6 +101,10 @@ BAD_UPLOADS = [
     (counting(COUNTS.float()), "class_counts: expected torch.int64"),
     (counting(COUNTS[:2]), "of shape (2,)"),
     (lambda good: replace(good, metrics={"loss": torch.nan, "steps": 3}), "metrics.loss: expected a finite number"),
+    (spoilt("body.1.running_var", -0.1), "model.body.1.running_var: expected no negative variance"),
+    (spoilt("normalize.mean", 3.0), "model.normalize.mean: expected [0.5], got [3.0]"),
+    (spoilt("normalize.std", -0.25), "model.normalize.std: expected [0.25], got [-0.25]"),
+    (lambda good: replace(good, metrics={**METRICS, "\x1b[2J": 1.0}), "names of letters and digits"),
     (lambda good: replace(good, metrics={"loss": 1.0}), "metrics.steps: expected a finite number, got None"),
 ]
 
@@ -152,6 +157,11 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
         replace(good, class_counts=-COUNTS),
         replace(good, metrics={"steps": 3}),
         replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
+        replace(good, curves={"adversarial": torch.ones(3, 2)}),
+        replace(good, curves={"adversarial": torch.tensor(1.0)}),
+        replace(good, curves={str(number): torch.ones(3) for number in range(17)}),
+        replace(good, curves={"a\nb": torch.ones(3)}),
+        replace(good, metrics={**metrics, **{str(number): 1.0 for number in range(17)}}),
     ]
     for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
         assert (
@@ -181,6 +191,33 @@ def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool
         assert [found.client for found in cohort.prototypes(model)] == believed
 
 
+def test_prototypes_are_as_many_and_as_large_as_all_have_agreed_on(pool: ModelPool, model: StateDict) -> None:
+    features = model["head.weight"].shape[1]
+
+    def believed(labels: list[int], sizes: list[int], **settings: int) -> bool:
+        reply = PrototypeReply(1, torch.zeros(len(labels), features), torch.tensor(labels), torch.tensor(sizes))
+        cohort = Cohort(
+            Scripted(reply), replace(PLAN, clients=(1,)), pool, faults=Faults(quorum=0),
+            prototypes=PrototypeSettings(**settings),
+        )  # fmt: skip
+        return len(cohort.prototypes(model)) == 1
+
+    assert believed([0, 0, 2], [5, 9, 5], clusters_per_class=2)
+    assert not believed([0, 0, 2], [5, 9, 5], clusters_per_class=1)
+    assert not believed([0, 2], [5, 4], min_count=5)
+    assert believed([0, 2], [5, 4], min_count=4)
+
+
+def test_nobody_judges_by_more_images_than_it_can_have(pool: ModelPool, model: StateDict) -> None:
+    """One client that claims two thousand million would decide alone."""
+    reply = EvaluateReply(1, *(torch.tensor([1, 0, 3]),) * 2, torch.zeros(3).double())
+    for most, believed in (({1: 4}, 1), ({1: 3}, 0), ({}, 1)):
+        cohort = Cohort(
+            Scripted(reply), replace(PLAN, clients=(1,)), pool, faults=Faults(quorum=0), validation=most
+        )  # fmt: skip
+        assert len(cohort.evaluate(model).total) == believed
+
+
 def test_nobody_judges_more_images_right_than_there_are(pool: ModelPool, model: StateDict) -> None:
     good = EvaluateReply(
         1, torch.tensor([1, 0, 2]), torch.tensor([1, 0, 3]), torch.tensor([1.0, 0.0, torch.inf]).double()
@@ -206,6 +243,8 @@ def test_nobody_judges_more_images_right_than_there_are(pool: ModelPool, model: 
         (lambda good: replace(good, moments=torch.zeros(3, 4)), "moments: expected torch.float32 of shape (3, 3)"),
         (lambda good: replace(good, sums=with_one(good.sums, torch.nan)), "sums: expected finite numbers"),
         (lambda good: replace(good, counts=with_one(good.counts, 1e30)), "counts: expected no number beyond"),
+        (lambda good: replace(good, sums=with_one(good.sums, 1e3)), "sums: expected sums that so many images can have"),
+        (lambda good: replace(good, moments=with_one(good.moments, -1e3)), "moments: expected sums that so many"),
     ],
 )
 def test_released_sums_are_inspected_too(spoil: Any, said: str, pool: ModelPool) -> None:
@@ -216,7 +255,7 @@ def test_released_sums_are_inspected_too(spoil: Any, said: str, pool: ModelPool)
         cohort = Cohort(
             Scripted(reply), PLAN, pool, faults=Faults(quorum=0), on_missing=lambda _, reason: reasons.append(reason)
         )
-        return [each.client for each in cohort.releases([1], features=2)]
+        return [each.client for each in cohort.releases([1], 2, {"counts": 1.0, "means": 2.0, "moments": 3.0})]
 
     assert release(good) == [1], "noisy counts may be negative"
     assert release(spoil(good)) == []

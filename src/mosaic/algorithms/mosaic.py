@@ -222,7 +222,7 @@ class Mosaic(Algorithm):
         generation = self.program.generation
         assert isinstance(generation, ClassGaussians), "check_privacy has seen to it"
         if not (state.distilled and budget.privacy.trains):  # averages go on from the first student
-            state, fresh = collect_releases(state, generation, cohort, context)
+            state, fresh = collect_releases(state, budget, generation, cohort, context)
             state = train_student(state, budget, generation, self.distillation, context) if fresh else state
         if budget.privacy.trains:
             state = self._averaged(state, cohort.train(state.model, Uploads))

@@ -1,11 +1,13 @@
 """``mosaic client``: the resident process of one client of a federation whose clients are on hosts of their own."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -116,6 +118,17 @@ class ClientCLI(MosaicCLI):
         return data
 
 
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Refuse a folder in which another client remembers its runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise MosaicError(f"--folder: another client remembers its runs in {folder}: give each its own") from error
+
+
 def make_client(given: Sequence[str]) -> ClientCLI:
     """Make the client of a command line, of which ``given`` are the arguments after ``mosaic client``."""
     return carry_out(ClientCLI, ["fit", *given])
@@ -130,7 +143,7 @@ def client(given: Sequence[str]) -> None:
     made = make_client(given)
     options: Any = made.config_init.fit
     try:
-        with heeding_signals():
+        with heeding_signals(), _alone_in(options.folder):
             serve(made.resident, options.socket, options.group)
     except Preempted:
         if made.audit is not None:

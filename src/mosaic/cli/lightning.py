@@ -192,7 +192,7 @@ class MosaicCLI(LightningCLI):
             )
         data = RemoteData(given)
         shape, names = data.partition.image_shape, data.partition.class_names
-        executor.terms = Terms(agreement(config), data.num_clients, len(names), shape[0])
+        executor.terms = Terms(agreement(config), data.num_clients, len(names), shape)
         found = data.statistics or _statistics_of_run(config) or executor.pixel_statistics()
         data.mean, data.std = map(list, found)
         config["data"] |= {"mean": data.mean, "std": data.std}

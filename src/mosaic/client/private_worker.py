@@ -16,6 +16,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import encode
 from mosaic.data.images import Images
 from mosaic.data.module import FederatedDataModule
+from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import (
@@ -26,6 +27,7 @@ from mosaic.messages import (
     ReleaseRequest,
     Reply,
     Request,
+    StateDict,
     TrainReply,
     TrainRequest,
 )
@@ -33,7 +35,7 @@ from mosaic.model_pool import ModelPool
 from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import RELEASED, TRAINING, Budget, Mechanism
 from mosaic.privacy.dp_sgd import PoissonBatches
-from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError
+from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, folder_of
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, unit_weights, whole_sums
 from mosaic.privacy.settings import IMAGE
@@ -74,9 +76,10 @@ class PrivateWorker(Worker):
         seed: of the run; no noise comes from it.
         budget: of every client.
         folder: of the clients' ledgers.
+        keep: answers of training that a ledger keeps, at least :data:`~mosaic.privacy.ledger.KEPT`.
 
     Raises:
-        MosaicError: the budget does not fit the images.
+        MosaicError: the budget does not fit the images, or a client on a host of its own has several ledgers.
     """
 
     def __init__(
@@ -89,9 +92,12 @@ class PrivateWorker(Worker):
         seed: int,
         budget: Budget,
         folder: Path,
+        keep: int = KEPT,
     ) -> None:
         super().__init__(data, pool, optimizer, program, phases, seed)
-        self._optimizer, self._budget, self._folder = optimizer, budget, folder
+        self._optimizer, self._budget, self._folder, self._kept = optimizer, budget, folder, max(keep, KEPT)
+        self._alone = isinstance(data, RemoteData)
+        folder_of(folder, 0, self._alone)
         budget.privacy.check_images(max(len(train) + len(validation) for train, validation in data.splits))
         own = data.images.train
         if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
@@ -119,10 +125,10 @@ class PrivateWorker(Worker):
         """Return the answer that is kept, or book, make and keep one."""
         if (work := self._work(request)) is None:
             return Declined(request.client, REFUSED)
-        ledger = Ledger(self._folder, request.client, self._budget)
+        ledger = Ledger(folder_of(self._folder, request.client, self._alone), self._budget, self._kept)
         with ledger.open():
             if (known := ledger.recall(work.key)) is not None:
-                return known
+                return replace(known, client=request.client)
             try:
                 secret = ledger.book(work.key, work.mechanisms)
             except (OverspentError, ForgottenError) as error:
@@ -137,13 +143,20 @@ class PrivateWorker(Worker):
         match request:
             case ReleaseRequest() if released := [mechanisms[name] for name in RELEASED if name in mechanisms]:
                 return _Work(self._release_key(), released, lambda noise: self._release(request, noise))
-            case TrainRequest(judge=False, epochs=epochs, steps=steps) if (
-                TRAINING in mechanisms and epochs == 0 and steps > 0
+            case TrainRequest(judge=False, epochs=epochs, steps=steps, model=model) if (
+                TRAINING in mechanisms and epochs == 0 and steps > 0 and self._is_agreed(model)
             ):
                 step = replace(mechanisms[TRAINING], steps=steps)
-                key = f"train-{hashlib.sha256(encode(request)).hexdigest()[:24]}"
+                key = f"{TRAINING}-{hashlib.sha256(encode(request)).hexdigest()[:24]}"
                 return _Work(key, [step], lambda noise: self._train(request, noise))
         return None
+
+    def _is_agreed(self, model: StateDict) -> bool:
+        """Whether a model has the agreed form: with another, whether training fails could depend on an image."""
+        agreed = self._pool.blueprint.skeleton
+        return model.keys() == agreed.keys() and all(
+            (model[name].shape, model[name].dtype) == (like.shape, like.dtype) for name, like in agreed.items()
+        )
 
     def _release_key(self) -> str:
         """Return a name of what is released: the same whoever asks, and in whichever round and run."""

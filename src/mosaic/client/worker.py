@@ -1,7 +1,6 @@
 """Answer requests for a client. Only this module and those of local training and generators join requests and data."""
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import replace
 from typing import cast
 
 from torch import Tensor
@@ -119,9 +118,7 @@ class Worker:
         net = self._pool.blueprint.build(request.model)
         own = self._phases.dry_run.images(data.train)
         features = predict(net, data.images.pixels[own], self._phases.device, ask=net.features)
-        settings = self._program.prototypes
-        if self._phases.dry_run:
-            settings = replace(settings, min_count=1)
+        settings = self._program.prototypes.within(self._phases.dry_run)
         seed = seed_for(self._seed, request.round, request.client, "prototypes")
         return PrototypeReply(request.client, *class_prototypes(features, data.images.labels[own], settings, seed))
 

@@ -108,6 +108,10 @@ class FederatedDataModule(LightningDataModule):
         counts = [np.bincount(labels[train], minlength=self.images.num_classes) for train, _ in self.splits]
         return torch.from_numpy(np.stack(counts))
 
+    def most_validation(self) -> dict[int, int]:
+        """Return the number of images that each client validates on, or the most that it can, by client."""
+        return {client: len(validation) for client, (_, validation) in enumerate(self.splits)}
+
     def hear(self, client: int, class_counts: Tensor) -> None:
         """Note what a client says of its images; this process holds them and knows."""
 

@@ -85,6 +85,12 @@ class RemoteData(FederatedDataModule):
         """Training images per client and class, shape ``(N, C)``, as far as this process has been told."""
         return self._said
 
+    def most_validation(self) -> dict[int, int]:
+        """Return the most images that each client can hold out, by what it says that it trains on."""
+        share = self.validation_share
+        most = (share * (self._said + 1) / (1 - share) + 1).floor() * (self._said > 0) if share else self._said * 0
+        return {client: int(count) for client, count in enumerate(most.sum(1)) if self._said[client].any()}
+
     def hear(self, client: int, class_counts: Tensor) -> None:
         """Note how many images of each class a client says that it trains on."""
         self._said[client] = class_counts

@@ -61,6 +61,7 @@ class Resident:
         self._data, self.client, self._agreement = data, data.own_client, agreement
         self._make_worker, self._folder, self._keep = make_worker, folder, keep
         self._judging, self._private, self._see = judging, private, see
+        self._given = data.statistics
         self._worker: tuple[Statistics, Worker] | None = None
 
     def handle(self, data: bytes) -> bytes:
@@ -72,7 +73,8 @@ class Resident:
         asked = decode(data, Asked, LARGEST_HEADER)
         match asked.message:
             case Introduce(wants_sums=wants_sums):
-                return encode(self._introduce(wants_sums))
+                unknown = self._given is None and asked.agreement == self._agreement
+                return encode(self._introduce(wants_sums and unknown))
             case message if isinstance(message, Request):
                 self._check(asked)
                 started = time.perf_counter()
@@ -110,6 +112,8 @@ class Resident:
             return Declined(self.client, "it judges no models (federation.judging)")
         if not asked.mean:
             return Failed(self.client, "it was not told mean and standard deviation of the pixels")
+        if self._given not in (None, (asked.mean, asked.std)):
+            return Failed(self.client, "it was told other numbers than its data.mean and data.std")
         memory = Memory(self._folder, asked.run, self._keep)
         memory.go_back(asked)
         worker = self._worker_for((asked.mean, asked.std))
@@ -152,8 +156,8 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
                 try:
                     connection.settimeout(_SILENCE)
                     send_frame(connection, resident.handle(receive_frame(connection, MOST_BYTES)))
-                except (OSError, ValueError, MosaicError) as error:
-                    log.warning("a message gets no answer: %s", error)
+                except Exception as error:  # whatever a stranger has sent, the next one is answered
+                    log.warning("a message gets no answer: %s: %s", type(error).__name__, error)
 
 
 @contextmanager

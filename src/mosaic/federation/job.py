@@ -89,7 +89,7 @@ class Job:
             check_private_models(budget.privacy, self.pool, self.phases)
             made = self.data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed
             if not self.phases.dry_run:
-                return PrivateWorker(*made, budget, self.ledgers)
+                return PrivateWorker(*made, budget, self.ledgers, self.config["federation"]["snapshot_every"] + 1)
             folder = tempfile.mkdtemp(prefix="mosaic-dry-run-")
             worker = PrivateWorker(*made, budget, Path(folder))
             weakref.finalize(worker, shutil.rmtree, folder, ignore_errors=True)

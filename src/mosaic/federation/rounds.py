@@ -113,16 +113,19 @@ class Rounds:
             self._job.budget,
         )
         judges = round > 1 and self._measurer.due(round - 1)
+        images, most_validation = self._announced()
         cohort = Cohort(
             self._executor,
             plan,
             self._job.pool,
-            self._announced(),
+            images,
             judges,
             self._faults,
             self._note,
             self._miss,
             self._judging,
+            most_validation,
+            self._job.algorithm.program.prototypes.within(self._job.phases.dry_run),
         )
         self._state = self._job.algorithm.round(self._state, cohort, context)
         evaluated = perf_counter()
@@ -146,17 +149,17 @@ class Rounds:
             return centralised_plan(plan, self._job.images, self._job.data.batch_size)
         return plan
 
-    def _announced(self) -> dict[int, int]:
-        """Return the number of training images of each client that has any, as far as is known yet.
+    def _announced(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Return how many images each client trains on, if any, and the most that it validates on, as far as is known.
 
         Controls have one client with all of them. With a privacy budget nobody knows.
         """
         if self._job.privacy is not None:
-            return {}
-        images = self._job.images
+            return {}, {}
+        images, validation = self._job.images, self._job.data.most_validation()
         if self._job.algorithm.gathers_data:
-            return {0: sum(images)}
-        return {client: count for client, count in enumerate(images) if count}
+            return {0: sum(images)}, {0: sum(validation.values())}
+        return {client: count for client, count in enumerate(images) if count}, validation
 
     def _announce(
         self, plan: RoundPlan, measurement: Measurement, said: Mapping[int, Validation], seconds: float

@@ -79,6 +79,6 @@ def clipped_sums(gradients: dict[str, Tensor], clipping: float) -> dict[str, Ten
 
     def summed(each: Tensor) -> Tensor:
         scaled = each.double() * factor.view(-1, *(1,) * (each.dim() - 1))
-        return on_grid(scaled.nan_to_num(0.0, 0.0, 0.0)).sum(0)
+        return on_grid(scaled).sum(0)
 
     return {name: summed(each) for name, each in gradients.items()}

@@ -1,6 +1,6 @@
 """One client's book of what its images have cost: written before they are touched, on the client's own disk.
 
-``FOLDER/client_NNNN/book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
+``book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
 secret from which its noise follows. ``KEY.safetensors`` is that answer. An answer is kept before it is sent: what is
 asked again gets the same bytes and costs nothing. A client that was killed between both computes the answer again with
 the same noise, which nobody has seen yet.
@@ -17,12 +17,15 @@ from typing import Any
 from filelock import FileLock
 
 from mosaic.codec import decode, encode
-from mosaic.disk import write_whole
+from mosaic.disk import sync, write_whole
+from mosaic.errors import MosaicError
 from mosaic.messages import Reply
-from mosaic.privacy.accounting import Budget, Mechanism, spent
+from mosaic.privacy.accounting import TRAINING, Budget, Mechanism, spent
 from mosaic.privacy.noise import new_secret
 
 _BOOK = "book.json"
+KEPT = 20
+"""Answers of training that are kept at least."""
 
 
 class OverspentError(Exception):
@@ -52,14 +55,13 @@ class Ledger:
     """The book of one client; only it may read the folder.
 
     Args:
-        folder: of all clients whose images are here.
-        client: number of the client.
+        folder: of the client's book, see :func:`folder_of`.
         budget: its budget.
-        keep: answers that are kept.
+        keep: answers of training that are kept: a server may go back by so many rounds.
     """
 
-    def __init__(self, folder: Path, client: int, budget: Budget, keep: int = 20) -> None:
-        self._folder, self._budget, self._keep = folder / f"client_{client:04d}", budget, keep
+    def __init__(self, folder: Path, budget: Budget, keep: int = KEPT) -> None:
+        self._folder, self._budget, self._keep = folder, budget, keep
 
     @contextmanager
     def open(self) -> Iterator[None]:
@@ -103,12 +105,12 @@ class Ledger:
         return secret
 
     def keep(self, key: str, answer: Reply) -> None:
-        """Keep an answer, then forget the secret of its noise; of older answers, only some are kept."""
+        """Keep an answer, then forget the secret of its noise; of older answers of training, only some are kept."""
         write_whole(self._answer(key), encode(answer))
         self._write(
             [Booking(each.key, each.mechanisms, "" if each.key == key else each.secret) for each in self.bookings()]
         )
-        answers = sorted(self._folder.glob("*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
+        answers = sorted(self._folder.glob(f"{TRAINING}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
         for old in answers[: -self._keep]:
             old.unlink()
 
@@ -123,9 +125,30 @@ class Ledger:
     def _write(self, bookings: Sequence[Booking]) -> None:
         found = [asdict(each) for each in bookings]
         write_whole(self._folder / _BOOK, json.dumps(found, indent=1).encode())
+        sync(self._folder)  # a booking outlives the host's end, or its images would be paid for by nobody
 
     def _answer(self, key: str) -> Path:
         return self._folder / f"{key}.safetensors"
+
+
+def folder_of(folder: Path, client: int, alone: bool) -> Path:
+    """Return where a client's book lies.
+
+    Args:
+        folder: of the books of all clients whose images are here.
+        client: number of the client.
+        alone: whether it is the only one. Then its images are the same under whichever number a federation knows it.
+
+    Raises:
+        MosaicError: it is said to be the only one, and there are several books.
+    """
+    books = sorted(book.parent for book in folder.glob(f"client_*/{_BOOK}")) if alone else []
+    if len(books) > 1:
+        raise MosaicError(
+            f"--folder: expected one book of what the client's images have cost, got {len(books)} in {folder}: keep "
+            "the one of these images there, and move the others away"
+        )
+    return books[0] if books else folder / f"client_{client:04d}"
 
 
 def booked(folder: Path) -> list[list[Mechanism]]:

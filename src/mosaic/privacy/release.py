@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mosaic.messages import are_finite
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.class_gaussians import CosineCoefficients
 from mosaic.nets.classifier import ImageShape
@@ -50,6 +51,9 @@ class PublicFeatures:
         coefficients: largest number of coefficients along each side.
         mean: public pixel mean per channel.
         std: public pixel standard deviation per channel.
+
+    Raises:
+        ValueError: they are such that features would not be numbers.
     """
 
     def __init__(
@@ -67,6 +71,8 @@ class PublicFeatures:
         variances = variances * (power / variances.sum())
         scale = variances**0.25
         self._scale = scale * float((variances / scale**2).sum().sqrt())
+        if not (are_finite([self._centre, self._scale]) and bool((self._scale > 0).all())):
+            raise ValueError(f"expected a finite mean and a positive standard deviation, got {mean} and {std}")
 
     @staticmethod
     def of(blueprint: Blueprint, coefficients: int) -> "PublicFeatures":
@@ -146,8 +152,8 @@ def whole_sums(features: Tensor, labels: Tensor, weights: Tensor, num_classes: i
 
 
 def on_grid(contributions: Tensor) -> Tensor:
-    """Return contributions of norm 1 at most as whole numbers of steps; no norm grows."""
-    return (contributions * (GRID * _BELOW_ONE)).trunc()
+    """Return contributions of norm 1 at most as whole numbers of steps; no norm grows, and what is no number is 0."""
+    return (contributions * (GRID * _BELOW_ONE)).trunc().nan_to_num(0.0, 0.0, 0.0)
 
 
 def noisy(exact: Release, mechanisms: Mapping[str, Mechanism], noise: SecretNoise) -> Release:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, printable
 from mosaic.messages import (
     Declined,
     EvaluateReply,
@@ -105,7 +105,7 @@ def _fault(request: Request, reply: Reply, inspector: Inspector) -> str | None:
     try:
         inspector.check(request, reply)
     except UnfitReplyError as error:
-        return f"its reply was refused: {error}"
+        return f"its reply was refused: {printable(str(error))}"
     return None
 
 

@@ -8,6 +8,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -83,6 +84,8 @@ class Cohort:
         on_reply: is shown every reply that is believed.
         on_missing: is told the request of a client that counts as missing, and why.
         judging: whether clients may be asked to judge at all.
+        validation: most images that each client can validate on, by client, likewise.
+        prototypes: how clients summarise their images.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class Cohort:
         on_reply: Callable[[Reply], None] = lambda _: None,
         on_missing: Callable[[Request, str], None] = lambda *_: None,
         judging: bool = True,
+        validation: Mapping[int, int] = MappingProxyType({}),
+        prototypes: PrototypeSettings | None = None,
     ) -> None:
-        self._plan, self._pool, self._inspector = plan, pool, Inspector(pool, images)
+        self._plan, self._pool, self._inspector = plan, pool, Inspector(pool, images, validation, prototypes)
         self._asker = Asker(executor, faults, plan.round, on_reply, on_missing)
         self._judges, self._judging, self._sent = judges and judging, judging, StateDict()
         self._judgements: dict[int, StateDict] = {}
@@ -165,15 +170,17 @@ class Cohort:
         requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
         return list(self._asker.ask(requests, PrototypeReply, self._inspector))
 
-    def releases(self, clients: Iterable[int], features: int) -> list[ReleaseReply]:
+    def releases(self, clients: Iterable[int], features: int, noise: Mapping[str, float]) -> list[ReleaseReply]:
         """Let these clients release noisy sums over their images.
 
         Args:
             clients: who is asked.
             features: number of public features of an image.
+            noise: standard deviation of what each client adds to each sum, by name.
         """
         requests = (ReleaseRequest(client, self._plan.round) for client in clients)
-        return list(self._asker.ask(requests, ReleaseReply, replace(self._inspector, features=features)))
+        expecting = replace(self._inspector, features=features, noise=noise)
+        return list(self._asker.ask(requests, ReleaseReply, expecting))
 
     @property
     def received(self) -> Judgement | None:

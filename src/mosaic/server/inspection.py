@@ -1,12 +1,14 @@
 """Check every reply before it is used: sender, contents, and plausible numbers."""
 
 import math
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -25,12 +27,16 @@ from mosaic.messages import (
     extremes,
 )
 from mosaic.model_pool import ModelPool
+from mosaic.privacy.accounting import COUNTS, MEANS, MOMENTS
 
 MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
 MOST_GROWTH = 1e5
 """How many times as large as the largest of the sent numbers, or as 1, uploaded ones may be."""
 _JUDGEMENT = ("correct", "total", "loss")
+_MOST_FIGURES, _FIGURE = 16, re.compile(r"[\w/.-]{1,60}")
+_FAR = 10.0
+"""Standard deviations of noise that no noise exceeds."""
 KINDS: dict[type, type] = {
     TrainRequest: TrainReply,
     GeneratorRequest: GeneratorReply,
@@ -52,15 +58,21 @@ class Inspector:
     Attributes:
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
+        validation: most images that each client can validate on, likewise.
+        prototypes: how clients summarise their images; where nobody says, any number of prototypes of any size.
         generator: gives, by images per class, a generator with the agreed names, shapes and types; ``None`` where none
             is asked for.
         features: number of public features, where a release of sums is asked for.
+        noise: standard deviation of what such a release adds to each sum, by name; 0 where it is not released.
     """
 
     pool: ModelPool
     images: Mapping[int, int]
+    validation: Mapping[int, int] = field(default_factory=dict)
+    prototypes: PrototypeSettings | None = None
     generator: Callable[[Tensor], StateDict] | None = None
     features: int = 0
+    noise: Mapping[str, float] = field(default_factory=dict)
 
     def check(self, request: Request, reply: Reply) -> None:
         """Compare one reply with its request.
@@ -82,30 +94,27 @@ class Inspector:
         match request, reply:
             case TrainRequest(), TrainReply():
                 _check_tensors("model", reply.model, self._trained(request))
+                self._check_normalisation(reply)
                 _check_size("model", reply.model, request.model)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 _check_metrics(reply.metrics, "loss", "steps", "validation_images")
                 if request.judge or reply.judgement:
-                    self._check_judgement(reply.judgement)
+                    self._check_judgement(request.client, reply.judgement)
             case GeneratorRequest(), GeneratorReply():
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 if self.generator is not None:
                     _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
                 _check_size("generator", reply.generator, {})
                 _check_metrics(reply.metrics, "attempts", "steps", "discriminator_steps")
+                _check_names_of_figures("curves", reply.curves)
                 for name, curve in reply.curves.items():
-                    _check_tensor(f"curves.{name}", curve, curve.shape, torch.float32)
+                    _check_tensor(f"curves.{name}", curve, torch.Size([curve.numel()]), torch.float32)
             case PrototypeRequest(), PrototypeReply():
                 self._check_prototypes(request, reply)
             case ReleaseRequest(), ReleaseReply():
-                classes, dim = self.pool.blueprint.num_classes, self.features
-                sizes = {"counts": (), "sums": (dim,), "moments": (dim * (dim + 1) // 2,)}
-                for name, size in sizes.items():
-                    given = getattr(reply, name)
-                    _check_tensor(name, given, torch.Size([classes, *size]), torch.float32)
-                    _require(_largest({name: given}) <= MOST_IMAGES, f"{name}: expected no number beyond {MOST_IMAGES}")
+                self._check_release(reply)
             case EvaluateRequest(), EvaluateReply():
-                self._check_judgement(reply.judgement)
+                self._check_judgement(request.client, reply.judgement)
 
     def _trained(self, request: TrainRequest) -> StateDict:
         """Return what a trained model must look like: the model that was sent, or the one that the client keeps."""
@@ -113,6 +122,27 @@ class Inspector:
             return {}
         keeps = self.pool.keeps_own(request.client)
         return self.pool.of(request.client).skeleton if keeps else request.model
+
+    def _check_normalisation(self, reply: TrainReply) -> None:
+        """Refuse another normalisation of pixels than all have agreed on; training leaves it alone."""
+        blueprint = self.pool.blueprint
+        for name, agreed in (("normalize.mean", blueprint.mean), ("normalize.std", blueprint.std)):
+            if (given := reply.model.get(name)) is not None:
+                same = torch.allclose(given.double(), torch.tensor(agreed).double(), rtol=1e-2, atol=1e-3)  # as in bf16
+                _require(same, f"model.{name}: expected {list(agreed)}, got {given.tolist()}")
+
+    def _check_release(self, reply: ReleaseReply) -> None:
+        """Compare noisy sums of vectors of norm 1 at most with the noisy number of such vectors."""
+        classes, dim = self.pool.blueprint.num_classes, self.features
+        sizes = {COUNTS: (), MEANS: (dim,), MOMENTS: (dim * (dim + 1) // 2,)}
+        for name, (kind, size) in zip(("counts", "sums", "moments"), sizes.items(), strict=True):
+            given = getattr(reply, name)
+            _check_tensor(name, given, torch.Size([classes, *size]), torch.float32)
+            _require(_largest({name: given}) <= MOST_IMAGES, f"{name}: expected no number beyond {MOST_IMAGES}")
+            if kind != COUNTS and self.noise.get(COUNTS, 0) > 0:
+                most = reply.counts.clamp(min=0).double() + _FAR * (self.noise[COUNTS] + self.noise[kind])
+                beyond = given.double().abs().flatten(1).amax(1) > most
+                _require(not bool(beyond.any()), f"{name}: expected sums that so many images can have")
 
     def _check_counts(self, name: str, counts: Tensor, client: int, at_least: int = 0) -> None:
         _check_tensor(name, counts, torch.Size([self.pool.blueprint.num_classes]), torch.int64)
@@ -128,18 +158,21 @@ class Inspector:
         features = found.shape[1] if head is None else head.shape[1]
         _check_tensor("prototypes", found, torch.Size([len(found), features]), torch.float32)
         _check_size("prototypes", {"prototypes": found}, request.model)
-        most = self.images.get(request.client, MOST_IMAGES)
+        most, classes = self.images.get(request.client, MOST_IMAGES), self.pool.blueprint.num_classes
+        settings = self.prototypes or PrototypeSettings(clusters_per_class=MOST_IMAGES, min_count=1)
         for name, values, low, high in (
-            ("labels", reply.labels, 0, self.pool.blueprint.num_classes - 1),
-            ("sizes", reply.sizes, 1, most),
+            ("labels", reply.labels, 0, classes - 1),
+            ("sizes", reply.sizes, settings.min_count, most),
         ):
             _check_tensor(name, values, torch.Size([len(found)]), torch.int64)
             within = len(values) == 0 or (low <= int(values.min()) and int(values.max()) <= high)
             _require(within, f"{name}: expected whole numbers in {low}..{high}")
-        total = sum(reply.sizes.tolist())
+        total, largest = sum(reply.sizes.tolist()), int(reply.labels.bincount(minlength=classes).max())
         _require(total <= most, f"sizes: expected at most {most} images in all, got {total}")
+        allowed = settings.clusters_per_class
+        _require(largest <= allowed, f"labels: expected at most {allowed} prototypes of a class, got {largest}")
 
-    def _check_judgement(self, given: StateDict) -> None:
+    def _check_judgement(self, client: int, given: StateDict) -> None:
         _check_names("judgement", given, dict.fromkeys(_JUDGEMENT))
         shape = torch.Size([self.pool.blueprint.num_classes])
         correct, total, loss = (given[name] for name in _JUDGEMENT)
@@ -148,6 +181,8 @@ class Inspector:
         _check_tensor("loss", loss, shape, torch.float64, finite=False)  # a model may be infinitely wrong
         fits = bool(((correct >= 0) & (correct <= total) & (total <= MOST_IMAGES)).all())
         _require(fits, "correct, total: expected 0 <= correct <= total for every class")
+        most, found = self.validation.get(client, MOST_IMAGES), sum(total.tolist())
+        _require(found <= most, f"total: expected at most {most} images to validate on, got {found}")
         _require(bool((loss >= 0).all()), "loss: expected at least 0 for every class")
 
 
@@ -155,6 +190,8 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
     _check_names(name, given, expected)
     for tensor, like in expected.items():
         _check_tensor(f"{name}.{tensor}", given[tensor], like.shape, like.dtype)
+        if tensor.endswith("running_var"):
+            _require(bool((given[tensor] >= 0).all()), f"{name}.{tensor}: expected no negative variance")
 
 
 def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
@@ -183,7 +220,14 @@ def _check_tensor(name: str, given: Tensor, shape: torch.Size, dtype: torch.dtyp
     _require(not finite or are_finite([given]), f"{name}: expected finite numbers, got infinite ones or NaN")
 
 
+def _check_names_of_figures(name: str, given: Mapping[str, object]) -> None:
+    """Refuse more figures than a client has, and names that are not fit for a log."""
+    fits = len(given) <= _MOST_FIGURES and all(_FIGURE.fullmatch(each) for each in given)
+    _require(fits, f"{name}: expected at most {_MOST_FIGURES} figures with names of letters and digits")
+
+
 def _check_metrics(metrics: Mapping[str, float], *needed: str) -> None:
+    _check_names_of_figures("metrics", metrics)
     for name in (*needed, *metrics):
         value = metrics.get(name)
         finite = isinstance(value, int | float) and math.isfinite(value)

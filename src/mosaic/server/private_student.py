@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from mosaic.generation.class_gaussians import ClassGaussians
-from mosaic.messages import GeneratorReply
+from mosaic.messages import GeneratorReply, are_finite
 from mosaic.privacy.accounting import Budget
 from mosaic.privacy.release import PublicFeatures, Release
 from mosaic.seeding import SERVER
@@ -26,12 +26,13 @@ _PREFIX, _CLIENTS = "release.", "release.clients"
 
 
 def collect_releases(
-    state: ServerState, generation: ClassGaussians, cohort: Cohort, context: RoundContext
+    state: ServerState, budget: Budget, generation: ClassGaussians, cohort: Cohort, context: RoundContext
 ) -> tuple[ServerState, bool]:
     """Ask clients of the round that have released nothing yet, and add what comes to the sums.
 
     Args:
         state: of the server.
+        budget: how much noise a release has.
         generation: which features clients release.
         cohort: the clients of the round.
         context: of the round.
@@ -41,7 +42,8 @@ def collect_releases(
     """
     known = state.tensors.get(_CLIENTS, torch.zeros(0, dtype=torch.long)).tolist()
     missing = [client for client in context.plan.clients if client not in known]
-    replies = cohort.releases(missing, _features(generation, context).dim) if missing else []
+    dim, noise = _features(generation, context).dim, deviations_of(budget.mechanisms, 1)
+    replies = cohort.releases(missing, dim, noise) if missing else []
     if not replies:
         return state, False
     fresh, before = pooled(replies), _sums(state)
@@ -86,6 +88,9 @@ def train_student(
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
     classes = context.blueprint.num_classes
     student = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
+    if not are_finite(student.values()):
+        log.warning("round %d: the student's weights are no numbers, so the model stays", context.plan.round)
+        return state
     context.observe(context.blueprint.build(student), "student")
     context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
     return replace(state, model=student, distilled=True)

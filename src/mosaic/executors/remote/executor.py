@@ -11,7 +11,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import MosaicError, printable, require_at_least_zero, require_positive
 from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
 from mosaic.executors.remote.introductions import fault_of, read_roster
@@ -20,7 +20,6 @@ from mosaic.messages import Declined, Failed, Reply, Request
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
-_LONGEST_REASON = 300
 _POLL, _HELLO, _ASK_AGAIN, _LONGEST = 0.1, 60.0, 60.0, 12 * 3600.0
 
 
@@ -174,7 +173,7 @@ class RemoteExecutor(ClientExecutor):
         except ValueError:
             return unreadable(client)
         if isinstance(reply, Declined | Failed):  # a stranger's words, for log and terminal
-            return replace(reply, reason=" ".join(filter(str.isprintable, reply.reason.split()))[:_LONGEST_REASON])
+            return replace(reply, reason=printable(reply.reason))
         return reply
 
     def _meet(self) -> None:

@@ -11,6 +11,7 @@ from mosaic.errors import MosaicError
 from mosaic.executors.remote.wire import Introduction, Terms
 
 MOST_IMAGES = 2**31
+_ROUNDING = 1 + 1e-9
 
 
 def read_roster(path: str) -> dict[str, int]:
@@ -60,14 +61,19 @@ def _unfit(who: Introduction, terms: Terms) -> str | None:
         return f"expected a number of images for each of {terms.num_classes} classes, got {tuple(counts.shape)}"
     if int(counts.min()) < 0 or not 0 < sum(counts.tolist()) < MOST_IMAGES:
         return "expected numbers of images of at least 0, and an image to train on"
-    if not terms.mean and not _are_sums(who.pixel_sums, terms.channels):
-        return f"expected number, sum and sum of squares of pixels, float64 of shape (3, {terms.channels})"
+    channels, height, width = terms.image_shape
+    if not terms.mean and not _are_sums(who.pixel_sums, channels, sum(counts.tolist()) * height * width):
+        return f"expected number, sum and sum of squares of its pixels, float64 of shape (3, {channels})"
     return None
 
 
-def _are_sums(sums: Tensor, channels: int) -> bool:
-    fits = sums.shape == (3, channels) and sums.dtype == torch.float64 and bool(sums.isfinite().all())
-    return fits and bool((sums[0] >= 1).all() and (sums >= 0).all() and (sums[1:] <= sums[0]).all())
+def _are_sums(sums: Tensor, channels: int, pixels: int) -> bool:
+    """Whether so many numbers in ``[0, 1]`` can have this sum and this sum of squares, for each channel."""
+    if sums.shape != (3, channels) or sums.dtype != torch.float64 or not sums.isfinite().all():
+        return False
+    count, total, squares = sums
+    fits = (count == pixels) & (squares >= 0) & (squares <= total * _ROUNDING) & (total <= count * _ROUNDING)
+    return bool((fits & (total**2 <= count * squares * _ROUNDING)).all())
 
 
 def _bare(key: str) -> str:

@@ -79,7 +79,7 @@ class Terms:
         agreement: of its configuration.
         num_clients: N.
         num_classes: C.
-        channels: of every image.
+        image_shape: channels, height and width of every image.
         mean: pixel mean per channel; empty while nobody knows it.
         std: pixel standard deviation per channel, likewise.
     """
@@ -87,7 +87,7 @@ class Terms:
     agreement: str
     num_clients: int
     num_classes: int
-    channels: int
+    image_shape: tuple[int, int, int]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 
