@@ -392,8 +392,9 @@ def test_a_gate_without_prototypes_names_the_setting(
     "switches", [["teacher=Prior"], pytest.param(["teacher=Residual"], marks=pytest.mark.slow)], ids=str
 )
 def test_a_gate_that_needs_no_prototypes_asks_for_none(switches: list[str], tmp_path: Path) -> None:
-    more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
+    more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000", "new_head=false"]]
     main(tiny_fit(tmp_path / "run", *more))
+    assert "Prototype" not in json.loads((tmp_path / "run" / "summary.json").read_text())["bytes_up"]
 
 
 # clients with few images

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mosaic import disk
-from mosaic.disk import DiskError, naming_disk, write_whole
-from mosaic.errors import users_mistake
+from mosaic.disk import DiskError, make_writable, naming_disk, write_whole
+from mosaic.errors import MosaicError, users_mistake
 
 
 def full(*_: object) -> None:
@@ -53,3 +53,11 @@ def test_threads_that_meet_it_print_no_traceback_of_their_own(
         thread.join()
     assert "Traceback" not in capsys.readouterr().err
     assert threading.excepthook is told
+
+
+def test_a_folder_is_made_or_said_to_be_closed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_writable(tmp_path / "a" / "b", "--output")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    monkeypatch.setattr(disk.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "no")))
+    with pytest.raises(MosaicError, match=r"--output: .*/a cannot be written to \(Permission denied\): choose another"):
+        make_writable(tmp_path / "a", "--output")

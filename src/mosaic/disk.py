@@ -2,6 +2,7 @@
 
 import errno
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -69,6 +70,25 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
+
+
+def make_writable(folder: Path, option: str) -> None:
+    """Make a folder, unless it is there, and see whether files can be written in it, before any work is done for it.
+
+    Args:
+        folder: which.
+        option: names it on the command line.
+
+    Raises:
+        MosaicError: it cannot be made, or written in.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise MosaicError(f"{option}: {folder} cannot be written to ({why}): choose another folder") from error
 
 
 def sync(path: Path) -> None:

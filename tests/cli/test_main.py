@@ -112,8 +112,14 @@ def test_the_checkpoint_serves_lightnings_own_commands(command: str, run: Path) 
 
 def test_predict_writes_one_row_for_each_test_image(run: Path, tmp_path: Path) -> None:
     shutil.copy(run / "global.ckpt", tmp_path)
-    main(["predict", "--config", str(run / "config.yaml"), f"--ckpt_path={tmp_path / 'global.ckpt'}"])
-    with (tmp_path / "predictions.csv").open() as file:
+    again = ["predict", "--config", str(run / "config.yaml"), f"--ckpt_path={tmp_path / 'global.ckpt'}"]
+    main(again)
+    (tmp_path / "predictions.csv").rename(tmp_path / "first.csv")
+    (tmp_path / "predictions.csv").write_text("mine")
+    with pytest.raises(SystemExit):
+        main(again)
+    assert (tmp_path / "predictions.csv").read_text() == "mine"
+    with (tmp_path / "first.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["image"]) for row in rows] == list(range(599))
     assert all(sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4) for row in rows)

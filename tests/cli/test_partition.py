@@ -168,3 +168,17 @@ def test_many_classes_are_summed_up_and_many_clients_cut_off(narrow: Console) ->
         ["99", "13", "·", "2", "n20", "9"]
     ]
     assert "103 clients hold 1339 of 2000 training images" in text
+
+
+def test_names_of_classes_are_text_and_no_markup(narrow: Console) -> None:
+    print_partition(np.ones((2, 2), dtype=int), np.zeros(2, dtype=int), ("[/b]", "[red]x"), 4, narrow)
+    assert "[/b]" in text_of(narrow)
+    assert "[red]x" in text_of(narrow)
+
+
+def test_a_folder_that_takes_no_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as left:
+        show(tmp_path / "file" / "below")
+    assert left.value.code == 2
+    assert "--output" in capsys.readouterr().err

@@ -35,7 +35,8 @@ from mosaic.privacy.accounting import Budget, spent
 from mosaic.privacy.dp_sgd import PoissonBatches, clipped_sums, gradients_by_image
 from mosaic.privacy.ledger import Ledger, booked
 from mosaic.privacy.noise import SecretNoise
-from mosaic.privacy.release import GRID
+from mosaic.privacy.release import GRID, noisy
+from mosaic.tasks.private_classification import PrivateClassificationTask
 from mosaic.training.phases import PhaseRunner
 from tests.client.test_worker import DIGITS, NOTHING, Given, InMemory, federation
 
@@ -267,3 +268,33 @@ def test_all_images_of_a_patient_count_as_one(
     assert torch.equal(found[0].counts, found[1].counts)
     assert 0.2 < float((found[0].sums - found[1].sums).norm()) <= 2.001
     assert 0.1 < float((found[0].moments - found[1].moments).norm()) <= 2.001
+
+
+def test_the_worker_trains_and_releases_with_the_numbers_of_its_budget(
+    phases: PhaseRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    class Task(PrivateClassificationTask):
+        def __init__(self, *given: Any) -> None:
+            seen["task"] = given[4:7]
+            super().__init__(*given)
+
+    class Batches(PoissonBatches):
+        def __init__(self, pixels: Tensor, labels: Tensor, own: Tensor, rate: float, steps: int, noise: Any) -> None:
+            seen["batches"] = len(own), rate, steps
+            super().__init__(pixels, labels, own, rate, steps, noise)
+
+    def released(exact: Any, mechanisms: Any, noise: SecretNoise) -> Any:
+        seen["released"] = dict(mechanisms)
+        return noisy(exact, mechanisms, noise)
+
+    for name, recorder in (("PrivateClassificationTask", Task), ("PoissonBatches", Batches), ("noisy", released)):
+        monkeypatch.setattr(f"mosaic.client.private_worker.{name}", recorder)
+    privacy = dataclasses.replace(TRAINS, clipping=0.7, sampling_rate=0.2)
+    worker, planned = make_worker(phases, tmp_path, privacy), Budget.of(privacy, 4).mechanisms
+    for request in (train_request(), ReleaseRequest(0, 1)):
+        assert not isinstance(worker.handle(request, NOTHING)[0], Declined | Failed)
+    assert seen["task"] == (0.7, planned["training"].noise, 16)
+    assert seen["batches"] == (40, 0.2, 2), "all images, also those that would be held out"
+    assert seen["released"] == planned

@@ -810,3 +810,9 @@ def test_no_validation_images_give_zeros(partition: Partition, phases: PhaseRunn
     assert reply.correct.tolist() == reply.total.tolist() == reply.loss.tolist() == [0] * 10
     assert (reply.total.dtype, reply.loss.dtype) == (torch.long, torch.double)
     assert same(decode(encode(reply), EvaluateReply), reply)
+
+
+def test_augmentation_differs_from_round_to_round(phases: PhaseRunner) -> None:
+    data = federation(partition=Given(1, 20), validation_share=0.0, augmentation=Augmentation(2))
+    ways = {ask(make_worker(phases, data), train_request(0, steps=1, round=i)).metrics["loss"] for i in range(1, 6)}
+    assert len(ways) > 1

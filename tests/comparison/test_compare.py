@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +31,12 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def compare(output: Path, tiny: Path, *more: str) -> list[dict[str, str]]:
-    """Compare FedAvg with FedProx on two seeds; return the rows of the table."""
+def compare(output: Path, tiny: Path, *more: str, failing: bool = False) -> list[dict[str, str]]:
+    """Compare FedAvg with FedProx on two seeds, and see whether it ends as it should; return the rows of the table."""
     given = ["--algorithms", "fedavg,fedprox", "--seeds", "0,1", "--overlay", str(tiny), "--output", str(output)]
-    main(["compare", str(DIGITS), *given, *more])
+    with pytest.raises(SystemExit) if failing else nullcontext() as left:
+        main(["compare", str(DIGITS), *given, *more])
+    assert left is None or left.value.code == 1
     with (output / "comparison.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
@@ -151,7 +154,7 @@ def test_a_killed_process_is_a_row_with_a_reason(
     tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(runner, "run_one", end_the_process)
-    compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg")
+    compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg", failing=True)
     assert "a process was killed, perhaps for want of memory: start again" in " ".join(capsys.readouterr().out.split())
     assert asked_for(tmp_path / "output") == []
 
@@ -162,10 +165,12 @@ def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
     pool = tmp_path / "pool.yaml"
     pool.write_text(yaml.safe_dump({"clients": {"levels": [1.0, 0.5]}}))
     more = ("--algorithms", "prototype_head,fedavg", "--seeds", "0", "--overlay", f"{tiny},{pool}")
-    rows = compare(tmp_path / "output", tiny, *more)
+    rows = compare(tmp_path / "output", tiny, *more, failing=True)
     assert "PrototypeHead cannot work with sub-models of different widths" in rows[0]["note"]
     assert float(rows[1]["test accuracy"]) > 0
-    assert "failed on seed 0" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "failed on seed 0" in said.out
+    assert "1 of 2 runs have failed, the first of them prototype_head, seed 0 (clients: PrototypeHead" in said.err
     assert asked_for(tmp_path / "output") == [("fedavg", 0)]
 
 
@@ -174,6 +179,7 @@ def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
     [
         (["--algorithms", "fedfoo"], "there is no fedfoo"),
         (["--seeds", "0,x"], "--seeds: expected whole numbers"),
+        (["--seeds=-1"], "--seeds: expected numbers in 0..4294967295, got -1"),
         (["--seeds", "0,0"], "--seeds: expected different values"),
         (["--processes", "0"], "--processes: expected 1 or more, got 0"),
         (["--student_updates", "-1"], "--student_updates: expected 0 or more, got -1"),
@@ -234,7 +240,10 @@ def test_what_a_refused_outcome_advises_helps(
     others = [line for line in file.read_text().splitlines(keepends=True) if not line.startswith(FEDAVG_0)]
     assert len(others) == 3
     file.write_text("".join(others))
-    assert "changed: data.batch_size: take these back, move the folder away" in compare(output, tiny, *more)[0]["note"]
+    before = (output / "comparison.md").read_text()
+    compare(output, tiny, *more, failing=True)
+    assert "changed: data.batch_size: take these back, move the folder away" in capsys.readouterr().err
+    assert (output / "comparison.md").read_text() == before, "a table of failures alone replaces none"
     shutil.rmtree(folder)
     assert float(compare(output, tiny, *more)[0]["test accuracy"]) > 0
 
@@ -248,7 +257,7 @@ def test_reasons_and_names_are_text_and_not_markup(
     monkeypatch.setattr(
         runner, "run_one", lambda _, request, __: runner.Failure(request.algorithm, request.seed, reason)
     )
-    compare(tmp_path / "output", tiny, "--algorithms", "own[v2].yaml", "--seeds", "0")
+    compare(tmp_path / "output", tiny, "--algorithms", "own[v2].yaml", "--seeds", "0", failing=True)
     told = capsys.readouterr().out
     assert told.count(reason) == 2, "when it happens, and under the table"
     assert told.count("own[v2].yaml") >= 3, "also in the table's cells"
@@ -319,7 +328,7 @@ def test_what_cannot_be_counted_is_asked_for_only_where_somebody_is_told(
         runner, "run_one", lambda _, request, __: runner.Failure(request.algorithm, request.seed, "none")
     )
     variant = "Mosaic.yaml+epochs.yaml"
-    compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},fedavg")
+    compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},fedavg", failing=True)
     assert "server-side budget" not in (tmp_path / "output" / "comparison.md").read_text()
     with pytest.raises(SystemExit):
         compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},DENSE.yaml")

@@ -13,6 +13,7 @@ from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
+from mosaic.comparison.writing import accuracy_bands
 
 
 def outcome(algorithm: str, seed: int, last: float | None, rounds: Any = (), **summary: Any) -> Outcome:
@@ -169,3 +170,16 @@ def test_the_two_parts_together_are_the_whole() -> None:
     assert took.columns == ("algorithm", "MiB up")
     assert [row.cells for row in took.rows] == [("1,024.0",), ("2.0",)]
     assert [r.cells + t.cells for r, t in zip(reached.rows, took.rows, strict=True)] == [r.cells for r in TABLE.rows]
+
+
+def test_curves_leave_out_rounds_that_were_not_measured() -> None:
+    def rows(*accuracies: float | None) -> list[dict[str, Any]]:
+        told = [{"round": i, "bytes": 2**20 * i} for i in range(1, 1 + len(accuracies))]
+        return [row if a is None else {**row, "test_accuracy": a} for row, a in zip(told, accuracies, strict=True)]
+
+    first, second = outcome("fedavg", 0, 0.4), outcome("fedavg", 1, 0.6)
+    found = [replace(first, rounds=rows(None, 0.2, None, 0.4)), replace(second, rounds=rows(None, 0.4, 0.5, 0.6))]
+    (band,) = accuracy_bands(found, "rounds").values()
+    assert band.places.tolist() == [2, 4]
+    assert band.heights.tolist() == pytest.approx([30, 50])
+    assert accuracy_bands([replace(first, rounds=rows(None, None))], "traffic") == {}

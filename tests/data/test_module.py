@@ -237,3 +237,17 @@ def test_ranks_share_the_images_and_none_is_padded(ranks: int, monkeypatch: pyte
         shown += [pixels for pixels, _ in OrderedBatches(images, range(10), 4)]
     seen = torch.cat(shown).flatten(1).tolist()
     assert sorted(seen) == sorted(images.pixels.flatten(1).tolist())
+
+
+@for_each(
+    "key, given",
+    [("mean", [127.0]), ("mean", [-0.1]), ("std", [0.0]), ("std", [-1.0]), ("std", [64.0]), ("std", [float("nan")])],
+)
+def test_statistics_that_pixels_cannot_have_are_refused(key: str, given: list[float]) -> None:
+    with refused(f"data.{key}", "as pixels are in [0, 1]", "divide those of bytes by 255"):
+        coloured(**{key: given * 3})
+
+
+def test_nothing_to_validate_on_is_said() -> None:
+    with refused("data.validation_share", "expected images to validate on, got none"):
+        digits(share=0.0).val_dataloader()

@@ -12,6 +12,7 @@ from threading import Thread
 
 import pytest
 
+from mosaic.cli.client import _alone_in
 from mosaic.deployment import resident
 from mosaic.errors import MosaicError
 from mosaic.relay.frames import LENGTH, receive_frame, send_frame
@@ -168,3 +169,11 @@ def test_a_process_answers_until_it_is_told_to_end(tmp_path: Path) -> None:
     assert "a message gets no answer: expected an encoded Asked" in rest
     assert "client 0 ends" in rest
     assert not path.exists()
+
+
+def test_two_clients_do_not_remember_in_one_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "memory"
+    with _alone_in(folder), pytest.raises(MosaicError, match="--folder: another client remembers"), _alone_in(folder):
+        pass
+    with _alone_in(folder):
+        assert folder.is_dir()

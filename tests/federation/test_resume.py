@@ -131,6 +131,8 @@ def test_fedavg_takes_more_rounds_whatever_the_default_of_distilling(tmp_path: P
     main([*arguments, *TWO_ROUNDS, "--ckpt_path=auto"])
     main([*arguments, "--federation.schedule.collaborative_rounds=3", "--ckpt_path=auto"])
     assert len((tmp_path / "run" / "metrics.csv").read_text().splitlines()) == 4
+    rows = (tmp_path / "run" / "validation.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["round", "1", "2", "3"], "each round once, however often judged"
     assert "collaborative_rounds: 3" in (tmp_path / "run" / "config.yaml").read_text()
 
 

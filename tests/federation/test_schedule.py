@@ -49,3 +49,8 @@ def test_a_run_asks_who_is_there(tmp_path: Path) -> None:
         "0002.safetensors",
     ]
     assert json.loads((run / "summary.json").read_text())["failed"] == []
+
+
+def test_steps_of_experts_replace_passes_too() -> None:
+    plan = Schedule(local_epochs=2.0, expert_steps=50, distill_rounds=[1]).plan(1, 4, 0)
+    assert (plan.steps, plan.epochs) == (50, 0.0)

@@ -70,3 +70,29 @@ def test_the_order_of_prototypes_does_not_matter(random: torch.Generator) -> Non
     one, other = PrototypeKernel(prototypes, labels, 3), PrototypeKernel(prototypes.flip(0), labels.flip(0), 3)
     features = torch.randn(7, 3, generator=random)
     torch.testing.assert_close(one(features), other(features))
+
+
+def test_the_width_is_by_the_median_distance() -> None:
+    kernel = PrototypeKernel(torch.tensor([[0.0], [1.0], [3.0], [103.0]]), torch.tensor([0, 0, 1, 1]), 2)
+    assert kernel.width.item() == pytest.approx(0.7 * 1.0)  # nearest: 1, 1, 2, 100; PyTorch's median is the lower one
+
+
+def standardising(blueprint: Blueprint, random: torch.Generator) -> tuple[PrototypeClassifier, Tensor, Tensor]:
+    """A classifier whose features have another mean and deviation than 0 and 1, images, and their features."""
+    trunk = blueprint.build(blueprint.initial(0)).eval()
+    width = trunk.head.in_features
+    kernel = PrototypeKernel(torch.randn(6, width, generator=random), torch.tensor([0, 0, 0, 1, 1, 1]), 3)
+    mean, std = torch.randn(width, generator=random), 0.5 + torch.rand(width, generator=random)
+    images = torch.rand(5, 1, 8, 8, generator=random)
+    both = PrototypeClassifier(trunk, mean, std, nn.Linear(width, 3), kernel)
+    return both, images, (trunk.features(images) - mean) / std
+
+
+def test_it_is_the_mean_of_head_and_kernel(blueprint: Blueprint, random: torch.Generator) -> None:
+    both, images, features = standardising(blueprint, random)
+    torch.testing.assert_close(both(images).exp(), (both.head(features).softmax(1) + both.kernel(features)) / 2)
+
+
+def test_its_linear_part_is_the_head_on_standardised_features(blueprint: Blueprint, random: torch.Generator) -> None:
+    both, images, features = standardising(blueprint, random)
+    torch.testing.assert_close(both.linear_part().eval()(images), both.head(features))

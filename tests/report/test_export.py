@@ -18,6 +18,7 @@ from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
 from mosaic.nets.classifier import ImageShape
 from mosaic.report.export import Format, export
+from mosaic.report.html import report
 from mosaic.report.trained_model import load_model, load_safetensors
 from tests.small_runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
@@ -158,12 +159,28 @@ def test_a_network_that_cannot_be_imported_is_named(network: str, run: Path, tmp
         load_model(tmp_path / "global.ckpt")
 
 
-@pytest.mark.parametrize("content", ["", "data: {}", "- 1"])
+@pytest.mark.parametrize("content", ["data: {}", "model: 1"])
 def test_a_configuration_of_something_else_is_refused(content: str, run: Path, tmp_path: Path) -> None:
     of_another_network(run, tmp_path, "any")
     (tmp_path / "config.yaml").write_text(content)
     with pytest.raises(MosaicError, match=r"expected the configuration of a run, with a model\.net"):
         load_model(tmp_path / "global.ckpt")
+
+
+@pytest.mark.parametrize("content", ["", "- 1", "a: ["])
+def test_a_damaged_configuration_is_one_line(content: str, run: Path, tmp_path: Path) -> None:
+    of_another_network(run, tmp_path, "any")
+    (tmp_path / "config.yaml").write_text(content)
+    for read in (lambda: load_model(tmp_path / "global.ckpt"), lambda: report(tmp_path)):
+        with pytest.raises(MosaicError, match=r"config\.yaml is damaged \(.*\): restore it from a copy"):
+            read()
+
+
+def test_a_file_of_the_same_name_with_an_ending_is_left_alone(run: Path, tmp_path: Path) -> None:
+    for name in ("model.tmp", ".model.tmp"):
+        (tmp_path / name).write_text("mine")
+    export(run, "safetensors", tmp_path / "model")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".model.tmp", "model", "model.tmp"]
 
 
 def of_another_network(run: Path, folder: Path, network: str) -> None:

@@ -2,12 +2,14 @@
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mosaic.cli.main import main
 from mosaic.errors import MosaicError
-from mosaic.report.side_by_side import report_side_by_side
+from mosaic.report.side_by_side import _differences, report_side_by_side
 from mosaic.report.summary import percent
 from tests.report.test_html import Outline
 from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
@@ -62,3 +64,18 @@ def test_too_many_runs_and_folders_without_a_run_are_refused(runs: list[Path], t
         with pytest.raises(MosaicError, match=told):
             report_side_by_side(given, output)
     assert (tmp_path / "page.html").read_text() == "somebody's own"
+
+
+def test_settings_of_an_optional_section_are_a_difference_and_those_of_another_class_are_not() -> None:
+    def run(**settings: object) -> Any:
+        return SimpleNamespace(settings={"seed_everything": 0, **settings})
+
+    net = {"class_path": "Wide", "init_args": {"width": 4}}
+    plain = run(model={"net": {"class_path": "Deep", "init_args": {"depth": 3}}}, faults={"deadline": None})
+    other = run(model={"net": net}, faults={"deadline": {"train": 600}}, privacy={"epsilon": 8.0})
+    assert _differences([plain, other]) == [
+        ("model.net", "Deep", "Wide"),
+        ("faults.deadline.train", "None", "600"),
+        ("privacy.epsilon", "-", "8.0"),
+    ]
+    assert _differences([plain, plain]) == []

@@ -86,3 +86,14 @@ def test_a_folder_that_is_no_run_is_not_recommended(tmp_path: Path) -> None:
 def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match="cannot be made a folder"):
         RunDirectory(tmp_path / name).check_name()
+
+
+@pytest.mark.parametrize("name", [".", "./", "/", "..", "a/.."])
+def test_a_folder_that_is_there_is_no_new_one(name: str) -> None:
+    with pytest.raises(MosaicError, match="expected the name of a new folder"):
+        RunDirectory(name).check_name()
+
+
+def test_a_home_that_no_shell_has_filled_in_is_refused() -> None:
+    with pytest.raises(MosaicError, match="expected a path without ~, which shells alone understand, got ~/run"):
+        RunDirectory("~/run").check_name()

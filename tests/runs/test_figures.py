@@ -169,3 +169,14 @@ def test_every_curve_can_be_seen_however_few_its_rounds(rounds: int, distance: f
     for color in ("#0072b2", "#d55e00", "#009e73", "#cc79a7"):
         wanted = np.array([int(color[start : start + 2], 16) for start in (1, 3, 5)])
         assert (np.abs(inside - wanted).max(2) < 20).sum() > 20
+
+
+def test_names_are_text_and_no_formulas() -> None:
+    given = ["$a_$", "$10-$20", ">$20"]
+    for drawn in (partition_heat_map(counts(3, 3), given), confusion_matrix(counts(3, 3), given)):
+        drawn.canvas.draw()
+        assert ticks(drawn.axes[0].xaxis) == given
+    curve = Band(np.arange(3.0), np.ones(3), np.zeros(3))
+    drawn = bands(dict.fromkeys(given, curve), "round", "accuracy, %")
+    drawn.canvas.draw()
+    assert not any(text.get_parse_math() for text in drawn.axes[0].get_legend().get_texts())

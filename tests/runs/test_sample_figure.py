@@ -40,3 +40,7 @@ def test_a_copy_is_at_no_distance_of_its_owner_alone() -> None:
     assert real(mine, 1).distances.min() > 0
     assert usual is not None
     assert usual > 0
+
+
+def test_names_of_classes_are_text_and_no_formulas() -> None:
+    class_samples(np.zeros((2, 1, 4, 4)), np.array([0, 1]), ["$a_$", "$b^$"]).canvas.draw()

@@ -395,3 +395,18 @@ def test_a_class_that_all_hold_alike_gets_the_average_of_all(blueprint: Blueprin
     uploads = narrow_uploads(pool, [[2, 2, 2], [5, 5, 5], [1, 1, 1]])
     (expert,) = class_experts(uploads, pool).models
     assert same_bits(expert, average(uploads, pool, blueprint.initial(99)))
+
+
+def test_the_prior_of_an_average_counts_clients_by_their_images(blueprint: Blueprint) -> None:
+    rows = [[1, 9, 0], [3, 0, 97]]
+    replies = [TrainReply(i, blueprint.initial(i), torch.tensor(row), {}, {}) for i, row in enumerate(rows)]
+    means = ClassMeans(same_models(blueprint, 2), 2, blueprint.initial(99))
+    take_in(means, replies)
+    first, second = (label_prior(torch.tensor(row), 0.01) for row in rows)
+    torch.testing.assert_close(means.experts(0.01).prior, torch.stack([0.25 * first + 0.75 * second, first, second]))
+
+
+def test_experts_take_the_epsilon_that_they_are_given(blueprint: Blueprint) -> None:
+    uploads = KeptUploads(same_models(blueprint, 1), 2, blueprint.initial(99))
+    take_in(uploads, [TrainReply(0, blueprint.initial(0), torch.tensor([3, 0, 1]), {}, {})])
+    assert uploads.experts(1.0).prior[0].tolist() == pytest.approx([4 / 7, 1 / 7, 2 / 7])

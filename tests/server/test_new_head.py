@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mosaic.messages import PrototypeReply, StateDict
 from mosaic.nets import Blueprint, Classifier, SmallCNN
 from mosaic.nets.classifier import ImageShape
+from mosaic.nets.discriminant import linear_discriminant
 from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head
 from mosaic.server.state import ServerState
 from tests.server.test_acceptance import judgement
@@ -23,6 +24,7 @@ class Clients:
 
     def __init__(self, labels: list[list[int]], right: tuple[int, int] = (5, 5)) -> None:
         self.right, self.asked = right, 0
+        self.summarised: list[StateDict] = []
         width = MODEL["head.weight"].shape[1]
         random = torch.Generator().manual_seed(0)
         self.replies = [
@@ -36,6 +38,7 @@ class Clients:
         ]
 
     def prototypes(self, model: StateDict) -> list[PrototypeReply]:
+        self.summarised.append(model)
         return self.replies
 
     def evaluate(self, model: StateDict) -> Any:
@@ -135,3 +138,22 @@ def test_it_needs_one_network_for_all() -> None:
     assert can_have_new_head(net, "same")
     assert not can_have_new_head(net, "widths")
     assert not can_have_new_head(net, "architectures")
+
+
+def test_prototypes_of_a_new_head_count_as_their_images() -> None:
+    clients, context = asked(Clients([[0, 1, 1, 0, 2], [2, 2, 1]]))
+    for reply in clients.replies:
+        reply.sizes[::2] = 40
+    new = with_new_head(MODEL, clients, context)["head.weight"]
+    joined = [
+        torch.cat([getattr(reply, name) for reply in clients.replies]) for name in ("prototypes", "labels", "sizes")
+    ]
+    weight, _ = linear_discriminant(*joined, 3)
+    torch.testing.assert_close(new / new.norm(), weight / weight.norm())
+
+
+def test_prototypes_are_asked_for_in_the_models_own_features() -> None:
+    clients, context = asked(Clients([[0, 1], [2]]))
+    with_new_head(MODEL, clients, context)
+    assert len(clients.summarised) == 1
+    assert clients.summarised[0] is MODEL

@@ -118,3 +118,21 @@ def test_a_feature_that_never_varies_does_no_harm(
     other[:, 0] = -100.0
     meta.trunk.features = lambda images: images  # type: ignore[method-assign]
     assert torch.equal(meta(features), meta(other)), "whatever other images make of it"
+
+
+class Bias(nn.Module):
+    """Says the same of all examples."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(2))
+
+    def forward(self, examples: Tensor) -> Tensor:
+        return self.bias.expand(len(examples), 2)
+
+
+def test_classes_count_alike_however_many_examples_they_have(phases: PhaseRunner) -> None:
+    labels = torch.tensor([0] * 30 + [1] * 10)
+    settings = FitSettings(epochs=60, batch_size=40, learning_rate=0.05)
+    found, _ = fit(Bias(), torch.zeros(40, 1, 2), labels, 2, settings, phases, 0)
+    assert found.bias.softmax(0).tolist() == pytest.approx([0.5, 0.5], abs=0.02)

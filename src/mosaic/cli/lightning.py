@@ -2,6 +2,7 @@
 
 import csv
 import inspect
+import io
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from mosaic.cli.nulls import require_values
 from mosaic.cli.renamed import refuse_renamed_in_run
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
+from mosaic.disk import make_writable, write_whole
 from mosaic.errors import LARGEST, MosaicError, users_mistake
 from mosaic.executors import ClientExecutor
 from mosaic.executors.base import Recipe
@@ -203,14 +205,18 @@ class MosaicCLI(LightningCLI):
         """Predict the test images and write guesses and probabilities beside the checkpoint."""
         if (devices := self.trainer.world_size) > 1:
             raise MosaicError(f"mosaic predict: expected one device, got {devices}: set --trainer.devices 1")
-        batches = self.trainer.predict(model, datamodule=datamodule, **options)
         path = Path(options["ckpt_path"]).with_name("predictions.csv")
+        make_writable(path.parent, "--ckpt_path")
+        if path.exists() and not path.read_bytes().startswith(b"image,guess,"):
+            raise MosaicError(f"{path} exists and is no table of mosaic predict: move it away")
+        batches = self.trainer.predict(model, datamodule=datamodule, **options)
         names = datamodule.images.class_names
-        with path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "guess", *names])
-            for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
-                writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+        table = io.StringIO(newline="")
+        writer = csv.writer(table)
+        writer.writerow(["image", "guess", *names])
+        for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
+            writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+        write_whole(path, table.getvalue().encode())
         print(f"Predictions of the test images: {path}")
 
 

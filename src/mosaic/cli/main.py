@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 
 from mosaic import __version__
 from mosaic.cli.complaints import one_line
@@ -63,13 +63,16 @@ def _overview() -> str:
 
 
 def _run(command: str, *given: str, from_process: bool) -> None:
+    if command not in _COMMANDS:
+        raise MosaicError(f"expected a command, one of {', '.join(_COMMANDS)}, got {command}: see mosaic --help")
     if command in ("compare", "partition", "client", "deploy"):  # what others read of a run has kept its names
         _refuse_renamed(given)
     match command:
         case "compare":
-            from mosaic.comparison.command import compare_algorithms
+            from mosaic.comparison.command import compare_algorithms, require_all
 
-            _call(compare_algorithms, command, given, fit=fit)
+            _, results = cast(tuple[Path, list[object]], _call(compare_algorithms, command, given, fit=fit))
+            require_all(results)
         case "audit":
             from mosaic.cli.audit import audit
             from mosaic.federation.progress import configure_logging

@@ -9,9 +9,11 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning.pytorch.cli import LightningArgumentParser
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from mosaic.data import FederatedDataModule
+from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.runs.figures import partition_heat_map
 
@@ -53,11 +55,11 @@ def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
             "--output, or move it away"
         )
     data.setup("fit")
+    make_writable(output, "--output")
     counts, names = data.class_counts.numpy(), data.images.class_names
     validation = np.array([len(client.validation) for client in data.splits])
     console = Console()
     print_partition(counts, validation, names, len(data.images.train), console)
-    output.mkdir(parents=True, exist_ok=True)
     data.write_partition(indices)
     partition_heat_map(counts, names).savefig(picture)
     console.print(f"Indices:  {indices}\nHeat map: {picture}", highlight=False, soft_wrap=True)
@@ -111,9 +113,9 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[int | str]], sums: Se
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("client", justify="right", no_wrap=True)
     for column, total in zip(columns, sums, strict=True):
-        table.add_column(column, justify="right", overflow="fold", min_width=len(str(total)))
+        table.add_column(escape(column), justify="right", overflow="fold", min_width=len(str(total)))
     for client, row in enumerate(rows[:MAX_ROWS]):
-        table.add_row(str(client), *("·" if value == 0 else str(value) for value in row))
+        table.add_row(str(client), *("·" if value == 0 else escape(str(value)) for value in row))
     table.add_section()
-    table.add_row("all", *map(str, sums), style="bold")
+    table.add_row("all", *(escape(str(value)) for value in sums), style="bold")
     return table

@@ -9,6 +9,7 @@ from mosaic.comparison.configurations import merged, read_configuration
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import Fit, RunRequest, plan_runs, read_rows, require_one_device, require_simulation
 from mosaic.comparison.tuning import read_choices, tuned
+from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 
 
@@ -65,6 +66,8 @@ def compare_algorithms(
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
+    for option, folder in (("--output", output), ("--runs", runs or output)):
+        make_writable(folder, option)
     from rich.console import Console
 
     from mosaic.comparison.runner import finish_all
@@ -87,8 +90,31 @@ def compare_algorithms(
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
         **spent,
     }
-    write_comparison(results, facts, output, console, budget, own)
+    finished = any(isinstance(result, Outcome) for result in results)
+    if finished or not (output / "comparison.md").exists():  # an older table is worth more than one of failures
+        write_comparison(results, facts, output, console, budget, own)
     return output, results
+
+
+class RunsFailedError(MosaicError):
+    """Some runs of a comparison have failed."""
+
+    exit_code = 1
+
+
+def require_all(results: Sequence[object]) -> None:
+    """Refuse results of which some are failures, so that scripts notice.
+
+    Raises:
+        RunsFailedError: some are; the table of the others is written.
+    """
+    failed = [result for result in results if isinstance(result, Failure)]
+    if failed:
+        first = failed[0]
+        raise RunsFailedError(
+            f"{len(failed)} of {len(results)} runs have failed, the first of them {first.algorithm}, seed {first.seed} "
+            f"({first.reason}): mend them, and give the same command again"
+        )
 
 
 def _budget(
@@ -109,6 +135,9 @@ def _parts(text: str) -> list[str]:
 
 def _numbers(text: str) -> list[int]:
     try:
-        return [int(part) for part in _parts(text)]
+        found = [int(part) for part in _parts(text)]
     except ValueError as error:
         raise MosaicError(f"--seeds: expected whole numbers separated by commas, got {text!r}") from error
+    if wrong := [seed for seed in found if not 0 <= seed < 2**32]:
+        raise MosaicError(f"--seeds: expected numbers in 0..{2**32 - 1}, got {wrong[0]}")
+    return found

@@ -22,6 +22,7 @@ COLUMNS = (
     "validated best: the same after the round that the clients' validation images like best.",
     "clients' own models: test accuracy, mean by images, where there is no global model.",
     "worst client: lowest accuracy on one client's validation images, among the last round's clients with at least 20.",
+    "seconds: of all phases; pictures, and measurements of the stages in a round, are not in them.",
     f"p: paired two-sided t-test over seeds against the first row, from {FEWEST_FOR_A_TEST} seeds on, uncorrected.",
 )
 """What the columns mean."""
@@ -83,11 +84,13 @@ def accuracy_bands(outcomes: Sequence[Outcome], over: Over) -> dict[str, Band]:
     for name in dict.fromkeys(outcome.algorithm for outcome in outcomes):
         found = [outcome for outcome in outcomes if outcome.algorithm == name]
         rounds = min(len(outcome.rounds) for outcome in found)
-        curves = [[row.get("test_accuracy") for row in outcome.rounds[:rounds]] for outcome in found]
-        if any(value is None for curve in curves for value in curve):
+        figures = [[outcome.rounds[round].get("test_accuracy") for outcome in found] for round in range(rounds)]
+        measured = [round for round, each in enumerate(figures) if None not in each]
+        if not measured:
             continue
-        places = np.array([[row[column] for row in outcome.rounds[:rounds]] for outcome in found], dtype=float).mean(0)
-        heights = 100 * np.array(curves, dtype=float)
+        rows = [[outcome.rounds[round] for round in measured] for outcome in found]
+        places = np.array([[row[column] for row in each] for each in rows], dtype=float).mean(0)
+        heights = 100 * np.array([figures[round] for round in measured], dtype=float).T
         spread = heights.std(0, ddof=1) if len(found) > 1 else 0 * heights[0]
         drawn[name] = Band(scale * places, heights.mean(0), spread)
     return drawn

@@ -74,6 +74,7 @@ class FederatedDataModule(LightningDataModule):
         if batch_size < 2:
             raise MosaicError(f"data.batch_size: expected at least 2, got {batch_size}: BatchNorm needs two images")
         self.source, self.partition = source, partition
+        _require_pixels(mean, std)
         self.seed, self.validation_share = seed, validation_share
         self.batch_size, self.augmentation = batch_size, augmentation
         self.mean, self.std = mean, std
@@ -158,7 +159,13 @@ class FederatedDataModule(LightningDataModule):
         _ = self.class_counts
 
     def val_dataloader(self) -> "OrderedBatches":
-        """Return the validation images of all clients."""
+        """Return the validation images of all clients.
+
+        Raises:
+            MosaicError: there are none.
+        """
+        if not any(len(validation) for _, validation in self.splits):
+            raise MosaicError("data.validation_share: expected images to validate on, got none: raise it")
         return OrderedBatches(self.images.train, np.concatenate([validation for _, validation in self.splits]))
 
     def test_dataloader(self) -> "OrderedBatches":
@@ -171,6 +178,17 @@ class FederatedDataModule(LightningDataModule):
         """Write the indices that each client trains and validates on as JSON, and how many images of which class."""
         facts = {"classes": self.images.class_names, "class_counts": self.class_counts.tolist()}
         write_holdings(path, self.splits, self.images.train.labels.numpy(), self.seed, facts)
+
+
+def _require_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Refuse numbers that pixels in ``[0, 1]`` cannot have as mean or standard deviation."""
+    for key, given, least in (("mean", mean, 0.0), ("std", std, 1e-12)):
+        if given is not None and not all(least <= value <= 1 for value in given):
+            above = "of at least" if key == "mean" else "above"
+            raise MosaicError(
+                f"data.{key}: expected numbers {above} 0 and at most 1, as pixels are in [0, 1], got {list(given)}: "
+                "divide those of bytes by 255"
+            )
 
 
 class OrderedBatches:

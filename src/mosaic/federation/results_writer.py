@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from mosaic.disk import write_whole
@@ -86,11 +87,21 @@ class ResultsWriter:
     def write_validation(self, said: Mapping[int, Validation]) -> None:
         """Write the clients' validation of models, by the round that made them."""
         for round, validation in said.items():
+            if round in self._validated:  # the last round of an earlier start was judged at its end
+                continue
             figures = {"validation_accuracy": validation.accuracy, "worst_validation_accuracy": validation.worst}
             for name, value in figures.items():
                 if value == value:  # not nan
                     self._tracker.scalar(f"clients/{name}", value, round)
             self._tracker.row(self._directory.validation, {"round": round, **figures})
+
+    @cached_property
+    def _validated(self) -> frozenset[int]:
+        """Rounds that have a row of validation from an earlier start."""
+        if not self._directory.validation.is_file():
+            return frozenset()
+        with self._directory.validation.open(newline="") as table:
+            return frozenset(int(row["round"]) for row in csv.DictReader(table))
 
     def finish(
         self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, ledger: Ledger

@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import Round, read_rounds
+from mosaic.runs.directory import RunDirectory
 
 
 @dataclass(frozen=True)
@@ -38,12 +37,11 @@ class RunContents:
 
 def read_run(run: Path) -> RunContents:
     """Read a run's folder."""
-    require_run(run)
-    config = (run / "config.yaml").read_text()
+    directory = RunDirectory(run)
     return RunContents(
         name=run.resolve().name,
-        config=config,
-        settings=yaml.safe_load(config),
+        settings=directory.read_config(),
+        config=directory.config.read_text(),
         environment=_read_facts(run / "environment.json"),
         rounds=read_rounds(run),
         summary=_read_facts(run / "summary.json"),

@@ -1,8 +1,10 @@
 """``mosaic export``: write a run's model as weights, as ONNX, or as a program of ``torch.export``."""
 
+import tempfile
 from pathlib import Path
 from typing import Literal
 
+from mosaic.disk import make_writable
 from mosaic.errors import MosaicError, first_line
 
 Format = Literal["safetensors", "onnx", "torch"]
@@ -28,17 +30,17 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
     if output.exists():
         raise MosaicError(f"{output} exists and is never overwritten: choose another --output, or move it away")
     model = load_model(checkpoint)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f"{output.name}.tmp")
+    make_writable(output.parent, "--output")
     advice = (
         "a size that Python has worked out (len(x), int(x.shape[0])) is fixed in the file: take x.shape[0] or -1 in "
         "the network's forward, or export safetensors"
     )
-    try:
+    with tempfile.TemporaryDirectory(prefix=".mosaic-export-", dir=output.parent) as folder:
+        aside = Path(folder) / output.name
         try:
             chosen.write(model, aside)
             answer = chosen.read(aside)
-        except MosaicError:
+        except (MosaicError, OSError):
             raise
         except Exception as error:  # each exporter has errors of its own, some of a hundred lines
             raise MosaicError(
@@ -53,6 +55,4 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
                     f"does ({first_line(error)}): {advice}"
                 ) from error
         aside.replace(output)
-    finally:
-        aside.unlink(missing_ok=True)
     return output

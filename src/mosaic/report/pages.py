@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, StrictUndefined
 
+from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.report.summary import percent
 
@@ -36,13 +37,11 @@ def write_page(page: str, output: Path) -> Path:
     """
     if output.exists() and not (output.is_file() and _MARK in output.read_text(errors="replace")[:200]):
         raise MosaicError(f"{output} exists and is no report of mosaic: choose another --output")
-    aside = output.with_name(f"{output.name}.tmp")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        aside.write_text(page)
+        write_whole(output, page.encode())
     except OSError as error:
         raise MosaicError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
-    aside.replace(output)
     return output
 
 

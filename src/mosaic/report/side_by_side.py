@@ -83,17 +83,39 @@ def _stages(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
 
 
 def _differences(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
-    """Return the settings of all runs in which they differ, with each run's value.
+    """Return the settings in which runs differ, with each run's value, or a dash where it has none.
 
-    Settings that one run lacks are those of a class that it does not have; the class itself differs then.
+    Of classes that differ only the class is shown, not what one of them takes and the other does not.
     """
     flat = [_flat(each.settings) for each in contents]
     rows = []
-    for key in (key for key in flat[0] if all(key in each for each in flat)):
-        values = [str(each[key]) for each in flat]
-        if len(set(values)) > 1 and key not in _NOT_SHOWN:
+    for key in dict.fromkeys(key for each in flat for key in each):
+        values = [_value(each, key) for each in flat]
+        if len(set(values)) > 1 and key not in _NOT_SHOWN and not _is_of_other_classes(key, flat):
             rows.append((key.replace(".init_args", "").replace(".class_path", ""), *values))
     return rows
+
+
+def _value(flat: Mapping[str, Any], key: str) -> str:
+    """Return a setting, the one above it where that has nothing below, or a dash."""
+    return next((str(flat[above]) for above in (key, *_above(key)) if above in flat), "-")
+
+
+def _is_of_other_classes(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting belongs to a class that not all runs have, or has settings below it in another run."""
+    classes = [each for each in (f"{above}.class_path" for above in _above(key)) if each != key]
+    other = any(len({each.get(path) for each in flat}) > 1 for path in classes)
+    return other or any(found.startswith(f"{key}.") for each in flat for found in each)
+
+
+def _above(key: str) -> list[str]:
+    """Return the keys above a key, the nearest first.
+
+    >>> _above("a.b.c")
+    ['a.b', 'a']
+    """
+    parts = key.split(".")
+    return [".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

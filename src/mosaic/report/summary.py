@@ -60,7 +60,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     sums = ("all", _mebibytes(sum(down.values())), _mebibytes(sum(up.values())))
     tables["Traffic over all rounds"] = _table(("message", "sent to clients", "received"), traffic, sums)
     times = [(phase, f"{value:.1f}") for phase, value in seconds.items()]
-    tables["Time"] = _table(("phase", "seconds"), times, ("all", f"{sum(seconds.values()):.1f}"))
+    tables["Time"] = _table(("phase", "seconds"), times, ("all phases", f"{sum(seconds.values()):.1f}"))
     for title, table in tables.items():
         console.print(f"\n[bold]{title}[/bold]", highlight=False, soft_wrap=True)
         console.print(table)

@@ -9,7 +9,6 @@ from pkgutil import resolve_name
 from typing import Any
 
 import torch
-import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -18,6 +17,7 @@ from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier, versioned
 from mosaic.runs.checkpoint import check_checkpoint
+from mosaic.runs.directory import RunDirectory
 
 Shape = tuple[int, int, int]
 _INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
@@ -117,7 +117,7 @@ def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]
     for folder in list(checkpoint.resolve().parents)[:2]:
         file = folder / "config.yaml"
         if file.is_file():
-            config = yaml.safe_load(file.read_text())
+            config = RunDirectory(folder).read_config()
             try:
                 net = config["model"]["net"]
             except (KeyError, TypeError) as error:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 from filelock import FileLock, Timeout
 
-from mosaic.disk import sync, write_whole
+from mosaic.disk import make_writable, sync, write_whole
 from mosaic.errors import MosaicError
 from mosaic.runs.environment import describe_environment
 
@@ -43,15 +43,25 @@ class RunDirectory:
         self.checkpoint, self.summary = self.path / "global.ckpt", self.path / "summary.json"
         self.loggers = self.path / "loggers.json"
         self.partition, self.confusion = self.path / "partition.json", self.path / "confusion.csv"
-        self._aside = self.path.with_name(f".{self.path.name}.new")
         self._claim: FileLock | None = None
+
+    @property
+    def _aside(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.new")
 
     def client_checkpoint(self, client: int) -> Path:
         """Return the place of a client's final model as a Lightning checkpoint, where there is no global one."""
         return self.path / "clients" / f"{client:02d}.ckpt"
 
     def check_name(self) -> None:
-        """Refuse a name that no folder can have."""
+        """Refuse a name that no new folder can have."""
+        if self.path.name in ("", ".."):
+            raise MosaicError(f"--federation.run_dir: expected the name of a new folder, got {self.path}: choose one")
+        if self.path.parts[0].startswith("~"):
+            raise MosaicError(
+                f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
+                "write the folder in full"
+            )
         for path in (self.path, self._aside):
             try:
                 path.lstat()
@@ -74,6 +84,7 @@ class RunDirectory:
             raise MosaicError(
                 f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
             ) from error
+        make_writable(self.path, "--federation.run_dir")  # one's own lock may be touched where nothing may be made
         claim = FileLock(self.path / _LOCK)
         try:
             claim.acquire(blocking=False)
@@ -163,6 +174,29 @@ class RunDirectory:
         if not self.environment.is_file():
             write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())
         fill(self.path)
+
+    def read_config(self) -> dict[str, Any]:
+        """Return the run's configuration.
+
+        Raises:
+            MosaicError: it is missing or damaged.
+        """
+        if not self.config.is_file():
+            raise MosaicError(f"{self.path} holds no run (config.yaml is missing): expected a folder of mosaic fit")
+        try:
+            values = yaml.safe_load(self.config.read_text())
+            if not isinstance(values, dict):
+                raise ValueError("sections are missing")
+        except (OSError, ValueError, yaml.YAMLError) as error:
+            raise self.damaged(error) from error
+        return values
+
+    def damaged(self, error: Exception) -> MosaicError:
+        """Return what to say of a configuration that cannot be read."""
+        return MosaicError(
+            f"{self.config} is damaged ({' '.join(str(error).split())[:120]}): restore it from a copy, or start a new "
+            "run with --federation.run_dir"
+        )
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration; a resumed run may have more rounds than it was started with."""

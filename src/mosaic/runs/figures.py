@@ -39,7 +39,7 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Picture:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = heat_map(shares, "true class", "guess", "Confusion on the test split", class_names)
     if len(class_names) <= _MOST_NAMES:
-        figure.axes[0].set_yticks(range(len(class_names)), class_names)
+        figure.axes[0].set_yticks(range(len(class_names)), class_names, parse_math=False)
     return figure
 
 
@@ -69,7 +69,8 @@ def heat_map(
         axes.set_yticks(range(height))
     if column_names is not None and width <= _MOST_NAMES:
         long = max(len(name) for name in column_names) > 3
-        axes.set_xticks(range(width), column_names, rotation=45 if long else 0, ha="right" if long else "center")
+        turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if long else {"rotation": 0, "ha": "center"}
+        axes.set_xticks(range(width), column_names, parse_math=False, **turned)
     elif width <= _MOST_NAMES:
         axes.set_xticks(range(width))
     if height * width <= 400:
@@ -112,7 +113,8 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Picture:
     axes.set_ylabel(y_label, color=INK)
     axes.grid(color="#d9dce3", linewidth=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    for text in axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5)).get_texts():
+        text.set_parse_math(False)
     return _plain(figure, labelsize=9)
 
 

@@ -3,8 +3,6 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-import yaml
-
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.runs.directory import RunDirectory
@@ -59,18 +57,13 @@ def check_same(
 
 def _read_config(directory: RunDirectory, sections: Collection[str]) -> dict[str, Any]:
     """Read a run's configuration, and refuse one that is missing, damaged or without these sections."""
-    if not directory.config.is_file():
-        raise MosaicError(f"{directory.path} holds no run ({directory.config.name} is missing): check --ckpt_path")
+    values = directory.read_config()
     try:
-        values = yaml.safe_load(directory.config.read_text())
-        if not isinstance(values, dict) or not values.keys() >= set(sections):
+        if not values.keys() >= set(sections):
             raise ValueError("sections are missing")
         Schedule(**values["federation"]["schedule"])
-    except (OSError, ValueError, TypeError, LookupError, yaml.YAMLError, MosaicError) as error:
-        raise MosaicError(
-            f"{directory.config} is damaged ({' '.join(str(error).split())[:120]}): restore it from a copy, or start a "
-            "new run with --federation.run_dir"
-        ) from error
+    except (ValueError, TypeError, LookupError, MosaicError) as error:
+        raise directory.damaged(error) from error
     return values
 
 

@@ -1,6 +1,7 @@
 """Draw generated images by class, each with its distance to a real one where that is known."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -45,7 +46,8 @@ def class_samples(
     for number, row in enumerate(rows):
         top = height - head - number * line
         middle = (top - ratio * _TILE / 2) / height
-        figure.text((margin - 0.08) / wide, middle, shown[number], color=INK, fontsize=9, ha="right", va="center")
+        look: dict[str, Any] = {"color": INK, "fontsize": 9, "ha": "right", "va": "center", "parse_math": False}
+        figure.text((margin - 0.08) / wide, middle, shown[number], **look)
         place = (margin / wide, (top - ratio * _TILE) / height)
         size = ((len(row) * (_TILE + _GAP) - _GAP) / wide, ratio * _TILE / height)
         axes = figure.add_axes((*place, *size))
