@@ -266,7 +266,8 @@ def overview_table(names: Iterable[str], columns: Sequence[str] = OVERVIEW) -> l
     lines = []
     for name in (name for name in names if SETTINGS[name].is_complete(name, (MOSAIC, "fedavg"))):
         longer, longer_name = in_the_same_time(name), name + SAME_TIME
-        cells = [_mean(of_row(name, row)) for row in ("fedavg", "prototype_head", MOSAIC)]
+        rows, setting = ("fedavg", "prototype_head", MOSAIC), SETTINGS[name]
+        cells = [_mean(of_row(name, row)) if setting.is_complete(name, (row,)) else "" for row in rows]
         gains = [_gain(name, name)]
         if longer is not None and longer.is_complete(longer_name):
             gains += [f"{_mean(of_row(longer_name, 'fedavg'))} ({rounds_run(longer_name)})", _gain(name, longer_name)]
