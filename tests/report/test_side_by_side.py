@@ -70,11 +70,13 @@ def test_settings_of_an_optional_section_are_a_difference_and_those_of_another_c
     def run(**settings: object) -> Any:
         return SimpleNamespace(settings={"seed_everything": 0, **settings})
 
-    net = {"class_path": "Wide", "init_args": {"width": 4}}
-    plain = run(model={"net": {"class_path": "Deep", "init_args": {"depth": 3}}}, faults={"deadline": None})
+    net = {"class_path": "Wide", "init_args": {"width": 4, "norm": "batch"}}
+    deep = {"class_path": "Deep", "init_args": {"depth": 3, "norm": "group"}}
+    plain = run(model={"net": deep}, faults={"deadline": None})
     other = run(model={"net": net}, faults={"deadline": {"train": 600}}, privacy={"epsilon": 8.0})
     assert _differences([plain, other]) == [
         ("model.net", "Deep", "Wide"),
+        ("model.net.norm", "group", "batch"),
         ("faults.deadline.train", "None", "600"),
         ("privacy.epsilon", "-", "8.0"),
     ]

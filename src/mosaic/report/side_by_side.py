@@ -85,7 +85,7 @@ def _stages(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
 def _differences(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
     """Return the settings in which runs differ, with each run's value, or a dash where it has none.
 
-    Of classes that differ only the class is shown, not what one of them takes and the other does not.
+    Of classes that differ the class is shown, and what all of them take, not what one takes and another does not.
     """
     flat = [_flat(each.settings) for each in contents]
     rows = []
@@ -102,7 +102,9 @@ def _value(flat: Mapping[str, Any], key: str) -> str:
 
 
 def _is_of_other_classes(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting belongs to a class that not all runs have, or has settings below it in another run."""
+    """Whether a setting that some run lacks is one of a class that it does not have, or has settings below it there."""
+    if all(key in each for each in flat):
+        return False
     classes = [each for each in (f"{above}.class_path" for above in _above(key)) if each != key]
     other = any(len({each.get(path) for each in flat}) > 1 for path in classes)
     return other or any(found.startswith(f"{key}.") for each in flat for found in each)

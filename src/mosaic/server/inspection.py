@@ -124,11 +124,11 @@ class Inspector:
         return self.pool.of(request.client).skeleton if keeps else request.model
 
     def _check_normalisation(self, reply: TrainReply) -> None:
-        """Refuse another normalisation of pixels than all have agreed on; training leaves it alone."""
+        """Refuse another normalisation of pixels than all have agreed on; training only rounds it to half precision."""
         blueprint = self.pool.blueprint
         for name, agreed in (("normalize.mean", blueprint.mean), ("normalize.std", blueprint.std)):
             if (given := reply.model.get(name)) is not None:
-                same = torch.allclose(given.double(), torch.tensor(agreed).double(), rtol=1e-2, atol=1e-3)  # as in bf16
+                same = torch.allclose(given.double(), torch.tensor(agreed).double(), rtol=5e-2, atol=0)
                 _require(same, f"model.{name}: expected {list(agreed)}, got {given.tolist()}")
 
     def _check_release(self, reply: ReleaseReply) -> None:
