@@ -157,7 +157,7 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
                     connection.settimeout(_SILENCE)
                     send_frame(connection, resident.handle(receive_frame(connection, MOST_BYTES)))
                 except Exception as error:  # whatever a stranger has sent, the next one is answered
-                    log.warning("a message gets no answer: %s: %s", type(error).__name__, error)
+                    log.warning("a message gets no answer: %s", error)
 
 
 @contextmanager
