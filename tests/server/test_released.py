@@ -10,7 +10,7 @@ from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import Mechanism
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, Release, noisy, whole_sums
-from mosaic.server.released import _standing_out, deviations_of, fit_released
+from mosaic.server.released import _standing_out, _with_diagonal, deviations_of, fit_released
 
 DIGITS = SklearnDigits().load().train
 FEATURES = PublicFeatures((1, 8, 8), 4, (0.3,), (0.38,))
@@ -76,3 +76,30 @@ def test_pure_noise_leaves_nothing_and_a_spike_comes_back(random: torch.Generato
 def test_covariances_are_positive_whatever_the_noise() -> None:
     for each in fitted(8.0)[1]:
         assert torch.linalg.eigvalsh(each).min() > -1e-6
+
+
+def test_shrinkage_draws_covariances_together_by_the_number_of_images() -> None:
+    shrunk = ClassGaussians(coefficients=4, shrinkage=1.0)
+    made = fit_released(*total(0.0), FEATURES, shrunk, (1, 8, 8))
+    assert made is not None
+    factors = made[0].directions.double() @ made[0].own.double()
+    scale, dim = FEATURES.directions(torch.eye(16).double()), 16
+    own = [ENCODED[DIGITS.labels == label].T.cov(correction=0) for label in range(10)]
+    sizes = DIGITS.labels.bincount().double()
+    common = sum(size * each for size, each in zip(sizes, own, strict=True)) / sizes.sum()
+    for label, (size, each) in enumerate(zip(sizes, own, strict=True)):
+        expected = common + size / (size + dim) * (each - common)
+        torch.testing.assert_close((factors @ factors.mT)[label], scale @ expected @ scale, atol=5e-3, rtol=0.01)
+
+
+def test_a_class_that_could_be_noise_alone_is_left_out() -> None:
+    images = (DIGITS.labels == 3).nonzero().squeeze(1)[:60]
+    few = torch.cat([images, (DIGITS.labels == 5).nonzero().squeeze(1)[:2]])
+    deviations = dict.fromkeys(("counts", "means", "moments"), 3.0)
+    made = fit_released(total(0.0, few)[0], deviations, FEATURES, ClassGaussians(coefficients=4), (1, 8, 8))
+    assert made is not None
+    assert made[1].nonzero().flatten().tolist() == [3], "two images at a noise of three"
+
+
+def test_variances_stay_where_their_covariances_are_noise() -> None:
+    torch.testing.assert_close(_with_diagonal(torch.eye(9).double(), 5.0), torch.eye(9).double())
