@@ -2,7 +2,10 @@
 
 import itertools
 import json
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,9 +13,18 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from mosaic.algorithms import DFRD, FedAvg, FedFTG
+from mosaic.algorithms import DFRD, FedAvg, FedFTG, fedftg
+from mosaic.algorithms.dfrd import DFRDObjective
+from mosaic.algorithms.fedftg import FedFTGObjective
 from mosaic.cli.main import main
+from mosaic.messages import TrainReply
+from mosaic.nets import Blueprint
 from mosaic.runs.snapshots import Snapshot
+from mosaic.server.context import RoundPlan
+from mosaic.server.kept_generator import load_generator
+from mosaic.server.state import ServerState
+from mosaic.tasks.generator_distillation import Conditions
+from mosaic.training.dry_run import DryRun
 from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
@@ -280,3 +292,54 @@ def test_every_preset_walks_every_phase(preset: str, tmp_path: Path) -> None:
     flags = ["--config", str(PRESETS / f"{preset}.yaml"), "--trainer.fast_dev_run=true"]
     main(["fit", "--config", str(DIGITS), *flags, f"--federation.run_dir={tmp_path / 'run'}"])
     assert not (tmp_path / "run").exists()
+
+
+def test_the_objective_has_the_weights_the_labels_and_the_turn_of_the_round(
+    blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Clients weigh by class, labels come as often as they are held, and turns go on over rounds."""
+    seen: dict[str, Any] = {}
+
+    def task(generator: Any, student: Any, objective: FedFTGObjective, held: Tensor, *_: Any) -> None:
+        seen.update(objective=objective, held=held)
+
+    monkeypatch.setattr(fedftg, "GeneratorDistillationTask", task)
+    counts = torch.tensor([[3, 0, 1], [1, 4, 1]])
+    uploads = [TrainReply(client, blueprint.initial(client), row, {}, {}) for client, row in enumerate(counts)]
+    plan = RoundPlan(2, 4, (0, 1), 1, 0.0, 0.1, distils=True)
+    context = SimpleNamespace(
+        plan=plan,
+        pool=SimpleNamespace(of=lambda _: blueprint),
+        blueprint=blueprint,
+        phases=SimpleNamespace(dry_run=DryRun(False), run=lambda *_: {}),
+        seed_for=lambda _: 0,
+        measure=lambda _: nullcontext(),
+        count=lambda *_: None,
+    )
+    algorithm = FedFTG(generator_updates=10, student_updates=4)
+    algorithm._distil(blueprint.build(blueprint.initial(9)), uploads, ServerState({}), cast(Any, context))
+    assert seen["held"].tolist() == [4, 4, 2]
+    torch.testing.assert_close(seen["objective"].ensemble.weights, torch.tensor([[0.75, 0, 0.5], [0.25, 1, 0.5]]))
+    assert seen["objective"].first == plan.spent(10) > 0
+
+
+def test_dfrds_reward_has_its_weight(random: torch.Generator) -> None:
+    images, labels = torch.rand(6, 1, 8, 8, generator=random), torch.arange(6) % 3
+    conditions = Conditions(torch.randn(6, 4, generator=random), labels, labels)
+    ensemble, student = (cast(Any, lambda pixels, *_, k=k: pixels.flatten(1)[:, k : k + 3]) for k in (0, 5))
+    one, three = (
+        DFRDObjective(ensemble, weight, 1.0).generator_terms(images, conditions, student, 0) for weight in (1.0, 3.0)
+    )
+    assert one["transferability"] != 0
+    torch.testing.assert_close(three["transferability"], 3 * one["transferability"])
+    assert three["fidelity"] == one["fidelity"]
+
+
+def test_dfrds_memory_of_one_round_is_that_rounds_generator(blueprint: Blueprint) -> None:
+    algorithm, context = DFRD(average_decay=0.5), cast(Any, SimpleNamespace(blueprint=blueprint, seed_for=lambda _: 0))
+    generator = load_generator(algorithm.tuning, ServerState({}), context)
+    remembered = ServerState({}, tensors=algorithm._remember(generator, ServerState({})))
+    memory = algorithm._memory(remembered, context)
+    assert memory is not None
+    for ours, theirs in zip(memory.generator.parameters(), generator.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs)
