@@ -120,13 +120,19 @@ class ClientCLI(MosaicCLI):
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder in which another client remembers its runs."""
+    """Refuse a folder in which another client remembers its runs; without effect where the file system has no locks."""
     folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
     try:
-        with FileLock(folder / ".lock", timeout=0):
-            yield
+        lock.acquire(blocking=False)
     except Timeout as error:
         raise MosaicError(f"--folder: another client remembers its runs in {folder}: give each its own") from error
+    except (OSError, NotImplementedError):  # as for the folder of a run
+        log.debug("%s cannot be locked", folder)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def make_client(given: Sequence[str]) -> ClientCLI:
