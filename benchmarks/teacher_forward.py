@@ -1,8 +1,8 @@
 """How fast does a teacher's mixture of experts judge images, beside a plain loop over its experts?
 
-Ten and a hundred ResNet-18 for CIFAR images, asked through the teacher, in a loop as anybody would write it, and
-stacked with ``torch.func`` (``model.stack_experts``), in turn and in one process; the answers must agree. The teacher
-is a loop too where experts are not stacked, so that the ratio is one but for the noise, of which the bar allows 3 %.
+Ten and a hundred ResNet-18 for CIFAR images, asked through the teacher and in a loop as anybody would write it, in turn
+and in one process; the answers must agree. The teacher is a loop too, so that the ratio is one but for the noise, of
+which the bar allows 3 %. (Stacked with ``torch.func`` they took 1.3 to 3 times as long on CPUs, 1.8 on an H200.)
 Not measured here: experts of classes that are spread alike over the clients are one expert, evaluated once, which a
 loop over classes would not do.
 
@@ -17,7 +17,7 @@ from measuring import Figure, in_turn, medians, ratio, show
 from torch import Tensor, nn
 
 from mosaic.nets import ResNet18
-from mosaic.nets.teacher import ImageExperts, StackedExperts
+from mosaic.nets.teacher import ImageExperts
 from mosaic.teachers.asking import ask_teacher
 
 NOISE = 0.03
@@ -36,15 +36,13 @@ def figures(pairs: int, counts: Sequence[int] = (10, 100), images: int = 8, devi
     pixels = torch.rand(images, 3, 32, 32, device=device)
     for count in counts:
         experts = [ResNet18((3, 32, 32), 10).eval().requires_grad_(False).to(device) for _ in range(count)]
-        teacher, stacked = ImageExperts(experts), StackedExperts(experts)
+        teacher = ImageExperts(experts)
         variants = {
             "loop": lambda experts=experts: _awaited(loop(experts, pixels)),
             "teacher": lambda teacher=teacher: _awaited(ask_teacher(teacher, pixels)),
-            "stacked": lambda stacked=stacked: _awaited(ask_teacher(stacked, pixels)),
         }
         answers = [variant() for variant in variants.values()]
         assert torch.equal(answers[0], answers[1])
-        torch.testing.assert_close(answers[0], answers[2], rtol=1e-3, atol=1e-3)
         seconds = in_turn(variants, pairs)
         name = f"(d) {count} experts (ResNet-18, {images} images), a loop's time over the teacher's"
         found.append(Figure(name, ratio(seconds, "loop", "teacher"), 1.0 - NOISE, False, medians(seconds)))

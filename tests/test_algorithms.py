@@ -103,14 +103,6 @@ def fit_with(switches: list[str], run: Path, *more: str) -> Path:
     return run
 
 
-@pytest.mark.slow
-def test_stacked_experts_make_nearly_the_same_teacher(shared_run: SharedRuns, tmp_path: Path) -> None:
-    one_by_one = stages(shared_run("Mosaic", *UNSEEN))
-    stacked = stages(fit_with([], tmp_path / "stacked", "--model.stack_experts=true", *UNSEEN))
-    assert stacked.keys() == one_by_one.keys()
-    assert all(abs(stacked[stage] - one_by_one[stage]) < 0.01 for stage in stacked if stage != "student")
-
-
 @pytest.fixture
 def distilled(shared_run: SharedRuns) -> Path:
     """One round of Mosaic with every switch at its default."""

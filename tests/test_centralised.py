@@ -68,12 +68,14 @@ def test_gathering_one_client_changes_nothing() -> None:
 )
 def test_as_many_steps_as_the_clients_of_the_round_take_together(epochs: float, steps: int) -> None:
     """Clients 0 and 2 of three take part, with 40 and 5 images in batches of 10; client 1 has a thousand."""
-    plan = RoundPlan(3, 9, (0, 2), 7, epochs, 0.1, distils=False)
-    assert centralised_plan(plan, [40, 1000, 5], batch_size=10) == RoundPlan(3, 9, (0,), steps, 0.0, 0.1, distils=False)
+    plan = RoundPlan(3, 9, (0, 2), 7, epochs, 0.1, distillation=None)
+    assert centralised_plan(plan, [40, 1000, 5], batch_size=10) == RoundPlan(
+        3, 9, (0,), steps, 0.0, 0.1, distillation=None
+    )
 
 
 def test_clients_without_images_would_not_have_trained() -> None:
-    plan = RoundPlan(1, 9, (0, 1), 7, 1.0, 0.1, distils=False)
+    plan = RoundPlan(1, 9, (0, 1), 7, 1.0, 0.1, distillation=None)
     assert centralised_plan(plan, [20, 0], batch_size=10).steps == 2
 
 

@@ -13,7 +13,7 @@ from tests.small_runs import REPOSITORY, parsed
 CONFIGS = REPOSITORY / "configs"
 DIGITS = CONFIGS / "digits.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
-ALGORITHMS = sorted((CONFIGS / "algorithms").glob("*.yaml"))
+ALGORITHMS = sorted(path for path in (CONFIGS / "algorithms").glob("*.yaml") if path.stem != "frozen")
 CLIENTS = sorted((CONFIGS / "clients").glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "data").glob("*_*.yaml"))
 SECTIONS = {"algorithms": "algorithm", "clients": "clients", "data": "data", "partitions": "data"}
@@ -58,6 +58,15 @@ def test_an_algorithm_is_the_one_that_its_preset_names(overlay: Path) -> None:
     named = yaml.safe_load(overlay.read_text())["algorithm"]["class_path"]
     assert parsed(DIGITS, overlay)["algorithm"]["class_path"] == named
     assert differs(DIGITS, overlay) <= {"algorithm"}
+
+
+@for_each("algorithm", ["fedftg", "dfrd"])
+def test_frozen_statistics_are_an_overlay_of_the_methods_that_can_have_them(algorithm: str) -> None:
+    plain, frozen = (CONFIGS / "algorithms" / f"{name}.yaml" for name in (algorithm, "frozen"))
+    before, after = parsed(DIGITS, plain)["algorithm"], parsed(DIGITS, plain, frozen)["algorithm"]
+    assert not before["init_args"]["tuning"].pop("freeze_statistics")
+    assert after["init_args"]["tuning"].pop("freeze_statistics")
+    assert before == after
 
 
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)

@@ -103,26 +103,16 @@ def test_updates_are_booked_as_they_are_spent(distilled: tuple[str, Path]) -> No
 @CO_BOOSTING_LATER
 def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> None:
     """Two syntheses of two steps and three student updates are not multiplied by the two rounds that distil."""
-    path = run(
-        tmp_path / "run", algorithm, *FOUR_ROUNDS, "--algorithm.distilling_rounds=2", "--federation.keep_snapshots=4"
-    )
+    path = run(tmp_path / "run", algorithm, *FOUR_ROUNDS, "--federation.keep_snapshots=4")
     assert updates(path) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
     first = Snapshot.read(path / "rounds" / "0002").ledger.updates
     assert first == {"local": 2 * 2 * 4, "student": 1, "generator": 2}
 
 
 @pytest.mark.slow
-def test_more_distilling_rounds_than_it_was_told_of_find_nothing_left(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert updates(run(tmp_path / "run", "DENSE", *FOUR_ROUNDS)) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
-    assert "round 3: algorithm.distilling_rounds is 1" in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.slow
 def test_a_distilling_round_for_which_nothing_is_left_is_fedavgs(shared_run: SharedRuns, tmp_path: Path) -> None:
     """One update in two distilling rounds falls into the last."""
-    settings = (*FOUR_ROUNDS, "--algorithm.student_updates=1", "--algorithm.distilling_rounds=2")
+    settings = (*FOUR_ROUNDS, "--algorithm.student_updates=1")
     ours, theirs = run(tmp_path / "ours", "DENSE", *settings), shared_run("FedAvg", *FOUR_ROUNDS)
     assert rows_without_time(ours)[:2] == rows_without_time(theirs)[:2]
     assert updates(ours) == {**updates(theirs), "student": 1, "generator": 2}
@@ -224,7 +214,7 @@ def play(
     algorithm: DENSE, blueprint: Blueprint, phases: PhaseRunner, replies: list[Any], distils: bool = True
 ) -> tuple[ServerState, dict[str, nn.Module]]:
     """The state after a round, and what was measured in it."""
-    plan, seen = RoundPlan(1, 2, (0, 1), 1, 0.0, 0.1, distils), dict[str, nn.Module]()
+    plan, seen = RoundPlan(1, 2, (0, 1), 1, 0.0, 0.1, (1, 1) if distils else None), dict[str, nn.Module]()
     pool = ClientModels().pool(blueprint, 2, seed=0)
     context = RoundContext(
         *(plan, 0, pool, phases, lambda module, *names: seen.update(dict.fromkeys(names, module))),

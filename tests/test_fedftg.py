@@ -306,7 +306,7 @@ def test_the_objective_has_the_weights_the_labels_and_the_turn_of_the_round(
     monkeypatch.setattr(fedftg, "GeneratorDistillationTask", task)
     counts = torch.tensor([[3, 0, 1], [1, 4, 1]])
     uploads = [TrainReply(client, blueprint.initial(client), row, {}, {}) for client, row in enumerate(counts)]
-    plan = RoundPlan(2, 4, (0, 1), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(2, 4, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     context = SimpleNamespace(
         plan=plan,
         pool=SimpleNamespace(of=lambda _: blueprint),

@@ -366,7 +366,7 @@ class Scripted:
 
 
 def context_of(blueprint: Blueprint, phases: PhaseRunner, clients: tuple[int, ...], **settings: Any) -> RoundContext:
-    plan = RoundPlan(5, 9, clients, 1, 0.0, 0.1, distils=False)
+    plan = RoundPlan(5, 9, clients, 1, 0.0, 0.1, distillation=None)
     pool = ClientModels(**settings).pool(blueprint, 4, seed=0)
     return RoundContext(
         plan, 0, pool, phases, lambda *_: None, SilentTracker(), lambda _: nullcontext(), lambda *_: None

@@ -1,6 +1,7 @@
 """Write files whole or not at all, and report a full, read-only or broken disk in one line."""
 
 import errno
+import logging
 import os
 import tempfile
 import threading
@@ -8,7 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from mosaic.errors import MosaicError
+
+log = logging.getLogger(__name__)
 
 _TROUBLES = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE") if hasattr(errno, name)
@@ -89,6 +94,22 @@ def make_writable(folder: Path, option: str) -> None:
     except OSError as error:
         why = os.strerror(error.errno or 0)
         raise MosaicError(f"{option}: {folder} cannot be written to ({why}): choose another folder") from error
+
+
+def lock(file: Path, taken: str) -> FileLock:
+    """Hold a lock until it is released or this process ends; without effect where the file system has no locks.
+
+    Raises:
+        MosaicError: another process holds it; the message is ``taken``.
+    """
+    held = FileLock(file)
+    try:
+        held.acquire(blocking=False)
+    except Timeout as error:
+        raise MosaicError(taken) from error
+    except (OSError, NotImplementedError):  # some network file systems have no locks
+        log.debug("%s cannot be locked", file)
+    return held
 
 
 def sync(path: Path) -> None:

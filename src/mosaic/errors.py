@@ -3,8 +3,8 @@
 import argparse
 
 LARGEST = 1e38
-_LONGEST_WORDS = 300
 """Largest number that settings may have, a third of the largest number in single precision."""
+_LONGEST_WORDS = 300
 
 
 class MosaicError(Exception):

@@ -24,6 +24,7 @@ HARD_SAMPLES = (
     "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
 )
 FITTING = "algorithm.fitting is gone: leave it out: PrototypeHead's head is computed in closed form"
+STACKED = "model.stack_experts is gone: leave it out: stacked experts were slower on every device that was measured"
 PHASES = (
     "executor.server_phases is gone: "
     "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
@@ -93,6 +94,11 @@ def test_one_key_is_named_with_its_value() -> None:
         (of_mosaic(distillation={"refreshes": 2}), REFRESHES),
         (of_mosaic(distillation={"hard_sample_step": 0.03}), HARD_SAMPLES),
         ({"algorithm": {"class_path": "PrototypeHead", "fitting": {"epochs": 2}}}, FITTING),
+        ({"model": {"stack_experts": True}}, STACKED),
+        (
+            {"algorithm": {"class_path": "mosaic.algorithms.DENSE", "init_args": {"distilling_rounds": 2}}},
+            "algorithm.distilling_rounds is gone: leave it out: federation.schedule says which rounds distil",
+        ),
         ({"executor": {"class_path": "RanksExecutor", "init_args": {"server_phases": "all"}}}, PHASES),
         ({"federation": {"max_failed": 0.2}}, MAX_FAILED),
         (
@@ -108,7 +114,17 @@ def test_one_key_is_named_with_its_value() -> None:
             "class_path mosaic.augmentation.Augmentation is now mosaic.data.Augmentation",
         ),
     ],
-    ids=["refreshes", "hard", "server phases", "max_failed", "executor", "module of an executor", "augmentation"],
+    ids=[
+        "refreshes",
+        "hard",
+        "fitting",
+        "stacked",
+        "server phases",
+        "max_failed",
+        "executor",
+        "module of an executor",
+        "augmentation",
+    ],
 )
 def test_what_is_gone_or_has_moved_is_named(values: dict[str, Any], line: str) -> None:
     assert said(values) == line

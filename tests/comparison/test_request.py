@@ -73,7 +73,7 @@ def test_a_budget_of_its_own_needs_an_algorithm() -> None:
 
 def test_a_row_keeps_nothing_of_another_algorithm_below_it(tmp_path: Path) -> None:
     """Arguments with the same name: what fit would hand on from class to class."""
-    own = {"objective": "mosaic.client.objectives.VacantClass", "distilling_rounds": 3}
+    own = {"objective": "mosaic.client.objectives.VacantClass", "synthesis_steps": 3}
     below = {"data": {"batch_size": 8}, "algorithm": {"class_path": "mosaic.algorithms.DENSE", "init_args": own}}
     common = read_configuration(write(tmp_path / "below.yaml", below))
     request = RunRequest("fedavg", 0, (common, *find_presets("fedavg")), ("--data.seed=0",))

@@ -11,7 +11,6 @@ from mosaic.nets.teacher import (
     MixtureOfExperts,
     NoOpinion,
     SideBySide,
-    StackedExperts,
 )
 
 
@@ -35,21 +34,6 @@ def test_experts_of_different_architectures_sit_side_by_side(images: Tensor) -> 
     linear = nn.Sequential(nn.Flatten(), nn.Linear(64, 3))
     pooled = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4, 3))
     assert ImageExperts([linear, pooled])(images).shape == (5, 2, 3)
-
-
-@pytest.mark.parametrize("chunk", [1, 2, 10])
-def test_stacked_experts_say_the_same_in_one_go(experts: list[Classifier], images: Tensor, chunk: int) -> None:
-    """Up to rounding; the experts themselves are left as they are."""
-    for expert in experts:
-        expert(images)  # in train mode: statistics that differ
-        expert.eval()
-    before = [{name: tensor.clone() for name, tensor in expert.state_dict().items()} for expert in experts]
-    stacked = StackedExperts(experts, chunk)
-    torch.testing.assert_close(stacked(images), ImageExperts(experts)(images), rtol=1e-5, atol=1e-5)
-    assert stacked(images).shape == (len(images), len(experts), 3)
-    assert not any(parameter.requires_grad for parameter in stacked.parameters())
-    for expert, state in zip(experts, before, strict=True):
-        assert all(torch.equal(state[name], tensor) for name, tensor in expert.state_dict().items())
 
 
 def test_heads_speak_about_the_features_of_one_trunk(experts: list[Classifier], images: Tensor) -> None:

@@ -49,7 +49,7 @@ class Scripted:
 
 
 def cohort(executor: Scripted, *clients: int, faults: Faults = Faults()) -> Cohort:
-    return Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distils=True), POOL, faults=faults)
+    return Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distillation=(1, 1)), POOL, faults=faults)
 
 
 def judged(client: int, correct: list[int], total: list[int], loss: list[float]) -> EvaluateReply:
@@ -105,7 +105,7 @@ def test_a_client_that_fails_is_left_out_by_name(fault: Any, caplog: pytest.LogC
     refused: list[str] = []
     right = [judged(client, [1, 2], [5, 6], [7.0, 8.0]) for client in (0, 2)]
     executor = Scripted(right[0], fault, right[1])
-    plan = RoundPlan(4, 9, (0, 1, 2), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1, 2), 1, 0.0, 0.1, distillation=(1, 1))
     asked = Cohort(executor, plan, POOL, on_missing=lambda request, why: refused.append(f"{request.client}: {why}"))
     assert len(asked.evaluate(MODEL).total) == 2
     assert len(refused) == 1
@@ -148,7 +148,7 @@ def test_who_gives_no_answer_is_asked_again_at_once_and_keeps_its_place(retries:
     missing: list[int] = []
     own, other = judged(1, [3, 0], [4, 0], [0.5, 0.0]), judged(2, [1, 2], [5, 6], [7.0, 8.0])
     executor = Scripted(LATE, other, later=[judged(7, [3, 0], [4, 0], [0.5, 0.0]), own])
-    plan = RoundPlan(4, 9, (1, 2), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (1, 2), 1, 0.0, 0.1, distillation=(1, 1))
     faults = Faults(deadline={"judge": 5.0}, retries=retries)
     asking = Cohort(executor, plan, POOL, faults=faults, on_missing=lambda request, _: missing.append(request.client))
     judgement = asking.evaluate(MODEL)
@@ -179,7 +179,7 @@ def trained(client: int, correct: list[int], total: list[int]) -> TrainReply:
 
 
 def after_training(executor: Scripted, *clients: int) -> Cohort:
-    asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distils=True), POOL, judges=True)
+    asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distillation=(1, 1)), POOL, judges=True)
     asked.train(WEIGHTS, Uploads)
     return asked
 
@@ -204,7 +204,7 @@ def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and
     pool = ClientModels(models=["global", partial(SmallCNN, width=2)]).pool(POOL.blueprint, 2, seed=0)
     executor = Scripted(trained(0, [1, 0], [2, 2]), replace(trained(1, [0, 0], [0, 0]), model={}, judgement={}))
     executor.replies = (executor.replies[0], replace(executor.replies[1], metrics=executor.replies[0].metrics))
-    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     asked = Cohort(executor, plan, pool, judges=True)
     asked.train(WEIGHTS, Uploads)
     assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [True, False]
@@ -219,7 +219,7 @@ def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and
 def test_nobody_has_judged_what_nobody_received() -> None:
     pool = ClientModels(models=[partial(SmallCNN, width=2)]).pool(POOL.blueprint, 1, seed=0)
     executor = Scripted(replace(trained(0, [1, 0], [2, 2]), model={}, judgement={}))
-    asked = Cohort(executor, RoundPlan(4, 9, (0,), 1, 0.0, 0.1, distils=True), pool, judges=True)
+    asked = Cohort(executor, RoundPlan(4, 9, (0,), 1, 0.0, 0.1, distillation=(1, 1)), pool, judges=True)
     asked.train(WEIGHTS, Uploads)
     assert asked.received is None
 
@@ -242,7 +242,7 @@ def trains(
 ) -> list[TrainRequest]:
     """What clients 0, 1 and 2 are asked."""
     executor = Scripted(*(TrainReply(client, {}, torch.ones(3), {}, {}) for client in range(3)))
-    plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1, 2), 5, 0.5, 0.1, distillation=(1, 1))
     sent_back = {client.removeprefix("client_"): own for client, own in returned.items()}
     Cohort(executor, plan, pool, faults=Faults(quorum=0)).train(model, collect, keep, sent_back)
     return [request for request in executor.asked if isinstance(request, TrainRequest)]
@@ -295,7 +295,7 @@ def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(bluepri
     executor = Scripted(
         judged(0, [3, 0, 1], [4, 0, 1], [0.5, 0.0, 0.0]), judged(2, [1, 2, 0], [5, 6, 0], [7.0, 8.0, 0.0])
     )
-    plan = RoundPlan(4, 9, (0, 1, 2, 3), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1, 2, 3), 1, 0.0, 0.1, distillation=(1, 1))
     judgement = Cohort(executor, plan, pool).evaluate(MODEL)
     assert executor.asked == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)]
     assert judgement.correct.tolist() == [[3, 0, 1], [1, 2, 0]]
@@ -303,7 +303,7 @@ def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(bluepri
 
 def test_where_nobody_can_run_the_whole_network_nothing_is_known_of_it(blueprint: Blueprint) -> None:
     pool, executor = ClientModels(levels=[0.5]).pool(blueprint, 2, seed=0), Scripted()
-    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     judgement = Cohort(executor, plan, pool).evaluate(MODEL)
     assert executor.asked == []
     assert judgement.total.sum() == 0
@@ -348,7 +348,7 @@ def test_without_validation_images_all_models_are_equal() -> None:
 
 def test_without_judging_nobody_is_asked_to_judge() -> None:
     executor = Scripted()
-    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distils=True)
+    plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     silent = Cohort(executor, plan, POOL, judges=True, judging=False)
     assert silent.received is None
     assert silent.evaluate(MODEL).clients == ()

@@ -31,7 +31,7 @@ from tests.small_runs import same_models
 
 COUNTS = torch.tensor([2, 0, 3])
 METRICS = {"loss": 0.5, "steps": 3, "validation_images": 0}
-PLAN = RoundPlan(4, 9, (1, 5), 3, 0.0, 0.1, distils=True)
+PLAN = RoundPlan(4, 9, (1, 5), 3, 0.0, 0.1, distillation=(1, 1))
 
 
 class Scripted:

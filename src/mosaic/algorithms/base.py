@@ -28,7 +28,8 @@ class Algorithm(ABC):
     Attributes:
         supports: how the clients' models may differ.
         gathers_data: whether all images are brought to one client, as in a centralised control.
-        resume_sensitive_to: what else its rounds read of their plan, out of ``distils``, ``last`` and ``rounds``. A run
+        resume_sensitive_to: what else its rounds read of their plan, out of ``distils`` (whether the
+            server distils), ``distillation`` (also how many such rounds there are), ``last`` and ``rounds``. A run
             is not resumed with a schedule that changes this for rounds that it has finished.
         trains_two: whether some phase trains two networks in turns, each with its own optimiser, which some callbacks
             refuse.
@@ -36,7 +37,7 @@ class Algorithm(ABC):
 
     supports: ClassVar[frozenset[PoolKind]] = frozenset({"same"})
     gathers_data: ClassVar[bool] = False
-    resume_sensitive_to: ClassVar[frozenset[str]] = frozenset({"distils", "last", "rounds"})
+    resume_sensitive_to: ClassVar[frozenset[str]] = frozenset({"distillation", "last", "rounds"})
     trains_two: bool = False
 
     def check_pool(self, kind: PoolKind) -> None:

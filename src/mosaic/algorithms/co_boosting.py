@@ -32,7 +32,6 @@ class CoBoosting(DENSE):
         learning: how the student learns.
         reweighing: how the experts' weights move.
         guarded: as for DENSE.
-        distilling_rounds: as for DENSE.
     """
 
     def __init__(
@@ -47,7 +46,6 @@ class CoBoosting(DENSE):
         learning: LearningSettings = LearningSettings(temperature=4.0, pixel_step=8 / 255),
         reweighing: ReweighingSettings = ReweighingSettings(),
         guarded: bool = True,
-        distilling_rounds: int = 1,
     ) -> None:
         super().__init__(
             objective,
@@ -57,7 +55,6 @@ class CoBoosting(DENSE):
             synthesis,
             learning,
             guarded,
-            distilling_rounds,
         )
         self.reweighing = reweighing
 

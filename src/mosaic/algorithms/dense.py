@@ -23,7 +23,6 @@ from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 log = logging.getLogger(__name__)
-DISTILLATIONS = "distillations"
 """Name in the server's state of how many rounds of those that distil are over."""
 
 
@@ -45,8 +44,6 @@ class DENSE(FedAvg):
             in one; 0 gives FedAvg exactly, and a round without any is FedAvg's.
         generator_updates: of the whole run, spread evenly over its distilling rounds, as many as Mosaic's default
             spends with ten clients. A part that is too small for a synthesis is not spent.
-        distilling_rounds: how many these are; a later one has nothing left to spend and is FedAvg's. ``mosaic compare``
-            counts them in the schedule.
         synthesis_steps: generator updates that one batch of images takes (paper: 30).
         synthesis: how images are made.
         learning: how the student learns.
@@ -57,7 +54,7 @@ class DENSE(FedAvg):
     """
 
     supports = frozenset[PoolKind]({"same", "widths", "architectures"})
-    resume_sensitive_to = frozenset[str]({"distils"})
+    resume_sensitive_to = frozenset[str]({"distillation"})
     trains_two = True  # generator and student
 
     def __init__(
@@ -69,10 +66,9 @@ class DENSE(FedAvg):
         synthesis: SynthesisSettings = SynthesisSettings(),
         learning: LearningSettings = LearningSettings(),
         guarded: bool = True,
-        distilling_rounds: int = 1,
     ) -> None:
         require_at_least_zero("algorithm", student_updates=student_updates)
-        require_positive("algorithm", synthesis_steps=synthesis_steps, distilling_rounds=distilling_rounds)
+        require_positive("algorithm", synthesis_steps=synthesis_steps)
         if student_updates and generator_updates < synthesis_steps:
             raise MosaicError(
                 f"algorithm.generator_updates: expected at least {synthesis_steps}, the algorithm.synthesis_steps of "
@@ -83,14 +79,11 @@ class DENSE(FedAvg):
         self.synthesis_steps, self.syntheses = synthesis_steps, generator_updates // synthesis_steps
         self.synthesis, self.learning = synthesis, learning
         self.reweighing = ReweighingSettings(step=0)
-        self.distilling_rounds = distilling_rounds
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run FedAvg's round; in a distilling round, offer the clients a student in place of the average."""
-        if not (context.plan.distils and self.student_updates):
-            return replace(state, model=super().round(state, cohort, context).model)
-        syntheses, updates = self._shares(state, context)
-        state = replace(state, tensors={**state.tensors, DISTILLATIONS: torch.tensor(1 + self._distillations(state))})
+        share, within = context.plan.share_of_distillation, context.phases.dry_run.steps
+        syntheses, updates = within(share(self.syntheses)), within(share(self.student_updates))
         if not (syntheses and updates):
             return replace(state, model=super().round(state, cohort, context).model)
         uploads = cohort.train(state.model, KeptUploads)
@@ -102,25 +95,6 @@ class DENSE(FedAvg):
         if not self.guarded or accepts(model, student, "student", cohort, context):
             return replace(state, model=student, distilled=True)
         return replace(state, model=model)
-
-    def _shares(self, state: ServerState, context: RoundContext) -> tuple[int, int]:
-        """Return the syntheses and the student updates of this distilling round."""
-        before, rounds = self._distillations(state), self.distilling_rounds
-        if before >= rounds:
-            log.warning(
-                "round %d: algorithm.distilling_rounds is %d, and so many have spent the updates of the run: this one "
-                "does not distil",
-                context.plan.round,
-                rounds,
-            )
-            return 0, 0
-        totals = (self.syntheses, self.student_updates)
-        syntheses, updates = (total * (before + 1) // rounds - total * before // rounds for total in totals)
-        return context.phases.dry_run.steps(syntheses), context.phases.dry_run.steps(updates)
-
-    @staticmethod
-    def _distillations(state: ServerState) -> int:
-        return int(state.tensors.get(DISTILLATIONS, 0))
 
     def _distil(
         self, start: StateDict, uploads: list[TrainReply], syntheses: int, updates: int, context: RoundContext

@@ -59,7 +59,6 @@ class Federation(federation.Federation):
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,
-        stack_experts: bool = False,
         ckpt_path: str | Path | None = None,
     ) -> Run:
         """Run all rounds that are left, and return the run.
@@ -81,7 +80,6 @@ class Federation(federation.Federation):
             seed: of everything but the partition, whose seed is the data's.
             channels_last: whether training uses the channels-last memory format.
             compile: whether training compiles its networks with ``torch.compile``.
-            stack_experts: whether Mosaic's teacher evaluates experts of one architecture in one batch.
             ckpt_path: ``auto`` goes on with the run of this name if there is one, ``last`` needs one; or the path of a
                 run or of a snapshot.
 
@@ -103,8 +101,8 @@ class Federation(federation.Federation):
             if privacy is not None:
                 check_private_run(privacy, algorithm, data, self.schedule)
             data.setup("fit")
-            model = GlobalClassifier(net, optimizer, channels_last, compile, stack_experts)
-            computed = {"channels_last": channels_last, "compile": compile, "stack_experts": stack_experts}
+            model = GlobalClassifier(net, optimizer, channels_last, compile)
+            computed = {"channels_last": channels_last, "compile": compile}
             phases = {"logger": False, "devices": 1, **(trainer or {})}
             config = {
                 "seed_everything": seed,

@@ -4,49 +4,27 @@ import csv
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mosaic.api.samples import Samples
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.writing import OVER, Over, accuracy_bands
 from mosaic.errors import MosaicError
 from mosaic.report.contents import require_run
+from mosaic.report.rounds import ACCURACIES
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import Band, Picture, bands, confusion_matrix, partition_heat_map
 from mosaic.runs.sample_figure import COLUMNS, class_samples
 
 if TYPE_CHECKING:
-    from pandas import DataFrame
-
-_ACCURACIES = {
-    "test_accuracy": "test",
-    "own_test_accuracy": "clients' own models, test",
-    "validation_accuracy": "clients' validation",
-    "worst_validation_accuracy": "worst client, validation",
-}
-
-
-class Plotted(Protocol):
-    """What figures are drawn of."""
-
-    @property
-    def metrics(self) -> "DataFrame":
-        """One row for each round."""
-
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes."""
-
-    def sample(self, client: int, count: int) -> Samples:
-        """Draw images of a client's generator."""
+    from mosaic.api.run import Run
 
 
 class RunPlots:
     """Draws figures of a run: matplotlib figures, which ``savefig`` writes."""
 
-    def __init__(self, path: Path, run: Plotted) -> None:
+    def __init__(self, path: Path, run: "Run") -> None:
         self._path, self._run = path, run
 
     def partition(self) -> Picture:
@@ -62,7 +40,7 @@ class RunPlots:
         """Draw accuracies over rounds: on the test split, and on the clients' validation images."""
         table = self._run.metrics
         curves = {}
-        for column, name in _ACCURACIES.items():
+        for column, name in ACCURACIES.items():
             if column in table and table[column].notna().any():
                 measured = table[table[column].notna()]
                 heights = 100 * measured[column].to_numpy(float)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
@@ -18,6 +17,7 @@ from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.data.remote import Statistics
 from mosaic.deployment.resident import Resident, serve
+from mosaic.disk import lock
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
 from mosaic.executors.remote.wire import agreement
@@ -120,19 +120,13 @@ class ClientCLI(MosaicCLI):
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Refuse a folder in which another client remembers its runs; without effect where the file system has no locks."""
+    """Refuse a folder in which another client remembers its runs."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(blocking=False)
-    except Timeout as error:
-        raise MosaicError(f"--folder: another client remembers its runs in {folder}: give each its own") from error
-    except (OSError, NotImplementedError):  # as for the folder of a run
-        log.debug("%s cannot be locked", folder)
+    held = lock(folder / ".lock", f"--folder: another client remembers its runs in {folder}: give each its own")
     try:
         yield
     finally:
-        lock.release()
+        held.release()
 
 
 def make_client(given: Sequence[str]) -> ClientCLI:

@@ -25,13 +25,17 @@ GONE = {
         "set algorithm.distillation.noise to 0.1 on grey images, which is faster; leave it out on photographs"
     ),
     "algorithm.distillation.hard_sample_weighting": "leave it out: it cost about a point",
+    "algorithm.distilling_rounds": "leave it out: federation.schedule says which rounds distil",
     "algorithm.fitting": "leave it out: PrototypeHead's head is computed in closed form",
+    "model.stack_experts": "leave it out: stacked experts were slower on every device that was measured",
     "executor.server_phases": (
         "leave it out; several devices for server phases: --executor SerialExecutor --trainer.devices N"
     ),
     "federation.max_failed": "set federation.faults.quorum to 1 minus it, the share of the clients that must answer",
 }
 """Keys without a successor, and what to do instead."""
+_WITH_FEWER = ("PrototypeHead", "DENSE", "CoBoosting")
+"""Algorithms that have lost settings of their own."""
 _SUFFIXES = (".yaml", ".yml")
 _FITTING = ("epochs", "batch_size", "learning_rate", "average_decay")
 _STACKED = ("", "c", "config", "overlay", "algorithms")
@@ -47,10 +51,11 @@ def refuse_renamed(values: Values, where: str = "") -> None:
     """
     algorithm = _arguments(values.get("algorithm"))
     sections = {
-        "algorithm": algorithm if _class_name(values.get("algorithm")) == "PrototypeHead" else {},
+        "algorithm": algorithm if _class_name(values.get("algorithm")) in _WITH_FEWER else {},
         "algorithm.distillation": _arguments(algorithm.get("distillation")),
         "executor": _arguments(values.get("executor")),
         "federation": _arguments(values.get("federation")),
+        "model": _arguments(values.get("model")),
     }
     lines = [*_gate(algorithm.get("gate")), *_gans(algorithm.get("generation")), *_moved_classes(values)]
     for key, advice in GONE.items():

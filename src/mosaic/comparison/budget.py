@@ -11,7 +11,6 @@ from mosaic.errors import MosaicError
 
 MATCHED = ("student_updates", "generator_updates")
 """Init arguments by which an algorithm is told its budget; also the budget's attributes."""
-_SHARED_BY = "distilling_rounds"
 """Init argument of algorithms that cannot see how many rounds of the run share these."""
 PREFERRED = "mosaic"
 """The preset that sets the budget where no Mosaic row does."""
@@ -111,12 +110,8 @@ def _clients(config: Mapping[str, Any]) -> int:
 
 
 def matching_flags(config: Mapping[str, Any], budget: Budget) -> tuple[str, ...]:
-    """Return flags that tell an algorithm its budget, if it takes one, and how many rounds share it."""
-    told = {key: getattr(budget, key) for key in spends(config)}
-    rounds = _distilling_rounds(config)
-    if told and rounds > 1 and _SHARED_BY in _takes(config):
-        told[_SHARED_BY] = rounds
-    return tuple(f"--algorithm.{key}={value}" for key, value in told.items())
+    """Return flags that tell an algorithm its budget, if it takes one."""
+    return tuple(f"--algorithm.{key}={getattr(budget, key)}" for key in spends(config))
 
 
 def spends(config: Mapping[str, Any]) -> list[str]:

@@ -12,10 +12,9 @@ from mosaic.comparison.configurations import algorithm_of
 from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
-from mosaic.report.rounds import Round, read_rounds
+from mosaic.report.rounds import ACCURACIES, Round, read_rounds
 from mosaic.report.students import Students, count_students, students_of
 
-_PER_ROUND = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
 _KEY = ("algorithm", "seed")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
 
@@ -163,6 +162,6 @@ def _abridged(rounds: Sequence[Round]) -> list[Round]:
     total = 0.0
     for row in rounds:
         total += (row["bytes_down"] or 0.0) + (row["bytes_up"] or 0.0)
-        measured = {key: row[key] for key in _PER_ROUND if key in row}
+        measured = {key: row[key] for key in ACCURACIES if key in row}
         kept.append({"round": row["round"], **measured, "bytes": total})
     return kept

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
-from mosaic.batches import ShuffledBatches
+from mosaic.batches import world_size
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_positive
@@ -20,7 +20,8 @@ from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer
-from mosaic.federation.nearness import RealImages
+from mosaic.federation.nearness import nearness
+from mosaic.federation.resumption import check_same
 from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
@@ -28,13 +29,11 @@ from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import partition_heat_map
 from mosaic.runs.loggers import LoggerFactory, RunLoggers
-from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.faults import Faults
 from mosaic.server.state import ServerState
-from mosaic.tasks.all_gather import AllGatherTask
-from mosaic.training.phases import PhaseRunner, many_phases
+from mosaic.training.phases import many_phases
 from mosaic.training.signals import heeding_signals
 
 log = logging.getLogger(__name__)
@@ -124,7 +123,7 @@ class Federation:
             loggers = RunLoggers(self.loggers, directory.loggers)
             make_ready()
             loggers.begin(job.config)
-            nearest = None if isinstance(job.data, RemoteData) else RealImages(job.data)
+            nearest = None if isinstance(job.data, RemoteData) else partial(nearness, job.data)
             tracker = Tracker(directory.tensorboard, start.round, loggers, job.data.images.class_names, nearest)
         limit, stamp = job.phases.dry_run.most_images, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
@@ -146,7 +145,8 @@ class Federation:
         del start, make_ready  # or their models would stay as long as the run
         try:
             with many_phases():
-                _agree(job.phases, stamp)
+                if job.phases.processes > 1:
+                    _agree(stamp)
                 rounds.complete()
             finished = True
         finally:
@@ -221,19 +221,17 @@ def _write_partition(job: Job, folder: Path) -> None:
         write_whole(picture, drawn.getbuffer())
 
 
-def _agree(phases: PhaseRunner, stamp: str) -> None:
-    """Refuse to train if ranks start from different snapshots: each reads its own.
+def _agree(stamp: str) -> None:
+    """Refuse to train if ranks, which the trial step has started, begin at different snapshots: each reads its own.
 
     Raises:
         MosaicError: they do.
     """
-    if phases.processes == 1:
-        return
-    exchange = AllGatherTask(stamp)
-    phases.run(exchange, ShuffledBatches(torch.zeros(2), batch_size=2, steps=1, seed=0), seed=0)
-    for rank, found in enumerate(exchange.found):
-        if found != exchange.found[0]:
+    stamps = [stamp] * world_size()
+    torch.distributed.all_gather_object(stamps, stamp)
+    for rank, found in enumerate(stamps):
+        if found != stamps[0]:
             raise MosaicError(
-                f"--ckpt_path: expected all ranks to begin at {exchange.found[0]}, as rank 0 does, got {found} at rank "
+                f"--ckpt_path: expected all ranks to begin at {stamps[0]}, as rank 0 does, got {found} at rank "
                 f"{rank}: let all of them see the same --federation.run_dir, on a file system that they share"
             )

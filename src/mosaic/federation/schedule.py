@@ -78,8 +78,8 @@ class Schedule:
 
     @property
     def distills_after(self) -> list[int]:
-        """Rounds after which the server distils."""
-        return [self.collaborative_rounds] if self.distill_rounds is None else self.distill_rounds
+        """Rounds after which the server distils, in order."""
+        return [self.collaborative_rounds] if self.distill_rounds is None else sorted(set(self.distill_rounds))
 
     def plan(self, round: int, num_clients: int, seed: int, present: Collection[int] | None = None) -> RoundPlan:
         """Return the row of one round.
@@ -90,7 +90,8 @@ class Schedule:
             seed: the run's seed; it decides who takes part.
             present: clients that can be asked now; all of them when not given.
         """
-        distils = round in self.distills_after
+        distilling = self.distills_after
+        distils = round in distilling
         tunes = round > self.collaborative_rounds
         return RoundPlan(
             round=round,
@@ -99,7 +100,7 @@ class Schedule:
             steps=self.expert_steps if distils and self.expert_steps else self.local_steps,
             epochs=0.0 if distils and self.expert_steps else self.local_epochs,
             learning_rate=self.fine_tune_learning_rate if tunes else self.learning_rate,
-            distils=distils,
+            distillation=(distilling.index(round) + 1, len(distilling)) if distils else None,
         )
 
     def _participants(
@@ -121,7 +122,7 @@ def centralised_plan(plan: RoundPlan, images: Sequence[int], batch_size: int) ->
         images: training images of each client.
         batch_size: batch size of local training.
 
-    >>> plan = RoundPlan(1, 9, (0, 2), steps=20, epochs=0.0, learning_rate=0.1, distils=False)
+    >>> plan = RoundPlan(1, 9, (0, 2), steps=20, epochs=0.0, learning_rate=0.1, distillation=None)
     >>> centralised_plan(plan, [100, 50, 10], batch_size=32).steps
     40
     """

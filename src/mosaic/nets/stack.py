@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +34,11 @@ class Stack(nn.Module):
         self._skeleton[0].train(mode)
         return super().train(mode)
 
-    def forward(self, *inputs: Tensor, shared: bool = False, chunk: int | None = None, out_dim: int = 0) -> Tensor:
-        """Return the output of every network, such as logits ``(K, B, C)``, with the K networks along ``out_dim``.
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Return the output of every network, such as logits ``(K, B, C)``.
 
         Args:
-            inputs: of each network, such as pixels ``(K, B, channels, H, W)``, or of all, ``(B, channels, H, W)``.
-            shared: whether they are of all.
-            chunk: networks at a time, which bounds the memory for activations; all when not given.
-            out_dim: dimension of the networks in the result.
+            inputs: of each network, such as pixels ``(K, B, channels, H, W)``.
         """
         weights = {name: getattr(self, ours) for name, ours in self._names.items()}
 
@@ -49,9 +46,7 @@ class Stack(nn.Module):
             answer: Tensor = functional_call(self._skeleton[0], own, given)
             return answer
 
-        over = (0, *(None if shared else 0 for _ in inputs))
-        run: Any = vmap(one, over, out_dim, randomness="different", chunk_size=chunk)
-        answers: Tensor = run(weights, *inputs)
+        answers: Tensor = vmap(one, randomness="different")(weights, *inputs)
         return answers
 
     def parameters_of(self, k: int) -> list[Tensor]:

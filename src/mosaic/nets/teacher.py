@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.nets.classifier import Classifier
-from mosaic.nets.stack import Stack
 
 PrecisionBlock = Callable[[], AbstractContextManager[Any]]
 """Makes a context in which networks compute in some precision."""
@@ -32,30 +31,6 @@ class ImageExperts(nn.Module):
         with self._precision():
             answers = [expert(images) for expert in self.experts]
         return torch.stack(answers, dim=1).to(images.dtype)
-
-
-class StackedExperts(nn.Module):
-    """Experts of one architecture, evaluated together by ``torch.func``.
-
-    Whether this is faster depends on the device: on two CPU cores it takes 1.3 to 3 times as long as a loop. The logits
-    agree with those of :class:`ImageExperts` up to rounding, and are always float32: PyTorch's vmap rules do not cover
-    mixed precision everywhere.
-
-    Args:
-        experts: E classifiers that differ only in their weights.
-        chunk: experts to evaluate at a time, which bounds the memory for activations.
-    """
-
-    def __init__(self, experts: Sequence[nn.Module], chunk: int = 10) -> None:
-        super().__init__()
-        self.stack, self._chunk = Stack(experts), chunk
-        self.eval()
-        self.requires_grad_(False)
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map pixels ``(B, channels, H, W)`` to the experts' logits ``(B, E, C)``."""
-        logits: Tensor = self.stack(images, shared=True, chunk=self._chunk, out_dim=1)
-        return logits
 
 
 class FeatureExperts(nn.Module):

@@ -42,11 +42,11 @@ def read_run(run: Path) -> RunContents:
         name=run.resolve().name,
         settings=directory.read_config(),
         config=directory.config.read_text(),
-        environment=_read_facts(run / "environment.json"),
+        environment=_read_facts(directory.environment),
         rounds=read_rounds(run),
-        summary=_read_facts(run / "summary.json"),
+        summary=_read_facts(directory.summary),
         audit=_read_facts(run / "audit.json"),
-        pictures=_read_pictures(run / "tensorboard"),
+        pictures=_read_pictures(directory.tensorboard),
     )
 
 

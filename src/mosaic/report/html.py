@@ -9,6 +9,7 @@ from mosaic.audit.table import audit_head, audit_rows, verdict
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.pages import MEBIBYTE, render, write_page
+from mosaic.report.rounds import ACCURACIES
 from mosaic.report.students import count_students, students_of
 from mosaic.report.summary import ABSENCES, ATTEMPTS, STAGES, absences, final_stage, generator_table
 
@@ -62,12 +63,7 @@ def _figures(contents: RunContents) -> list[tuple[float | None, str]]:
 def _charts(contents: RunContents) -> dict[str, Any]:
     """Draw accuracy, loss and traffic over rounds, and say in which rounds the server distilled."""
     distilled = [row["round"] or 0.0 for row in contents.rounds if row.get("student_accepted") is not None]
-    accuracy = {
-        "test": points(contents, "test_accuracy", 100),
-        "clients' own models, test": points(contents, "own_test_accuracy", 100),
-        "validation": points(contents, "validation_accuracy", 100),
-        "worst client, validation": points(contents, "worst_validation_accuracy", 100),
-    }
+    accuracy = {name: points(contents, column, 100) for column, name in ACCURACIES.items()}
     traffic = {"sent to clients": _running(contents, "bytes_down"), "received": _running(contents, "bytes_up")}
     return {
         "accuracy": line_chart(accuracy, "accuracy, %", distilled),

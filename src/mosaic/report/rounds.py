@@ -5,6 +5,13 @@ from pathlib import Path
 
 Round = dict[str, float | None]
 """Figures of one round by column; None where nothing was measured."""
+ACCURACIES = {
+    "test_accuracy": "test",
+    "own_test_accuracy": "clients' own models, test",
+    "validation_accuracy": "clients' validation",
+    "worst_validation_accuracy": "worst client, validation",
+}
+"""Columns with accuracies, and what figures call them."""
 
 
 def read_rounds(run: Path) -> list[Round]:

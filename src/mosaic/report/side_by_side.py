@@ -10,12 +10,12 @@ from mosaic.report.chart import line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.html import points
 from mosaic.report.pages import MEBIBYTE, class_name, render, write_page
+from mosaic.report.rounds import ACCURACIES
 from mosaic.report.summary import percent
 
 MOST_RUNS = 8
 """A chart has so many colours."""
 _NOT_SHOWN = ("federation.run_dir", "ckpt_path")
-_FIGURES = ("test_accuracy", "own_test_accuracy", "validation_accuracy", "worst_validation_accuracy")
 _PICTURES = {
     "data/partition": "Who holds what",
     "server/confusion": "Confusion",
@@ -69,7 +69,7 @@ def _chart(names: Sequence[str], contents: Sequence[RunContents], keys: Sequence
 
 def _row(name: str, run: RunContents) -> tuple[str, ...]:
     last, summary = run.rounds[-1] if run.rounds else {}, run.summary
-    shares = [percent(last.get(key)) for key in _FIGURES]
+    shares = [percent(last.get(key)) for key in ACCURACIES]
     traffic = sum((row.get("bytes_up") or 0.0) + (row.get("bytes_down") or 0.0) for row in run.rounds) / MEBIBYTE
     seconds = f"{sum(summary['seconds'].values()):.0f}" if summary else "not finished"
     algorithm, seed = class_name(run.settings["algorithm"]), str(run.settings["seed_everything"])

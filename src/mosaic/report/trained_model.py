@@ -50,8 +50,8 @@ def find_checkpoint(source: Path) -> Path:
     """Return the checkpoint to export: the given file, or the global model of the given run."""
     if source.is_file():
         return source
-    if (source / "global.ckpt").is_file():
-        return source / "global.ckpt"
+    if (whole := RunDirectory(source).checkpoint).is_file():
+        return whole
     if own := sorted((source / "clients").glob("*.ckpt")):
         raise MosaicError(
             f"{source} has no global model, since its clients keep models of their own: choose one of {len(own)}, for "

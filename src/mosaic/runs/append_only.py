@@ -7,6 +7,7 @@ from pathlib import Path
 
 from mosaic.disk import sync
 from mosaic.errors import MosaicError
+from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import way_on_without
 
 
@@ -48,5 +49,6 @@ def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> No
 
 
 def _append_only(root: Path) -> list[Path]:
-    files = [root / "metrics.csv", root / "validation.csv", *sorted((root / "tensorboard").glob("events.*"))]
+    run = RunDirectory(root)
+    files = [run.metrics, run.validation, *sorted(run.tensorboard.glob("events.*"))]
     return [file for file in files if file.exists()]

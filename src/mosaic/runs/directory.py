@@ -1,7 +1,6 @@
 """The folder of one run: made whole, never overwritten, written by one process at a time."""
 
 import json
-import logging
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
-from mosaic.disk import make_writable, sync, write_whole
+from mosaic.disk import lock, make_writable, sync, write_whole
 from mosaic.errors import MosaicError
 from mosaic.runs.environment import describe_environment
 
-log = logging.getLogger(__name__)
 _LOCK = ".lock"
 
 
@@ -85,17 +83,8 @@ class RunDirectory:
                 f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
             ) from error
         make_writable(self.path, "--federation.run_dir")  # one's own lock may be touched where nothing may be made
-        claim = FileLock(self.path / _LOCK)
-        try:
-            claim.acquire(blocking=False)
-        except Timeout as error:
-            raise MosaicError(
-                f"--federation.run_dir: another process is at work in {self.path}: wait for it, or choose another name"
-            ) from error
-        except (OSError, NotImplementedError):  # some network file systems have no locks
-            log.debug("%s cannot be locked", self.path)
-        else:
-            self._claim = claim
+        taken = f"another process is at work in {self.path}: wait for it, or choose another name"
+        self._claim = lock(self.path / _LOCK, f"--federation.run_dir: {taken}")
 
     def close(self) -> None:
         """Let other processes write here again."""

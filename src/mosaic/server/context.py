@@ -26,7 +26,8 @@ class RoundPlan:
         steps: local optimiser steps of each.
         epochs: local passes over the data; when positive they replace ``steps``.
         learning_rate: of local training.
-        distils: whether the server distils after this round's upload.
+        distillation: the round's place among those after whose upload the server distils, from 1, and how many these
+            are; None where it does not distil.
     """
 
     round: int
@@ -35,7 +36,12 @@ class RoundPlan:
     steps: int
     epochs: float
     learning_rate: float
-    distils: bool
+    distillation: tuple[int, int] | None
+
+    @property
+    def distils(self) -> bool:
+        """Whether the server distils after this round's upload."""
+        return self.distillation is not None
 
     @property
     def last(self) -> bool:
@@ -45,18 +51,30 @@ class RoundPlan:
     def share(self, total: int) -> int:
         """Return this round's part of a total that is spread evenly over all rounds.
 
-        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).share(10) for round in (1, 2, 3, 4)]
+        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, None).share(10) for round in (1, 2, 3, 4)]
         [2, 3, 2, 3]
         """
-        return total * self.round // self.rounds - self.spent(total)
+        return _part(total, self.round, self.rounds)
 
     def spent(self, total: int) -> int:
         """Return the sum of the parts of all earlier rounds.
 
-        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, False).spent(10) for round in (1, 2, 3, 4)]
+        >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, None).spent(10) for round in (1, 2, 3, 4)]
         [0, 2, 5, 7]
         """
         return total * (self.round - 1) // self.rounds
+
+    def share_of_distillation(self, total: int) -> int:
+        """Return this round's part of a total that is spread evenly over all rounds that distil.
+
+        >>> [RoundPlan(9, 9, (), 1, 0.0, 0.1, place).share_of_distillation(3) for place in (None, (1, 2), (2, 2))]
+        [0, 1, 2]
+        """
+        return 0 if self.distillation is None else _part(total, *self.distillation)
+
+
+def _part(total: int, place: int, parts: int) -> int:
+    return total * place // parts - total * (place - 1) // parts
 
 
 class Recorder(Protocol):

@@ -36,13 +36,10 @@ class GlobalClassifier(LightningModule):
             cores.
         compile: whether all training of ``fit`` compiles its networks with ``torch.compile``, which pays where phases
             are long. Networks that only predict are not compiled.
-        stack_experts: whether Mosaic's teacher evaluates experts of one architecture in one batch with ``torch.func``.
-            ``benchmarks/teacher_forward.py`` tells whether that is faster on a device; on CPUs it is not. Results agree
-            up to rounding, so a run never chooses by itself.
 
-    The Trainer's precision and ``channels_last`` also apply to the experts of Mosaic's teacher, unless they are
-    stacked, and to the measurement of their accuracies. All other prediction is float32: prototypes, the clients'
-    validation, the evaluation of the global model.
+    The Trainer's precision and ``channels_last`` also apply to the experts of Mosaic's teacher and to the measurement
+    of their accuracies. All other prediction is float32: prototypes, the clients' validation, the evaluation of the
+    global model.
     """
 
     def __init__(
@@ -51,11 +48,10 @@ class GlobalClassifier(LightningModule):
         optimizer: OptimizerFactory = SGD,
         channels_last: bool = False,
         compile: bool = False,
-        stack_experts: bool = False,
     ) -> None:
         super().__init__()
         self.factory, self.optimizer = net, optimizer
-        self.channels_last, self.compiles, self.stacks_experts = channels_last, compile, stack_experts
+        self.channels_last, self.compiles = channels_last, compile
         self.net: nn.Module | None = None
 
     def setup(self, stage: str) -> None:

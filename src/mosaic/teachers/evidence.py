@@ -10,7 +10,7 @@ from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.prototype_classifier import PrototypeClassifier
-from mosaic.nets.teacher import FeatureExperts, ImageExperts, MixtureOfExperts, SideBySide, StackedExperts
+from mosaic.nets.teacher import FeatureExperts, ImageExperts, MixtureOfExperts, SideBySide
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import Experts
@@ -63,8 +63,6 @@ class Evidence:
 
     def _of_networks(self, experts: Experts) -> nn.Module:
         phases = self.context.phases
-        if self.context.pool.kind == "same" and phases.stacks_experts:
-            return StackedExperts(experts.models)
         networks = ImageExperts(experts.models, phases.precision)
         return networks.to(memory_format=torch.channels_last) if phases.channels_last else networks
 

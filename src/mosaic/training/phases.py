@@ -63,7 +63,6 @@ class PhaseRunner:
             made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
         channels_last: whether convolutions see images with the channels last in memory.
         compile: whether ``torch.compile`` compiles networks.
-        stacks_experts: whether the server evaluates experts of one architecture in one batch.
 
     Attributes:
         dry_run: the limits of this run, if it is a dry run.
@@ -77,7 +76,6 @@ class PhaseRunner:
         template: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool = False,
-        stacks_experts: bool = False,
     ) -> None:
         check_owned_by_phases(template or {})
         given = {key: value for key, value in (template or {}).items() if key not in OWNED_BY_PHASES}
@@ -95,8 +93,7 @@ class PhaseRunner:
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
         self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))
-        self._template, self._compile = given, compile
-        self.channels_last, self.stacks_experts = channels_last, stacks_experts
+        self._template, self._compile, self.channels_last = given, compile, channels_last
 
     @cached_property
     def device(self) -> torch.device:

@@ -6,8 +6,8 @@ import pytest
 
 from mosaic.algorithms import DENSE, DFRD, Algorithm, CoBoosting, FedAvg, FedFTG, FedProx, Mosaic, PrototypeHead
 from mosaic.errors import MosaicError
+from mosaic.federation.resumption import check_same
 from mosaic.runs.directory import RunDirectory
-from mosaic.runs.resumption import check_same
 from mosaic.runs.snapshots import Snapshot
 from mosaic.server.state import ServerState
 
@@ -50,7 +50,7 @@ def test_averaging_takes_more_rounds_until_the_small_rate_has_begun(algorithm: t
 
 
 def test_an_algorithm_that_says_nothing_is_sensitive_to_everything() -> None:
-    assert Algorithm.resume_sensitive_to == {"distils", "last", "rounds"}
+    assert Algorithm.resume_sensitive_to == {"distillation", "last", "rounds"}
 
 
 @pytest.mark.parametrize("data", [b"", b"federation: {sched", b"model: {}\n", bytes(range(256)), b"- 1\n"])

@@ -43,7 +43,8 @@ def check_same(
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     )
     if not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
-        advice = "; say explicitly which distill_rounds there are" if "distils" in sensitive_to else ""
+        distils = not {"distils", "distillation"}.isdisjoint(sensitive_to)
+        advice = "; say explicitly which distill_rounds there are" if distils else ""
         changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
     planned = [each["federation"]["schedule"] for each in (before, config)]
     if (config.get("privacy") or {}).get("local_training") == "dp_sgd" and planned[0] != planned[1]:
