@@ -35,6 +35,13 @@ class Wordy(LinearNet):
         return super().forward(images)[:, :, None]
 
 
+class Torn(LinearNet):
+    """A network that returns more than its logits."""
+
+    def forward(self, images: Tensor) -> Any:
+        return super().forward(images), images
+
+
 def pool_of(blueprint: Blueprint, num_clients: int = 5, seed: int = 0, **settings: Any) -> ModelPool:
     return ClientModels(**settings).pool(blueprint, num_clients, seed)
 
@@ -183,6 +190,11 @@ def test_a_window_of_half_the_network_has_visited_all_of_it_after_a_round_for_ea
         ({"levels": [0.5], "models": [LinearNet]}, "clients: expected one of models, levels and rho, got several"),
         ({"rho": 0.5, "models": [LinearNet]}, "clients: expected one of models, levels and rho, got several"),
         ({"rho": -1.0}, "clients: expected rho and sigma of at least 0, got -1.0 and 2"),
+        ({"rho": float("nan")}, "clients: expected rho and sigma of at least 0, got nan and 2"),
+        ({"levels": 0.5}, "clients.levels: expected a list, got 0.5"),
+        ({"levels": ["1.0"]}, "clients.levels: expected shares .* got 1.0"),
+        ({"slicing": "RollingWindow"}, "clients: expected slicing as mosaic.nets.RollingWindow"),
+        ({"classifier_rows": "x"}, "clients: expected .* classifier_rows out of holders, all, got .* and 'x'"),
         ({"rho": 1.0, "sigma": -1}, "clients: expected rho and sigma of at least 0, got 1.0 and -1"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
@@ -207,6 +219,11 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
     ("factory", "says"),
     [
         (Deaf, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
+        (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
+        (
+            lambda *_: torch.nn.Linear(1, 3),
+            "cannot be built: expected a network of class mosaic.nets.Classifier",
+        ),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
         pytest.param(
             partial(TorchvisionNet, name="alexnet"),
@@ -218,7 +235,17 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
         (partial(TorchvisionNet, name="squeezenet1_1"), "cannot be built: .*squeezenet1_1 has no linear layer"),
         (partial(SmallCNN, width=0), "cannot "),
     ],
-    ids=["7 logits", "not a vector", "too small images", "unknown", "for segmentation", "no head", "no channels"],
+    ids=[
+        "7 logits",
+        "a tuple",
+        "no classifier",
+        "not a vector",
+        "too small images",
+        "unknown",
+        "for segmentation",
+        "no head",
+        "no channels",
+    ],
 )
 def test_an_architecture_that_cannot_classify_the_images_is_refused(blueprint: Blueprint, factory, says: str) -> None:
     with pytest.raises(MosaicError, match=rf"^clients\.models\[1\]: .*{says}"):

@@ -1,6 +1,7 @@
 """The exception for user errors, and checks that raise it."""
 
 import argparse
+from numbers import Integral, Real
 
 LARGEST = 1e38
 """Largest number that settings may have, a third of the largest number in single precision."""
@@ -25,32 +26,44 @@ def require_positive(section: str, **values: float) -> None:
     ``section`` is their place in the configuration, for example ``"algorithm.generation"``.
     """
     for key, value in values.items():
-        if not 0 < value < LARGEST:
+        if not is_number(value) or not 0 < value < LARGEST:
             raise MosaicError(f"{section}.{key}: expected a number above 0{_bound(value)}, got {value}")
 
 
 def require_at_least_zero(section: str, **values: float) -> None:
     """Raise :class:`MosaicError` unless all values are at least zero; see :func:`require_positive`."""
     for key, value in values.items():
-        if not 0 <= value < LARGEST:
+        if not is_number(value) or not 0 <= value < LARGEST:
             raise MosaicError(f"{section}.{key}: expected 0 or more{_bound(value)}, got {value}")
 
 
 def _bound(value: float) -> str:
-    return f" and below {LARGEST:g}" if value > 0 else ""
+    return f" and below {LARGEST:g}" if is_number(value) and value > 0 else ""
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number, Python's or numpy's."""
+    return isinstance(value, Real)
+
+
+def require_whole(section: str, **values: object) -> None:
+    """Raise :class:`MosaicError` unless all values are whole numbers, numpy's too; see :func:`require_positive`."""
+    for key, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise MosaicError(f"{section}.{key}: expected a whole number, got {value!r}")
 
 
 def require_share(section: str, **values: float) -> None:
     """Raise :class:`MosaicError` unless all values are in ``[0, 1]``; see :func:`require_positive`."""
     for key, value in values.items():
-        if not 0 <= value <= 1:
+        if not is_number(value) or not 0 <= value <= 1:
             raise MosaicError(f"{section}.{key}: expected a share in [0, 1], got {value}")
 
 
 def require_decay(section: str, **values: float) -> None:
     """Raise :class:`MosaicError` unless all values are in ``[0, 1)``; see :func:`require_positive`."""
     for key, value in values.items():
-        if not 0 <= value < 1:
+        if not is_number(value) or not 0 <= value < 1:
             raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")
 
 

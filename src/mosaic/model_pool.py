@@ -1,13 +1,15 @@
 """The model of each client, as public facts that server and clients share."""
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
+from torch import Tensor
 
-from mosaic.errors import MosaicError, settings_of
+from mosaic.errors import LARGEST, MosaicError, is_number, settings_of
 from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
@@ -45,16 +47,23 @@ class ClientModels:
         if sum(given is not None for given in (models, levels, rho)) > 1:
             raise MosaicError("clients: expected one of models, levels and rho, got several")
         for key, listed in (("models", models), ("levels", levels)):
+            if listed is not None and not isinstance(listed, Sequence):
+                raise MosaicError(f"clients.{key}: expected a list, got {listed!r}")
             if listed is not None and len(listed) == 0:
                 raise MosaicError(f"clients.{key}: expected at least one entry, got none")
-        wrong = [level for level in levels or () if not 0 < level <= 1]
+        wrong = [level for level in levels or () if not is_number(level) or not 0 < level <= 1]
         if wrong:
             raise MosaicError(
                 f"clients.levels: expected shares of the channels in (0, 1], got {wrong[0]}, which leaves no channels "
                 "or asks for more than there are"
             )
-        if rho is not None and (rho < 0 or sigma < 0):
+        if rho is not None and not (is_number(rho) and 0 <= rho < LARGEST and sigma >= 0):
             raise MosaicError(f"clients: expected rho and sigma of at least 0, got {rho} and {sigma}")
+        if not isinstance(slicing, Slicing) or classifier_rows not in get_args(ClassifierRows):
+            raise MosaicError(
+                "clients: expected slicing as mosaic.nets.RollingWindow(), and classifier_rows out of "
+                f"{', '.join(get_args(ClassifierRows))}, got {slicing!r} and {classifier_rows!r}"
+            )
         self.models, self.levels, self.rho, self.sigma = models, levels, rho, sigma
         self.slicing, self.classifier_rows = slicing, classifier_rows
 
@@ -165,17 +174,15 @@ def _check(blueprint: Blueprint, key: str) -> None:
             f"{key}: the network cannot take images of {size}: {error}: choose another, or resize the images with "
             f"--data.source.init_args.resize{settings_of(blueprint.factory)}"
         ) from error
-    if logits.shape != (2, blueprint.num_classes):
+    if not isinstance(logits, Tensor) or logits.shape != (2, blueprint.num_classes):
+        got = f"a tensor of shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise MosaicError(
-            f"{key}: expected {blueprint.num_classes} logits for each image, one per class, got a tensor of shape "
-            f"{tuple(logits.shape)} for two images"
+            f"{key}: expected {blueprint.num_classes} logits for each image, one per class, got {got} for two images"
         )
 
 
 def _built(blueprint: Blueprint, key: str) -> Classifier:
     try:
         return blueprint.build(blueprint.initial(seed=0))
-    except MosaicError:
-        raise
     except Exception as error:
         raise MosaicError(f"{key}: the network cannot be built: {error}{settings_of(blueprint.factory)}") from error

@@ -54,6 +54,10 @@ def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path) -> None:
         ({"seeds": [0.5]}, "seeds: expected a list of whole numbers"),
         ({"seeds": [1, 1]}, "--seeds: expected different values"),
         ({"processes": 0}, "--processes: expected 1 or more"),
+        ({"processes": 1.5}, "--processes: expected 1 or more, got 1.5"),
+        ({"student_updates": "a"}, "--student_updates: expected 0 or more, got 'a'"),
+        ({"partition_seed": -1}, "--partition_seed: expected 0 or more, got -1"),
+        ({"tune": ["a=1,2"]}, "tune: expected text"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             mosaic.compare(DIGITS, **{"algorithms": ["fedavg"], **given, "output": tmp_path / "out"})  # type: ignore[arg-type]

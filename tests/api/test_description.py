@@ -26,7 +26,7 @@ def test_whatever_is_described_can_be_written() -> None:
     one.other, two.other = two, one
     values = [
         *(Mosaic(), partial(SmallCNN, width=4), lambda: None, one, nn.Linear(1, 1), {1: {2, 3}, "p": Path("x")}),
-        *(np.float32(1.5), np.zeros(2), torch.zeros(0), range(2), open, torch.float32),
+        *(np.float32(1.5), np.float64(1.5), np.str_("x"), np.zeros(2), torch.zeros(0), range(2), open, torch.float32),
     ]
     for value in values:
         described = describe(value)

@@ -5,6 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from torch.optim import SGD
@@ -132,6 +133,19 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         with pytest.raises(mosaic.MosaicError, match=told):
             tiny(tmp_path / "run", **wrong)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_federation_takes_a_path_and_refuses_what_is_no_schedule(tmp_path: Path) -> None:
+    assert mosaic.Federation(tmp_path / "run").run_dir == str(tmp_path / "run")
+    for wrong, told in (
+        ((3,), "federation.run_dir: expected the name of a new folder, got 3"),
+        (("x", {"collaborative_rounds": 1}), "federation.schedule: expected a mosaic.Schedule, got dict"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            mosaic.Federation(*wrong)
+    with pytest.raises(mosaic.MosaicError, match=r"collaborative_rounds: expected a whole number, got 1\.5"):
+        mosaic.Schedule(collaborative_rounds=1.5)  # type: ignore[arg-type]
+    assert type(mosaic.Schedule(collaborative_rounds=np.int64(2)).collaborative_rounds) is int
 
 
 def test_a_signal_ends_a_function_as_python_is_ended() -> None:

@@ -99,7 +99,21 @@ def test_what_is_no_run_or_no_client_is_refused(run: mosaic.Run, tmp_path: Path)
         (lambda: mosaic.load(None), "run_dir: expected the folder of a run, got NoneType"),  # type: ignore[arg-type]
         (lambda: run.sample(client=9), "client: expected one of 0, 1, 2, 3, got 9"),
         (lambda: run.sample(client=1, count=0), "count: expected a number of images from 1 on, got 0"),
+        (lambda: run.sample(client=1, seed=2**70), "seed: expected a whole number from 0 on"),
+        (lambda: run.sample(client=[1]), r"sample.client: expected a whole number, got \[1\]"),  # type: ignore[arg-type]
+        (lambda: run.client_model(0), "its clients keep no models of their own"),
+        (lambda: run.report(3), "output: expected the file to write, got 3"),  # type: ignore[arg-type]
         (lambda: run.report(run.path / "config.yaml"), "is no report of mosaic"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             ask()
+
+
+def test_it_is_found_wherever_a_notebook_goes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    run = mosaic.load(folder.name)
+    monkeypatch.chdir(tmp_path)
+    assert "not finished" not in repr(run)
+    assert len(run.metrics) == run.summary["rounds"]
+    numpys = run.sample(np.int64(1), np.int64(2), seed=np.int64(3))
+    assert torch.equal(numpys.images, run.sample(1, 2, seed=3).images)

@@ -73,6 +73,9 @@ def test_labels_are_the_same_in_every_form(labels: Any) -> None:
         ({"labels": LABELS[:, None]}, ["shape (N,), got shape (12, 1)"]),
         ({"names": "abc"}, ["class names as a tuple of strings", "got 'abc'"]),
         ({"names": (0, 1, 2)}, ["class names as a tuple of strings"]),
+        ({"names": None}, ["class names as a tuple of strings", "got None"]),
+        ({"names": ("a", "b", "caf\udce9")}, ["that UTF-8 can write", "rename it"]),
+        ({"pixels": (PIXELS > 100).long()}, ["torch.int64 of 0 and 1 alone", "multiply them by 255"]),
         ({"writer": [1, 2]}, ["one 'writer' for each of 12 training images", "got shape (2,)"]),
     ],
     ids=lambda value: None,
@@ -118,3 +121,12 @@ def test_parts_may_be_lists_in_any_order(caplog: pytest.LogCaptureFixture) -> No
 def test_what_a_partition_cannot_mean_is_refused(parts: Any, said: list[str]) -> None:
     with refused("data.partition (Deal)", *said):
         deal(parts)
+
+
+def test_names_are_pythons_own_text_and_arrays_may_lie_in_memory_as_they_like() -> None:
+    """Names of numpy's kind would make a checkpoint that nobody can read without its classes."""
+    found = loaded(PIXELS.numpy()[:, :, ::-1], LABELS.numpy().astype(">i8"), np.unique(["b", "a", "c"]))
+    assert [type(name) for name in found.class_names] == [str] * 3
+    assert found.class_names == ("a", "b", "c")
+    assert torch.equal(found.train.pixels, PIXELS.flip(2))
+    assert torch.equal(found.train.labels, LABELS)

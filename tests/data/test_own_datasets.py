@@ -134,3 +134,66 @@ def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> Non
         _ = from_datasets([good], good, class_names="ab").images
     with pytest.raises(mosaic.MosaicError, match="number the classes from 0 and name each of them"):
         _ = from_datasets([Listed((grey, 5), (grey, 0))], good, class_names=["a", "b"]).images
+
+
+class Named(Listed):
+    """Items of classes with names."""
+
+    def __init__(self, classes: list[str], *items: Any) -> None:
+        super().__init__(*items)
+        self.classes = classes
+
+
+def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
+    dark, bright = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
+    here, there = Named(["cat", "dog"], (dark, 0), (bright, 1)), Named(["dog", "cat"], (bright, 0), (dark, 1))
+    alone, plain = Named(["dog"], (bright, 0)), Listed((bright, 1))
+    images = from_datasets([here, there, alone, plain], there).images
+    assert images.class_names == ("cat", "dog")
+    assert images.train.labels.tolist() == [0, 1, 1, 0, 1, 1]
+    assert images.test.labels.tolist() == [1, 0]
+    apart = from_datasets([Named(["cat"], (dark, 0)), alone], here).images
+    assert (apart.class_names, apart.train.labels.tolist()) == (("cat", "dog"), [0, 1])
+    ordered = from_datasets([here, there], there, class_names=["dog", "cat"]).images
+    assert (ordered.class_names, ordered.train.labels.tolist()) == (("dog", "cat"), [1, 0, 0, 1])
+    renamed = from_datasets([here, there], there, class_names=["Katze", "Hund"]).images
+    assert (renamed.class_names, renamed.train.labels.tolist()) == (("Katze", "Hund"), [0, 1, 1, 0])
+    with pytest.raises(mosaic.MosaicError, match=r"test: expected only classes that the training file names, got eel"):
+        _ = from_datasets([here], Named(["eel", "dog"], (dark, 0))).images
+
+
+def test_labels_without_a_zero_are_numbered_by_value_and_identifiers_are_no_classes() -> None:
+    grey = PIXELS[0]
+    images = from_datasets([Listed((grey, 3)), Listed((grey, 1), (grey, 3))], Listed((grey, 1))).images
+    assert (images.class_names, images.train.labels.tolist()) == (("1", "3"), [1, 0, 1])
+    far = from_datasets([Listed((grey, 0), (grey, 10**12))], Listed((grey, 0))).images
+    assert far.class_names == ("0", "1000000000000")
+    with pytest.raises(mosaic.MosaicError, match="expected the label as a whole number from 0 on"):
+        _ = from_datasets([Listed((grey, 2**63))], Listed((grey, 0))).images
+
+
+def test_pictures_follow_the_rules_of_every_source() -> None:
+    deep = Image.fromarray(PIXELS[0].astype(np.uint16) * 257)
+    clear = Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA")
+    for picture, expected in ((deep, PIXELS[0][None]), (clear, np.full((3, 6, 5), 255))):
+        found = from_datasets([Listed((picture, 1))], Listed((picture, 0))).images.train.pixels[0]
+        assert np.array_equal(found, expected)
+    fractions = Image.fromarray(PIXELS[0].astype(np.float32))
+    with pytest.raises(mosaic.MosaicError, match=r"datasets\[0\]\[0\]: values are fractions, .*: convert it first"):
+        _ = from_datasets([Listed((fractions, 0))], Listed((fractions, 0))).images
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"seed": None}, "data.seed: expected a whole number, got None"),
+        ({"batch_size": "8"}, "data.batch_size: expected a whole number, got '8'"),
+        ({"validation_share": "0.1"}, r"data.validation_share: expected a share in \[0, 1\), got 0.1"),
+        ({"mean": 0.5}, "data.mean: expected a list with a number for each channel, got 0.5"),
+        ({"partition": "dirichlet"}, "data.partition: expected a partition, .* got 'dirichlet'"),
+        ({"partition": DirichletPartition}, "data.partition: expected a partition, .* got <class"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused_at_once(given: dict[str, Any], told: str) -> None:
+    with pytest.raises(mosaic.MosaicError, match=told):
+        from_datasets([blobs(4, 0)], blobs(4, 1), **given)

@@ -399,3 +399,23 @@ def test_the_first_rows_of_real_parquet_files_are_small_colour_images(name: str,
     assert loaded.num_classes == classes
     assert (len(loaded.train), len(loaded.test)) == (100, 100)
     assert loaded.train.pixels.float().std() > 40
+
+
+def test_an_npz_file_may_hold_more_than_is_read(tmp_path: Path) -> None:
+    nothing = {"val_images": np.zeros((0, 5, 6), np.uint8), "val_labels": np.zeros(0, np.int64)}
+    source = npz(tmp_path, extra=np.array([None], dtype=object), **nothing)
+    assert len(source.load().train) == len(arrays()["train_images"])
+
+
+def test_labels_may_be_groups_too(tmp_path: Path) -> None:
+    path = parquet(tmp_path)
+    loaded = ParquetSource(path, path, group_columns=["label"]).load()
+    assert loaded.train.groups["label"].tolist() == [0, 1, 2, 1]
+
+
+@pytest.mark.parametrize("metadata", ["{}", '{"info": null}', '{"info": {"features": {"label": {"names": null}}}}'])
+def test_metadata_of_the_hub_without_names_name_nothing(metadata: str, tmp_path: Path) -> None:
+    path = parquet(tmp_path)
+    table = pyarrow.parquet.read_table(path)
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), path)
+    assert both(path).load().class_names == ("0", "1", "2")

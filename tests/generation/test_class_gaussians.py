@@ -185,3 +185,18 @@ def test_members_can_hardly_be_told_from_others(images: int, classes: int) -> No
 def test_refused(setting: dict[str, int], says: str) -> None:
     with pytest.raises(MosaicError, match=f"algorithm.generation.{says}"):
         ClassGaussians(**setting)  # type: ignore[arg-type]
+
+
+def test_a_lowered_number_of_directions_is_said_once(random: torch.Generator, caplog: pytest.LogCaptureFixture) -> None:
+    settings = ClassGaussians(components=61, images_per_component=13)
+    with caplog.at_level("INFO"):
+        settings.fit(own_images(*blobs(random, 40, 40), classes=2))
+        settings.fit(own_images(*blobs(random, 30, 30), classes=2))
+    (line,) = caplog.messages
+    assert "80 images of a client allow 4 of algorithm.generation.components 61" in line
+
+
+@pytest.mark.parametrize("key", ["components", "coefficients", "images_per_class"])
+def test_settings_that_count_are_whole_numbers(key: str) -> None:
+    with pytest.raises(MosaicError, match=rf"algorithm\.generation\.{key}: expected a whole number, got 2.5"):
+        ClassGaussians(**{key: 2.5})

@@ -5,7 +5,7 @@ from torch import nn
 from mosaic.nets import Discriminator, Generator
 from tests.cases import for_each
 
-SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 9, 14), (1, 3, 3)]
+SHAPES = [(1, 8, 8), (3, 32, 32), (1, 28, 28), (3, 9, 14), (1, 3, 3), (1, 1, 8), (3, 9, 1), (1, 1, 1)]
 
 
 def shapes_of(net: nn.Module, inputs: torch.Tensor, kind: type[nn.Module]) -> list[tuple[int, ...]]:

@@ -71,14 +71,14 @@ def _plain(value: Any, key: str) -> Any:
         MosaicError: YAML cannot hold it.
     """
     match value:
+        case np.generic():  # some of which are Python's float and text, too
+            return value.item()
         case None | bool() | int() | float() | str():
             return value
         case Path():
             return str(value)
         case type():
             return f"{value.__module__}.{value.__qualname__}"
-        case np.generic():
-            return value.item()
         case Mapping():
             return {str(name): _plain(each, f"{key}.{name}") for name, each in value.items()}
         case list() | tuple() | range():

@@ -34,7 +34,7 @@ class Comparison:
     """
 
     def __init__(self, path: Path, runs: Path, results: Sequence[Outcome | Failure]) -> None:
-        self.path, self._runs = path, runs
+        self.path, self._runs = path.absolute(), runs.absolute()  # a notebook may go elsewhere
         self._outcomes = [result for result in results if isinstance(result, Outcome)]
         self.failures = {(each.algorithm, each.seed): each.reason for each in results if isinstance(each, Failure)}
         self.plot = ComparisonPlots(self._outcomes)
@@ -124,6 +124,11 @@ def compare(
         MosaicError: the request is at fault; a run that fails is noted in the table instead.
     """
     numbers = _listed("seeds", seeds, Integral)
+    for name, place in (("output", output), ("runs", runs)):
+        if not isinstance(place, str | Path | None):
+            raise MosaicError(f"{name}: expected a folder, got {place!r}")
+    if not isinstance(tune, str):
+        raise MosaicError(f"tune: expected text, as 'KEY=V1,V2,... KEY=V1,V2,...', got {tune!r}")
     with raising(), config_files(config) as (first, *more):
         if output is None and isinstance(config if isinstance(config, str | Path | Mapping) else config[0], Mapping):
             output = Path("runs", "compare")

@@ -24,14 +24,14 @@ def describe(value: Any, depth: int = 0) -> Any:
     {'class_path': 'builtins.int', 'init_args': {'base': 2}}
     """
     match value:
+        case np.generic():  # some of which are Python's float and text, too
+            return value.item()
         case None | bool() | int() | float() | str():
             return value
         case Path():
             return str(value)
         case Enum():
             return value.name
-        case np.generic():
-            return value.item()
         case Mapping():
             return {str(key): describe(each, depth + 1) for key, each in value.items()}
         case list() | tuple() | range():

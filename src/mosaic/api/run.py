@@ -13,7 +13,7 @@ from mosaic.api.algorithm import algorithm_of
 from mosaic.api.plots import RunPlots
 from mosaic.api.raising import raising
 from mosaic.api.samples import Samples, draw_samples
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_whole
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.report.contents import require_run
@@ -45,8 +45,8 @@ class Run:
     """
 
     def __init__(self, path: Path, net: ClassifierFactory | None = None, algorithm: Algorithm | None = None) -> None:
-        self.path = path
-        self.plot = RunPlots(path, self)
+        self.path = path.absolute()  # a notebook may go elsewhere
+        self.plot = RunPlots(self.path, self)
         self._net, self._algorithm = net, algorithm
 
     def __repr__(self) -> str:
@@ -100,7 +100,12 @@ class Run:
 
     def client_model(self, client: int) -> Classifier:
         """Return a client's own model, where clients keep models of their own; see :attr:`model`."""
-        return self._load(lambda: RunDirectory(self.path).client_checkpoint(client)).net
+        with raising():
+            require_whole("client_model", client=client)
+            own = RunDirectory(self.path).client_checkpoint(client)
+            if not own.is_file() and RunDirectory(self.path).checkpoint.is_file():
+                raise MosaicError(f"{self.path}: its clients keep no models of their own, or not client {client}")
+        return self._load(lambda: own).net
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -130,6 +135,8 @@ class Run:
     def report(self, output: str | Path | None = None) -> Path:
         """Write one self-contained HTML page, as ``mosaic report`` does, and return its path."""
         with raising():
+            if not isinstance(output, str | Path | None):
+                raise MosaicError(f"output: expected the file to write, got {output!r}")
             return report(self.path, None if output is None else Path(output))
 
     @cached_property

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_whole
 from mosaic.generation.base import Generation
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.runs.directory import RunDirectory
@@ -44,8 +44,12 @@ def draw_samples(
     Raises:
         MosaicError: the run has no generator of this client, or a number is out of range.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    require_whole("sample", client=client, count=count, seed=seed)
+    client, count, seed = int(client), int(count), int(seed)  # or numpy's
+    if count < 1:
         raise MosaicError(f"count: expected a number of images from 1 on, got {count!r}")
+    if not 0 <= seed < 2**63:
+        raise MosaicError(f"seed: expected a whole number from 0 on, got {seed!r}")
     snapshots = list_snapshots(RunDirectory(run).rounds)
     uploads = Snapshot.read(snapshots[-1]).server.generators if snapshots else ()
     clients = [upload.client for upload in uploads]

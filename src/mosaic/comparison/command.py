@@ -1,6 +1,7 @@
 """``mosaic compare``: one table of several algorithms on the same data, clients, seeds and budget."""
 
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -51,11 +52,12 @@ def compare_algorithms(
     Returns:
         The output folder, and the result of every run, algorithm by algorithm.
     """
-    for option, value in {"student_updates": student_updates, "generator_updates": generator_updates}.items():
-        if value is not None and value < 0:
-            raise MosaicError(f"--{option}: expected 0 or more, got {value}")
-    if processes < 1:
-        raise MosaicError(f"--processes: expected 1 or more, got {processes}")
+    for option, value, low in (
+        *(("student_updates", student_updates, 0), ("generator_updates", generator_updates, 0)),
+        *(("partition_seed", partition_seed, 0), ("processes", processes, 1)),
+    ):
+        if value is not None and (not isinstance(value, Integral) or value < low):
+            raise MosaicError(f"--{option}: expected {low} or more, got {value!r}")
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
     rows = read_rows(common, _parts(algorithms))
     require_one_device(merged(common))

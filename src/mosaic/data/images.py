@@ -1,7 +1,7 @@
 """Labelled images in one tensor, and their checks."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -160,18 +160,39 @@ def checked(loaded: object, origin: str) -> ImageSet:
             f"{origin}: expected a mosaic.data.ImageSet from load(), got {type(loaded).__name__}: return "
             "ImageSet(train=Images(pixels, labels), test=Images(pixels, labels), class_names=(...))"
         )
-    if isinstance(loaded.class_names, str) or not all(isinstance(name, str) for name in loaded.class_names):
-        raise MosaicError(f"{origin}: expected class names as a tuple of strings, got {loaded.class_names!r}")
+    names = names_of(loaded.class_names, f"{origin}: expected class names as a tuple of strings")
     train, test = _checked(loaded.train, "training", origin), _checked(loaded.test, "test", origin)
-    _check_splits(train, test, loaded.num_classes, origin)
-    return replace(loaded, train=train, test=test)
+    _check_splits(train, test, len(names), origin)
+    return replace(loaded, train=train, test=test, class_names=names)
+
+
+def names_of(given: object, expected: str) -> tuple[str, ...]:
+    """Return class names as Python's own text, which tables, pictures and checkpoints can hold.
+
+    Args:
+        given: a list of text.
+        expected: how errors begin.
+
+    Raises:
+        MosaicError: they are no list of text, or one of them is not.
+    """
+    listed = list(given) if isinstance(given, Iterable) and not isinstance(given, str) else [None]
+    if not all(isinstance(name, str) for name in listed):
+        raise MosaicError(f"{expected}, got {given!r}")
+    names = [str(name) for name in listed]
+    if broken := [name for name in names if name.encode(errors="replace").decode() != name]:
+        raise MosaicError(
+            f"{expected} that UTF-8 can write, got {broken[0]!r}: rename it; it may come from an archive in another "
+            "encoding"
+        )
+    return tuple(names)
 
 
 def _checked(images: object, split: str, origin: str) -> Images:
     if not isinstance(images, Images):
         raise MosaicError(f"{origin}: expected mosaic.data.Images as {split} images, got {type(images).__name__}")
     pixels, labels = (
-        torch.from_numpy(part) if isinstance(part, np.ndarray) and part.dtype.kind in "buif" else part
+        as_tensor(part) if isinstance(part, np.ndarray) and part.dtype.kind in "buif" else part
         for part in (images.pixels, images.labels)
     )
     for name, part, dimensions in (("pixels", pixels, 4), ("labels", labels, 1)):
@@ -200,8 +221,13 @@ def _checked(images: object, split: str, origin: str) -> Images:
     return Images(eight_bits(pixels, split, origin), whole, groups)
 
 
+def as_tensor(array: np.ndarray) -> Tensor:
+    """Return an array of numbers as a tensor, whatever its strides and its byte order."""
+    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+
+
 def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
-    """Return pixels as uint8; floating point must be in ``[0, 1]``, whole numbers in ``0..255``.
+    """Return pixels as uint8; floating point must be in ``[0, 1]``, whole numbers in ``0..255`` and not all 0 and 1.
 
     ``split`` and ``origin`` say which pixels these are, for errors.
 
@@ -215,8 +241,13 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
     if pixels.is_floating_point() and 0 <= low <= high <= 1:
         log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, pixels.dtype)
         return to_bytes(pixels)
-    if whole and 0 <= low <= high <= 255:
+    if whole and 0 <= low <= high <= 255 and high != 1:
         return pixels.to(torch.uint8)
+    if whole and high == 1:
+        raise MosaicError(
+            f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} of 0 and "
+            "1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"
+        )
     raise MosaicError(
         f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} in "
         f"[{low:g}, {high:g}]: leave normalisation to the network (data.mean, data.std), and convert the pixels"

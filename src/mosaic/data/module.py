@@ -1,6 +1,6 @@
 """The data of a federation: one data set that a partition deals out to the clients."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
 from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.replay import GivenPartition, write_holdings
 from mosaic.data.sources import Source
-from mosaic.errors import MosaicError, require_at_least_zero
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_whole
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
@@ -68,16 +68,21 @@ class FederatedDataModule(LightningDataModule):
         device_cache: Policy = "auto",
     ) -> None:
         super().__init__()
+        require_whole("data", seed=seed, batch_size=batch_size)
         require_at_least_zero("data", seed=seed)
-        if not 0 <= validation_share < 1:
+        if not is_number(validation_share) or not 0 <= validation_share < 1:
             raise MosaicError(f"data.validation_share: expected a share in [0, 1), got {validation_share}")
+        if not isinstance(partition, Partition):
+            raise MosaicError(
+                f"data.partition: expected a partition, as mosaic.data.DirichletPartition(10, 0.1), got {partition!r}"
+            )
         if batch_size < 2:
             raise MosaicError(f"data.batch_size: expected at least 2, got {batch_size}: BatchNorm needs two images")
         self.source, self.partition = source, partition
         _require_pixels(mean, std)
         self.seed, self.validation_share = seed, validation_share
         self.batch_size, self.augmentation = batch_size, augmentation
-        self.mean, self.std = mean, std
+        self.mean, self.std = (None if given is None else list(map(float, given)) for given in (mean, std))
         self.device_cache = device_cache
         self._on_device = DeviceCache(device_cache)
 
@@ -183,6 +188,8 @@ class FederatedDataModule(LightningDataModule):
 def _require_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     """Refuse numbers that pixels in ``[0, 1]`` cannot have as mean or standard deviation."""
     for key, given, least in (("mean", mean, 0.0), ("std", std, 1e-12)):
+        if given is not None and not isinstance(given, Iterable):
+            raise MosaicError(f"data.{key}: expected a list with a number for each channel, got {given!r}")
         if given is not None and not all(least <= value <= 1 for value in given):
             above = "of at least" if key == "mean" else "above"
             raise MosaicError(

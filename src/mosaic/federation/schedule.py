@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from mosaic.batches import steps_for
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_whole
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
 
@@ -47,6 +47,10 @@ class Schedule:
         Raises:
             MosaicError: a value is out of its range.
         """
+        rounds = {"collaborative_rounds": self.collaborative_rounds, "fine_tune_rounds": self.fine_tune_rounds}
+        require_whole("federation.schedule", **rounds, local_steps=self.local_steps)
+        for key in (*rounds, "local_steps"):
+            object.__setattr__(self, key, int(getattr(self, key)))  # numpy's numbers are in no message
         if self.collaborative_rounds < 1 or self.fine_tune_rounds < 0:
             raise MosaicError(
                 "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "

@@ -1,11 +1,12 @@
 """One Gaussian per class in cosine coefficients, learnt in a fraction of a second by linear algebra."""
 
+import logging
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share, require_whole
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages
 from mosaic.messages import are_finite
 from mosaic.nets.class_gaussians import ClassGaussianGenerator
@@ -13,6 +14,10 @@ from mosaic.nets.classifier import ImageShape
 
 JITTER = 1e-10
 """Smallest variance of a direction; without it the covariance of constant images has no Cholesky factor."""
+
+
+log = logging.getLogger(__name__)
+_said = set[tuple[int, int]]()
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class ClassGaussians(Generation):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         section = "algorithm.generation"
+        require_whole(section, coefficients=self.coefficients, components=self.components)
+        require_whole(section, images_per_class=self.images_per_class, images_per_component=self.images_per_component)
         require_positive(section, coefficients=self.coefficients, components=self.components)
         require_positive(section, images_per_class=self.images_per_class)
         require_at_least_zero(section, shrinkage=self.shrinkage)
@@ -103,7 +110,20 @@ class ClassGaussians(Generation):
         rank = min(self.components, left // self.images_per_component, dim)
         if not around.isfinite().all():
             raise NoGeneratorError("its images are not finite")
+        if rank < min(self.components, dim):
+            _say_once(count, rank, self.components, self.images_per_component)
         covariance = around.T @ around / max(1, count - 1)
         shrunk = (1 - self.diagonal_share) * covariance + self.diagonal_share * covariance.diag().diag()
         variances, directions = torch.linalg.eigh(shrunk)
         return variances.flip(0)[:rank].clamp(min=0), directions.flip(1)[:, :rank]
+
+
+def _say_once(images: int, rank: int, components: int, per_component: int) -> None:
+    """Say that a client has too few images for all directions; of later ones with these settings nothing is said."""
+    if (components, per_component) not in _said:
+        _said.add((components, per_component))
+        log.info(
+            "Gaussians: %d images of a client allow %d of algorithm.generation.components %d, one for every %d images "
+            "beyond those of the means; others with few images are treated alike",
+            *(images, rank, components, per_component),
+        )

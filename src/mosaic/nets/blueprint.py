@@ -9,6 +9,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
+from mosaic.errors import MosaicError
 from mosaic.nets.batchnorm import batch_norm_tensors, batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 
@@ -39,6 +40,8 @@ class Blueprint:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             net = self.factory(self.image_shape, self.num_classes)
+        if not isinstance(net, Classifier):
+            raise MosaicError(f"expected a network of class mosaic.nets.Classifier, got {type(net).__name__}")
         net.normalize.set(torch.tensor(self.mean), torch.tensor(self.std))
         return net.state_dict()
 

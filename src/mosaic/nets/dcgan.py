@@ -127,7 +127,11 @@ def initialise_dcgan(module: nn.Module) -> None:
 
 
 def _pyramid(image_shape: ImageShape) -> tuple[int, tuple[int, int]]:
-    """Return the number of doublings and the first size: 4 to 7 pixels on the shorter side, if that has 8."""
+    """Return the number of doublings and the first size: 4 to 7 pixels on the shorter side, if that has 8.
+
+    There is one doubling at least, but for images of a single row or column, which cannot be halved.
+    """
     _, height, width = image_shape
-    doublings = max(1, int(math.log2(min(height, width) / 4)))
+    shorter = min(height, width)
+    doublings = max(1 if shorter > 1 else 0, int(math.log2(shorter / 4)))
     return doublings, (math.ceil(height / 2**doublings), math.ceil(width / 2**doublings))

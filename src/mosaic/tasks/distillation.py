@@ -7,7 +7,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
+from mosaic.errors import (
+    MosaicError,
+    require_at_least_zero,
+    require_decay,
+    require_positive,
+    require_share,
+    require_whole,
+)
 from mosaic.losses.distillation import mosaic_distillation
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import batch_norms
@@ -77,6 +84,7 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.distillation"
+        require_whole(section, steps=self.steps, batch_size=self.batch_size, pool_size=self.pool_size)
         require_positive(
             section,
             steps=self.steps,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.errors import require_at_least_zero, require_decay, require_positive
+from mosaic.errors import require_at_least_zero, require_decay, require_positive, require_whole
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -77,6 +77,8 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.generation"
+        require_whole(section, steps=self.steps, batch_size=self.batch_size, latent_dim=self.latent_dim)
+        require_whole(section, width=self.width, min_count=self.min_count)
         require_positive(
             section,
             steps=self.steps,

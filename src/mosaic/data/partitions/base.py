@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mosaic.data.holdings import Holding, hold_out
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_whole
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,8 @@ class Partition(ABC):
     num_clients: int | None
 
     def __init__(self, num_clients: int | None) -> None:
+        if num_clients is not None:
+            require_whole("data.partition", num_clients=num_clients)
         if num_clients is not None and num_clients < 1:
             raise MosaicError(f"data.partition.num_clients: expected at least 1, got {num_clients}")
         self.num_clients = num_clients

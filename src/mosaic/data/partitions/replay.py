@@ -67,9 +67,10 @@ class ReplayPartition(GivenPartition):
             MosaicError: the file was written for another data set.
         """
         fingerprint = fingerprint_of(labels)
-        if self._saved.get("labels", fingerprint) != fingerprint:
+        if (self._saved.get("labels") or fingerprint) != fingerprint:
+            count = f"{self._saved['images']} " if self._saved.get("images") else ""
             raise MosaicError(
-                f"{self.origin}: expected the {self._saved.get('images')} training images that it was written for, got "
+                f"{self.origin}: expected the {count}training images that it was written for, got "
                 f"{len(labels)} whose labels differ: use the data.source of that run, or make a new partition"
             )
         check_holdings(self._holdings, len(labels), self.origin)

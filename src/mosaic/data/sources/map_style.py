@@ -8,12 +8,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mosaic.data.images import Images, ImageSet, eight_bits, make_image_set
+from mosaic.data.images import Images, ImageSet, as_tensor, eight_bits, make_image_set, names_of
 from mosaic.data.sources.base import Source
+from mosaic.data.sources.classes import MOST_CLASSES, agreed, numbered
+from mosaic.data.sources.rules import plain
 from mosaic.errors import MosaicError, first_line
 
 OWNER = "client"
 """Name of the groups that say which dataset an image is of."""
+_NAMES = "expected a list of text, one for each class"
 
 
 class DatasetsSource(Source):
@@ -21,12 +24,13 @@ class DatasetsSource(Source):
 
     An image is a tensor of shape ``(channels, H, W)`` or ``(H, W)``, an array of shape ``(H, W)`` or
     ``(H, W, channels)``, or a PIL image; uint8, or floating point in ``[0, 1]``, which is rounded to 8 bits. A label is
-    a whole number. All are read once and held in memory.
+    a whole number. All are read once and held in memory. Labels of datasets with ``classes`` are matched by name,
+    whatever their order; those without follow the order of all names.
 
     Args:
         train: datasets to train on; the images of the i-th are of group i by ``client``.
         test: dataset to test on.
-        class_names: names of the classes; those of a dataset's ``classes``, or else numbers, when not given.
+        class_names: names of the classes; those of the datasets' ``classes``, or else numbers, when not given.
     """
 
     def __init__(self, train: Sequence[Any], test: Any, class_names: Sequence[str] | None = None) -> None:
@@ -47,19 +51,45 @@ class DatasetsSource(Source):
         for (name, _), part in zip(_named(self._train, self._test), parts, strict=True):
             if part.shape != shape:
                 raise MosaicError(f"{name}: expected images of shape {shape} as in datasets[0], got {part.shape}")
-        *train, test = parts
-        owners = np.repeat(np.arange(len(train)), [len(part) for part in train])
-        pixels, labels = torch.cat([part.pixels for part in train]), torch.cat([part.labels for part in train])
-        whole = Images(pixels, labels, {OWNER: owners})
-        return make_image_set(whole, test, self._class_names([*train, test]), "datasets")
+        labels, names = self._labels([part.labels.numpy() for part in parts])
+        train, owners = parts[:-1], np.repeat(np.arange(len(parts) - 1), [len(part) for part in parts[:-1]])
+        known = torch.from_numpy(np.concatenate(labels[:-1]))
+        whole = Images(torch.cat([part.pixels for part in train]), known, {OWNER: owners})
+        return make_image_set(whole, Images(parts[-1].pixels, torch.from_numpy(labels[-1])), names, "datasets")
 
-    def _class_names(self, parts: Sequence[Images]) -> tuple[str, ...]:
-        names = self._names if self._names is not None else getattr(self._train[0], "classes", None)
-        if names is None:
-            return tuple(map(str, range(max(int(part.labels.max()) for part in parts) + 1)))
-        if isinstance(names, str) or not all(isinstance(name, str) for name in names):
-            raise MosaicError(f"class_names: expected a list of text, one for each class, got {names!r}")
-        return tuple(names)
+    def _labels(self, stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+        """Make all datasets agree on what a label means: by the names of their classes, where they have any.
+
+        Returns:
+            Labels of the training datasets and of the test dataset, and the names of the classes.
+        """
+        given = None if self._names is None else names_of(self._names, f"class_names: {_NAMES}")
+        own = [_classes(name, dataset) for name, dataset in _named(self._train, self._test)]
+        union = tuple(dict.fromkeys(name for names in own[:-1] for name in names or ()))
+        if not union and given is None:
+            return _by_number(stored)
+        reference = given if given is not None and set(union) <= set(given) else union
+        origins = [name for name, _ in _named(self._train, self._test)]
+        matched = [
+            agreed(labels, names, reference, origin) for labels, names, origin in zip(stored, own, origins, strict=True)
+        ]
+        return matched, given if given is not None else reference
+
+
+def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Name classes by their numbers, from 0; where nobody has a 0, or they are identifiers, number them anew."""
+    whole = np.concatenate(stored)
+    if whole.min() == 0 and whole.max() < MOST_CLASSES:
+        return stored, tuple(map(str, range(whole.max() + 1)))
+    ends = np.cumsum([len(labels) for labels in stored])
+    train, test, names = numbered(whole[: ends[-2]], stored[-1], "datasets")
+    return [*np.split(train, ends[:-2]), test], names
+
+
+def _classes(name: str, dataset: Any) -> tuple[str, ...] | None:
+    """Return a dataset's ``classes``, if it has a list of text of this name."""
+    classes = getattr(dataset, "classes", None)
+    return names_of(classes, f"{name}.classes: {_NAMES}") if isinstance(classes, list | tuple) else None
 
 
 def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
@@ -97,9 +127,12 @@ def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:
 def _pixels(where: str, image: Any) -> Tensor:
     """Return an image as a tensor with its channels first."""
     if isinstance(image, Image.Image):
-        image = np.array(image if image.mode in ("L", "RGB") else image.convert("L" if image.mode == "1" else "RGB"))
+        try:
+            image = np.array(plain(image)[0])
+        except ValueError as error:
+            raise MosaicError(f"{where}: {first_line(error)}: convert it first") from error
     if isinstance(image, np.ndarray):
-        tensor = torch.from_numpy(np.ascontiguousarray(image)) if image.dtype.kind in "buif" else None
+        tensor = as_tensor(image) if image.dtype.kind in "buif" else None
         tensor = tensor.permute(2, 0, 1) if tensor is not None and tensor.ndim == 3 else tensor
     else:
         tensor = image.detach().cpu() if isinstance(image, Tensor) else None
@@ -115,6 +148,6 @@ def _pixels(where: str, image: Any) -> Tensor:
 def _label(where: str, label: Any) -> int:
     single = isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and label.ndim == 0)
     value = label.item() if single else label
-    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise MosaicError(f"{where}: expected the label as a whole number from 0 on, got {value!r}")
     return value

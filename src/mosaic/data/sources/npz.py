@@ -18,6 +18,7 @@ from mosaic.errors import MosaicError
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**25
+_READ = ("train_", "val_", "test_", "class_names")
 
 
 class NpzSource(PictureSource):
@@ -62,8 +63,10 @@ class NpzSource(PictureSource):
             raise MosaicError(f"{origin}: expected the keys {wanted}, got {sorted(stored)}: {missing} are missing")
         found = [_split(split, stored, small, origin) for split in splits]
         if "val_images" in stored and "train" in splits:
-            count = stored["val_images"].shape[0]
-            if self.validation == "leave_out":
+            count = (*stored["val_images"].shape, 0)[0]
+            if count == 0:
+                log.info("%s: val_images holds no images", origin)
+            elif self.validation == "leave_out":
                 log.info("%s: %d images of val_images are left out (data.source.init_args.validation)", origin, count)
             elif "val_labels" not in stored:
                 raise MosaicError(
@@ -116,7 +119,13 @@ def _open_npz(file: Path) -> tuple[dict[str, StoredArray], dict[str, np.ndarray]
                 heads[key] = StoredArray(file, key, *_read_head(stream))
     with file.open("rb") as opened:  # given a path, numpy leaves an unreadable file open
         arrays = np.load(opened, allow_pickle=False)
-        return heads, {key: arrays[key] for key in heads if not key.endswith("_images")}
+        wanted = [key for key in heads if key.startswith(_READ) and not key.endswith("_images")]
+        if objects := [key for key in wanted if heads[key].dtype.hasobject]:
+            raise MosaicError(
+                f"{file} cannot be read: {objects[0]} holds Python objects, which allow_pickle=False refuses: store it "
+                "as an array of text or of numbers"
+            )
+        return heads, {key: arrays[key] for key in wanted}
 
 
 def _read_head(stream: Any) -> tuple[tuple[int, ...], np.dtype[Any], bool]:

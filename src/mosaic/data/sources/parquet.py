@@ -91,7 +91,7 @@ class ParquetSource(PictureSource):
         import pyarrow.parquet
 
         schemas = [pyarrow.parquet.read_schema(file) for file in files]
-        wanted = [self.label_column, *self.group_columns]
+        wanted = list(dict.fromkeys([self.label_column, *self.group_columns]))
         for file, schema in zip(files, schemas, strict=True):
             if {self.image_column, *wanted} - set(schema.names):
                 raise MosaicError(
@@ -116,5 +116,5 @@ def _class_names(schema: Any, column: str) -> tuple[str, ...] | None:
     metadata = (schema.metadata or {}).get(b"huggingface")
     if metadata is None:
         return None
-    feature = json.loads(metadata)["info"]["features"].get(column, {})
-    return tuple(feature["names"]) if "names" in feature else None
+    feature = ((json.loads(metadata).get("info") or {}).get("features") or {}).get(column) or {}
+    return tuple(feature["names"]) if feature.get("names") else None
