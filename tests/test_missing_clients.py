@@ -217,3 +217,17 @@ def test_every_teacher_survives_any_subset_of_replies(teacher: str, tmp_path: Pa
             for kind in KINDS
         }
         main([*base, *FOUR_ROUNDS, *more, *losing(lost), NO_QUORUM, f"--federation.run_dir={tmp_path / str(trial)}"])
+
+
+@pytest.mark.parametrize("algorithm", ["FedAvg", "LocalOnly"])
+def test_a_run_in_which_nobody_has_trained_does_not_end_well(
+    algorithm: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Refusing counts as an answer, as it must for a client without images, or whose budget is spent."""
+    with pytest.raises(SystemExit) as stop:
+        fit_other(tmp_path / "run", algorithm, "--federation.schedule.learning_rate=1e20")
+    said = " ".join(capsys.readouterr().err.split())
+    assert stop.value.code == 69
+    assert "round 1: no client has trained, so nothing has been learnt of their images" in said
+    assert "expected a client that trains, got none in 1 rounds; the first of them said: " in said
+    assert not (tmp_path / "run" / "summary.json").exists()

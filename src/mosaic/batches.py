@@ -118,6 +118,14 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if initialized else 1
 
 
+def has_lost_a_rank(error: BaseException) -> bool:
+    """Whether an exception says that another rank has ended while this one waited for it."""
+    told = isinstance(error, RuntimeError) and any(
+        name in str(error) for name in ("gloo/", "NCCL", "Connection closed")
+    )
+    return world_size() > 1 and (told or isinstance(error, getattr(torch.distributed, "DistError", ())))
+
+
 def own_share(batch: Tensor) -> Tensor:
     """Return the part of a global batch that belongs to this rank: every ``world_size``-th example."""
     if world_size() == 1:

@@ -54,6 +54,11 @@ class TestLaunchedWorld:
         assert world is not None
         assert (world.rank, world.size, world.local_rank) == (3, 4, 1)
 
+    @pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "two"), ("LOCAL_RANK", "x"), ("MASTER_PORT", "-1")])
+    def test_variables_that_are_no_numbers_are_named(self, name: str, value: str) -> None:
+        with pytest.raises(MosaicError, match=f"{name}: expected a whole number in the environment, got '{value}'"):
+            launched_world({**LIGHTNING, name: value})
+
     def test_srun(self) -> None:
         assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567)
 

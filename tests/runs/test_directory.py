@@ -97,3 +97,17 @@ def test_a_folder_that_is_there_is_no_new_one(name: str) -> None:
 def test_a_home_that_no_shell_has_filled_in_is_refused() -> None:
     with pytest.raises(MosaicError, match="expected a path without ~, which shells alone understand, got ~/run"):
         RunDirectory("~/run").check_name()
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_the_folder_that_it_leads_to(there: bool, tmp_path: Path) -> None:
+    disk = tmp_path / "disk" / "run"
+    disk.mkdir(parents=True) if there else disk.parent.mkdir()
+    (link := tmp_path / "link").symlink_to(disk)
+    directory = RunDirectory(link)
+    directory.check_name()
+    directory.create({"a": 1})
+    directory.close()
+    assert link.is_symlink()
+    assert RunDirectory(disk).read_config() == {"a": 1}
+    assert [path.name for path in disk.parent.iterdir()] == ["run"]

@@ -66,6 +66,12 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(
     assert [path.name for path in tmp_path.iterdir()] == ["0001"]
 
 
+def test_what_a_killed_process_has_half_written_goes_with_the_next_snapshot(tmp_path: Path) -> None:
+    (tmp_path / ".0002.tmp" / "clients").mkdir(parents=True)
+    Snapshot(3, ServerState({"w": torch.ones(2)})).write(tmp_path, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0003"]
+
+
 def test_only_folders_with_the_number_of_a_round_are_snapshots(tmp_path: Path) -> None:
     for name in ("0002", "0010", "0010.bak", ".0011.tmp", "notes"):
         (tmp_path / name).mkdir()

@@ -146,6 +146,11 @@ def test_what_asks_for_nothing_is_accepted() -> None:
     PhaseRunner({**CPU, **told_false}).run(Line(), numbers(1), seed=0)
 
 
+def test_gradients_cannot_be_clipped_to_less_than_nothing() -> None:
+    with pytest.raises(MosaicError, match=r"trainer\.gradient_clip_val: expected 0 or more, got -1"):
+        PhaseRunner({**CPU, "gradient_clip_val": -1})
+
+
 def test_the_users_trainer_settings_are_used() -> None:
     clipped = Line()
     PhaseRunner({**CPU, "gradient_clip_val": 0.5}).run(clipped, numbers(1), seed=0)

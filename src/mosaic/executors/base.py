@@ -9,7 +9,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from mosaic.batches import world_size
+from mosaic.batches import has_lost_a_rank, world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode, wire
 from mosaic.errors import MosaicError
@@ -187,7 +187,8 @@ def answer(
         if is_told_to_leave(error):
             raise
         if world_size() > 1 and not fault:  # a fault on purpose befalls all ranks alike
-            log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
+            if not has_lost_a_rank(error):
+                log.exception("client %d failed on one of several ranks, which ends all of them", request.client)
             raise
         return Envelope(failed(request.client, error), state)
 

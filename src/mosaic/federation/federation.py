@@ -3,8 +3,8 @@
 import io
 import logging
 import tempfile
-from collections.abc import Callable, Mapping
-from contextlib import closing
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
-from mosaic.batches import world_size
+from mosaic.batches import has_lost_a_rank, world_size
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_positive
+from mosaic.executors.base import WorkerLostError
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
@@ -146,7 +147,7 @@ class Federation:
         finished = False
         del start, make_ready  # or their models would stay as long as the run
         try:
-            with many_phases():
+            with many_phases(), _naming_lost_ranks():
                 if job.phases.processes > 1:
                     _agree(stamp)
                 rounds.complete()
@@ -221,6 +222,20 @@ def _write_partition(job: Job, folder: Path) -> None:
         drawn = io.BytesIO()
         partition_heat_map(job.data.class_counts.numpy(), job.data.images.class_names).savefig(drawn, format="png")
         write_whole(picture, drawn.getbuffer())
+
+
+@contextmanager
+def _naming_lost_ranks() -> Iterator[None]:
+    """Turn the traceback of a rank whose partner has ended into one line; the partner's own says why."""
+    try:
+        yield
+    except Exception as error:
+        if not has_lost_a_rank(error):
+            raise
+        raise WorkerLostError(
+            f"another of the {world_size()} processes that train together has ended: its own message, if it left one, "
+            "says why; --ckpt_path auto goes on from the last snapshot, or starts anew where there is none"
+        ) from error
 
 
 def _agree(stamp: str) -> None:

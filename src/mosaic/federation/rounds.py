@@ -22,6 +22,7 @@ from mosaic.runs.directory import RunDirectory
 from mosaic.runs.ledger import AccountedExecutor
 from mosaic.runs.snapshots import Snapshot
 from mosaic.runs.tracking import SilentTracker, Tracker
+from mosaic.server.asking import QuorumError
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.faults import Faults, Phase, phase_of
@@ -74,11 +75,20 @@ class Rounds:
         self._first, self._started = start.round + 1, 0.0
 
     def complete(self) -> None:
-        """Run all rounds that are left, and write the results."""
+        """Run all rounds that are left, and write the results.
+
+        Raises:
+            QuorumError: some must answer, and no client has trained in any round: the model is what it was at first.
+        """
         self._first, self._started = self._round_number + 1, perf_counter()
         if self._writer is not None:
             self._writer.write_partition()
         measurement = self._rounds(self._round_number + 1)
+        if (why := self._ledger.untrained()) and self._faults.quorum_of("train"):
+            raise QuorumError(
+                f"expected a client that trains, got none in {self._schedule.rounds} rounds; the first of them said: "
+                f"{why}: mend them, and start a new run with --federation.run_dir"
+            )
         if self._writer is not None:
             self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._ledger)
 
@@ -131,6 +141,8 @@ class Rounds:
         evaluated = perf_counter()
         measurement = self._measurer.measure_in(round, self._state.model)
         self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
+        if self._ledger.untrained(before):
+            log.warning("round %d: no client has trained, so nothing has been learnt of their images", round)
         validation = self._measurer.validate(round, self._state.model, cohort)
         seconds = perf_counter() - started
         self._announce(plan, measurement, validation, seconds)

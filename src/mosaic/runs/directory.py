@@ -1,6 +1,7 @@
 """The folder of one run: made whole, never overwritten, written by one process at a time."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -45,7 +46,12 @@ class RunDirectory:
 
     @property
     def _aside(self) -> Path:
-        return self.path.with_name(f".{self.path.name}.new")
+        return self._place.with_name(f".{self._place.name}.new")
+
+    @property
+    def _place(self) -> Path:
+        """Where the folder lies, if its path is a link."""
+        return Path(os.path.realpath(self.path))
 
     def client_checkpoint(self, client: int) -> Path:
         """Return the place of a client's final model as a Lightning checkpoint, where there is no global one."""
@@ -60,9 +66,9 @@ class RunDirectory:
                 f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
                 "write the folder in full"
             )
-        for path in (self.path, self._aside):
+        for place in ("path", "_aside"):
             try:
-                path.lstat()
+                getattr(self, place).lstat()
             except (FileNotFoundError, NotADirectoryError):
                 pass
             except (OSError, ValueError) as error:
@@ -149,12 +155,12 @@ class RunDirectory:
     def _put(self, aside: "RunDirectory") -> None:
         """Rename a finished folder to this path, and keep its lock."""
         try:
-            aside.path.rename(self.path)
+            aside.path.rename(self._place)
         except OSError as error:
             self.require_free()  # which another process has put here meanwhile
             raise self._no_folder(error) from error
         self._claim, aside._claim = aside._claim, None
-        sync(self.path.parent)
+        sync(self._place.parent)
 
     def complete(self, fill: Callable[[Path], None] = lambda _: None) -> None:
         """Make what is missing of what a run begins with, except its configuration; ``fill`` writes more."""

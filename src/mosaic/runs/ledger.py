@@ -2,7 +2,7 @@
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -63,6 +63,18 @@ class Ledger:
         self.failed.append(
             {"round": request.round, "client": request.client, "asked": _kind(request), "reason": reason}
         )
+
+    def untrained(self, before: Mapping[str, Any] | None = None) -> str:
+        """Return why the first client has not trained, if clients were asked to train and none has; else nothing.
+
+        Args:
+            before: totals since when; since the start of the run when not given.
+        """
+        told = before or {"updates": {}, "declined": (), "failed": ()}
+        if self.updates.get("local", 0) > told["updates"].get("local", 0):
+            return ""
+        since = (*self.declined[len(told["declined"]) :], *self.failed[len(told["failed"]) :])
+        return next((str(each["reason"]) for each in since if each["asked"] == "Train"), "")
 
     def totals(self) -> dict[str, dict[str, Any]]:
         """Return a copy of all sums as plain values."""

@@ -116,7 +116,9 @@ def list_snapshots(rounds: Path) -> list[Path]:
 
 
 def drop_old(rounds: Path, keep: int) -> None:
-    """Delete all snapshots but the last ones."""
+    """Delete all snapshots but the last ones, and what a killed process has left half-written."""
+    for left in rounds.glob(".*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
     for old in list_snapshots(rounds)[:-keep]:
         shutil.rmtree(old)
 

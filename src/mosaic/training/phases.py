@@ -16,7 +16,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.strategies.launchers import _MultiProcessingLauncher
 from torch import Tensor
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_at_least_zero
 from mosaic.training.blocks import SizedBatches
 from mosaic.training.dry_run import DryRun
 from mosaic.training.instantiation import instantiate
@@ -90,6 +90,7 @@ class PhaseRunner:
                 f"trainer.precision: {given['precision']} would give models another type than messages have: "
                 "use bf16-mixed, 16-mixed or 32-true"
             )
+        require_at_least_zero("trainer", gradient_clip_val=given.get("gradient_clip_val") or 0)
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
         self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))

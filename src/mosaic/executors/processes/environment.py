@@ -14,6 +14,11 @@ from mosaic.errors import MosaicError
 
 CONTEXT_BYTES = 2**29
 """What a process takes of a GPU before it computes anything, roughly: kernels, and the libraries' workspaces."""
+_WHOLE = (
+    *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+)
+"""Variables of a launch that are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,16 @@ def launched_world() -> World | None:
     """Read what launched this process: torchrun, which may run inside SLURM, or Lightning, or else ``srun``.
 
     A single process is no world, and neither is an interactive SLURM job or a batch script that does not use ``srun``.
+
+    Raises:
+        MosaicError: a variable of the launch is missing, or not what it should be.
     """
+    for name in _WHOLE:
+        if not os.environ.get(name, "0").strip().isdecimal():
+            raise MosaicError(
+                f"{name}: expected a whole number in the environment, got {os.environ[name]!r}: launch with torchrun "
+                "or srun, or unset it"
+            )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and "LOCAL_RANK" in os.environ:
         return _from_variables()
     if "SLURM_PROCID" in os.environ and SLURMEnvironment.job_name() not in ("bash", "interactive"):
