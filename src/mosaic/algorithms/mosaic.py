@@ -311,7 +311,9 @@ class Mosaic(Algorithm):
         if not accepts(state.model, model, "student", cohort, context):
             return state
         if share < 1:
-            log.info("round %d: the new model goes %.0f %% of the way from average to student", round, 100 * share)
+            log.info(
+                "round %d: clients prefer the model %.0f %% of the way from average to student", round, 100 * share
+            )
         return replace(state, model=model, distilled=True)
 
     def _teach_back(

@@ -39,7 +39,7 @@ def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
 
 def audit_table(findings: Sequence[Finding]) -> Table:
     """Return the rows as a table for the terminal."""
-    table = Table(title="Can a client's images be told from others? AUC, and share found at 1 % false")
+    table = Table(title="Can a client's images be told from others? AUC, and share found at 1 % false positives")
     for column in audit_head(findings):
         table.add_column(column, justify="right")
     for row in audit_rows(findings):

@@ -71,7 +71,11 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         case "compare":
             from mosaic.comparison.command import compare_algorithms, require_all
 
-            _, results = cast(tuple[Path, list[object]], _call(compare_algorithms, command, given, fit=fit))
+            try:
+                _, results = cast(tuple[Path, list[object]], _call(compare_algorithms, command, given, fit=fit))
+            except Preempted as leaving:
+                leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
+                raise
             require_all(results)
         case "audit":
             from mosaic.cli.audit import audit

@@ -73,7 +73,8 @@ class Federation:
         if not isinstance(schedule, Schedule):
             raise MosaicError(f"federation.schedule: expected a mosaic.Schedule, got {type(schedule).__name__}")
         if not isinstance(run_dir, str | Path) or not str(run_dir).strip():
-            raise MosaicError(f"federation.run_dir: expected the name of a new folder, got {run_dir or 'nothing'!r}")
+            got = "nothing" if isinstance(run_dir, str) else repr(run_dir)
+            raise MosaicError(f"federation.run_dir: expected the name of a new folder, got {got}")
         self.run_dir, self.schedule, self.faults, self.judging = str(run_dir), schedule, faults, judging
         self.loggers = loggers or []
         self.snapshot_every, self.keep_snapshots, self.validate_every = snapshot_every, keep_snapshots, validate_every

@@ -15,9 +15,10 @@ from mosaic.report.students import count_students, students_of
 
 Row = tuple[str, ...]
 
+LAST_HEAD = "global before its new head"
 STAGES = {
     "global before distillation": "average of the clients' models",
-    "global before its new head": "average of the clients' models",
+    LAST_HEAD: "average of the last round's models",
     "expert": "one expert alone",
     "plain ensemble": "mean of the experts' probabilities",
     "logit ensemble": "mean of the experts' logits",
@@ -122,10 +123,11 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
     students = students_of(summary, count_students(rounds))
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
-    last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), "the model of this run")
+    means = "the model of this run" + (", offered a new head" if LAST_HEAD in summary["stages"] else "")
+    last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), means)
     if not is_tested(summary):
         said = rounds[-1].get("validation_accuracy") if rounds else None
-        last = (final_stage(summary, rounds), percent(said), "the model of this run")
+        last = (final_stage(summary, rounds), percent(said), means)
     elif summary["test_accuracy"] is None:
         own = percent(summary["own_test_accuracy"])
         last = ("clients' own models", own, "mean by images; there is no global model")

@@ -50,12 +50,13 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
             what,
             "refused" if missing else "taken unseen",
         )
-    elif not accepted:
-        log.warning(
-            "round %d: the %s is refused: clients count %d correct validation images for it, at a mean "
-            "cross-entropy of %.3f, and %d, at %.3f, for the model that it would replace",
+    else:
+        log.log(
+            logging.INFO if accepted else logging.WARNING,
+            "round %d: the %s is %s: %d validation images right with it (cross-entropy %.3f), %d without (%.3f)",
             context.plan.round,
             what,
+            "taken" if accepted else "refused",
             *(figure for judgement in (after, before) for figure in judgement.figures()),
         )
     return accepted
