@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
 
 from mosaic.errors import MosaicError, users_mistake
 
@@ -33,8 +35,14 @@ def complaint(text: str) -> str:
     'a.b.c: Expected a float. Got value: x'
     >>> complaint("Parser key \"a\":\n - Problem with given class_path 'A':\n   arguments are required: b")
     'a: arguments are required: b'
+    >>> complaint("Parser key \"a\":\n - Type X expects a class: Option 'witdh' is not accepted. Got value: N(witdh=3)")
+    "a: Option 'witdh' is not accepted"
     """
     keys = re.findall(r'Parser key "([^"]+)":', text)
+    if (module := _missing_module(text)) is not None:
+        return f"{'.'.join(keys)}: there is no module {module}: {_way_to(module)}"
+    if option := re.search(r"Option '[^']+' is not accepted", text):
+        return f"{'.'.join(keys)}: {option[0]}"
     *_, innermost = re.split(r'Parser key "[^"]+":', text)
     causes = [line.strip().removeprefix("- ") for line in innermost.splitlines()]
     told = [cause for cause in causes if cause.startswith("Expected ") and cause != _NOTHING]
@@ -44,6 +52,24 @@ def complaint(text: str) -> str:
     if problem and not told:
         return shortened(f"{'.'.join(keys)}: {problem[1]}")
     return shortened(text)
+
+
+def _missing_module(text: str) -> str | None:
+    """Return the module that a complaint could not import, if that is its reason."""
+    if told := re.search(r"No module named '([^']+)'", text):
+        return told[1]
+    classes: list[str] = re.findall(r"Expected a path but ([A-Za-z_]\w*(?:\.\w+)+) either not accessible", text)
+    modules = [path.partition(".")[0] for path in classes if not path.endswith((".yaml", ".yml"))]
+    return next((module for module in modules if find_spec(module) is None), None)
+
+
+def _way_to(module: str) -> str:
+    there = Path(f"{module}.py").is_file() or Path(module).is_dir()
+    if there:
+        return f"`python -m mosaic` in place of `mosaic` finds the {module} of this folder"
+    return (
+        "expected the path of a class that Python can import, of an installed package or, with `python -m mosaic`, here"
+    )
 
 
 def shortened(text: str) -> str:
