@@ -1,16 +1,19 @@
 """Whole runs with a privacy budget."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from rich.console import Console
 
 from mosaic.cli.main import main
 from mosaic.data import SklearnDigits
 from mosaic.report.contents import read_run
 from mosaic.report.html import page
+from mosaic.report.summary import print_summary
 from tests.cases import for_each
 from tests.small_runs import DIGITS, SharedRuns, final_model, fit_other
 
@@ -48,6 +51,13 @@ def test_clients_send_noisy_sums_and_nothing_else(run: Path) -> None:
     assert privacy["spent"]["clients"] == 4
     assert [each["name"] for each in privacy["mechanisms"]] == ["counts", "means", "moments"]
     assert privacy["accountant"].startswith("dp-accounting")
+
+
+def test_the_closing_tables_say_what_is_promised_and_spent(run: Path) -> None:
+    print_summary(run, Console(file=(said := io.StringIO()), width=200))
+    (line,) = [line for line in said.getvalue().splitlines() if line.startswith("Privacy: ")]
+    spent = summary(run)["privacy"]["spent"]["epsilon"]
+    assert f"for each client; {spent:.2f} of it are spent." in line
 
 
 def test_the_report_says_what_is_promised_and_what_is_not(run: Path) -> None:

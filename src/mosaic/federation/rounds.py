@@ -1,6 +1,7 @@
 """The only loop: rounds, and what happens around each."""
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -179,13 +180,17 @@ class Rounds:
         done, rounds = plan.round - self._first + 1, self._schedule.rounds
         left = time_left(perf_counter() - self._started, done, rounds - plan.round)
         log.info(
-            "round %d/%d  done in %7.1f s  local loss %.3f  %s%s%s",
+            "round %d/%d  done in %7.1f s  %s%s%s%s",
             plan.round,
             rounds,
             seconds,
-            mean(self._losses),
+            f"local loss {mean(self._losses):.3f}  " if self._losses else "",
             measurement,
-            "".join(f"  validation of round {round} {100 * each.accuracy:.2f} %" for round, each in said.items()),
+            "".join(
+                f"  validation of round {round} {100 * each.accuracy:.2f} %"
+                for round, each in said.items()
+                if not math.isnan(each.accuracy)
+            ),
             f"  {left}" if left else "",
         )
 

@@ -68,6 +68,8 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     say = partial(console.print, highlight=False, markup=False, soft_wrap=True)
     for client, how, asked, count, reason in absences(summary):
         say(f"Client {client} {how} ({asked}{f', {count} times' if count != '1' else ''}): {reason}")
+    if privacy := summary.get("privacy"):
+        say(f"\n{_budget(privacy)}")
     say(f"\nRun directory: {run}")
     say(f"TensorBoard:   tensorboard --logdir {run}")
 
@@ -116,6 +118,13 @@ def absences(summary: Mapping[str, Any]) -> list[Row]:
 def percent(share: float | None, digits: int = 2) -> str:
     """Write a share in per cent, and a dash where it was not measured."""
     return "-" if share is None else f"{100 * share:.{digits}f} %"
+
+
+def _budget(privacy: Mapping[str, Any]) -> str:
+    """Say what a client's images may cost, and what they have."""
+    promised, spent = privacy["promised"], privacy["spent"]
+    cost = f"{spent['epsilon']:.2f} of it are spent" if spent else "what is spent of it the clients' own ledgers say"
+    return f"Privacy: epsilon {promised['epsilon']:g} at delta {promised['delta']:g} for each client; {cost}."
 
 
 def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
