@@ -128,11 +128,14 @@ def _budget(privacy: Mapping[str, Any]) -> str:
 
 
 def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
-    rows = [(stage, percent(share), STAGES.get(stage.split(":")[0], "")) for stage, share in summary["stages"].items()]
+    rows = [
+        (stage, percent(share), STAGES.get(stage.split(":")[0], ""))
+        for stage, share in _gathered(summary["stages"]).items()
+    ]
     students = students_of(summary, count_students(rounds))
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
-    means = "the model of this run" + (", offered a new head" if LAST_HEAD in summary["stages"] else "")
+    means = "this run's model; new head offered" if LAST_HEAD in summary["stages"] else "the model of this run"
     last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), means)
     if not is_tested(summary):
         said = rounds[-1].get("validation_accuracy") if rounds else None
@@ -141,6 +144,15 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
         own = percent(summary["own_test_accuracy"])
         last = ("clients' own models", own, "mean by images; there is no global model")
     return _table(("model", "accuracy", "what it is"), rows, last)
+
+
+def _gathered(stages: Mapping[str, float]) -> dict[str, float]:
+    """Return stages with their accuracies; the worst and the best of many experts stand for all."""
+    experts = sorted((stage for stage in stages if stage.startswith("expert:")), key=lambda stage: stages[stage])
+    if len(experts) <= 2:
+        return dict(stages)
+    shown = {experts[place]: f"expert: {name} of {len(experts)}" for place, name in ((0, "worst"), (-1, "best"))}
+    return {shown.get(each, each): share for each, share in stages.items() if each in shown or each not in experts}
 
 
 def _table(head: Row, rows: Iterable[Row], last: Row = ()) -> Table:
