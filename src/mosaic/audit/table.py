@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -39,9 +40,10 @@ def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
 
 def audit_table(findings: Sequence[Finding]) -> Table:
     """Return the rows as a table for the terminal."""
-    table = Table(title="Can a client's images be told from others? AUC, and share found at 1 % false positives")
+    title = "Can a client's images be told from others? AUC, and share found at 1 % false positives"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for column in audit_head(findings):
-        table.add_column(column, justify="right")
+        table.add_column(column, justify="right", no_wrap=True)
     for row in audit_rows(findings):
         table.add_row(*row)
     return table

@@ -3,6 +3,7 @@
 import csv
 import io
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table as TerminalTable
 
 from mosaic.comparison.table import DASH, Table
@@ -17,9 +18,12 @@ _LATEX = {
 
 def terminal(table: Table) -> TerminalTable:
     """Return a table for rich whose figures are not wrapped."""
-    shown = TerminalTable()
+    space = 1 if len(table.columns) < 8 else 0  # of 80 columns
+    shown = TerminalTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, space, 0, 0))
     for place, column in enumerate(table.columns):
-        shown.add_column(column, justify="right" if place else "left", no_wrap=bool(place and " " not in column))
+        word = max(map(len, column.split()))
+        plain = bool(place and " " not in column)
+        shown.add_column(column, justify="right" if place else "left", no_wrap=plain, min_width=word)
     for row in table.rows:
         shown.add_row(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells))
     return shown
