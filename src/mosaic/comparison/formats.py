@@ -18,14 +18,13 @@ _LATEX = {
 
 def terminal(table: Table) -> TerminalTable:
     """Return a table for rich whose figures are not wrapped."""
-    space = 1 if len(table.columns) < 8 else 0  # of 80 columns
-    shown = TerminalTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, space, 0, 0))
+    shown = TerminalTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1 if len(table.columns) < 8 else 0, 0, 0))
+    rows = [(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells)) for row in table.rows]
     for place, column in enumerate(table.columns):
-        word = max(map(len, column.split()))
-        plain = bool(place and " " not in column)
-        shown.add_column(column, justify="right" if place else "left", no_wrap=plain, min_width=word)
-    for row in table.rows:
-        shown.add_row(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells))
+        needed = max(map(len, (*column.split(), *(row[place] for row in rows))))
+        shown.add_column(column, justify="right" if place else "left", width=needed if place else None)
+    for row in rows:
+        shown.add_row(*row)
     return shown
 
 
