@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and report a full, read-only or broken disk in one line."""
+"""Write files whole or not at all, hold locks, and report a full, read-only or broken disk in one line."""
 
 import errno
 import logging

@@ -23,7 +23,6 @@ from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 log = logging.getLogger(__name__)
-"""Name in the server's state of how many rounds of those that distil are over."""
 
 
 class DENSE(FedAvg):

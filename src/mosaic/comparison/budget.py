@@ -11,7 +11,6 @@ from mosaic.errors import MosaicError
 
 MATCHED = ("student_updates", "generator_updates")
 """Init arguments by which an algorithm is told its budget; also the budget's attributes."""
-"""Init argument of algorithms that cannot see how many rounds of the run share these."""
 PREFERRED = "mosaic"
 """The preset that sets the budget where no Mosaic row does."""
 

@@ -241,13 +241,13 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
     if pixels.is_floating_point() and 0 <= low <= high <= 1:
         log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, pixels.dtype)
         return to_bytes(pixels)
-    if whole and 0 <= low <= high <= 255 and high != 1:
+    if whole and 0 <= low <= high <= 255:
+        if high == 1:
+            raise MosaicError(
+                f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} of 0 "
+                "and 1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"
+            )
         return pixels.to(torch.uint8)
-    if whole and high == 1:
-        raise MosaicError(
-            f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} of 0 and "
-            "1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"
-        )
     raise MosaicError(
         f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} in "
         f"[{low:g}, {high:g}]: leave normalisation to the network (data.mean, data.std), and convert the pixels"

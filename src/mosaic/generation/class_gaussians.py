@@ -12,12 +12,12 @@ from mosaic.messages import are_finite
 from mosaic.nets.class_gaussians import ClassGaussianGenerator
 from mosaic.nets.classifier import ImageShape
 
+log = logging.getLogger(__name__)
+
 JITTER = 1e-10
 """Smallest variance of a direction; without it the covariance of constant images has no Cholesky factor."""
-
-
-log = logging.getLogger(__name__)
 _said = set[tuple[int, int]]()
+"""Settings of which this process has said that clients have too few images for all directions."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class ClassGaussians(Generation):
 
 
 def _say_once(images: int, rank: int, components: int, per_component: int) -> None:
-    """Say that a client has too few images for all directions; of later ones with these settings nothing is said."""
+    """Say that a client has too few images for all directions, and nothing of later ones with these settings."""
     if (components, per_component) not in _said:
         _said.add((components, per_component))
         log.info(

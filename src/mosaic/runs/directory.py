@@ -66,16 +66,15 @@ class RunDirectory:
                 f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
                 "write the folder in full"
             )
-        for place in ("path", "_aside"):
-            try:
-                getattr(self, place).lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                pass
-            except (OSError, ValueError) as error:
-                raise MosaicError(
-                    f"--federation.run_dir: {self.path.name[:60]}... cannot be made a folder "
-                    f"({getattr(error, 'strerror', error)}): choose another"
-                ) from error
+        try:
+            for path in (self.path, self._aside):
+                with suppress(FileNotFoundError, NotADirectoryError):
+                    path.lstat()
+        except (OSError, ValueError) as error:
+            raise MosaicError(
+                f"--federation.run_dir: {self.path.name[:60]}... cannot be made a folder "
+                f"({getattr(error, 'strerror', error)}): choose another"
+            ) from error
 
     def claim(self) -> None:
         """Refuse a folder where another process writes; keep others out until this one closes it or ends.

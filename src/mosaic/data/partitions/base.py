@@ -27,8 +27,8 @@ class Partition(ABC):
     def __init__(self, num_clients: int | None) -> None:
         if num_clients is not None:
             require_whole("data.partition", num_clients=num_clients)
-        if num_clients is not None and num_clients < 1:
-            raise MosaicError(f"data.partition.num_clients: expected at least 1, got {num_clients}")
+            if num_clients < 1:
+                raise MosaicError(f"data.partition.num_clients: expected at least 1, got {num_clients}")
         self.num_clients = num_clients
 
     @property

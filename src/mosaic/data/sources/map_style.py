@@ -64,15 +64,14 @@ class DatasetsSource(Source):
             Labels of the training datasets and of the test dataset, and the names of the classes.
         """
         given = None if self._names is None else names_of(self._names, f"class_names: {_NAMES}")
-        own = [_classes(name, dataset) for name, dataset in _named(self._train, self._test)]
+        named = list(_named(self._train, self._test))
+        own = [_classes(name, dataset) for name, dataset in named]
         union = tuple(dict.fromkeys(name for names in own[:-1] for name in names or ()))
         if not union and given is None:
             return _by_number(stored)
         reference = given if given is not None and set(union) <= set(given) else union
-        origins = [name for name, _ in _named(self._train, self._test)]
-        matched = [
-            agreed(labels, names, reference, origin) for labels, names, origin in zip(stored, own, origins, strict=True)
-        ]
+        parts = zip(stored, own, named, strict=True)
+        matched = [agreed(labels, names, reference, origin) for labels, names, (origin, _) in parts]
         return matched, given if given is not None else reference
 
 
