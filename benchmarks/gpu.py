@@ -1,8 +1,11 @@
-"""What a GPU makes of it: phases, experts and generators beside bare loops, and one full round on CIFAR-10.
+"""What a GPU makes of it: steps and phases beside bare loops, clients side by side, one full round on CIFAR-10.
 
-The round is Mosaic's with ten clients, ResNet-18, generators and a student, all in one: local training, generators,
-gate, distillation. Reported are seconds per phase, images per second of local training, and the share that these are of
-what a large matrix product reaches on the same device in the same precision.
+Steps are those of local training, with their images on the GPU: a bare loop, a phase, and a phase whose passes are CUDA
+graphs, short and long, so that what a phase costs and what its steps cost stand apart. How long the GPU works for it
+comes from PyTorch's profiler, in a run of its own. The round is Mosaic's with ten clients, ResNet-18, generators and a
+student, all in one: local training, generators, gate, distillation. Reported are seconds per phase, images per second
+of local training, and the share that these are of what a large matrix product reaches on the same device in the same
+precision.
 
 Needed are CIFAR-10 as two parquet files (columns ``image`` and ``label``) and the package as it is installed; where it
 is not, besides torch, lightning, torchvision and torchmetrics also matplotlib, pyarrow, PyYAML, rich, safetensors and
@@ -12,7 +15,10 @@ tensorboard. The command line of the package is not used.
 """
 
 import argparse
+import contextlib
+import io
 import json
+import statistics
 import tempfile
 import time
 from functools import partial
@@ -22,23 +28,27 @@ import generator_training
 import phase_overhead
 import teacher_forward
 import torch
-from measuring import Figure, medians, ratio, show
+from measuring import Figure, in_turn, medians, ratio, show
 from rich.console import Console
 from rich.table import Table
 from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
-from mosaic.algorithms import Mosaic
-from mosaic.data import DirichletPartition, FederatedDataModule, ParquetSource
-from mosaic.executors import SerialExecutor
+import mosaic
+from executors import cpu_seconds
+from mosaic.algorithms import FedAvg, Mosaic
+from mosaic.batches import ShuffledBatches
+from mosaic.data import DirichletPartition, FederatedDataModule, ParquetSource, from_datasets
+from mosaic.executors import ClientExecutor, SerialExecutor, SideBySideExecutor
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.schedule import Schedule
 from mosaic.generation import Adversarial
 from mosaic.model_pool import ClientModels
-from mosaic.nets import ResNet18
+from mosaic.nets import Classifier, ResNet18, SmallCNN
+from mosaic.nets.inference import to_pixels
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.training.phases import PhaseRunner
+from mosaic.training.phases import PhaseRunner, many_phases
 
 SHAPE, CLASSES = (3, 32, 32), 10
 
@@ -53,6 +63,99 @@ def ratios(phases: PhaseRunner, pairs: int, steps: int, experts: int, width: int
     )
     settings, guide = Adversarial(width=width, batch_size=64), ResNet18(SHAPE, CLASSES, width=width)
     return found + generator_training.figures(pairs, generator_training.case_of(SHAPE, guide, settings, steps, phases))
+
+
+def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
+    """Train in a loop that keeps its images on the device."""
+    net.to(phases.device)
+    optimizer = SGD(net.parameters(), lr=0.01)
+    for images, labels in batches:
+        with phases.precision():
+            loss = torch.nn.functional.cross_entropy(net(to_pixels(images)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    net.cpu()
+
+
+def working(run: partial[None]) -> float:
+    """Return the seconds that the GPU spends in kernels, copies between machine and GPU left out."""
+    with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
+        run()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+    on_gpu = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    kernels = [one for one in on_gpu if not one.is_user_annotation and not one.name.startswith("Memcpy")]
+    return sum(kernel.time_range.elapsed_us() for kernel in kernels) / 1e6
+
+
+def steps_of_local_training(settings: dict[str, object], pairs: int, width: int, short: int, long: int) -> Table:
+    """Return what a phase and its steps cost, batches of 64."""
+    mixed = {**settings, "precision": "bf16-mixed"}
+    cases: dict[str, tuple[Classifier, dict[str, object], bool]] = {
+        "ResNet-18, bf16, channels last": (ResNet18(SHAPE, CLASSES, width=width), mixed, True),
+        "SmallCNN of width 32, float32": (SmallCNN(SHAPE, CLASSES, width=32), settings, False),
+    }
+    table = Table("", "ms per step", "ms per phase besides", f"phase of {long} steps / bare loop", "the GPU works")
+    for name, (net, trainer, last) in cases.items():
+        plain, graphs = (PhaseRunner(trainer, channels_last=last, cuda_graphs=on) for on in (False, True))
+        runs = {
+            "bare loop": partial(bare, phases=plain),
+            "phase": partial(phase_overhead.phase, phases=plain),
+            "phase, CUDA graphs": partial(phase_overhead.phase, phases=graphs),
+        }
+        images = torch.randint(256, (640, *SHAPE), dtype=torch.uint8, device=plain.device)
+        labels = torch.randint(CLASSES, (640,), device=plain.device)
+        if last:
+            net = net.to(memory_format=torch.channels_last)
+        lengths = {
+            steps: ShuffledBatches(images, labels, batch_size=64, steps=steps, seed=0) for steps in (short, long)
+        }
+        for run in (*runs.values(), *runs.values()):
+            run(net, lengths[short])
+        seconds = {
+            steps: in_turn({kind: partial(run, net, batches) for kind, run in runs.items()}, pairs, 1, _phases_around)
+            for steps, batches in lengths.items()
+        }
+        for kind, run in runs.items():
+            shorter, longer = (statistics.median(seconds[steps][kind]) for steps in (short, long))
+            step = (longer - shorter) / (long - short)
+            with many_phases():
+                share = working(partial(run, net, lengths[long])) / longer
+            over = ratio(seconds[long], kind, "bare loop")
+            cells = (f"{1000 * step:.2f}", f"{1000 * (shorter - short * step):.0f}", f"{over:.2f}", f"{share:.0%}")
+            table.add_row(f"{name}: {kind}", *cells)
+    return table
+
+
+def _phases_around(kind: str) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext() if kind == "bare loop" else many_phases()
+
+
+def side_by_side(settings: dict[str, object], rounds: int, steps: int) -> Figure:
+    """Return how many times as fast ten small clients train in lockstep as one after another."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(10, 500, *SHAPE, generator=random)
+    labels = torch.randint(CLASSES, (10, 500), generator=random)
+    sets = [torch.utils.data.TensorDataset(*own) for own in zip(images, labels, strict=True)]
+    seconds: dict[str, list[float]] = {}
+    executors: dict[str, ClientExecutor] = {
+        "one after another": SerialExecutor(),
+        "side by side": SideBySideExecutor(clients_at_once=10),
+    }
+    for name, executor in executors.items():
+        data = from_datasets(sets, test=sets[0], batch_size=64, validation_share=0.0)
+        schedule = mosaic.Schedule(collaborative_rounds=rounds, fine_tune_rounds=0, local_steps=steps)
+        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+            federation = mosaic.Federation(f"{folder}/run", schedule, judging=False)
+            with contextlib.redirect_stderr(io.StringIO()), cpu_seconds(type(executor), time.perf_counter) as noted:
+                federation.fit(
+                    net=partial(SmallCNN, width=32), data=data, algorithm=FedAvg(), trainer=settings, executor=executor
+                )
+        seconds[name] = noted[1:]
+    over = ratio(seconds, "one after another", "side by side")
+    name = f"(g) ten clients, SmallCNN of width 32, {steps} steps of 64 images: one after another over side by side"
+    return Figure(name, over, 4.0, False, medians(seconds))
 
 
 def matrix_product_flops(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -114,11 +217,14 @@ def main() -> None:
     parser.add_argument("--experts", type=int, default=100)
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--width", type=int, default=64, help="channels of networks and generators")
+    parser.add_argument("--lengths", type=int, nargs=2, default=[20, 200], help="steps of a short and a long phase")
     options = parser.parse_args()
-    settings = {"accelerator": options.accelerator, "devices": 1}
+    settings: dict[str, object] = {"accelerator": options.accelerator, "devices": 1}
     plain = PhaseRunner(settings)
     console, device = Console(width=140), plain.device
     console.print(torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU")
+    console.print(steps_of_local_training(settings, options.pairs, options.width, *options.lengths))
+    show([side_by_side(settings, options.pairs + 1, options.lengths[0])])
     show(ratios(plain, options.pairs, options.steps, options.experts, options.width))
     mixed = PhaseRunner({**settings, "precision": options.precision}, channels_last=device.type == "cuda")
     seconds = full_round(options, mixed)

@@ -77,6 +77,7 @@ NEEDS: dict[str, list[str]] = {
 """What else must be set for a key to mean something."""
 NOT_SEEN_HERE = {
     "model.compile": "the same figures in more time",
+    "model.cuda_graphs": "concerns GPUs",
     "trainer.detect_anomaly": "looks for the operation behind a NaN",
     "trainer.sync_batchnorm": "concerns several devices",
     "trainer.deterministic": "concerns GPUs",

@@ -59,6 +59,7 @@ class Federation(federation.Federation):
         seed: int = 0,
         channels_last: bool = False,
         compile: bool = False,
+        cuda_graphs: bool = False,
         ckpt_path: str | Path | None = None,
     ) -> Run:
         """Run all rounds that are left, and return the run.
@@ -80,6 +81,7 @@ class Federation(federation.Federation):
             seed: of everything but the partition, whose seed is the data's.
             channels_last: whether training uses the channels-last memory format.
             compile: whether training compiles its networks with ``torch.compile``.
+            cuda_graphs: whether GPUs replay the passes of classifiers as CUDA graphs.
             ckpt_path: ``auto`` goes on with the run of this name if there is one, ``last`` needs one; or the path of a
                 run or of a snapshot.
 
@@ -101,8 +103,8 @@ class Federation(federation.Federation):
             if privacy is not None:
                 check_private_run(privacy, algorithm, data, self.schedule)
             data.setup("fit")
-            model = GlobalClassifier(net, optimizer, channels_last, compile)
-            computed = {"channels_last": channels_last, "compile": compile}
+            computed = {"channels_last": channels_last, "compile": compile, "cuda_graphs": cuda_graphs}
+            model = GlobalClassifier(net, optimizer, **computed)
             phases = {"logger": False, "devices": 1, **(trainer or {})}
             config = {
                 "seed_everything": seed,

@@ -184,7 +184,7 @@ def make_job(
         data=data,
         pool=clients.pool(blueprint, data.num_clients, seed),
         optimizer=model.optimizer,
-        phases=PhaseRunner(executor.trainer(trainer), model.channels_last, model.compiles),
+        phases=PhaseRunner(executor.trainer(trainer), model.channels_last, model.compiles, model.cuda_graphs),
         seed=seed,
         config=config,
         privacy=privacy,

@@ -44,6 +44,10 @@ class ClassificationTask(LossTask):
         self.record("loss", loss)
         return loss
 
+    def captured_networks(self) -> Iterable[nn.Module]:
+        """Return the classifier."""
+        return [self.net]
+
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser with the given learning rate."""
         return with_rate(self._optimizer(self.net.parameters()), self._learning_rate)

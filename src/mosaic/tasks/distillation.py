@@ -1,10 +1,11 @@
 """Distil a teacher into one student on generated images (METHOD section 6)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from mosaic.errors import (
@@ -177,6 +178,10 @@ class DistillationTask(LossTask):
         """Update the moving average."""
         if self.average is not None:
             self.average.update(self.student)
+
+    def captured_networks(self) -> Iterable[nn.Module]:
+        """Return the student."""
+        return [self.student]
 
     def configure_optimizers(self) -> Optimizer:
         """Return Adam over the student's parameters."""

@@ -36,6 +36,9 @@ class GlobalClassifier(LightningModule):
             cores.
         compile: whether all training of ``fit`` compiles its networks with ``torch.compile``, which pays where phases
             are long. Networks that only predict are not compiled.
+        cuda_graphs: whether GPUs replay the passes of classifiers in ``fit`` as CUDA graphs, which pays where a step is
+            over sooner than its kernels are launched, as with ResNet-18 on 64 images. The network must launch the same
+            kernels in every step. Not with data-parallel phases, nor for generators, stacks or private training.
 
     The Trainer's precision and ``channels_last`` also apply to the experts of Mosaic's teacher and to the measurement
     of their accuracies. All other prediction is float32: prototypes, the clients' validation, the evaluation of the
@@ -48,10 +51,11 @@ class GlobalClassifier(LightningModule):
         optimizer: OptimizerFactory = SGD,
         channels_last: bool = False,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
         self.factory, self.optimizer = net, optimizer
-        self.channels_last, self.compiles = channels_last, compile
+        self.channels_last, self.compiles, self.cuda_graphs = channels_last, compile, cuda_graphs
         self.net: nn.Module | None = None
 
     def setup(self, stage: str) -> None:

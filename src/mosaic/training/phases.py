@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError, require_at_least_zero
 from mosaic.training.blocks import SizedBatches
+from mosaic.training.cuda_graphs import GraphCache
 from mosaic.training.dry_run import DryRun
 from mosaic.training.instantiation import instantiate
 from mosaic.training.signals import Interruptible, leave_if_asked
@@ -63,6 +64,7 @@ class PhaseRunner:
             made anew for every phase, because Lightning binds callbacks and strategies to one Trainer.
         channels_last: whether convolutions see images with the channels last in memory.
         compile: whether ``torch.compile`` compiles networks.
+        cuda_graphs: whether GPUs replay the passes of classifiers as CUDA graphs.
 
     Attributes:
         dry_run: the limits of this run, if it is a dry run.
@@ -76,6 +78,7 @@ class PhaseRunner:
         template: Mapping[str, Any] | None = None,
         channels_last: bool = False,
         compile: bool = False,
+        cuda_graphs: bool = False,
     ) -> None:
         check_owned_by_phases(template or {})
         given = {key: value for key, value in (template or {}).items() if key not in OWNED_BY_PHASES}
@@ -90,11 +93,14 @@ class PhaseRunner:
                 f"trainer.precision: {given['precision']} would give models another type than messages have: "
                 "use bf16-mixed, 16-mixed or 32-true"
             )
+        if compile and cuda_graphs:
+            raise MosaicError("model.compile, model.cuda_graphs: a network is compiled or captured: set one of them")
         require_at_least_zero("trainer", gradient_clip_val=given.get("gradient_clip_val") or 0)
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
         self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))
         self._template, self._compile, self.channels_last = given, compile, channels_last
+        self._graphs = GraphCache() if cuda_graphs else None
 
     @cached_property
     def device(self) -> torch.device:
@@ -165,7 +171,7 @@ class PhaseRunner:
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         task.train()
-        with silence(), self._laid_out(task):
+        with silence(), self._laid_out(task), self._captured(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
             trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
         task.trainer = None
@@ -186,6 +192,12 @@ class PhaseRunner:
             yield
         finally:
             task.to(memory_format=torch.contiguous_format)
+
+    def _captured(self, task: Task) -> AbstractContextManager[None]:
+        """Replay the passes of the task's networks, unless ranks exchange gradients while these are computed."""
+        if self._graphs is None or self._data_parallel:
+            return nullcontext()
+        return self._graphs.serving(task.captured_networks())
 
     def _trainer(self, template: Mapping[str, Any]) -> Trainer:
         try:

@@ -81,6 +81,10 @@ class Task(LightningModule):
         """Return the modules that are worth compiling: those that are called as a whole."""
         return self.children()
 
+    def captured_networks(self) -> Iterable[nn.Module]:
+        """Return the modules whose passes may become CUDA graphs: each maps one batch of images in every step."""
+        return ()
+
     def feed(self, batches: SizedBatches) -> SizedBatches:
         """Return what the Trainer draws its batches from."""
         return batches
