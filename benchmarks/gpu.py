@@ -80,13 +80,14 @@ def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None
 
 def working(run: partial[None]) -> float:
     """Return the seconds that the GPU spends in kernels, copies between machine and GPU left out."""
-    with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as profile:
+    gpu = torch.profiler.ProfilerActivity.CUDA
+    with torch.profiler.profile(activities=[gpu] if torch.cuda.is_available() else None, acc_events=True) as profile:
         run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
     on_gpu = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     kernels = [one for one in on_gpu if not one.is_user_annotation and not one.name.startswith("Memcpy")]
-    return sum(kernel.time_range.elapsed_us() for kernel in kernels) / 1e6
+    return float(sum(kernel.time_range.elapsed_us() for kernel in kernels)) / 1e6
 
 
 def steps_of_local_training(settings: dict[str, object], pairs: int, width: int, short: int, long: int) -> Table:
@@ -121,7 +122,7 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
             shorter, longer = (statistics.median(seconds[steps][kind]) for steps in (short, long))
             step = (longer - shorter) / (long - short)
             with many_phases():
-                share = working(partial(run, net, lengths[long])) / longer
+                share = working(partial(run, net, lengths[short])) * long / short / longer
             over = ratio(seconds[long], kind, "bare loop")
             cells = (f"{1000 * step:.2f}", f"{1000 * (shorter - short * step):.0f}", f"{over:.2f}", f"{share:.0%}")
             table.add_row(f"{name}: {kind}", *cells)

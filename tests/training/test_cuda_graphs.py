@@ -15,6 +15,7 @@ from torch.optim import SGD
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask, LocalLoss
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
@@ -225,3 +226,17 @@ def test_cpus_have_no_graphs() -> None:
     assert all(map(torch.equal, ours.state_dict().values(), theirs.state_dict().values()))
     assert phases._graphs is not None
     assert not phases._graphs._passes
+
+
+def test_narrow_networks_are_captured_once(captures: Captures) -> None:
+    """Their hooks divide what layers say; another width divides by another number."""
+    blueprint = Blueprint(partial(SmallCNN, width=8), SHAPE, CLASSES, (0.0,), (1.0,))
+    phases = PhaseRunner(template(), cuda_graphs=True)
+    for ratio in (0.5, 0.5, 0.25):
+        narrow = blueprint.scaled(ratio)
+        ours, theirs = (narrow.build(narrow.initial(seed=0)) for _ in range(2))
+        train(phases, ours)
+        train(PhaseRunner(template()), theirs)
+        assert_same(ours, theirs)
+    assert phases._graphs is not None
+    assert len(phases._graphs._passes) == 2

@@ -9,7 +9,7 @@ that run without graphs.
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
@@ -27,7 +27,8 @@ DEVICES = ("cuda",)
 """Types of device that have graphs."""
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"} | {"forward"}
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_WATCHERS = ("_backward_hooks", "_backward_pre_hooks")
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
 
 Forward = Callable[[Tensor], Tensor]
 
@@ -174,7 +175,7 @@ class _CapturedPass:
             return torch.autograd.grad(outputs, guest.learning, self._gradient, allow_unused=True)
 
         self._gradient = torch.zeros_like(forward())
-        warm_up(lambda: backward(forward()))
+        warm_up(lambda: backward(forward() * 1))  # a backward pass that begins with cuBLAS warns of a missing context
         pool = memory_pool()
         self._replay_forward, outputs = capture(forward, pool)
         self._replay_backward, self._gradients = capture(lambda: backward(outputs), pool)
@@ -219,11 +220,16 @@ def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]
 
 
 def _structure(network: nn.Module) -> Hashable | None:
-    """Return all that a network's kernels depend on but weights and images; nothing where hooks look on."""
+    """Return all that a network's kernels depend on but weights and images; nothing where hooks look on.
+
+    A hook that is a ``functools.partial`` counts as a part of the network, as those of narrow networks are.
+    """
     parts: list[Hashable] = []
     for module in network.modules():
-        if any(getattr(module, hooks) for hooks in _HOOKS):
+        hooks = [hook for name in _HOOKS for hook in getattr(module, name).values()]
+        if any(getattr(module, name) for name in _WATCHERS) or not all(isinstance(hook, partial) for hook in hooks):
             return None
+        parts.append(tuple((hook.func, _hashable(hook.args), _hashable(hook.keywords)) for hook in hooks))
         own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
         parts.append((type(module), tuple((name, _hashable(value)) for name, value in own.items())))
     for tensor in chain(network.parameters(), network.buffers()):

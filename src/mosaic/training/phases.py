@@ -187,11 +187,12 @@ class PhaseRunner:
         if not self.channels_last:
             yield
             return
-        task.to(memory_format=torch.channels_last)
+        task.to(self.device)  # there it takes no time
+        task.lay_out(torch.channels_last)
         try:
             yield
         finally:
-            task.to(memory_format=torch.contiguous_format)
+            task.lay_out(torch.contiguous_format)
 
     def _captured(self, task: Task) -> AbstractContextManager[None]:
         """Replay the passes of the task's networks, unless ranks exchange gradients while these are computed."""

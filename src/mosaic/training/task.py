@@ -24,6 +24,7 @@ class Task(LightningModule):
     def __init__(self) -> None:
         super().__init__()
         self._curves: dict[str, list[Tensor]] = {}
+        self._layout = torch.contiguous_format
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """Move every tensor, unless all are on the device already; a Trainer asks for it in every phase."""
@@ -32,8 +33,17 @@ class Task(LightningModule):
         return self if self._lies_on(args[0]) else super().to(*args, non_blocking=args[0].type != "cpu")
 
     def cpu(self) -> Self:
-        """Move every tensor to the CPU, unless all are there already."""
-        return self if self._lies_on(_CPU) else super().cpu()
+        """Move every tensor to the CPU, unless all are there already, and lay them out as they were before."""
+        if self._lies_on(_CPU):
+            return self
+        self.lay_out(torch.contiguous_format)
+        return super().cpu()
+
+    def lay_out(self, layout: torch.memory_format) -> None:
+        """Lay the weights of convolutions out in memory, unless they lie so already."""
+        if layout != self._layout:
+            self.to(memory_format=layout)
+            self._layout = layout
 
     def _lies_on(self, device: torch.device) -> bool:
         """Return whether every tensor is there; a Trainer sets ``self.device`` before it moves them."""
