@@ -67,7 +67,7 @@ def ratios(phases: PhaseRunner, pairs: int, steps: int, experts: int, width: int
 
 def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
     """Train in a loop that keeps its images on the device."""
-    net.to(phases.device)
+    net.to(phases.device, memory_format=torch.channels_last if phases.channels_last else torch.contiguous_format)
     optimizer = SGD(net.parameters(), lr=0.01)
     for images, labels in batches:
         with phases.precision():
@@ -107,8 +107,6 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
         }
         images = torch.randint(256, (640, *SHAPE), dtype=torch.uint8, device=plain.device)
         labels = torch.randint(CLASSES, (640,), device=plain.device)
-        if last:
-            net = net.to(memory_format=torch.channels_last)
         lengths = {
             steps: ShuffledBatches(images, labels, batch_size=64, steps=steps, seed=0) for steps in (short, long)
         }

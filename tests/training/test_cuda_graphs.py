@@ -192,7 +192,7 @@ def test_few_passes_are_kept(captures: Captures, monkeypatch: pytest.MonkeyPatch
     for size in (4, 5, 4, 6, 4):
         train(phases, net_of(0), steps=1, size=size)
     assert phases._graphs is not None
-    assert [key[2][0] for key in phases._graphs._passes] == [6, 4]  # type: ignore[index]
+    assert [key[1][1][0] for key in phases._graphs._passes] == [6, 4]  # type: ignore[index]
 
 
 def test_networks_with_hooks_run_as_ever(captures: Captures) -> None:
@@ -218,6 +218,7 @@ def test_compiled_and_captured_is_refused() -> None:
         PhaseRunner(CPU, compile=True, cuda_graphs=True)
 
 
+@pytest.mark.filterwarnings("ignore:GPU available but not used")
 def test_cpus_have_no_graphs() -> None:
     ours, theirs = net_of(0), net_of(0)
     phases = PhaseRunner(CPU, cuda_graphs=True)

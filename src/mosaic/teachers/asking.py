@@ -15,7 +15,9 @@ ABSENT = -30.0
 
 def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
     """Return the teacher's answers to pixels ``(M, channels, H, W)``, M at least 1, in chunks, on their device."""
-    bring(teacher, images.device).eval()
+    bring(teacher, images.device)
+    if teacher.training:  # setting the mode of a hundred experts takes a while, even if they have it
+        teacher.eval()
     with torch.inference_mode():
         answers = [teacher(batch) for batch in images.split(images_at_once(images, images.device))]
     return torch.cat(answers)  # out here it gives tensors that a loss may use

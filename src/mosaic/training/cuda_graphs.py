@@ -54,9 +54,7 @@ class GraphCache:
 
     def passes_of(self, guest: "_Guest", images: Tensor) -> "_CapturedPass":
         """Return the captured passes for this architecture and batches like this one; capture them if need be."""
-        kind = images.device.type
-        precision = (torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind))
-        key = guest.structure, images.device, images.shape, images.dtype, images.stride(), precision
+        key = guest.structure, _batch_of(images)
         if key not in self._passes:
             self._passes[key] = _CapturedPass(guest, images)
             if len(self._passes) > KEPT:
@@ -72,6 +70,7 @@ class _Guest:
         self.network, self._cache = network, cache
         self.forward: Forward = network.forward
         self._home: _CapturedPass | None = None
+        self._batch: Hashable = None
 
     @cached_property
     def tensors(self) -> list[Tensor]:
@@ -93,7 +92,9 @@ class _Guest:
         trains = torch.is_grad_enabled() and not images.requires_grad and images.device.type in DEVICES
         if not trains or not self.learning or self.structure is None:
             return self.forward(images)
-        self._home = self._cache.passes_of(self, images)
+        batch = _batch_of(images)
+        if self._home is None or self._batch != batch:
+            self._home, self._batch = self._cache.passes_of(self, images), batch
         if self._home.is_open:  # a second pass before the first one's gradient would overwrite what that needs
             return self.forward(images)
         self._home.move_in(self)
@@ -217,6 +218,13 @@ def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]
     with torch.cuda.graph(graph, pool=pool):
         results = run()
     return graph.replay, results
+
+
+def _batch_of(images: Tensor) -> Hashable:
+    """Return all that kernels depend on of a batch, and of the precision at this point."""
+    kind = images.device.type
+    precision = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+    return images.device, images.shape, images.dtype, images.stride(), precision
 
 
 def _structure(network: nn.Module) -> Hashable | None:
