@@ -91,3 +91,11 @@ def test_what_is_no_choice_is_refused(text: str) -> None:
 
 def test_several_choices_have_spaces_between() -> None:
     assert read_choices("a.b=1,2  c=3,4") == [Choice("a.b", ("1", "2")), Choice("c", ("3", "4"))]
+
+
+def test_where_every_try_fails_nothing_else_is_run(tmp_path: Path) -> None:
+    """As with a key that no run knows."""
+    bench = Bench({f"ours at {rate}, 0.01": None for rate in RATES.values})
+    with pytest.raises(MosaicError, match="all 3 runs that try rate have failed"):
+        choose(bench, tmp_path, RATES, LAST)
+    assert len(bench.ran) == 3

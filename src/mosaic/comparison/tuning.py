@@ -59,6 +59,9 @@ def tuned(
         choices: the settings, at least one.
         finish: runs requests, each under a name of its own, and knows those that it has run before.
         outcomes: file of the comparison's outcomes; the chosen run is not run again.
+
+    Raises:
+        MosaicError: no run with any value of a setting has finished.
     """
     first = {request.algorithm: request for request in reversed(requests)}
     settings = {name: tuple(choice.settings[0] for choice in choices) for name in first}
@@ -68,7 +71,10 @@ def tuned(
             name: [(*kept[:place], setting, *kept[place + 1 :]) for setting in choice.settings]
             for name, kept in settings.items()
         }
-        results = iter(finish([_named_by(first[name], each) for name, every in tried.items() for each in every]))
+        found = finish([_named_by(first[name], each) for name, every in tried.items() for each in every])
+        if all(isinstance(result, Failure) for result in found):
+            raise MosaicError(f"--tune: all {len(found)} runs that try {choice.key} have failed, as told above")
+        results = iter(found)
         for name, every in tried.items():
             pairs = [(each, next(results)) for each in every]
             settings[name], best[name] = max(pairs, key=lambda pair: _validated(pair[1]))
