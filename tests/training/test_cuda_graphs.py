@@ -1,27 +1,31 @@
 """Captured passes give the numbers of ordinary ones, whoever's weights are in them.
 
-Without a GPU, graphs are pretended: a copy of the network stays where the graphs would look for weights and images, and
-is run again where they would be replayed.
+Without a GPU, graphs are pretended: kernels are noted with the memory that they use, and run again on it.
 """
 
 import copy
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD
+from torch.optim import SGD, Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
-from mosaic.tasks.classification import ClassificationTask, LocalLoss
+from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
 from mosaic.training import cuda_graphs
 from mosaic.training.phases import PhaseRunner
 
+MOMENTUM = partial(SGD, lr=0.1, momentum=0.9)
 SHAPE, CLASSES = (1, 8, 8), 3
 CPU = {"accelerator": "cpu", "devices": 1}
 GPU = {"accelerator": "gpu", "devices": 1}
@@ -36,46 +40,66 @@ class Dropping(SmallCNN):
         return nn.functional.dropout(super().features(images), 0.5, self.training)
 
 
-class Captures:
-    """Pretends to capture; remembers what it has captured, and counts replays."""
+class Tape(TorchDispatchMode):
+    """Notes kernels with the memory that they read and write, and runs them again on it."""
 
     def __init__(self) -> None:
-        self.engines: list[nn.Module] = []
-        self.replays = 0
+        super().__init__()
+        self.kernels: list[tuple[Any, Any, Any]] = []
 
-    def capture(self, passes: "cuda_graphs._CapturedPass", guest: "cuda_graphs._Guest") -> None:
-        own_forward = vars(guest.network).pop("forward")
-        engine = copy.deepcopy(guest.network)
-        vars(guest.network)["forward"] = own_forward
-        for tensor, weight in zip([*engine.parameters(), *engine.buffers()], passes._weights, strict=True):
-            tensor.data = weight
-        self.engines.append(engine)
-        learning = [parameter for parameter in engine.parameters() if parameter.requires_grad]
-        raw = [engine(passes._images) for _ in range(3)][-1]  # as a warm-up: statistics and generators move
-        outputs, gradient = raw.detach().clone(), torch.zeros_like(raw)
-        gradients = [torch.zeros_like(parameter) for parameter in learning]
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tree_map_only(Tensor, lambda tensor: tensor.detach(), (args, kwargs or {}))
+        found = func(*args, **(kwargs or {}))
+        if not func.is_view and func is not torch.ops.aten.detach.default:
+            self.kernels.append((func, given, tree_map_only(Tensor, lambda tensor: tensor.detach(), found)))
+        return found
 
-        def forward() -> None:
-            self.replays += 1
-            with torch.enable_grad():
-                self.raw = engine(passes._images)
-            outputs.copy_(self.raw.detach())
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, (args, kwargs), places in self.kernels:
+            for new, place in zip(tree_leaves(func(*args, **kwargs)), tree_leaves(places), strict=True):
+                if isinstance(new, Tensor) and new.data_ptr() != place.data_ptr():
+                    place.copy_(new)
 
-        def backward() -> None:
-            for place, found in zip(gradients, torch.autograd.grad(self.raw, learning, gradient), strict=True):
-                place.copy_(found)
 
-        passes._outputs, passes._gradient, passes._gradients = outputs, gradient, tuple(gradients)
-        passes._replay_forward, passes._replay_backward = forward, backward
+class Captures:
+    """Counts what is captured and replayed; without a GPU, captures on a tape."""
+
+    def __init__(self) -> None:
+        self.captured = self.replayed = 0
+        self._capture: Any = cuda_graphs.capture if torch.cuda.is_available() else self._on_tape
+
+    def capture(self, run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
+        replay, results = self._capture(run, pool)
+        self.captured += 1
+
+        def counted() -> None:
+            self.replayed += 1
+            replay()
+
+        return counted, results
+
+    @staticmethod
+    def _on_tape(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
+        with Tape() as tape:
+            results = run()
+        return tape.replay, results
+
+
+def warm_up_here(run: Callable[[], Any]) -> None:
+    for _ in range(3):
+        run()
 
 
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> Captures:
     """Make CPUs have graphs, as far as anybody can tell."""
     pretended = Captures()
+    monkeypatch.setattr(cuda_graphs, "capture", pretended.capture)
     if not torch.cuda.is_available():
         monkeypatch.setattr(cuda_graphs, "DEVICES", ("cpu",))
-        monkeypatch.setattr(cuda_graphs._CapturedPass, "_capture", lambda *both: pretended.capture(*both))
+        monkeypatch.setattr(cuda_graphs, "memory_pool", lambda: None)
+        monkeypatch.setattr(cuda_graphs, "warm_up", warm_up_here)
     return pretended
 
 
@@ -89,13 +113,18 @@ def net_of(seed: int, kind: type[SmallCNN] = SmallCNN) -> SmallCNN:
 
 
 def train(
-    phases: PhaseRunner, net: Classifier, steps: int = 6, size: int = 8, loss: LocalLoss = cross_entropy
+    phases: PhaseRunner,
+    net: Classifier,
+    steps: int = 6,
+    size: int = 8,
+    loss: LocalLoss = cross_entropy,
+    optimizer: OptimizerFactory = MOMENTUM,
 ) -> Tensor:
     """Train a classifier and return its losses."""
     random = torch.Generator().manual_seed(0)
     images = torch.randint(256, (40, *SHAPE), generator=random, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (40,), generator=random)
-    task = ClassificationTask(net, loss, partial(SGD, lr=0.1, momentum=0.9), 0.1, to_pixels)
+    task = ClassificationTask(net, loss, optimizer, 0.1, to_pixels)
     return phases.run(task, ShuffledBatches(images, labels, batch_size=size, steps=steps, seed=1), seed=2)["loss"]
 
 
@@ -132,8 +161,7 @@ def test_captured_phases_of_several_clients_end_as_others_do(
             first, then = ours, {name: tensor.clone() for name, tensor in ours.state_dict().items()}
     assert all(torch.equal(tensor, then[name]) for name, tensor in first.state_dict().items())
     assert "forward" not in vars(first)
-    assert len(captures.engines) == (0 if torch.cuda.is_available() else 1)
-    assert captures.replays == (0 if torch.cuda.is_available() else 18)
+    assert (captures.captured, captures.replayed) == (2, 2 * 18)
 
 
 def test_a_student_is_captured_too(captures: Captures) -> None:
@@ -159,6 +187,10 @@ def two_passes(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     return nn.functional.cross_entropy(net(images) + net(1 - images), labels)
 
 
+def two_sizes(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(net, images[:3], labels[:3]) + cross_entropy(net, images[3:], labels[3:])
+
+
 def with_a_look(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     """A loss that also asks without wanting a gradient."""
     with torch.no_grad():
@@ -166,12 +198,142 @@ def with_a_look(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
     return cross_entropy(net, images, labels) + nn.functional.mse_loss(net.head(net.features(images)), aim)
 
 
-@pytest.mark.parametrize("loss", [two_passes, with_a_look])
-def test_other_uses_of_the_network_in_a_step_run_as_ever(captures: Captures, loss: LocalLoss) -> None:
+def of_a_copy(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(net, images, labels) + copy.deepcopy(net)(images).detach().mean()
+
+
+def of_other_weights(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    halved = {name: weight / 2 for name, weight in net.named_parameters()}
+    return nn.functional.cross_entropy(torch.func.functional_call(net, halved, images), labels)
+
+
+def in_another_mode_now_and_then(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(net.train(bool(labels[0] != 0)), images, labels)
+
+
+def of_features_that_a_hook_keeps(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    kept: list[Tensor] = []
+    handle = net.body.register_forward_hook(partial(keep, kept))
+    loss = cross_entropy(net, images, labels) + kept[-1].pow(2).mean()
+    handle.remove()
+    return loss
+
+
+def keep(kept: list[Tensor], module: nn.Module, inputs: object, output: Tensor) -> None:
+    kept.append(output)
+
+
+LOSSES = [
+    *(two_passes, two_sizes, with_a_look, of_a_copy, of_other_weights),
+    *(in_another_mode_now_and_then, of_features_that_a_hook_keeps),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_loss_may_use_the_network_as_it_likes(captures: Captures, loss: LocalLoss) -> None:
+    graphs, plain = (PhaseRunner(template(), cuda_graphs=on) for on in (True, False))
+    for seed in range(2):
+        ours, theirs = net_of(seed), net_of(seed)
+        train(graphs, ours, loss=loss)
+        train(plain, theirs, loss=loss)
+        assert_same(ours, theirs)
+
+
+def test_a_pass_whose_result_nobody_uses_stops_no_replay(captures: Captures) -> None:
+    def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+        net(images)
+        return cross_entropy(net, images, labels)
+
+    train(PhaseRunner(template(), cuda_graphs=True), net_of(0), loss=loss)
+    assert captures.replayed == 3 * 6
+
+
+def test_a_second_gradient_of_one_pass_is_refused(captures: Captures) -> None:
+    def loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+        found = cross_entropy(net, images, labels)
+        slopes = torch.autograd.grad(found, list(net.parameters()), retain_graph=True)
+        return found * slopes[0].norm()
+
+    with pytest.raises(MosaicError, match="got a second: leave"):
+        train(PhaseRunner(template(), cuda_graphs=True), net_of(0), loss=loss)
+
+
+class Remembering(SGD):
+    """Keeps the gradient tensors of the step before, and adds to them instead of making new ones."""
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                gradient, before = weight.grad, self.state[weight].get("before")
+                self.state[weight]["before"] = gradient
+                if gradient is not None and before is not None:
+                    weight.grad = 2 * gradient - before
+        super().step()
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none=False)
+
+
+ACCUMULATES = {
+    "class_path": "lightning.pytorch.callbacks.GradientAccumulationScheduler",
+    "init_args": {"scheduling": {0: 2}},
+}
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "settings"),
+    [
+        (partial(Remembering, lr=0.1), {}),
+        (partial(SGD, lr=0.1), {"callbacks": [ACCUMULATES]}),
+        (partial(torch.optim.LBFGS, max_iter=3), {"callbacks": [{"class_path": "lightning.pytorch.Callback"}]}),
+    ],
+)
+def test_gradients_are_the_optimisers_own(
+    captures: Captures, optimizer: Callable[..., Optimizer], settings: dict[str, object]
+) -> None:
     ours, theirs = net_of(0), net_of(0)
-    train(PhaseRunner(template(), cuda_graphs=True), ours, loss=loss)
-    train(PhaseRunner(template()), theirs, loss=loss)
+    train(PhaseRunner({**template(), **settings}, cuda_graphs=True), ours, optimizer=optimizer)
+    train(PhaseRunner({**template(), **settings}), theirs, optimizer=optimizer)
+    assert captures.captured == 2
     assert_same(ours, theirs)
+
+
+class Shaped(SmallCNN):
+    """A network whose kernels depend on what stands in an attribute of some kind."""
+
+    def __init__(self, scale: Any) -> None:
+        super().__init__(SHAPE, CLASSES, width=4)
+        self.scale = scale
+
+    def features(self, images: Tensor) -> Tensor:
+        return super().features(images) * torch.as_tensor(self.scale, device=images.device)[0]
+
+
+@pytest.mark.parametrize("kind", [list, tuple, torch.tensor])
+def test_networks_that_differ_in_a_constant_do_not_share(captures: Captures, kind: Callable[[Any], Any]) -> None:
+    graphs, plain = (PhaseRunner(template(), cuda_graphs=on) for on in (True, False))
+    for scale in (1.25001, 1.25004):
+        torch.manual_seed(0)
+        ours = Shaped(kind([scale]))
+        theirs = copy.deepcopy(ours)
+        train(graphs, ours)
+        train(plain, theirs)
+        assert_same(ours, theirs)
+
+
+class Counting(SmallCNN):
+    """Changes an attribute in every pass."""
+
+    passes = 0
+
+    def features(self, images: Tensor) -> Tensor:
+        self.passes += 1
+        return super().features(images) / self.passes
+
+
+def test_a_network_that_changes_itself_is_refused(captures: Captures) -> None:
+    with pytest.raises(MosaicError, match="since its forward pass changes attributes of the network"):
+        train(PhaseRunner(template(), cuda_graphs=True), net_of(0, Counting))
 
 
 def test_what_changes_the_kernels_is_captured_anew(captures: Captures) -> None:
@@ -186,13 +348,12 @@ def test_what_changes_the_kernels_is_captured_anew(captures: Captures) -> None:
     assert len(phases._graphs._passes) == 4
 
 
-def test_few_passes_are_kept(captures: Captures, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_room_left_passes_run_as_ever(captures: Captures, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cuda_graphs, "KEPT", 2)
     phases = PhaseRunner(template(), cuda_graphs=True)
-    for size in (4, 5, 4, 6, 4):
+    for size in (4, 5, 6, 4):
         train(phases, net_of(0), steps=1, size=size)
-    assert phases._graphs is not None
-    assert [key[1][1][0] for key in phases._graphs._passes] == [6, 4]  # type: ignore[index]
+    assert (captures.captured, captures.replayed) == (4, 6)
 
 
 def test_networks_with_hooks_run_as_ever(captures: Captures) -> None:

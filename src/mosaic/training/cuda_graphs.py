@@ -4,13 +4,19 @@ A small step on a GPU takes as long as Python needs to launch its kernels, four 
 images. The graphs are of an architecture, not of a network: every phase copies its weights to where the graphs look for
 them, so that phases of ten steps gain as well. Loss, optimiser and augmentation run as ever, and the kernels are those
 that run without graphs.
+
+A pass runs as ever wherever it could differ from the captured one: without gradients, with hooks, or with other modes
+than in the first step. What cannot be seen is randomness of Python's own, and a hook set in the middle of a phase.
 """
 
-from collections import OrderedDict
+import copy
+import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cached_property, partial
+from enum import Enum
+from functools import cache, cached_property, partial
 from itertools import chain
+from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -26,18 +32,19 @@ WARM_UPS = 3
 DEVICES = ("cuda",)
 """Types of device that have graphs."""
 
-_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"} | {"forward"}
-_WATCHERS = ("_backward_hooks", "_backward_pre_hooks")
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
+_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_CONSTANTS = (bool, int, float, complex, str, type, FunctionType, BuiltinFunctionType, Enum, torch.dtype, torch.device)
 
-Forward = Callable[[Tensor], Tensor]
+Forward = Callable[..., Tensor]
 
 
 class GraphCache:
     """The captured passes of a process."""
 
     def __init__(self) -> None:
-        self._passes: OrderedDict[Hashable, _CapturedPass] = OrderedDict()
+        self._passes: dict[Hashable, _CapturedPass] = {}
 
     @contextmanager
     def serving(self, networks: Iterable[nn.Module]) -> Iterator[None]:
@@ -49,18 +56,14 @@ class GraphCache:
             yield
         finally:
             for guest in guests:
-                del vars(guest.network)["forward"]
                 guest.leave()
 
-    def passes_of(self, guest: "_Guest", images: Tensor) -> "_CapturedPass":
-        """Return the captured passes for this architecture and batches like this one; capture them if need be."""
+    def passes_of(self, guest: "_Guest", images: Tensor) -> "_CapturedPass | None":
+        """Return the captured passes of this architecture and such batches; capture them if there is room."""
         key = guest.structure, _batch_of(images)
-        if key not in self._passes:
+        if key not in self._passes and len(self._passes) < KEPT:
             self._passes[key] = _CapturedPass(guest, images)
-            if len(self._passes) > KEPT:
-                self._passes.popitem(last=False)
-        self._passes.move_to_end(key)
-        return self._passes[key]
+        return self._passes.get(key)
 
 
 class _Guest:
@@ -68,13 +71,18 @@ class _Guest:
 
     def __init__(self, network: nn.Module, cache: GraphCache) -> None:
         self.network, self._cache = network, cache
+        self._replaced = vars(network).get("forward")
         self.forward: Forward = network.forward
+        self._homes: dict[Hashable, _CapturedPass | None] = {}
         self._home: _CapturedPass | None = None
-        self._batch: Hashable = None
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Any:
+        """Give a copy of the network its ordinary passes."""
+        return copy.deepcopy(self.forward, memo)
 
     @cached_property
     def tensors(self) -> list[Tensor]:
-        """Weights and buffers; first asked for where the network trains."""
+        """Weights and buffers, as they are where the network trains."""
         return list(chain(self.network.parameters(), self.network.buffers()))
 
     @cached_property
@@ -84,89 +92,116 @@ class _Guest:
 
     @cached_property
     def structure(self) -> Hashable | None:
-        """What the kernels depend on but weights and images."""
+        """What the kernels depend on but weights and images; nothing where that is unknown."""
         return _structure(self.network)
 
-    def __call__(self, images: Tensor) -> Tensor:
+    @cached_property
+    def _first_seen(self) -> tuple[list[bool], list[tuple[dict[str, Any], str, Any]]]:
+        return [tensor.requires_grad for tensor in self.tensors], list(_attributes(self.network))
+
+    def is_as_before(self) -> bool:
+        """Whether no tensor, constant or mode has been replaced since the first step."""
+        learns, seen = self._first_seen
+        same = all(found.get(name) is value for found, name, value in seen)
+        return same and [tensor.requires_grad for tensor in self.tensors] == learns
+
+    def __call__(self, images: Tensor, *others: Any, **named: Any) -> Tensor:
         """Map a batch to the network's outputs."""
-        trains = torch.is_grad_enabled() and not images.requires_grad and images.device.type in DEVICES
-        if not trains or not self.learning or self.structure is None:
-            return self.forward(images)
-        batch = _batch_of(images)
-        if self._home is None or self._batch != batch:
-            self._home, self._batch = self._cache.passes_of(self, images), batch
-        if self._home.is_open:  # a second pass before the first one's gradient would overwrite what that needs
-            return self.forward(images)
-        self._home.move_in(self)
-        outputs: Tensor = _Replay.apply(self._home, images, *self.learning)
+        home = None if others or named else self._home_for(images)
+        if home is None:
+            return self.forward(images, *others, **named)
+        home.move_in(self)
+        outputs: Tensor = _Replay.apply(home, images, *self.learning)
         return outputs
 
+    def _home_for(self, images: Tensor) -> "_CapturedPass | None":
+        """Return the captured passes that do what the network would do now, if there are any."""
+        trains = torch.is_grad_enabled() and not images.requires_grad and images.device.type in DEVICES
+        if not trains or not self.learning or self.structure is None or not self.is_as_before():
+            return None
+        if self._home is not None and self._home.waits():  # another pass would overwrite what its gradient needs
+            return None
+        batch = _batch_of(images)
+        if batch not in self._homes:
+            self._homes[batch] = self._cache.passes_of(self, images)
+        home = self._homes[batch]
+        self._home = home or self._home
+        return home
+
     def leave(self) -> None:
-        """Keep the weights, for the next guest overwrites those of the graphs."""
+        """Give the network back its forward pass, and weights of its own: the next guest overwrites the graphs'."""
+        del vars(self.network)["forward"]
+        if self._replaced is not None:
+            vars(self.network)["forward"] = self._replaced
         if self._home is not None:
             self._home.move_out(self)
-            self._home = None
 
 
 class _CapturedPass:
     """Forward and backward pass of one architecture on batches of one shape.
 
     Attributes:
-        is_open: whether a forward pass waits for its backward pass.
+        node: the forward pass that has been replayed last, in autograd, until its backward pass.
     """
 
     def __init__(self, guest: _Guest, images: Tensor) -> None:
-        self.is_open = False
+        self.node: Callable[[], object] = _nothing
         self._weights = [tensor.data for tensor in guest.tensors]
         self._images = images.clone()
-        device, kind = images.device, images.device.type
+        name, kind = type(guest.network).__name__, images.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
-        kept = [buffer.clone() for buffer in guest.network.buffers()]
-        on_gpu = [device] if kind == "cuda" else []
-        try:
-            # weights are cast in every pass: a cast that autocast keeps would lie outside the graph
-            with torch.random.fork_rng(on_gpu), torch.autocast(kind, dtype, enabled, cache_enabled=False):
+        # weights are cast in every pass: a cast that autocast keeps would lie outside the graph
+        with _unchanged(guest, images.device), torch.autocast(kind, dtype, enabled, cache_enabled=False):
+            outputs = guest.forward(self._images)  # what is wrong with the network itself is said out here
+            self._gradient = torch.zeros_like(outputs)
+            del outputs
+            try:
                 self._capture(guest)
-        except torch.OutOfMemoryError:
-            raise
-        except RuntimeError as error:
-            said = " ".join(str(error).split())[:300]
-            raise MosaicError(
-                f"model.cuda_graphs: {type(guest.network).__name__} cannot be captured as a CUDA graph, which asks for "
-                f"the same kernels in every step and no look at a value ({said}): leave model.cuda_graphs out"
-            ) from error
-        with torch.no_grad():
-            for buffer, value in zip(guest.network.buffers(), kept, strict=True):
-                buffer.copy_(value)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                said = " ".join(str(error).split())[:300]
+                raise MosaicError(
+                    f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, which asks for the same kernels in "
+                    f"every step and no look at a value ({said}): leave model.cuda_graphs out"
+                ) from error
+            if not guest.is_as_before() or _structure(guest.network) != guest.structure:
+                raise MosaicError(
+                    f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, since its forward pass changes "
+                    "attributes of the network: leave model.cuda_graphs out"
+                )
+
+    def waits(self) -> bool:
+        """Whether a forward pass waits for its backward pass."""
+        return self.node() is not None
 
     def move_in(self, guest: _Guest) -> None:
         """Copy a network's weights to where the graphs look for them, and let it hold those from now on."""
-        if guest.tensors[0].data_ptr() == self._weights[0].data_ptr():
+        pairs = list(zip(guest.tensors, self._weights, strict=True))
+        if all(tensor.data_ptr() == weight.data_ptr() for tensor, weight in pairs):
             return
-        for tensor, weight in zip(guest.tensors, self._weights, strict=True):
+        for tensor, weight in pairs:
             weight.copy_(tensor.data)
             tensor.data = weight
 
     def move_out(self, guest: _Guest) -> None:
         """Give a network weights of its own, unless a Trainer has moved them away already."""
-        self.is_open = False
         for tensor, weight in zip(guest.tensors, self._weights, strict=True):
             if tensor.data_ptr() == weight.data_ptr():
                 tensor.data = tensor.data.clone()
 
     def forward(self, images: Tensor) -> Tensor:
         """Replay the forward pass."""
-        self.is_open = True
         self._images.copy_(images)
         self._replay_forward()
         return self._outputs.clone()
 
     def backward(self, gradient: Tensor) -> list[Tensor | None]:
-        """Replay the backward pass; return the gradients of what the network learns."""
-        self.is_open = False
+        """Replay the backward pass; return copies of the gradients, which may be kept or added up."""
         self._gradient.copy_(gradient)
         self._replay_backward()
-        return [None if found is None else found.detach() for found in self._gradients]
+        copies = iter(torch._foreach_mul([found for found in self._gradients if found is not None], 1))
+        return [None if found is None else next(copies) for found in self._gradients]
 
     def _capture(self, guest: _Guest) -> None:
         def forward() -> Tensor:
@@ -175,7 +210,6 @@ class _CapturedPass:
         def backward(outputs: Tensor) -> tuple[Tensor | None, ...]:
             return torch.autograd.grad(outputs, guest.learning, self._gradient, allow_unused=True)
 
-        self._gradient = torch.zeros_like(forward())
         warm_up(lambda: backward(forward() * 1))  # a backward pass that begins with cuBLAS warns of a missing context
         pool = memory_pool()
         self._replay_forward, outputs = capture(forward, pool)
@@ -188,18 +222,25 @@ class _Replay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, passes: _CapturedPass, images: Tensor, *_: Tensor) -> Tensor:
-        ctx.passes = passes
+        ctx.passes, passes.node = passes, weakref.ref(ctx)
         return passes.forward(images)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Any, ...]:
-        return None, None, *ctx.passes.backward(gradient)
+        passes: _CapturedPass = ctx.passes
+        if passes.node() is not ctx:
+            raise MosaicError(
+                "model.cuda_graphs: expected one gradient of each forward pass, got a second: leave model.cuda_graphs "
+                "out with this loss"
+            )
+        passes.node = _nothing
+        return None, None, *passes.backward(gradient)
 
 
 def warm_up(run: Callable[[], Any]) -> None:
-    """Run what will be captured on a stream of its own, as a capture demands."""
-    stream = torch.cuda.Stream()
+    """Run what will be captured on the stream of captures, as these demand."""
+    stream = _stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         for _ in range(WARM_UPS):
@@ -208,16 +249,39 @@ def warm_up(run: Callable[[], Any]) -> None:
 
 
 def memory_pool() -> Any:
-    """Return memory for the graphs of one architecture."""
+    """Return memory for the two graphs of a pass."""
     return torch.cuda.graph_pool_handle()
 
 
 def capture(run: Callable[[], Any], pool: Any) -> tuple[Callable[[], None], Any]:
     """Capture what a function launches; return what launches it again, and where the results will lie."""
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.graph(graph, pool=pool, stream=_stream()):
         results = run()
     return graph.replay, results
+
+
+@cache
+def _stream() -> torch.cuda.Stream:
+    """Return one stream for all: libraries keep a workspace for each."""
+    return torch.cuda.Stream()
+
+
+@contextmanager
+def _unchanged(guest: _Guest, device: torch.device) -> Iterator[None]:
+    """Put buffers and random generators back after the block."""
+    kept = [buffer.clone() for buffer in guest.network.buffers()]
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in zip(guest.network.buffers(), kept, strict=True):
+                buffer.copy_(value)
+
+
+def _nothing() -> None:
+    return None
 
 
 def _batch_of(images: Tensor) -> Hashable:
@@ -228,26 +292,63 @@ def _batch_of(images: Tensor) -> Hashable:
 
 
 def _structure(network: nn.Module) -> Hashable | None:
-    """Return all that a network's kernels depend on but weights and images; nothing where hooks look on.
+    """Return all that a network's kernels depend on but weights and images; nothing where that is unknown.
 
-    A hook that is a ``functools.partial`` counts as a part of the network, as those of narrow networks are.
+    A hook that is a ``functools.partial`` of numbers counts as a part of the network, as those of narrow networks are.
     """
     parts: list[Hashable] = []
-    for module in network.modules():
-        hooks = [hook for name in _HOOKS for hook in getattr(module, name).values()]
-        if any(getattr(module, name) for name in _WATCHERS) or not all(isinstance(hook, partial) for hook in hooks):
+    first: dict[int, str] = {}
+    try:
+        for name, module in network.named_modules(remove_duplicate=False):
+            if any(getattr(module, hooks) for hooks in _BACKWARD_HOOKS):
+                return None
+            hooks = [_hook(hook) for kind in _FORWARD_HOOKS for hook in getattr(module, kind).values()]
+            parts.append((name, type(module), *hooks, *((key, _constant(value)) for key, value in _own(module))))
+    except TypeError:
+        return None
+    every = network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
+    for name, tensor in chain(*every):
+        if not tensor.is_leaf or tensor._backward_hooks:
             return None
-        parts.append(tuple((hook.func, _hashable(hook.args), _hashable(hook.keywords)) for hook in hooks))
-        own = {name: value for name, value in vars(module).items() if name not in _OF_EVERY_MODULE}
-        parts.append((type(module), tuple((name, _hashable(value)) for name, value in own.items())))
-    for tensor in chain(network.parameters(), network.buffers()):
-        parts.append((tensor.shape, tensor.dtype, tensor.stride(), tensor.requires_grad))
+        same = first.setdefault(id(tensor), name)
+        parts.append((name, same, tensor.shape, tensor.dtype, tensor.stride(), tensor.requires_grad))
     return tuple(parts)
 
 
-def _hashable(value: object) -> Hashable:
-    try:
-        hash(value)
-    except TypeError:
-        return repr(value)
-    return value
+def _attributes(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
+    """Yield where each constant, weight and buffer of a network is found, its name and what it is."""
+    for module in network.modules():
+        yield from ((vars(module), name, value) for name, value in _own(module))
+        for held in (module._parameters, module._buffers):
+            yield from ((held, name, value) for name, value in held.items())
+
+
+def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the attributes that not every module has, and the mode."""
+    for name, value in vars(module).items():
+        if name not in _OF_EVERY_MODULE and not isinstance(value, _Guest):
+            yield name, value
+
+
+def _hook(hook: object) -> Hashable:
+    numbers = isinstance(hook, partial) and (*hook.args, *hook.keywords.values())
+    if not numbers or not all(isinstance(each, int | float) for each in numbers):
+        raise TypeError(hook)
+    return _constant(hook)
+
+
+def _constant(value: object) -> Hashable:
+    """Return a constant by its value.
+
+    Raises:
+        TypeError: it could hold tensors, or change.
+    """
+    if isinstance(value, partial):
+        return value.func, _constant(value.args), _constant(value.keywords)
+    if isinstance(value, dict):
+        return dict, *((name, _constant(each)) for name, each in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return type(value), *map(_constant, value)
+    if value is None or isinstance(value, _CONSTANTS):
+        return type(value), value
+    raise TypeError(value)

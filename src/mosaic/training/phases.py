@@ -196,7 +196,7 @@ class PhaseRunner:
 
     def _captured(self, task: Task) -> AbstractContextManager[None]:
         """Replay the passes of the task's networks, unless ranks exchange gradients while these are computed."""
-        if self._graphs is None or self._data_parallel:
+        if self._graphs is None or self.processes > 1:
             return nullcontext()
         return self._graphs.serving(task.captured_networks())
 

@@ -92,7 +92,7 @@ class Task(LightningModule):
         return self.children()
 
     def captured_networks(self) -> Iterable[nn.Module]:
-        """Return the modules whose passes may become CUDA graphs: each maps one batch of images in every step."""
+        """Return modules, no two of one architecture, whose passes may become CUDA graphs: a batch in every step."""
         return ()
 
     def feed(self, batches: SizedBatches) -> SizedBatches:
