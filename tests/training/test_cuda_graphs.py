@@ -402,3 +402,14 @@ def test_narrow_networks_are_captured_once(captures: Captures) -> None:
         assert_same(ours, theirs)
     assert phases._graphs is not None
     assert len(phases._graphs._passes) == 2
+
+
+def test_a_client_whose_second_size_has_no_room_keeps_its_weights(
+    captures: Captures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cuda_graphs, "KEPT", 1)
+    graphs, ours, theirs = PhaseRunner(template(), cuda_graphs=True), net_of(0), net_of(0)
+    train(graphs, ours, loss=two_sizes)
+    train(PhaseRunner(template()), theirs, loss=two_sizes)
+    train(graphs, net_of(1), loss=two_sizes)
+    assert_same(ours, theirs)
