@@ -404,12 +404,20 @@ def test_narrow_networks_are_captured_once(captures: Captures) -> None:
     assert len(phases._graphs._passes) == 2
 
 
-def test_a_client_whose_second_size_has_no_room_keeps_its_weights(
-    captures: Captures, monkeypatch: pytest.MonkeyPatch
+def one_size_or_another(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    size = 3 if labels[0] == 0 else 5
+    return cross_entropy(net, images[:size], labels[:size])
+
+
+@pytest.mark.parametrize("kept", [1, 2])
+def test_a_client_with_batches_of_two_sizes_keeps_its_weights(
+    captures: Captures, monkeypatch: pytest.MonkeyPatch, kept: int
 ) -> None:
-    monkeypatch.setattr(cuda_graphs, "KEPT", 1)
+    """Also where there is no room for the second size."""
+    monkeypatch.setattr(cuda_graphs, "KEPT", kept)
     graphs, ours, theirs = PhaseRunner(template(), cuda_graphs=True), net_of(0), net_of(0)
-    train(graphs, ours, loss=two_sizes)
-    train(PhaseRunner(template()), theirs, loss=two_sizes)
-    train(graphs, net_of(1), loss=two_sizes)
+    train(graphs, ours, loss=one_size_or_another)
+    train(PhaseRunner(template()), theirs, loss=one_size_or_another)
+    train(graphs, net_of(1), loss=one_size_or_another)
+    assert captures.captured == 2 * kept
     assert_same(ours, theirs)
