@@ -40,7 +40,7 @@ def naming_disk(folder: Path) -> Iterator[None]:
     except Exception as error:
         if isinstance(error, DiskError) or (trouble := _trouble(error)) is None:
             raise
-        where = f" at {trouble.filename}" if trouble.filename else ""
+        where = f" at {os.fsdecode(trouble.filename)}" if trouble.filename else ""
         raise DiskError(
             f"the disk of {folder} fails{where} ({os.strerror(trouble.errno or 0)}): see to it, for example with df; "
             "--ckpt_path auto then goes on from the last snapshot, if there is one"

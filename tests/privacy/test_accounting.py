@@ -70,6 +70,13 @@ def test_the_split_never_exceeds_epsilon_and_wastes_little(epsilon: float) -> No
     assert precision["moments"] / sum(precision.values()) == pytest.approx(0.30)
 
 
+@for_each(("epsilon", "delta"), [(1e-3, DELTA), (10.0, 1e-15), (1e-3, 1e-15)])
+def test_the_smallest_budgets_get_so_much_noise_that_they_hold(epsilon: float, delta: float) -> None:
+    found = calibrate(Privacy(epsilon, delta))
+    assert spent(found.values(), delta) <= epsilon
+    assert all(math.isfinite(mechanism.noise) for mechanism in found.values())
+
+
 @for_each("shares", [Shares(0.05, 0.15, 0.5, 0.3), Shares(0, 0, 0, 1)])
 def test_with_training_the_split_never_exceeds_epsilon_either(shares: Shares) -> None:
     privacy = Privacy(3.0, DELTA, shares=shares, local_training="dp_sgd")
@@ -84,6 +91,8 @@ def test_with_training_the_split_never_exceeds_epsilon_either(shares: Shares) ->
         ({"epsilon": 0.0}, "privacy.epsilon"),
         ({"epsilon": -1.0}, "privacy.epsilon"),
         ({"epsilon": float("nan")}, "privacy.epsilon"),
+        ({"epsilon": 1e-8}, "privacy.epsilon"),
+        ({"epsilon": 1.0, "delta": 1e-30}, "privacy.delta"),
         ({"epsilon": 1.0, "delta": 0.0}, "privacy.delta"),
         ({"epsilon": 1.0, "sampling_rate": 0.0}, "privacy.sampling_rate"),
         ({"epsilon": 1.0, "local_training": "dp_sgd"}, "privacy.shares.training"),

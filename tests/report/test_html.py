@@ -178,6 +178,14 @@ def test_the_command_replaces_its_own_report_and_nothing_else(
     assert mine.read_text() == "<p>mine</p>"
 
 
+def test_damaged_facts_are_one_line(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(run, damaged)
+    (damaged / "environment.json").write_text('{"python"')
+    with pytest.raises(MosaicError, match=r"environment\.json is damaged \(.*\): restore it from a copy"):
+        report(damaged)
+
+
 def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match=r"holds no run \(config\.yaml is missing\)"):
         report(tmp_path)

@@ -26,3 +26,13 @@ def test_tables_that_are_shorter_than_a_snapshot_counts_are_refused(tmp_path: Pa
         check_sizes(tmp_path, {"metrics.csv": 18}, newest)
     with pytest.raises(MosaicError, match=r"validation.csv holds 0 bytes"):
         check_sizes(tmp_path, {"validation.csv": 1}, newest)
+
+
+def test_a_table_without_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"round,loss\n1,\xb4.5\n")
+    with pytest.raises(MosaicError, match=r"metrics\.csv is damaged \(.*0xb4.*\): restore it from a copy"):
+        check_sizes(tmp_path, {"metrics.csv": 17}, tmp_path / "rounds" / "0001")
+    (tmp_path / "metrics.csv").unlink()
+    (tmp_path / "metrics.csv").mkdir()
+    with pytest.raises(MosaicError, match=r"metrics\.csv is damaged \(.*directory.*\)"):
+        check_sizes(tmp_path, {"metrics.csv": 17}, tmp_path / "rounds" / "0001")

@@ -1,5 +1,6 @@
 """The folder of a run: who may write there, and that it appears whole."""
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -64,6 +65,22 @@ def test_a_folder_that_cannot_be_filled_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no space left"):
         RunDirectory(tmp_path / "runs" / "today" / "run").create({"model": {}}, fail)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_at_the_lock_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "touch", fail)
+    with pytest.raises(MosaicError, match="cannot be written to"):
+        RunDirectory(tmp_path / "run").create({"model": {}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rounds").touch()
+    with pytest.raises(MosaicError, match="rounds is a file where a run has a folder"):
+        RunDirectory(tmp_path).complete()
 
 
 def test_a_folder_that_another_process_is_making_is_left_alone(tmp_path: Path) -> None:

@@ -105,7 +105,13 @@ BAD_UPLOADS = [
     (spoilt("normalize.mean", 3.0), "model.normalize.mean: expected [0.5], got [3.0]"),
     (spoilt("normalize.std", -0.25), "model.normalize.std: expected [0.25], got [-0.25]"),
     (lambda good: replace(good, metrics={**METRICS, "\x1b[2J": 1.0}), "names of letters and digits"),
-    (lambda good: replace(good, metrics={"loss": 1.0}), "metrics.steps: expected a finite number, got None"),
+    *(
+        (
+            lambda good, steps=steps: replace(good, metrics={**METRICS, "steps": steps}),
+            f"metrics.steps: expected a whole number in 0..10000000, got {steps}",
+        )
+        for steps in (None, -1_000_000, 2.5, True, 10**300)
+    ),
 ]
 
 

@@ -10,7 +10,7 @@ from mosaic import __version__
 from mosaic.cli.complaints import one_line
 from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
-from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, leaving_at_once
+from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, finishing, leaving_at_once
 
 CUT_OFF = 141
 """Exit code of a command whose output nobody reads to its end, as shells count SIGPIPE."""
@@ -125,7 +125,8 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             configure_logging()
             folder = fit(None if from_process else [command, *given])
             if folder is not None and folder.is_dir() and first_rank():
-                print_summary(folder)
+                with finishing():
+                    print_summary(folder)
 
 
 def fit(arguments: Sequence[str] | None) -> Path | None:

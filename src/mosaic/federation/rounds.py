@@ -248,5 +248,6 @@ class Rounds:
         self._ledger.book_failure(request, reason)
 
     def _note(self, reply: Reply) -> None:
+        self._ledger.book_work(reply)
         if isinstance(reply, TrainReply) and self._job.privacy is None:
             self._losses.append(reply.metrics["loss"])

@@ -191,9 +191,11 @@ def _least_noise(cost: Callable[[float], float], target: float, start: float, pr
         low, low_cost, high = high, high_cost, high * max(1 + precise / 2, (high_cost / target) ** 0.8)
         high_cost = cost(high)
     while high_cost < target * (1 - precise) and high > low * (1 + 1e-9):
-        power = math.log(low_cost / high_cost) / math.log(high / low) or 1.0
-        middle = low * (low_cost / target) ** (1 / power) * (1 + precise / 4 / power)
-        middle = middle if low < middle < high else math.sqrt(low * high)
+        middle = math.sqrt(low * high)
+        if 0 < high_cost < low_cost < math.inf:
+            power = math.log(low_cost / high_cost) / math.log(high / low)
+            guess = low * (low_cost / target) ** (1 / power) * (1 + precise / 4 / power)
+            middle = guess if low < guess < high else middle
         if (found := cost(middle)) > target:
             low, low_cost = middle, found
         else:

@@ -11,6 +11,9 @@ IMAGE = "image"
 _TOLERANCE = 1e-9
 """Of the sum of shares, which is rounded."""
 
+LEAST_EPSILON, LEAST_DELTA = 1e-3, 1e-15
+"""Smaller ones meet the ends of the accountant's arithmetic."""
+
 
 @dataclass(frozen=True)
 class Shares:
@@ -55,8 +58,8 @@ class Privacy:
     """A budget of differential privacy for every client and the whole run, with adding or removing one unit.
 
     Attributes:
-        epsilon: most that a client spends. Infinity draws no noise and promises nothing: it shows what noise costs.
-        delta: probability with which the promise may fail; less than one over a client's units.
+        epsilon: most that a client spends, at least 0.001. Infinity draws no noise and promises nothing: it shows what noise costs.
+        delta: probability with which the promise may fail, at least 1e-15; less than one over a client's units.
         unit: what is protected: ``image``, or a group that the source names, such as ``patient``, all of whose images
             at one client weigh together as much as one image.
         shares: how the budget is shared out.
@@ -80,10 +83,13 @@ class Privacy:
         Raises:
             MosaicError: a value is out of its range, or values do not fit each other.
         """
-        if not self.epsilon > 0:
-            raise MosaicError(f"privacy.epsilon: expected a number above 0, such as 3, got {self.epsilon}")
-        if not 0 < self.delta < 1:
-            raise MosaicError(f"privacy.delta: expected a probability in (0, 1), such as 1e-5, got {self.delta}")
+        if not self.epsilon >= LEAST_EPSILON:
+            least = f"{LEAST_EPSILON}, below which nobody counts what is spent"
+            raise MosaicError(f"privacy.epsilon: expected at least {least}, such as 3, got {self.epsilon}")
+        if not LEAST_DELTA <= self.delta < 1:
+            raise MosaicError(
+                f"privacy.delta: expected a probability in [{LEAST_DELTA}, 1), such as 1e-5, got {self.delta}"
+            )
         if not 0 < self.sampling_rate <= 1:
             raise MosaicError(f"privacy.sampling_rate: expected a share in (0, 1], got {self.sampling_rate}")
         require_positive("privacy", clipping=self.clipping)

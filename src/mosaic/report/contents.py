@@ -59,7 +59,10 @@ def require_run(run: Path) -> None:
 
 
 def _read_facts(file: Path) -> dict[str, Any]:
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
+    try:
+        return dict(json.loads(file.read_text())) if file.is_file() else {}
+    except (ValueError, TypeError) as error:
+        raise MosaicError(f"{file} is damaged ({error}): restore it from a copy") from error
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:

@@ -12,14 +12,27 @@ from mosaic.runs.snapshots import way_on_without
 
 
 def check_sizes(root: Path, sizes: Mapping[str, int], snapshot: Path) -> None:
-    """Refuse files of a run's folder that are shorter than their ``sizes`` in a snapshot."""
+    """Refuse files of a run's folder that are shorter than their ``sizes`` in a snapshot, and tables without text."""
     present = append_only_sizes(root)
     for name, size in sizes.items():
+        if name.endswith(".csv"):
+            _check_text(root / name, snapshot)
         if (found := present.get(name, 0)) < size:
             raise MosaicError(
                 f"{root / name} holds {found} bytes where {snapshot} counts {size}: restore it from a copy, or "
                 f"{way_on_without(snapshot)}"
             )
+
+
+def _check_text(table: Path, snapshot: Path) -> None:
+    try:
+        table.read_text()
+    except FileNotFoundError:
+        return
+    except (IsADirectoryError, UnicodeDecodeError) as error:
+        raise MosaicError(
+            f"{table} is damaged ({error}): restore it from a copy, or {way_on_without(snapshot)}"
+        ) from error
 
 
 def cut_back(root: Path, sizes: Mapping[str, int]) -> None:

@@ -116,7 +116,13 @@ class RunDirectory:
             aside.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._no_folder(error) from error
-        aside.claim()
+        try:
+            aside.claim()
+        except MosaicError as error:
+            taken = isinstance(error.__cause__, TimeoutError)
+            if aside.path in made and not taken:  # a full disk
+                shutil.rmtree(aside.path, ignore_errors=True)
+            raise
         try:
             for left in aside.path.iterdir():
                 if left.name != _LOCK:
@@ -164,6 +170,8 @@ class RunDirectory:
     def complete(self, fill: Callable[[Path], None] = lambda _: None) -> None:
         """Make what is missing of what a run begins with, except its configuration; ``fill`` writes more."""
         for folder in (self.rounds, self.tensorboard):
+            if folder.is_file():
+                raise MosaicError(f"{folder} is a file where a run has a folder: move it away")
             folder.mkdir(parents=True, exist_ok=True)
         if not self.environment.is_file():
             write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())

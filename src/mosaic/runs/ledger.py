@@ -44,14 +44,17 @@ class Ledger:
         self.updates[network] = self.updates.get(network, 0) + updates
 
     def book_exchange(self, request: Request, reply: Reply) -> None:
-        """Book one request and its reply: their bytes, the updates that it took, or that the client declined."""
+        """Book one request and its reply: their bytes, or that the client declined."""
         kind = _kind(request)
         self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
         with suppress(TypeError):  # it may be anything before it is inspected
             self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
+        if isinstance(reply, Declined):
+            self.declined.append({"client": reply.client, "asked": kind, "reason": reply.reason})
+
+    def book_work(self, reply: Reply) -> None:
+        """Book the updates that a reply tells of, once it is believed."""
         match reply:
-            case Declined(client, reason):
-                self.declined.append({"client": client, "asked": kind, "reason": reason})
             case TrainReply(metrics={"steps": int(steps)}):
                 self.book_updates("local", steps)
             case GeneratorReply(metrics={"steps": int(steps), "discriminator_steps": int(discriminator_steps)}):

@@ -34,6 +34,7 @@ MOST_IMAGES = 2**31
 MOST_GROWTH = 1e5
 """How many times as large as the largest of the sent numbers, or as 1, uploaded ones may be."""
 _JUDGEMENT = ("correct", "total", "loss")
+_MOST_STEPS = 10**7
 _MOST_FIGURES, _FIGURE = 16, re.compile(r"[\w/.-]{1,60}")
 _FAR = 10.0
 """Standard deviations of noise that no noise exceeds."""
@@ -97,7 +98,8 @@ class Inspector:
                 self._check_normalisation(reply)
                 _check_size("model", reply.model, request.model)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
-                _check_metrics(reply.metrics, "loss", "steps", "validation_images")
+                _check_metrics(reply.metrics, "loss")
+                _check_counted(reply.metrics, "steps", "validation_images")
                 if request.judge or reply.judgement:
                     self._check_judgement(request.client, reply.judgement)
             case GeneratorRequest(), GeneratorReply():
@@ -105,9 +107,11 @@ class Inspector:
                 if self.generator is not None:
                     _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
                 _check_size("generator", reply.generator, {})
-                _check_metrics(reply.metrics, "attempts", "steps", "discriminator_steps")
+                _check_metrics(reply.metrics)
+                _check_counted(reply.metrics, "attempts", "steps", "discriminator_steps")
                 _check_names_of_figures("curves", reply.curves)
                 for name, curve in reply.curves.items():
+                    _require(len(curve) <= _MOST_STEPS, f"curves.{name}: expected at most {_MOST_STEPS} values")
                     _check_tensor(f"curves.{name}", curve, torch.Size([curve.numel()]), torch.float32)
             case PrototypeRequest(), PrototypeReply():
                 self._check_prototypes(request, reply)
@@ -232,6 +236,14 @@ def _check_metrics(metrics: Mapping[str, float], *needed: str) -> None:
         value = metrics.get(name)
         finite = isinstance(value, int | float) and math.isfinite(value)
         _require(finite, f"metrics.{name}: expected a finite number, got {value}")
+
+
+def _check_counted(metrics: Mapping[str, float], *needed: str) -> None:
+    """Refuse what cannot have been counted; steps are summed up over the run."""
+    for name in needed:
+        value = metrics.get(name)
+        counted = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_STEPS
+        _require(counted, f"metrics.{name}: expected a whole number in 0..{_MOST_STEPS}, got {value}")
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -64,6 +64,13 @@ def leaving_at_once() -> Iterator[None]:
 
 
 @contextmanager
+def finishing() -> Iterator[None]:
+    """Remember signals and let nobody leave: what is left to do takes a moment."""
+    with _handling(_remember):
+        yield
+
+
+@contextmanager
 def heeding_signals() -> Iterator[None]:
     """Remember signals, and turn any exit that they cause into :class:`Preempted`.
 
