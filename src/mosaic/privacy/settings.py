@@ -58,7 +58,8 @@ class Privacy:
     """A budget of differential privacy for every client and the whole run, with adding or removing one unit.
 
     Attributes:
-        epsilon: most that a client spends, at least 0.001. Infinity draws no noise and promises nothing: it shows what noise costs.
+        epsilon: most that a client spends, at least 0.001. Infinity draws no noise and promises nothing: it shows what
+            noise costs.
         delta: probability with which the promise may fail, at least 1e-15; less than one over a client's units.
         unit: what is protected: ``image``, or a group that the source names, such as ``patient``, all of whose images
             at one client weigh together as much as one image.
