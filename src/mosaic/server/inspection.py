@@ -243,7 +243,7 @@ def _check_counted(metrics: Mapping[str, float], *needed: str) -> None:
     for name in needed:
         value = metrics.get(name)
         counted = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_STEPS
-        _require(counted, f"metrics.{name}: expected a whole number in 0..{_MOST_STEPS}, got {value}")
+        _require(counted, f"metrics.{name}: expected a whole number in 0..{_MOST_STEPS}, got {str(value)[:20]}")
 
 
 def _require(holds: bool, otherwise: str) -> None:
