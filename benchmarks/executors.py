@@ -54,10 +54,10 @@ class Times(NamedTuple):
 
 
 @contextlib.contextmanager
-def cpu_seconds(
+def training_seconds(
     executor: type[ClientExecutor], clock: Callable[[], float] = time.process_time
 ) -> Iterator[list[float]]:
-    """Note the CPU seconds, or those of another clock, that this process spends in every round of local training."""
+    """Note the seconds, by default of its CPU, that this process spends in every round of local training."""
     noted: list[float] = []
     original = executor.map
 
@@ -88,7 +88,7 @@ def run(folder: Path, name: str, steps: int, rounds: int) -> tuple[Times, dict[s
         "--executor.threads=1",
     ]
     quiet = contextlib.redirect_stdout(io.StringIO())
-    with quiet, contextlib.redirect_stderr(io.StringIO()), cpu_seconds(EXECUTORS[name]) as cpu:
+    with quiet, contextlib.redirect_stderr(io.StringIO()), training_seconds(EXECUTORS[name]) as cpu:
         mosaic(flags if name == "Serial" else [*flags, "--executor.workers=2"])
     events = EventAccumulator(str(folder / "tensorboard")).Reload()
     seconds = [event.value for event in events.Scalars("time/local training")][1:]

@@ -15,8 +15,6 @@ tensorboard. The command line of the package is not used.
 """
 
 import argparse
-import contextlib
-import io
 import json
 import statistics
 import tempfile
@@ -31,22 +29,21 @@ import torch
 from measuring import Figure, in_turn, medians, ratio, show
 from rich.console import Console
 from rich.table import Table
+from side_by_side import datasets, seconds_of_rounds
 from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 import mosaic
-from executors import cpu_seconds
-from mosaic.algorithms import FedAvg, Mosaic
+from mosaic.algorithms import Mosaic
 from mosaic.batches import ShuffledBatches
-from mosaic.data import DirichletPartition, FederatedDataModule, ParquetSource, from_datasets
-from mosaic.executors import ClientExecutor, SerialExecutor, SideBySideExecutor
+from mosaic.data import DirichletPartition, FederatedDataModule, ParquetSource
+from mosaic.executors import SerialExecutor, SideBySideExecutor
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.federation.schedule import Schedule
 from mosaic.generation import Adversarial
 from mosaic.model_pool import ClientModels
 from mosaic.nets import Classifier, ResNet18, SmallCNN
-from mosaic.nets.inference import to_pixels
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.training.phases import PhaseRunner, many_phases
 
@@ -63,19 +60,6 @@ def ratios(phases: PhaseRunner, pairs: int, steps: int, experts: int, width: int
     )
     settings, guide = Adversarial(width=width, batch_size=64), ResNet18(SHAPE, CLASSES, width=width)
     return found + generator_training.figures(pairs, generator_training.case_of(SHAPE, guide, settings, steps, phases))
-
-
-def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
-    """Train in a loop that keeps its images on the device."""
-    net.to(phases.device, memory_format=torch.channels_last if phases.channels_last else torch.contiguous_format)
-    optimizer = SGD(net.parameters(), lr=0.01)
-    for images, labels in batches:
-        with phases.precision():
-            loss = torch.nn.functional.cross_entropy(net(to_pixels(images)), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    net.cpu()
 
 
 def working(run: partial[None]) -> float:
@@ -101,7 +85,7 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
     for name, (net, trainer, last) in cases.items():
         plain, graphs = (PhaseRunner(trainer, channels_last=last, cuda_graphs=on) for on in (False, True))
         runs = {
-            "bare loop": partial(bare, phases=plain),
+            "bare loop": partial(phase_overhead.bare, phases=plain),
             "phase": partial(phase_overhead.phase, phases=plain),
             "phase, CUDA graphs": partial(phase_overhead.phase, phases=graphs),
         }
@@ -112,10 +96,10 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
         }
         for run in (*runs.values(), *runs.values()):
             run(net, lengths[short])
-        seconds = {
-            steps: in_turn({kind: partial(run, net, batches) for kind, run in runs.items()}, pairs, 1, _phases_around)
-            for steps, batches in lengths.items()
-        }
+        seconds = {}
+        for steps, batches in lengths.items():
+            variants = {kind: partial(run, net, batches) for kind, run in runs.items()}
+            seconds[steps] = in_turn(variants, pairs, inside=phase_overhead.around)
         for kind, run in runs.items():
             shorter, longer = (statistics.median(seconds[steps][kind]) for steps in (short, long))
             step = (longer - shorter) / (long - short)
@@ -127,31 +111,15 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
     return table
 
 
-def _phases_around(kind: str) -> contextlib.AbstractContextManager[None]:
-    return contextlib.nullcontext() if kind == "bare loop" else many_phases()
-
-
 def side_by_side(settings: dict[str, object], rounds: int, steps: int) -> Figure:
     """Return how many times as fast ten small clients train in lockstep as one after another."""
-    random = torch.Generator().manual_seed(0)
-    images = torch.rand(10, 500, *SHAPE, generator=random)
-    labels = torch.randint(CLASSES, (10, 500), generator=random)
-    sets = [torch.utils.data.TensorDataset(*own) for own in zip(images, labels, strict=True)]
-    seconds: dict[str, list[float]] = {}
-    executors: dict[str, ClientExecutor] = {
-        "one after another": SerialExecutor(),
-        "side by side": SideBySideExecutor(clients_at_once=10),
+    sets, net = datasets(10, SHAPE), partial(SmallCNN, width=32)
+    schedule = mosaic.Schedule(collaborative_rounds=rounds, fine_tune_rounds=0, local_steps=steps)
+    executors = {"one after another": SerialExecutor(), "side by side": SideBySideExecutor(clients_at_once=10)}
+    seconds = {
+        name: seconds_of_rounds(executor, sets, schedule, net, 64, settings, time.perf_counter)
+        for name, executor in executors.items()
     }
-    for name, executor in executors.items():
-        data = from_datasets(sets, test=sets[0], batch_size=64, validation_share=0.0)
-        schedule = mosaic.Schedule(collaborative_rounds=rounds, fine_tune_rounds=0, local_steps=steps)
-        with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-            federation = mosaic.Federation(f"{folder}/run", schedule, judging=False)
-            with contextlib.redirect_stderr(io.StringIO()), cpu_seconds(type(executor), time.perf_counter) as noted:
-                federation.fit(
-                    net=partial(SmallCNN, width=32), data=data, algorithm=FedAvg(), trainer=settings, executor=executor
-                )
-        seconds[name] = noted[1:]
     over = ratio(seconds, "one after another", "side by side")
     name = f"(g) ten clients, SmallCNN of width 32, {steps} steps of 64 images: one after another over side by side"
     return Figure(name, over, 4.0, False, medians(seconds))

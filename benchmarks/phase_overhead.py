@@ -10,7 +10,7 @@ that slows down slows all three. ``MOSAIC_TUNING=off`` measures the phase runner
 import argparse
 import logging
 import warnings
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 
 import torch
@@ -58,10 +58,11 @@ def stock(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> Non
 
 def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
     device = phases.device
-    net.to(device)
+    net.to(device, memory_format=torch.channels_last if phases.channels_last else torch.contiguous_format)
     optimizer = SGD(net.parameters(), lr=0.01)
     for images, labels in batches:
-        loss = cross_entropy(net, to_pixels(images.to(device)), labels.to(device))
+        with phases.precision():
+            loss = cross_entropy(net, to_pixels(images.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -83,7 +84,12 @@ def measure(net: Classifier, batch_size: int, steps: int, pairs: int, phases: Ph
             run(net, batches(min(steps, 10)), phases)
     repeats = max(1, 100 // steps) if small else 1  # a phase of 10 steps is over too soon to be timed alone
     calls = {name: partial(run, net, batches(steps), phases) for name, run in variants.items()}
-    return in_turn(calls, pairs, repeats, lambda name: many_phases() if name == "phase" else nullcontext())
+    return in_turn(calls, pairs, repeats, around)
+
+
+def around(name: str) -> AbstractContextManager[None]:
+    """Return what surrounds the phases of a run, for variants that are phases."""
+    return many_phases() if name.startswith("phase") else nullcontext()
 
 
 def figures(pairs: int) -> list[Figure]:

@@ -18,6 +18,8 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable, Mapping
+from typing import Any
 
 os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
 
@@ -29,9 +31,10 @@ from torch.optim import SGD
 from torch.utils.data import DataLoader, TensorDataset
 
 import mosaic
-from executors import cpu_seconds
+from executors import training_seconds
 from mosaic.data import from_datasets
 from mosaic.executors import ClientExecutor, SerialExecutor, SideBySideExecutor
+from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import Classifier, ImageShape
 
 CLIENTS, IMAGES, BATCH, RATE = 20, 500, 10, 0.005
@@ -46,11 +49,11 @@ class TwoLayers(Classifier):
         self.head = nn.Linear(200, num_classes)
 
 
-def datasets() -> list[TensorDataset]:
+def datasets(clients: int = CLIENTS, shape: ImageShape = (1, 28, 28)) -> list[TensorDataset]:
     """Return images and labels of every client; what they show does not change the speed."""
     random = torch.Generator().manual_seed(0)
-    images = torch.rand(CLIENTS, IMAGES, 1, 28, 28, generator=random)
-    labels = torch.randint(0, 10, (CLIENTS, IMAGES), generator=random)
+    images = torch.rand(clients, IMAGES, *shape, generator=random)
+    labels = torch.randint(0, 10, (clients, IMAGES), generator=random)
     return [TensorDataset(*own) for own in zip(images, labels, strict=True)]
 
 
@@ -76,13 +79,26 @@ def loop(sets: list[TensorDataset], rounds: int) -> float:
 
 def ours(executor: ClientExecutor, sets: list[TensorDataset], rounds: int) -> float:
     """Return the CPU seconds of a round with one of the package's executors, without its first."""
-    data = from_datasets(sets, test=sets[0], batch_size=BATCH, validation_share=0.0)
     schedule = mosaic.Schedule(collaborative_rounds=rounds, fine_tune_rounds=0, local_epochs=1.0, learning_rate=RATE)
+    return statistics.median(seconds_of_rounds(executor, sets, schedule, TwoLayers, BATCH))
+
+
+def seconds_of_rounds(
+    executor: ClientExecutor,
+    sets: list[TensorDataset],
+    schedule: mosaic.Schedule,
+    net: ClassifierFactory,
+    batch_size: int,
+    trainer: Mapping[str, Any] | None = None,
+    clock: Callable[[], float] = time.process_time,
+) -> list[float]:
+    """Run FedAvg, and return the seconds of local training in every round but the first."""
+    data = from_datasets(sets, test=sets[0], batch_size=batch_size, validation_share=0.0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         federation = mosaic.Federation(f"{folder}/run", schedule, judging=False)
-        with contextlib.redirect_stderr(io.StringIO()), cpu_seconds(type(executor)) as noted:
-            federation.fit(net=TwoLayers, data=data, algorithm=mosaic.algorithms.FedAvg(), executor=executor)
-    return statistics.median(noted[1:])
+        with contextlib.redirect_stderr(io.StringIO()), training_seconds(type(executor), clock) as noted:
+            federation.fit(net, data, mosaic.algorithms.FedAvg(), trainer, executor=executor)
+    return noted[1:]
 
 
 def figures(pairs: int, rounds: int = 6, clients: int = 10) -> list[Figure]:

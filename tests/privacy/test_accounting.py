@@ -70,11 +70,13 @@ def test_the_split_never_exceeds_epsilon_and_wastes_little(epsilon: float) -> No
     assert precision["moments"] / sum(precision.values()) == pytest.approx(0.30)
 
 
-@for_each(("epsilon", "delta"), [(1e-3, DELTA), (10.0, 1e-15), (1e-3, 1e-15)])
+@for_each(("epsilon", "delta"), [(1e-3, DELTA), (10.0, 1e-14), (1e-3, 1e-14), (1e-3, 0.5)])
 def test_the_smallest_budgets_get_so_much_noise_that_they_hold(epsilon: float, delta: float) -> None:
-    found = calibrate(Privacy(epsilon, delta))
-    assert spent(found.values(), delta) <= epsilon
-    assert all(math.isfinite(mechanism.noise) for mechanism in found.values())
+    training = Privacy(epsilon, delta, shares=Shares(0, 0, 0, 1), local_training="dp_sgd")
+    for privacy, steps in ((Privacy(epsilon, delta), 0), (training, 3)):
+        found = calibrate(privacy, steps)
+        assert spent(found.values(), delta) <= epsilon
+        assert all(math.isfinite(mechanism.noise) for mechanism in found.values())
 
 
 @for_each("shares", [Shares(0.05, 0.15, 0.5, 0.3), Shares(0, 0, 0, 1)])

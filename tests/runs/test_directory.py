@@ -73,7 +73,7 @@ def test_a_full_disk_at_the_lock_leaves_nothing(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(Path, "touch", fail)
     with pytest.raises(MosaicError, match="cannot be written to"):
-        RunDirectory(tmp_path / "run").create({"model": {}})
+        RunDirectory(tmp_path / "runs" / "run").create({"model": {}})
     assert list(tmp_path.iterdir()) == []
 
 

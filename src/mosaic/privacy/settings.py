@@ -11,7 +11,7 @@ IMAGE = "image"
 _TOLERANCE = 1e-9
 """Of the sum of shares, which is rounded."""
 
-LEAST_EPSILON, LEAST_DELTA = 1e-3, 1e-15
+LEAST_EPSILON, LEAST_DELTA = 1e-3, 1e-14
 """Smaller ones meet the ends of the accountant's arithmetic."""
 
 
@@ -60,7 +60,7 @@ class Privacy:
     Attributes:
         epsilon: most that a client spends, at least 0.001. Infinity draws no noise and promises nothing: it shows what
             noise costs.
-        delta: probability with which the promise may fail, at least 1e-15; less than one over a client's units.
+        delta: probability with which the promise may fail, at least 1e-14; less than one over a client's units.
         unit: what is protected: ``image``, or a group that the source names, such as ``patient``, all of whose images
             at one client weigh together as much as one image.
         shares: how the budget is shared out.

@@ -118,12 +118,6 @@ class RunDirectory:
             raise self._no_folder(error) from error
         try:
             aside.claim()
-        except MosaicError as error:
-            taken = isinstance(error.__cause__, TimeoutError)
-            if aside.path in made and not taken:  # a full disk
-                shutil.rmtree(aside.path, ignore_errors=True)
-            raise
-        try:
             for left in aside.path.iterdir():
                 if left.name != _LOCK:
                     shutil.rmtree(left) if left.is_dir() else left.unlink()
@@ -131,9 +125,10 @@ class RunDirectory:
             aside.write_config(config)
             sync(aside.path)
             self._put(aside)
-        except BaseException:
+        except BaseException as error:
             aside.close()
-            shutil.rmtree(aside.path, ignore_errors=True)
+            if not isinstance(error.__cause__, TimeoutError):  # or another process is at work in it
+                shutil.rmtree(aside.path, ignore_errors=True)
             for folder in made[1:]:
                 with suppress(OSError):  # somebody else uses it by now
                     folder.rmdir()
