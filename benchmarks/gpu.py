@@ -111,18 +111,21 @@ def steps_of_local_training(settings: dict[str, object], pairs: int, width: int,
     return table
 
 
-def side_by_side(settings: dict[str, object], rounds: int, steps: int) -> Figure:
+def side_by_side(settings: dict[str, object], rounds: int, steps: int) -> list[Figure]:
     """Return how many times as fast ten small clients train in lockstep as one after another."""
     sets, net = datasets(10, SHAPE), partial(SmallCNN, width=32)
     schedule = mosaic.Schedule(collaborative_rounds=rounds, fine_tune_rounds=0, local_steps=steps)
     executors = {"one after another": SerialExecutor(), "side by side": SideBySideExecutor(clients_at_once=10)}
-    seconds = {
-        name: seconds_of_rounds(executor, sets, schedule, net, 64, settings, time.perf_counter)
-        for name, executor in executors.items()
-    }
-    over = ratio(seconds, "one after another", "side by side")
-    name = f"(g) ten clients, SmallCNN of width 32, {steps} steps of 64 images: one after another over side by side"
-    return Figure(name, over, 4.0, False, medians(seconds))
+    found = []
+    for graphs in (False, True):
+        seconds = {
+            name: seconds_of_rounds(executor, sets, schedule, net, 64, settings, time.perf_counter, graphs)
+            for name, executor in executors.items()
+        }
+        over = ratio(seconds, "one after another", "side by side")
+        name = f"(g) ten clients, SmallCNN of width 32, {steps} steps of 64 images: one after another over side by side"
+        found.append(Figure(name + ", CUDA graphs" * graphs, over, 4.0, False, medians(seconds)))
+    return found
 
 
 def matrix_product_flops(device: torch.device, dtype: torch.dtype, size: int) -> float:
@@ -191,7 +194,7 @@ def main() -> None:
     console, device = Console(width=140), plain.device
     console.print(torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU")
     console.print(steps_of_local_training(settings, options.pairs, options.width, *options.lengths))
-    show([side_by_side(settings, options.pairs + 1, options.lengths[0])])
+    show(side_by_side(settings, options.pairs + 1, options.lengths[0]))
     show(ratios(plain, options.pairs, options.steps, options.experts, options.width))
     mixed = PhaseRunner({**settings, "precision": options.precision}, channels_last=device.type == "cuda")
     seconds = full_round(options, mixed)

@@ -91,13 +91,14 @@ def seconds_of_rounds(
     batch_size: int,
     trainer: Mapping[str, Any] | None = None,
     clock: Callable[[], float] = time.process_time,
+    cuda_graphs: bool = False,
 ) -> list[float]:
     """Run FedAvg, and return the seconds of local training in every round but the first."""
     data = from_datasets(sets, test=sets[0], batch_size=batch_size, validation_share=0.0)
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
         federation = mosaic.Federation(f"{folder}/run", schedule, judging=False)
         with contextlib.redirect_stderr(io.StringIO()), training_seconds(type(executor), clock) as noted:
-            federation.fit(net, data, mosaic.algorithms.FedAvg(), trainer, executor=executor)
+            federation.fit(net, data, mosaic.algorithms.FedAvg(), trainer, executor=executor, cuda_graphs=cuda_graphs)
     return noted[1:]
 
 

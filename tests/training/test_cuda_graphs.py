@@ -15,13 +15,14 @@ from torch.optim import SGD, Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from mosaic.batches import ShuffledBatches
+from mosaic.batches import ShuffledBatches, StackedBatches
 from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
+from mosaic.tasks.stacked_classification import StackedClassificationTask
 from mosaic.training import cuda_graphs
 from mosaic.training.phases import PhaseRunner
 
@@ -421,3 +422,58 @@ def test_a_client_with_batches_of_two_sizes_keeps_its_weights(
     train(graphs, net_of(1), loss=one_size_or_another)
     assert captures.captured == 2 * kept
     assert_same(ours, theirs)
+
+
+def train_side_by_side(phases: PhaseRunner, nets: list[SmallCNN], loss: LocalLoss, same_loss: bool) -> None:
+    """Train classifiers in lockstep."""
+    random = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, *SHAPE), generator=random, dtype=torch.uint8)
+    labels = torch.randint(CLASSES, (40,), generator=random)
+    batches = [ShuffledBatches(images, labels, batch_size=8, steps=4 + k, seed=k) for k, _ in enumerate(nets)]
+    steps = list(map(len, batches))
+    task = StackedClassificationTask(nets, [loss] * len(nets), MOMENTUM, 0.1, [to_pixels], steps, same_loss)
+    phases.run(task, StackedBatches(images, labels, batches), seed=2)
+    for k, net in enumerate(nets):
+        net.load_state_dict(task.trained(k))
+
+
+def close_to_the_start(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    """A loss that needs the weights too, as FedProx does."""
+    return cross_entropy(net, images, labels) + 0.1 * sum(weight.square().sum() for weight in net.parameters())
+
+
+@pytest.mark.parametrize(
+    ("kind", "loss", "same_loss"),
+    [
+        pytest.param(SmallCNN, cross_entropy, True, id="plain"),
+        pytest.param(Dropping, cross_entropy, True, id="dropout"),
+        pytest.param(SmallCNN, close_to_the_start, False, id="weights"),
+    ],
+)
+def test_a_stack_is_captured_once(captures: Captures, kind: type[SmallCNN], loss: LocalLoss, same_loss: bool) -> None:
+    """Clients side by side keep their own weights after the next ones have moved in; one has fewer steps."""
+    graphs, plain = PhaseRunner(template(), cuda_graphs=True), PhaseRunner(template())
+    pairs = []
+    for first in (0, 2):
+        ours, theirs = ([net_of(seed, kind) for seed in (first, first + 1)] for _ in range(2))
+        train_side_by_side(graphs, ours, loss, same_loss)
+        train_side_by_side(plain, theirs, loss, same_loss)
+        pairs += zip(ours, theirs, strict=True)
+    for mine, other in pairs:
+        if not (kind is Dropping and torch.cuda.is_available()):
+            assert_same(mine, other)
+    assert (captures.captured, captures.replayed) == (2, 2 * 2 * 5)
+
+
+def test_stacks_of_other_networks_do_not_share(captures: Captures) -> None:
+    """Networks that differ in a number that no weight shows."""
+    graphs = PhaseRunner(template(), cuda_graphs=True)
+    for scale in (0.5, 1.5):
+        ours, theirs = ([Shaped((scale,)) for _ in range(2)] for _ in range(2))
+        for mine, other in zip(ours, theirs, strict=True):
+            other.load_state_dict(mine.state_dict())
+        train_side_by_side(graphs, ours, cross_entropy, True)
+        train_side_by_side(PhaseRunner(template()), theirs, cross_entropy, True)
+        for mine, other in zip(ours, theirs, strict=True):
+            assert_same(mine, other)
+    assert captures.captured == 4

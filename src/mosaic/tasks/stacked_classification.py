@@ -58,6 +58,10 @@ class StackedClassificationTask(LossTask):
         """Return nothing to compile: ``torch.func`` calls the stack's networks by its own way."""
         return ()
 
+    def captured_networks(self) -> Iterable[nn.Module]:
+        """Return the stack, whose step launches as many kernels as that of a single network."""
+        return [self.stack]
+
     def loss(self, batch: tuple[Tensor, Tensor]) -> Tensor:
         """Return the sum of the clients' losses, for images ``(K, B, channels, H, W)`` and labels ``(K, B)``."""
         images, labels = batch

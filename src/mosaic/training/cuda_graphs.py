@@ -351,4 +351,6 @@ def _constant(value: object) -> Hashable:
         return type(value), *map(_constant, value)
     if value is None or isinstance(value, _CONSTANTS):
         return type(value), value
+    if isinstance(value, nn.Module) and (structure := _structure(value)) is not None:  # as a stack holds its networks
+        return structure
     raise TypeError(value)
