@@ -142,3 +142,13 @@ def test_a_snapshot_may_be_named_by_its_whole_path(
     run = shutil.copytree(straight, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     main(four_rounds(Path("run"), f"--ckpt_path={run.resolve() / 'rounds' / '0004'}"))
+
+
+def test_a_run_that_goes_on_makes_damaged_descriptions_anew(shared_run: SharedRuns, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(shared_run("FedAvg"), run)
+    whole = {name: (run / name).read_bytes() for name in ("partition.json", "environment.json")}
+    for name, content in whole.items():
+        (run / name).write_bytes(content[:40])
+    main([*fit_arguments(run, "FedAvg", *TWO_ROUNDS), "--ckpt_path=auto"])
+    assert {name: (run / name).read_bytes() for name in whole} == whole

@@ -178,11 +178,22 @@ def test_the_command_replaces_its_own_report_and_nothing_else(
     assert mine.read_text() == "<p>mine</p>"
 
 
-def test_damaged_facts_are_one_line(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["environment.json", "summary.json", "audit.json"])
+@pytest.mark.parametrize("text", ['{"python"', "[1]", "null", ""])
+def test_damaged_facts_are_one_line(run: Path, tmp_path: Path, name: str, text: str) -> None:
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
-    (damaged / "environment.json").write_text('{"python"')
-    with pytest.raises(MosaicError, match=r"environment\.json is damaged \(.*\): restore it from a copy"):
+    (damaged / name).write_text(text)
+    with pytest.raises(MosaicError, match=rf"{name} is damaged \(.*\): restore it from a copy"):
+        report(damaged)
+
+
+def test_a_table_that_has_lost_rounds_is_refused(run: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "run"
+    shutil.copytree(run, damaged)
+    lines = (damaged / "metrics.csv").read_text().splitlines(keepends=True)
+    (damaged / "metrics.csv").write_text("".join(lines[:-1]))
+    with pytest.raises(MosaicError, match=r"metrics\.csv holds \d+ rounds where .*summary\.json counts \d+"):
         report(damaged)
 
 

@@ -1,19 +1,20 @@
 """Figures of runs and comparisons, shown by notebooks as they are."""
 
 import csv
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mosaic.api.raising import raising
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.writing import OVER, Over, accuracy_bands
 from mosaic.errors import MosaicError
 from mosaic.report.contents import require_run
 from mosaic.report.rounds import ACCURACIES
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import read_facts
 from mosaic.runs.figures import Band, Picture, bands, confusion_matrix, partition_heat_map
 from mosaic.runs.sample_figure import COLUMNS, class_samples
 
@@ -31,7 +32,8 @@ class RunPlots:
         """Draw how many images of which class each client trains on."""
         require_run(self._path)
         file = RunDirectory(self._path).partition
-        known = json.loads(file.read_text()) if file.is_file() else {}
+        with raising():
+            known = read_facts(file)
         if "class_counts" not in known:
             raise MosaicError(f"{file} does not count classes, as an earlier version wrote it: look at partition.png")
         return partition_heat_map(np.array(known["class_counts"]), known["classes"])

@@ -22,6 +22,7 @@ from mosaic.report.rounds import read_rounds
 from mosaic.report.summary import percent
 from mosaic.report.trained_model import TrainedModel, find_checkpoint, load_model
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import read_facts
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -76,7 +77,7 @@ class Run:
             raise MosaicError(
                 f"{self.path} has not finished (summary.json is missing): ckpt_path='auto' goes on with it"
             )
-        return dict(json.loads(file.read_text()))
+        return self._read(lambda: read_facts(file))
 
     @property
     def metrics(self) -> "DataFrame":

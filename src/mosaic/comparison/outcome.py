@@ -1,6 +1,5 @@
 """The figures of a finished run, small enough to keep and to commit."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -14,6 +13,7 @@ from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import ACCURACIES, Round, read_rounds
 from mosaic.report.students import Students, count_students, students_of
+from mosaic.runs.facts import read_facts
 
 _KEY = ("algorithm", "seed")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
@@ -42,7 +42,7 @@ class Outcome:
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
         """Read a finished run's folder."""
         file, rounds = run / "summary.json", read_rounds(run)
-        summary, where = json.loads(file.read_text()), json.loads((run / "environment.json").read_text())
+        summary, where = read_facts(file), read_facts(run / "environment.json")
         kept = {key: summary[key] for key in _KEPT if key in summary}
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(

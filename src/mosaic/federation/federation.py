@@ -28,6 +28,7 @@ from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import is_whole
 from mosaic.runs.figures import partition_heat_map
 from mosaic.runs.loggers import LoggerFactory, RunLoggers
 from mosaic.runs.snapshots import Snapshot, drop_old, find_snapshot, list_snapshots
@@ -215,9 +216,9 @@ def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str,
 
 
 def _write_partition(job: Job, folder: Path) -> None:
-    """Write the partition as a table and a picture, if they are not there yet."""
+    """Write the partition as a table and a picture, if they are not there yet, or damaged."""
     table, picture = RunDirectory(folder).partition, folder / "partition.png"
-    if not table.is_file():
+    if not is_whole(table):
         job.data.write_partition(table)
     if not picture.is_file():
         drawn = io.BytesIO()

@@ -1,6 +1,5 @@
 """Read the folder of a run, finished or not."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import Round, read_rounds
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import read_facts
 
 
 @dataclass(frozen=True)
@@ -36,16 +36,26 @@ class RunContents:
 
 
 def read_run(run: Path) -> RunContents:
-    """Read a run's folder."""
+    """Read a run's folder.
+
+    Raises:
+        MosaicError: it holds no run, or one of its files is damaged.
+    """
     directory = RunDirectory(run)
+    summary, rounds = read_facts(directory.summary), read_rounds(run)
+    if len(rounds) < summary.get("rounds", 0):
+        raise MosaicError(
+            f"{directory.metrics} holds {len(rounds)} rounds where {directory.summary} counts {summary['rounds']}: "
+            "restore it from a copy"
+        )
     return RunContents(
         name=run.resolve().name,
         settings=directory.read_config(),
         config=directory.config.read_text(),
-        environment=_read_facts(directory.environment),
-        rounds=read_rounds(run),
-        summary=_read_facts(directory.summary),
-        audit=_read_facts(run / "audit.json"),
+        environment=read_facts(directory.environment),
+        rounds=rounds,
+        summary=summary,
+        audit=read_facts(run / "audit.json"),
         pictures=_read_pictures(directory.tensorboard),
     )
 
@@ -56,13 +66,6 @@ def require_run(run: Path) -> None:
         raise MosaicError(
             f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
         )
-
-
-def _read_facts(file: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise MosaicError(f"{file} is damaged ({error}): restore it from a copy") from error
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:

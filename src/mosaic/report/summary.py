@@ -1,6 +1,5 @@
 """The tables that close a run."""
 
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from rich.table import Table
 
 from mosaic.report.rounds import Round, read_rounds
 from mosaic.report.students import count_students, students_of
+from mosaic.runs.facts import read_facts
 
 Row = tuple[str, ...]
 
@@ -47,7 +47,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
         console: where to print; standard output when not given.
     """
     console = console or Console()
-    summary, rounds = json.loads((run / "summary.json").read_text()), read_rounds(run)
+    summary, rounds = read_facts(run / "summary.json"), read_rounds(run)
     heading = (
         f"{summary['algorithm']}, {summary['rounds']} rounds, seed {summary['seed']}, partition seed "
         f"{summary['partition_seed']}: accuracy on {'the test split' if is_tested(summary) else VALIDATION}"

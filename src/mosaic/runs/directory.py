@@ -14,6 +14,7 @@ from filelock import FileLock
 from mosaic.disk import lock, make_writable, sync, write_whole
 from mosaic.errors import MosaicError
 from mosaic.runs.environment import describe_environment
+from mosaic.runs.facts import is_whole
 
 _LOCK = ".lock"
 
@@ -163,12 +164,12 @@ class RunDirectory:
         sync(self._place.parent)
 
     def complete(self, fill: Callable[[Path], None] = lambda _: None) -> None:
-        """Make what is missing of what a run begins with, except its configuration; ``fill`` writes more."""
+        """Make what is missing or damaged of what a run begins with, except its configuration; ``fill`` writes more."""
         for folder in (self.rounds, self.tensorboard):
             if folder.is_file():
                 raise MosaicError(f"{folder} is a file where a run has a folder: move it away")
             folder.mkdir(parents=True, exist_ok=True)
-        if not self.environment.is_file():
+        if not is_whole(self.environment):
             write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())
         fill(self.path)
 
