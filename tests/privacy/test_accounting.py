@@ -70,13 +70,18 @@ def test_the_split_never_exceeds_epsilon_and_wastes_little(epsilon: float) -> No
     assert precision["moments"] / sum(precision.values()) == pytest.approx(0.30)
 
 
-@for_each(("epsilon", "delta"), [(1e-3, DELTA), (10.0, 1e-14), (1e-3, 1e-14), (1e-3, 0.5)])
+@for_each(("epsilon", "delta"), [(1e-3, DELTA), (10.0, 1e-14), (1e-3, 1e-14), (10.0, 0.1)])
 def test_the_smallest_budgets_get_so_much_noise_that_they_hold(epsilon: float, delta: float) -> None:
     training = Privacy(epsilon, delta, shares=Shares(0, 0, 0, 1), local_training="dp_sgd")
     for privacy, steps in ((Privacy(epsilon, delta), 0), (training, 3)):
         found = calibrate(privacy, steps)
         assert spent(found.values(), delta) <= epsilon
         assert all(math.isfinite(mechanism.noise) for mechanism in found.values())
+
+
+def test_beside_a_large_delta_small_shares_of_a_small_budget_cost_nothing() -> None:
+    privacy = Privacy(1e-3, 1e-2, shares=Shares(0.9, 0, 0, 0.1), local_training="dp_sgd")
+    assert spent(calibrate(privacy, 3).values(), privacy.delta) <= privacy.epsilon
 
 
 @for_each("shares", [Shares(0.05, 0.15, 0.5, 0.3), Shares(0, 0, 0, 1)])
@@ -96,6 +101,7 @@ def test_with_training_the_split_never_exceeds_epsilon_either(shares: Shares) ->
         ({"epsilon": 1e-8}, "privacy.epsilon"),
         ({"epsilon": 1.0, "delta": 1e-30}, "privacy.delta"),
         ({"epsilon": 1.0, "delta": 0.0}, "privacy.delta"),
+        ({"epsilon": 1.0, "delta": 0.5}, "privacy.delta"),
         ({"epsilon": 1.0, "sampling_rate": 0.0}, "privacy.sampling_rate"),
         ({"epsilon": 1.0, "local_training": "dp_sgd"}, "privacy.shares.training"),
         ({"epsilon": 1.0, "shares": Shares(0.1, 0.1, 0.1, 0.5)}, "privacy.shares.training"),

@@ -150,10 +150,15 @@ def calibrate(privacy: Privacy, steps: int = 0) -> dict[str, Mechanism]:
         return _mechanisms(privacy, steps, 0.0, 0.0)
     total = _least_noise(lambda noise: gaussian_epsilon(noise, delta), epsilon, start=0.1, precise=1e-6)
     used = shares.released + shares.training
-    target = epsilon if used > 1 - 1e-9 else gaussian_epsilon(total / math.sqrt(used), delta)
+
+    def alone(share: float) -> float:
+        cost = gaussian_epsilon(total / math.sqrt(share), delta)
+        return max(cost, epsilon / 100)  # beside a large delta a small share costs nothing, at any noise
+
+    target = epsilon if used > 1 - 1e-9 else alone(used)
     training: tuple[Mechanism, ...] = ()
     if privacy.trains:
-        own = gaussian_epsilon(total / math.sqrt(shares.training), delta) if shares.released else target
+        own = alone(shares.training) if shares.released else target
         of = lambda noise: spent([Mechanism(TRAINING, noise, privacy.sampling_rate, steps)], delta)  # noqa: E731
         noise = _least_noise(of, own, start=_LEAST_TRAINING_NOISE)
         training = (Mechanism(TRAINING, noise, privacy.sampling_rate, steps),)

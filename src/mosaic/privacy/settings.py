@@ -11,8 +11,8 @@ IMAGE = "image"
 _TOLERANCE = 1e-9
 """Of the sum of shares, which is rounded."""
 
-LEAST_EPSILON, LEAST_DELTA = 1e-3, 1e-14
-"""Smaller ones meet the ends of the accountant's arithmetic."""
+LEAST_EPSILON, LEAST_DELTA, LARGEST_DELTA = 1e-3, 1e-14, 0.1
+"""Beyond them lie the ends of the accountant's arithmetic."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Privacy:
     Attributes:
         epsilon: most that a client spends, at least 0.001. Infinity draws no noise and promises nothing: it shows what
             noise costs.
-        delta: probability with which the promise may fail, at least 1e-14; less than one over a client's units.
+        delta: probability with which the promise may fail, from 1e-14 to 0.1; less than one over a client's units.
         unit: what is protected: ``image``, or a group that the source names, such as ``patient``, all of whose images
             at one client weigh together as much as one image.
         shares: how the budget is shared out.
@@ -87,9 +87,10 @@ class Privacy:
         if not self.epsilon >= LEAST_EPSILON:
             least = f"{LEAST_EPSILON}, below which nobody counts what is spent"
             raise MosaicError(f"privacy.epsilon: expected at least {least}, such as 3, got {self.epsilon}")
-        if not LEAST_DELTA <= self.delta < 1:
+        if not LEAST_DELTA <= self.delta <= LARGEST_DELTA:
             raise MosaicError(
-                f"privacy.delta: expected a probability in [{LEAST_DELTA}, 1), such as 1e-5, got {self.delta}"
+                f"privacy.delta: expected a probability from {LEAST_DELTA} to {LARGEST_DELTA}, such as 1e-5, got "
+                f"{self.delta}"
             )
         if not 0 < self.sampling_rate <= 1:
             raise MosaicError(f"privacy.sampling_rate: expected a share in (0, 1], got {self.sampling_rate}")
