@@ -27,6 +27,7 @@ def of_mosaic(**arguments: object) -> dict[str, Any]:
             Algorithm,
             "section.teacher.head.epochs: expected int, got null",
         ),
+        (of_mosaic(replay=[]), Algorithm, "section.replay: expected settings by name, "),
         (of_mosaic(generation=GAN), Algorithm, "section.generation.width: expected int, got null"),
         (
             of_mosaic(generation={"class_path": "mosaic.generation.Mixture", "init_args": {"parts": [GAN]}}),

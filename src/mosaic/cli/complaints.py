@@ -10,7 +10,13 @@ from mosaic.errors import MosaicError, users_mistake
 
 LONGEST = 800
 """Most characters of a line."""
+SETTINGS = "expected settings by name, or the path of a YAML file that holds them"
+"""What some keys want."""
 _NOTHING = "Expected a <class 'NoneType'>"
+_UNNAMED = {
+    r"""Unable to load config ['"](.*)['"]""": SETTINGS,
+    r"Not a valid subclass of \w+\. Got value: (.*)": "expected the path of a class, or class_path and init_args",
+}
 
 
 @contextmanager
@@ -38,13 +44,16 @@ def complaint(text: str) -> str:
     >>> complaint("Parser key \"a\":\n - Type X expects a class: Option 'witdh' is not accepted. Got value: N(witdh=3)")
     "a: Option 'witdh' is not accepted"
     """
-    keys = re.findall(r'Parser key "([^"]+)":', text)
+    keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', text)))
     if (module := _missing_module(text)) is not None:
         return f"{'.'.join(keys)}: there is no module {module}: {_way_to(module)}"
     if option := re.search(r"Option '[^']+' is not accepted", text):
         return f"{'.'.join(keys)}: {option[0]}"
     *_, innermost = re.split(r'Parser key "[^"]+":', text)
     causes = [line.strip().removeprefix("- ") for line in innermost.splitlines()]
+    for pattern, expected in _UNNAMED.items():
+        if found := re.search(pattern, text):
+            return shortened(f"{'.'.join(keys)}: {expected}, got {found[1]}")
     told = [cause for cause in causes if cause.startswith("Expected ") and cause != _NOTHING]
     if told and (len(keys) > 1 or len(text) > LONGEST):
         return shortened(f"{'.'.join(keys)}: {'; '.join(dict.fromkeys(told))}")

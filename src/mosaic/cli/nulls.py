@@ -1,16 +1,18 @@
-"""Refuse null where a class does not take it: jsonargparse lets it pass, and the class fails somewhere else."""
+"""Refuse null, and empty lists for settings: jsonargparse lets both pass, and a class fails somewhere else."""
 
 import typing
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from pkgutil import resolve_name
 from types import NoneType
 from typing import Any
 
+from mosaic.cli.complaints import SETTINGS
 from mosaic.errors import MosaicError
 
 
 def require_values(spec: Any, expected: Any, key: str) -> None:
-    """Refuse null for arguments whose type does not take it, at every depth.
+    """Refuse null for arguments whose type does not take it, and lists where settings have names, at every depth.
 
     Args:
         spec: parsed configuration, as plain values.
@@ -30,6 +32,8 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
         if value is None and not _takes_none(hint):
             told = getattr(hint, "__name__", str(hint))
             raise MosaicError(f"{key}.{name}: expected {told}, got null: leave it out to have the default")
+        if isinstance(value, list) and is_dataclass(hint):
+            raise MosaicError(f"{key}.{name}: {SETTINGS}, got {value}")
         require_values(value, hint, f"{key}.{name}")
 
 

@@ -86,7 +86,7 @@ def _is_address(host: str) -> bool:
 
 
 def _number_of_clients(config: Path) -> int:
-    given = yaml.safe_load(read_yaml(config)) or {}
+    given = yaml.safe_load(read_yaml(config))
     data = given.get("data") or {}
     partition = data.get("partition") or {}
     settings = partition.get("init_args") if isinstance(partition, dict) else None

@@ -28,11 +28,9 @@ def read_yaml(path: Path) -> str:
         ) from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise MosaicError(f"{path}: expected a configuration in YAML, got {' '.join(str(error).split())}") from error
-    if root is None:
-        return text
     if not isinstance(root, MappingNode):
-        kind = "list" if isinstance(root, SequenceNode) else "single value"
-        raise MosaicError(f"{path}: expected a configuration of sections, got a {kind}")
+        kind = "nothing" if root is None else "a list" if isinstance(root, SequenceNode) else "a single value"
+        raise MosaicError(f"{path}: expected a configuration of sections, got {kind}")
     _Walk(path).visit(root, ())
     return text
 
