@@ -31,7 +31,7 @@ deploy-demo: $(STAMP)  ## run a federation over Flower on this machine, and its 
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[flower]'
 	$(BIN)/python -m mosaic.deployment.trial
 
-test: $(STAMP)  ## run the fast tests, six minutes on two CPU cores
+test: $(STAMP)  ## run the fast tests, three minutes on two CPU cores
 	$(BIN)/python -m pytest $(FAST)
 
 test-slow: $(STAMP)  ## run all other tests, those of notebooks and of Ray among them, about an hour on two CPU cores
