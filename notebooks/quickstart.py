@@ -56,8 +56,8 @@ run.plot.partition()
 # ## What the generators learnt
 #
 # Each client learns a generator of its own images and uploads it once. It is told which digit to draw, so a client can
-# only draw what it holds. Beside model weights and counts, the generators and a few cluster centres of features are all
-# that the server gets to know of the images.
+# only draw what it holds. Beside model weights, counts and measurements, the generators and cluster centres of features
+# are all that the server gets to know of the images.
 
 # %%
 run.plot.samples(client=4)

@@ -12,7 +12,7 @@ from rich.console import Console
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from mosaic.cli.main import main
-from mosaic.cli.partition import print_partition
+from mosaic.cli.partition import UNUSED, print_partition
 from mosaic.data import SklearnDigits
 from tests.cli.test_main import refusal
 from tests.small_runs import DIGITS, REPOSITORY, SharedRuns, fit_other, parsed
@@ -112,6 +112,10 @@ def test_an_overlay_changes_the_partition_alone(overlay: Path, config: Path) -> 
     assert new["class_path"] == asked["class_path"]
     assert asked["init_args"].items() <= new["init_args"].items()
     assert new["init_args"]["num_clients"] == old["init_args"]["num_clients"]
+
+
+def test_every_section_of_fit_is_taken() -> None:
+    assert parsed(DIGITS).keys() == {"data", *UNUSED}
 
 
 NEIGHBOURS = set(list(itertools.pairwise(OVERLAYS))[:2])

@@ -24,7 +24,7 @@ MAX_ROWS = 100
 """With more clients, the table leaves the rest to ``partition.json``."""
 UNUSED = (
     *("seed_everything", "trainer", "model", "algorithm", "executor", "federation", "clients"),
-    *("ckpt_path", "weights_only"),
+    *("privacy", "ckpt_path", "weights_only"),
 )
 """Top-level keys of ``fit`` that are accepted and ignored, so that its files and flags can be given unchanged."""
 

@@ -1,4 +1,4 @@
-"""Prototypes: cluster centres of a client's features, each of several images (METHOD section 4)."""
+"""Prototypes: cluster centres of a client's features, each of several images (docs/method.md, section 4)."""
 
 import warnings
 from dataclasses import dataclass, replace

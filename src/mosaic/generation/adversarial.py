@@ -1,4 +1,4 @@
-"""One GAN per client, guided by the client's classifier (METHOD section 2)."""
+"""One GAN per client, guided by the client's classifier (docs/method.md, section 2)."""
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace

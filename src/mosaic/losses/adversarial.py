@@ -1,4 +1,4 @@
-"""Losses of generator and discriminator (METHOD section 2)."""
+"""Losses of generator and discriminator (docs/method.md, section 2)."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Losses of distillation from a teacher to a student (METHOD section 6)."""
+"""Losses of distillation from a teacher to a student (docs/method.md, section 6)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Gates, which combine the experts' logits for an image (METHOD section 5)."""
+"""Gates, which combine the experts' logits for an image (docs/method.md, section 5)."""
 
 import torch
 from torch import Tensor, nn

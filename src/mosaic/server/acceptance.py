@@ -1,4 +1,4 @@
-"""Let the clients' validation images decide whether a model replaces another (METHOD section 7)."""
+"""Let the clients' validation images decide whether a model replaces another (docs/method.md, section 7)."""
 
 import logging
 import re

@@ -1,4 +1,4 @@
-"""Average models (METHOD section 1)."""
+"""Average models (docs/method.md, section 1)."""
 
 from collections.abc import Iterable
 

@@ -1,4 +1,4 @@
-"""Let a student learn from any teacher on generated images (METHOD section 6)."""
+"""Let a student learn from any teacher on generated images (docs/method.md, section 6)."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Experts, and which classes each of them knows (METHOD section 3)."""
+"""Experts, and which classes each of them knows (docs/method.md, section 3)."""
 
 from dataclasses import dataclass
 from typing import Literal, cast

@@ -1,4 +1,4 @@
-"""Generated images with the teacher's answers, and batches of them (METHOD section 6)."""
+"""Generated images with the teacher's answers, and batches of them (docs/method.md, section 6)."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from mosaic.transfer import send
 
 
 def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional: bool, epsilon: float) -> Tensor:
-    """Return the class prior that an image's origin gives (METHOD section 6).
+    """Return the class prior that an image's origin gives (docs/method.md, section 6).
 
     Args:
         source: generated images with owner and drawn label.

@@ -76,7 +76,7 @@ def _joined(old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
 
 
 def with_better_head(model: StateDict, stage: str, cohort: Cohort, context: RoundContext) -> StateDict:
-    """Return the model with a new head, unless none can be made or clients count fewer validation images right with it.
+    """Return the model with a new head, unless none can be made or the clients' validation images refuse it.
 
     Args:
         model: whose features count.

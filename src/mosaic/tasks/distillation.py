@@ -1,4 +1,4 @@
-"""Distil a teacher into one student on generated images (METHOD section 6)."""
+"""Distil a teacher into one student on generated images (docs/method.md, section 6)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Train a gate on prototypes (METHOD section 5)."""
+"""Train a gate on prototypes (docs/method.md, section 5)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -1,4 +1,4 @@
-"""Train a generator of one client's images, guided by the client's classifier (METHOD section 2)."""
+"""Train a generator of one client's images, guided by the client's classifier (docs/method.md, section 2)."""
 
 import copy
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ class GlobalClassifier(LightningModule):
             are long. Networks that only predict are not compiled.
         cuda_graphs: whether GPUs replay the passes of classifiers in ``fit`` as CUDA graphs, which pays where a step is
             over sooner than its kernels are launched, as with ResNet-18 on 64 images. The network must launch the same
-            kernels in every step. Not with data-parallel phases, nor for generators, stacks or private training.
+            kernels in every step. Data-parallel phases, generators and private training do without.
 
     The Trainer's precision and ``channels_last`` also apply to the experts of Mosaic's teacher and to the measurement
     of their accuracies. All other prediction is float32: prototypes, the clients' validation, the evaluation of the

@@ -1,4 +1,4 @@
-"""Fit small models to labelled examples: gates, and classifiers of prototypes (METHOD section 5)."""
+"""Fit small models to labelled examples: gates, and classifiers of prototypes (docs/method.md, section 5)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

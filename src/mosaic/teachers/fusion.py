@@ -1,4 +1,4 @@
-"""Experts decide between classes that they have seen; a classifier of prototypes helps with all others."""
+"""Experts decide between classes that they have seen; a classifier of prototypes helps, and decides where none has."""
 
 from torch import nn
 
