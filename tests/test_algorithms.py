@@ -353,7 +353,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
         (["expert_statistics=pooled"], "algorithm.expert_statistics: "),
         (["teacher=Transformer", "teacher.dim=30"], "algorithm.teacher.dim: "),
         (["distillation.average_decay=1"], "algorithm.distillation.average_decay: "),
-        (["distillation.view.padding=-1"], "augmentation padding: "),
+        (["distillation.view.padding=-1"], "augmentation.padding: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

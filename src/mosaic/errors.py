@@ -2,6 +2,7 @@
 
 import argparse
 from numbers import Integral, Real
+from typing import Any, get_args
 
 LARGEST = 1e38
 """Largest number that settings may have, a third of the largest number in single precision."""
@@ -53,6 +54,12 @@ def require_whole(section: str, **values: object) -> None:
             raise MosaicError(f"{section}.{key}: expected a whole number, got {value!r}")
 
 
+def require_count(section: str, **values: int) -> None:
+    """Raise :class:`MosaicError` unless all values are whole numbers above zero; see :func:`require_positive`."""
+    require_whole(section, **values)
+    require_positive(section, **values)
+
+
 def require_share(section: str, **values: float) -> None:
     """Raise :class:`MosaicError` unless all values are in ``[0, 1]``; see :func:`require_positive`."""
     for key, value in values.items():
@@ -65,6 +72,22 @@ def require_decay(section: str, **values: float) -> None:
     for key, value in values.items():
         if not is_number(value) or not 0 <= value < 1:
             raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")
+
+
+def require_choice(section: str, choices: Any, **values: object) -> None:
+    """Raise :class:`MosaicError` unless all values are among those of a ``Literal``; see :func:`require_positive`."""
+    known = get_args(choices)
+    for key, value in values.items():
+        if value not in known:
+            raise MosaicError(f"{section}.{key}: expected {' or '.join(map(str, known))}, got {value!r}")
+
+
+def require_a_batch(section: str, batch_size: int) -> None:
+    """Raise :class:`MosaicError` if a batch has a single image, which has no variance for BatchNorm."""
+    if batch_size < 2:
+        raise MosaicError(
+            f"{section}.batch_size: expected at least 2 images, since one has no variance, got {batch_size}"
+        )
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:

@@ -57,14 +57,15 @@ class ClientModels:
                 f"clients.levels: expected shares of the channels in (0, 1], got {wrong[0]}, which leaves no channels "
                 "or asks for more than there are"
             )
-        if rho is not None and not (is_number(rho) and 0 <= rho < LARGEST and sigma >= 0):
+        if rho is not None and not (is_number(rho) and 0 <= rho < LARGEST and is_number(sigma) and sigma >= 0):
             raise MosaicError(f"clients: expected rho and sigma of at least 0, got {rho} and {sigma}")
         if not isinstance(slicing, Slicing) or classifier_rows not in get_args(ClassifierRows):
             raise MosaicError(
                 "clients: expected slicing as mosaic.nets.RollingWindow(), and classifier_rows out of "
                 f"{', '.join(get_args(ClassifierRows))}, got {slicing!r} and {classifier_rows!r}"
             )
-        self.models, self.levels, self.rho, self.sigma = models, levels, rho, sigma
+        self.models, self.levels = models, None if levels is None else [float(level) for level in levels]
+        self.rho, self.sigma = None if rho is None else float(rho), int(sigma)
         self.slicing, self.classifier_rows = slicing, classifier_rows
 
     def pool(self, blueprint: Blueprint, num_clients: int, seed: int) -> "ModelPool":

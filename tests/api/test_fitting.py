@@ -11,12 +11,14 @@ import yaml
 from torch.optim import SGD
 
 import mosaic
-from mosaic.algorithms import DistillationSettings, FedAvg, Mosaic
+from mosaic.algorithms import DistillationSettings, FedAvg, LocalOnly, Mosaic
 from mosaic.api.raising import raising
-from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
+from mosaic.client.prototypes import PrototypeSettings
+from mosaic.data import Augmentation, DirichletPartition, FederatedDataModule, NpzSource, SklearnDigits
 from mosaic.executors import FlowerExecutor, RanksExecutor
 from mosaic.generation import Adversarial
 from mosaic.nets import SmallCNN
+from mosaic.privacy import Privacy
 from mosaic.teachers import FitSettings, Fusion
 from mosaic.training.signals import Preempted
 from tests.cases import for_each
@@ -133,6 +135,58 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         with pytest.raises(mosaic.MosaicError, match=told):
             tiny(tmp_path / "run", **wrong)
     assert not any(tmp_path.iterdir())
+
+
+@for_each(
+    ("make", "told"),
+    [
+        (lambda: Mosaic(experts="client"), "algorithm.experts: expected clients or class_average, got 'client'"),
+        (lambda: Mosaic(expert_statistics="pool"), "algorithm.expert_statistics: expected average or pooled or"),
+        (lambda: Adversarial(diversity_target="priors"), "algorithm.generation.diversity_target: expected prior or"),
+        (lambda: Adversarial(loss="wgan"), "algorithm.generation.loss: expected bce or hinge, got 'wgan'"),
+        (lambda: Adversarial(initialization="DCGAN"), "algorithm.generation.initialization: expected dcgan or default"),
+        (lambda: SmallCNN((1, 8, 8), 10, norm="batchnorm"), "model.net.init_args.norm: expected batch or group"),
+        (lambda: Privacy(1.0, local_training="dpsgd"), "privacy.local_training: expected none or dp_sgd"),
+        (lambda: NpzSource("x.npz", validation="no"), "data.source.init_args.validation: expected train or leave_out"),
+        (lambda: mosaic.Schedule(distill_rounds=3), "federation.schedule.distill_rounds: expected a list, got 3"),
+        (lambda: mosaic.Schedule(participation="all"), "federation.schedule.participation: expected a share"),
+        (lambda: mosaic.Federation(keep_snapshots=1.5), "federation.keep_snapshots: expected a whole number"),
+        (lambda: mosaic.Faults(retries=1.5), "federation.faults.retries: expected a whole number, got 1.5"),
+        (lambda: FitSettings(epochs=1.5), "algorithm.teacher.epochs: expected a whole number, got 1.5"),
+        (lambda: PrototypeSettings(2.5), "algorithm.prototypes.clusters_per_class: expected a whole number"),
+        (lambda: DistillationSettings(batch_size=1), "algorithm.distillation.batch_size: expected at least 2 images"),
+        (lambda: Augmentation(padding=1.5), "augmentation.padding: expected a whole number, got 1.5"),
+    ],
+)
+def test_what_a_configuration_would_refuse_python_refuses_too(make: Any, told: str) -> None:
+    with pytest.raises(mosaic.MosaicError) as error:
+        make()
+    assert told in str(error.value)
+
+
+def test_numbers_of_numpy_are_pythons(tmp_path: Path) -> None:
+    """All of them give the run that Python's own give, in whatever file or message they end."""
+    schedule = mosaic.Schedule(
+        np.int64(1),
+        np.int64(2),
+        np.float32(0),
+        np.int64(2),
+        list(np.arange(1, 2)),
+        np.int64(0),
+        np.float32(0.5),
+        np.float64(0.01),
+        np.float32(1),
+    )
+    data = FederatedDataModule(
+        SklearnDigits(), DirichletPartition(np.int64(4), 1), np.int64(0), batch_size=np.int64(32)
+    )
+    given = {"net": LinearNet, "data": data, "trainer": {"accelerator": "cpu"}, "seed": np.int64(1)}
+    levels = {"clients": mosaic.ClientModels(levels=list(np.linspace(0.5, 1, 2))), "net": SmallCNN}
+    steps = DistillationSettings(steps=np.int64(2), pool_size=np.int64(32), batch_size=np.int64(8))
+    run = mosaic.Federation(tmp_path / "run", schedule).fit(**given, algorithm=Mosaic(distillation=steps))
+    assert run.summary["updates"]["student"] == 2
+    own = mosaic.Federation(tmp_path / "own", schedule).fit(**{**given, **levels}, algorithm=LocalOnly())
+    assert sum(each.numel() for each in own.client_model(0).parameters()) < 10_000
 
 
 def test_a_federation_takes_a_path_and_refuses_what_is_no_schedule(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import mosaic
+from mosaic.cli.audit import audit
 from mosaic.data import SklearnDigits
 from mosaic.nets import SmallCNN
 from tests.small_runs import TWO_ROUNDS, SharedRuns, digits, final_model
@@ -91,6 +92,23 @@ def test_an_unfinished_run_says_so(folder: Path, tmp_path: Path) -> None:
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             ask()
+
+
+def test_damaged_files_are_one_line(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "run")
+    for name in ("config.yaml", "confusion.csv", "partition.json", "summary.json"):
+        (tmp_path / "run" / name).write_text("{1,\n")
+    run = mosaic.load(tmp_path / "run")
+    for ask, name in (
+        (lambda: run.config, "config.yaml"),
+        (lambda: run.summary, "summary.json"),
+        (run.plot.confusion, "confusion.csv"),
+        (run.plot.partition, "partition.json"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=rf"{name} is damaged \("):
+            ask()
+    with pytest.raises(mosaic.MosaicError, match=r"config\.yaml is damaged"):
+        audit(tmp_path / "run")
 
 
 def test_what_is_no_run_or_no_client_is_refused(run: mosaic.Run, tmp_path: Path) -> None:

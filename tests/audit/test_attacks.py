@@ -1,6 +1,8 @@
 """Attacks on uploads: they win where they must, and find nothing where there is nothing."""
 
+from functools import partial
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -16,15 +18,21 @@ from mosaic.audit.attacks import (
     success,
     within_classes,
 )
-from mosaic.audit.client import matched
+from mosaic.audit.client import ClientAudit, matched
 from mosaic.data import Images, SklearnDigits
+from mosaic.generation import ClassGaussians
+from mosaic.messages import TrainReply, TrainRequest
+from mosaic.nets import SmallCNN
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
 from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import Mechanism
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, whole_sums
+from tests.small_runs import same_models
 
 DIGITS = SklearnDigits().load()
+BLUEPRINT = Blueprint(partial(SmallCNN, width=4), (1, 8, 8), 10, (0.3,), (0.4,))
 
 
 class Copies(ImageGenerator):
@@ -140,6 +148,10 @@ def test_without_anybody_to_compare_there_is_nothing(part: str, random: torch.Ge
     some, none = (Images(DIGITS.train.pixels[:n], DIGITS.train.labels[:n]) for n in (5, 0))
     given: Any = (none, some) if part == "members" else (some, none)
     assert [len(each) for each in matched(*given, random)] == [0, 0]
+    audit = ClientAudit(0, *given, same_models(BLUEPRINT, 1), ClassGaussians(), seed=0)
+    net = SmallCNN((1, 8, 8), 10, width=4).state_dict()
+    audit.see(Mock(spec=TrainRequest, model=net), Mock(spec=TrainReply, model=net))
+    assert audit.findings([]) == []
 
 
 @pytest.mark.parametrize(("noise", "lowest", "highest"), [(0.0, 0.9, 1.0), (0.05, 0.75, 1.0), (8.0, 0.38, 0.62)])

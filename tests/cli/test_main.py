@@ -22,6 +22,7 @@ from tests.small_runs import (
     UNSEEN,
     SharedRuns,
     final_model,
+    fit_arguments,
     stages,
     tiny_fit,
 )
@@ -168,6 +169,12 @@ def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: 
     assert not run_dir.exists()
 
 
+def test_a_dry_run_says_nothing_to_loggers(tmp_path: Path) -> None:
+    logger = f"{{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: {tmp_path / 'csv'}}}}}"
+    main(fit_arguments(tmp_path / "run", "FedAvg", f"--federation.loggers=[{logger}]", "--trainer.fast_dev_run=true"))
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("command", ["configs", "schema", "completion"])
 def test_a_reader_that_stops_early_gets_no_traceback(command: str) -> None:
     reading, writing = os.pipe()
@@ -286,7 +293,7 @@ class TestRefusals:
             pytest.param(
                 "--algorithm.distillation.temperature=0", "algorithm.distillation.temperature", marks=pytest.mark.slow
             ),
-            ("--algorithm.teacher.head.epochs=0", "fitting.epochs: expected a number above 0"),
+            ("--algorithm.teacher.head.epochs=0", "algorithm.teacher.epochs: expected a number above 0"),
             pytest.param("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon", marks=pytest.mark.slow),
             ("--trainer.precision=64-true", "trainer.precision"),
             ("--trainer.callbacks=LearningRateMonitor", "trainer: a blank step of local training fails"),

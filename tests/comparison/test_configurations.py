@@ -58,3 +58,10 @@ def test_numbers_and_dates_are_what_fit_reads(tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
     path.write_text("rate: 1e-3\nname: 2026-11-24\n")
     assert read_configuration(path).values == {"rate": 1e-3, "name": "2026-11-24"}
+
+
+@pytest.mark.parametrize("section", ["trainer", "model", "data", "federation", "clients"])
+def test_a_section_in_a_file_of_its_own_is_refused(section: str, tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", {section: "other.yaml"})
+    with pytest.raises(MosaicError, match=rf"c\.yaml: {section}: expected settings by name, got 'other\.yaml': write"):
+        read_configuration(path)

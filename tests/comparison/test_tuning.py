@@ -99,3 +99,12 @@ def test_where_every_try_fails_nothing_else_is_run(tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match="all 3 runs that try rate have failed"):
         choose(bench, tmp_path, RATES, LAST)
     assert len(bench.ran) == 3
+
+
+def test_without_a_validation_accuracy_there_is_nothing_to_choose_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Outcome, "validated", None)
+    with pytest.raises(MosaicError, match=r"--tune: no run that tries rate has a validation accuracy to choose by"):
+        choose(Bench({"ours at 0.01": None}), tmp_path, RATES)
+    assert not (tmp_path / "outcomes.jsonl").exists()

@@ -42,6 +42,10 @@ def loaded(pixels: Any = PIXELS, labels: Any = LABELS, names: Any = NAMES, **gro
     return FederatedDataModule(Mine(ImageSet(images, images, names)), Deal([])).images
 
 
+def test_groups_of_any_kind_are_arrays() -> None:
+    assert type(loaded(domain=["a"] * len(LABELS)).train.groups["domain"]) is np.ndarray
+
+
 @pytest.mark.parametrize(
     "pixels",
     [PIXELS, PIXELS.float() / 255, PIXELS.double().numpy() / 255, PIXELS.long(), PIXELS.to(torch.uint16)],

@@ -148,6 +148,12 @@ def test_the_proxy_publishes_the_fleet_alone(folder: Path) -> None:
     ]
 
 
+def test_a_folder_inside_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(MosaicError, match=r"output: .*file cannot be written to \(.*\): choose another folder"):
+        deploy(CONFIG, tmp_path / "file" / "there")
+
+
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(MosaicError, match="output: expected a folder that does not exist yet"):

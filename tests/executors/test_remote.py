@@ -19,6 +19,7 @@ from mosaic.client.private_worker import REFUSED
 from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_statistics
 from mosaic.data.sources import NpzSource
+from mosaic.errors import MosaicError
 from mosaic.executors.remote.executor import ClientsAbsentError
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import (
@@ -411,6 +412,24 @@ def test_a_site_of_one_class_has_its_number(tmp_path: Path) -> None:
         train_labels=np.full(20, 7),
     )
     assert resident(config, 0, "FedAvg")._data.class_counts[0].tolist() == [0, 0, 0, 0, 0, 0, 0, 18, 0, 0]
+
+
+@pytest.mark.parametrize(("labels", "known"), [((1, 2), True), ((1, 2, 3), True), ((0, 1, 2), False)])
+def test_names_that_are_numbers_are_never_taken_for_places(
+    labels: tuple[int, ...], known: bool, tmp_path: Path
+) -> None:
+    """Whatever else a site holds, 1 is the class of this name."""
+    config = write_parts(tmp_path)
+    number = np.array([1] * 20 + list(labels))
+    np.savez(tmp_path / "0.npz", train_images=np.zeros((len(number), 8, 8), dtype=np.uint8), train_labels=number)
+    agreed = yaml.safe_load(config.read_text())
+    agreed["data"]["partition"]["init_args"]["class_names"] = ["1", "2", "3"]
+    config.write_text(yaml.safe_dump(agreed))
+    if not known:
+        with pytest.raises(MosaicError, match="expected only the classes that all parties have agreed on, got 0"):
+            resident(config, 0, "FedAvg")
+    else:
+        assert resident(config, 0, "FedAvg")._data.class_counts[0][0] >= 18
 
 
 def test_a_client_that_is_away_for_a_moment_is_waited_for(config: Path, tmp_path: Path) -> None:

@@ -144,6 +144,14 @@ def test_a_snapshot_may_be_named_by_its_whole_path(
     main(four_rounds(Path("run"), f"--ckpt_path={run.resolve() / 'rounds' / '0004'}"))
 
 
+def test_a_snapshot_may_be_named_from_within_its_run(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(straight / "rounds")
+    main(four_rounds(tmp_path / "branch", "--ckpt_path=0003"))
+    assert_same_run(tmp_path / "branch", straight)
+
+
 def test_a_run_that_goes_on_makes_damaged_descriptions_anew(shared_run: SharedRuns, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(shared_run("FedAvg"), run)

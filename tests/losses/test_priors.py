@@ -17,6 +17,10 @@ def test_a_prior_is_a_distribution_without_zeros(counts: list[int]) -> None:
     assert prior.log().isfinite().all()
 
 
+def test_an_epsilon_that_single_precision_cannot_hold_leaves_no_zeros() -> None:
+    assert label_prior(torch.tensor([5, 0]), 1e-46).log().isfinite().all()
+
+
 def test_a_client_without_images_knows_nothing() -> None:
     assert label_prior(torch.zeros(4)).tolist() == [0.25] * 4
 

@@ -19,13 +19,14 @@ def judgement(right: dict[int, int], missing: tuple[int, ...] = (), total: int =
 
 def asked(*judgements: Judgement) -> tuple[list[Any], Any]:
     """Return models and clients that judge them so."""
-    models: list[Any] = [f"model {place}" for place in range(len(judgements))]
-    return models, SimpleNamespace(evaluate=dict(zip(models, judgements, strict=True)).__getitem__)
+    models: list[Any] = [{"weight": torch.tensor(float(place))} for place in range(len(judgements))]
+    return models, SimpleNamespace(evaluate=lambda model: judgements[int(model["weight"])])
 
 
-def accepted(before: Judgement, after: Judgement) -> bool:
+def accepted(before: Judgement, after: Judgement, **weights: torch.Tensor) -> bool:
     said: dict[str, float] = {}
     (old, new), cohort = asked(before, after)
+    new |= weights
     plan, recorder = SimpleNamespace(round=4), SimpleNamespace(scalar=said.__setitem__)
     context: Any = SimpleNamespace(plan=plan, recorder=recorder)
     answer = accepts(old, new, "new-born head", cohort, context)
@@ -89,3 +90,12 @@ def test_of_as_many_right_the_smaller_loss_is_accepted() -> None:
     old = judgement({0: 5})
     assert accepted(old, old)
     assert not accepted(old._replace(loss=old.loss / 2), old)
+
+
+@pytest.mark.parametrize("judges", [{}, {0: 5}], ids=["nobody", "one"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused_whoever_judges(
+    number: float, judges: dict[int, int], caplog: pytest.LogCaptureFixture
+) -> None:
+    assert not accepted(judgement(judges), judgement(judges), new=torch.tensor(number))
+    assert "round 4: the weights of the new-born head are no finite numbers, so it is refused" in caplog.text

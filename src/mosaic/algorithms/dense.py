@@ -7,7 +7,7 @@ import torch
 
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import MosaicError, require_at_least_zero, require_count, require_whole
 from mosaic.messages import StateDict, TrainReply
 from mosaic.model_pool import PoolKind
 from mosaic.nets.classifier import Classifier
@@ -66,8 +66,9 @@ class DENSE(FedAvg):
         learning: LearningSettings = LearningSettings(),
         guarded: bool = True,
     ) -> None:
+        require_whole("algorithm", student_updates=student_updates, generator_updates=generator_updates)
         require_at_least_zero("algorithm", student_updates=student_updates)
-        require_positive("algorithm", synthesis_steps=synthesis_steps)
+        require_count("algorithm", synthesis_steps=synthesis_steps)
         if student_updates and generator_updates < synthesis_steps:
             raise MosaicError(
                 f"algorithm.generator_updates: expected at least {synthesis_steps}, the algorithm.synthesis_steps of "

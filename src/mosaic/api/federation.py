@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,7 @@ class Federation(federation.Federation):
                 }
             )
             assert data is not None, "just checked"
+            seed = int(seed)  # numpy's numbers are in no message
             _check_processes(data, executor)
             if privacy is not None:
                 check_private_run(privacy, algorithm, data, self.schedule)
@@ -143,7 +145,7 @@ def _check_kinds(given: Mapping[str, Any]) -> None:
         if made or not callable(given[name]):
             raise MosaicError(f"{name}: expected a class or function that makes it, got {_kind(given[name])}")
     seed = given["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise MosaicError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
 
 

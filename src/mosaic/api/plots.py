@@ -34,7 +34,7 @@ class RunPlots:
         file = RunDirectory(self._path).partition
         with raising():
             known = read_facts(file)
-        if "class_counts" not in known:
+        if not known.keys() >= {"class_counts", "classes"}:
             raise MosaicError(f"{file} does not count classes, as an earlier version wrote it: look at partition.png")
         return partition_heat_map(np.array(known["class_counts"]), known["classes"])
 
@@ -60,9 +60,13 @@ class RunPlots:
                 f"{file} is missing: the run has not finished, has no global model or no test split, or an earlier "
                 "version made it"
             )
-        with file.open(newline="") as content:
-            (_, *names), *rows = csv.reader(content)
-        return confusion_matrix(np.array([row[1:] for row in rows], dtype=np.int64), names)
+        try:
+            with file.open(newline="") as content:
+                (_, *names), *rows = csv.reader(content)
+            counts = np.array([row[1:] for row in rows], dtype=np.int64).reshape(len(names), len(names))
+        except (ValueError, csv.Error) as error:
+            raise MosaicError(f"{file} is damaged ({error}): restore it from a copy") from error
+        return confusion_matrix(counts, names)
 
     def samples(self, client: int, count: int = 64) -> Picture:
         """Draw images of a client's generator, at most eight of each class; see :meth:`mosaic.Run.sample`."""

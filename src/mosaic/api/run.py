@@ -6,8 +6,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import yaml
-
 from mosaic.algorithms.base import Algorithm
 from mosaic.api.algorithm import algorithm_of
 from mosaic.api.plots import RunPlots
@@ -57,12 +55,13 @@ class Run:
             return f"Run({str(self.path)!r}, not finished)"
         said = self.summary
         found = next((said[key] for key in _SHOWN if said.get(key) is not None), None)
-        return f"Run({str(self.path)!r}, {said['algorithm']}, {said['rounds']} rounds, test accuracy {percent(found)})"
+        what = f"{said.get('algorithm')}, {said.get('rounds')} rounds, test accuracy {percent(found)}"
+        return f"Run({str(self.path)!r}, {what})"
 
     @property
     def config(self) -> dict[str, Any]:
         """The run's configuration as plain values; for a run of objects, their description."""
-        return self._read(lambda: dict(yaml.safe_load(RunDirectory(self.path).config.read_text())))
+        return self._read(RunDirectory(self.path).read_config)
 
     @property
     def summary(self) -> dict[str, Any]:

@@ -78,6 +78,8 @@ class ClientAudit:
 
     def see(self, request: Request, reply: Reply) -> None:
         """Take note of one answer."""
+        if len(self._others) == 0:
+            return
         match request, reply:
             case TrainRequest(model=received), TrainReply(model=uploaded):
                 if self._before is None:
@@ -103,7 +105,12 @@ class ClientAudit:
 
         Args:
             references: generators of other clients, by which an attacker tells hard images from members.
+
+        Returns:
+            What each attack finds; nothing where there are no other images of the client's classes.
         """
+        if len(self._others) == 0:
+            return []
         scores = dict(self._scores)
         if self.generator is not None:
             random = torch.Generator().manual_seed(self._seed)

@@ -7,17 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mosaic.audit.client import ClientAudit
 from mosaic.audit.finding import Finding, write_findings
 from mosaic.audit.replay import AuditingExecutor
 from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, carry_out_config
 from mosaic.comparison.request import require_simulation
+from mosaic.disk import make_writable
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
-from mosaic.report.contents import require_run
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.seeding import seed_for
@@ -58,8 +56,8 @@ def audit(run: Path) -> Path:
         run: the run's folder.
     """
     directory = RunDirectory(run)
-    require_run(run)
-    config: dict[str, Any] = yaml.safe_load(directory.config.read_text())
+    config = directory.read_config()
+    make_writable(run, "mosaic audit")
     require_simulation(config, "mosaic audit")
     with tempfile.TemporaryDirectory(prefix="mosaic-audit-") as folder:
         again = RunDirectory(Path(folder) / "run")

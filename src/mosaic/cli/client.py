@@ -17,7 +17,7 @@ from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.data.remote import Statistics
 from mosaic.deployment.resident import Resident, serve
-from mosaic.disk import lock
+from mosaic.disk import lock, make_writable
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
 from mosaic.executors.remote.wire import agreement
@@ -68,6 +68,8 @@ class ClientCLI(MosaicCLI):
         """Load the client's images and make what answers for it."""
         given: Any = self.config_init.fit
         require_positive("client", keep_rounds=given.keep_rounds)
+        if given.audit is not None:
+            make_writable(Path(given.audit).absolute().parent, "--audit")
         if not isinstance(datamodule.partition, Remote):
             raise MosaicError(
                 "data.partition: expected mosaic.data.Remote, which says what all parties have agreed on, got "
@@ -121,7 +123,7 @@ class ClientCLI(MosaicCLI):
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Refuse a folder in which another client remembers its runs."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_writable(folder, "--folder")
     held = lock(folder / ".lock", f"--folder: another client remembers its runs in {folder}: give each its own")
     try:
         yield

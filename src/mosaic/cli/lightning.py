@@ -36,6 +36,7 @@ from mosaic.federation.private import check_private_run
 from mosaic.model_pool import ClientModels
 from mosaic.privacy import Privacy
 from mosaic.runs.checkpoint import check_checkpoint
+from mosaic.runs.directory import RunDirectory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import expected_warnings
@@ -142,7 +143,8 @@ class MosaicCLI(LightningCLI):
         """Run the federation that the configuration describes."""
         federation: Federation = self._get(self.config_init, "federation")
         if ckpt_path is not None:
-            refuse_renamed_in_run(Path(federation.run_dir), Path(ckpt_path), Path(ckpt_path).parent.parent)
+            given = Path(ckpt_path).absolute()
+            refuse_renamed_in_run(Path(federation.run_dir), given, given.parent.parent)
         self._fit(federation, self._job(model, datamodule), ckpt_path)
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
@@ -224,10 +226,10 @@ def _statistics_of_run(config: Mapping[str, Any]) -> tuple[list[float], list[flo
     """Return the mean and standard deviation with which a run was started that is to go on, if there is one."""
     if config.get("ckpt_path") is None:
         return None
-    given = Path(config["ckpt_path"])
+    given = Path(config["ckpt_path"]).absolute()
     for folder in (Path(config["federation"]["run_dir"]), given, given.parent.parent):
-        if (file := folder / "config.yaml").is_file():
-            data = (yaml.safe_load(file.read_text()) or {}).get("data") or {}
+        if (run := RunDirectory(folder)).config.is_file():
+            data = run.read_config().get("data") or {}
             return (data["mean"], data["std"]) if data.get("mean") and data.get("std") else None
     return None
 

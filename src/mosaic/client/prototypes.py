@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_count
 from mosaic.training.dry_run import DryRun
 
 
@@ -26,7 +26,7 @@ class PrototypeSettings:
 
     def __post_init__(self) -> None:
         """Refuse numbers that are not positive."""
-        require_positive("algorithm.prototypes", clusters_per_class=self.clusters_per_class, min_count=self.min_count)
+        require_count("algorithm.prototypes", clusters_per_class=self.clusters_per_class, min_count=self.min_count)
 
     def within(self, dry_run: DryRun) -> "PrototypeSettings":
         """Return what holds in a dry run, whose eight images must do."""

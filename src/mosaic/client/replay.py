@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mosaic.errors import require_decay, require_positive
+from mosaic.errors import require_count, require_decay
 
 PIXELS, LABELS = "pixels", "labels"
 """Names of the tensors in a request: 8-bit pixels ``(M, channels, H, W)`` and their classes ``(M,)``."""
@@ -30,7 +30,7 @@ class ReplaySettings:
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         require_decay("algorithm.replay", share=self.share)
-        require_positive("algorithm.replay", images=self.images)
+        require_count("algorithm.replay", images=self.images)
 
     def of_batch(self, size: int) -> int:
         """Return how many of so many images of a batch are replayed, all but two at most.

@@ -11,6 +11,8 @@ from jsonargparse import get_loader
 from mosaic.errors import MosaicError
 from mosaic.runs.yaml_files import read_yaml
 
+_SECTIONS = ("trainer", "model", "data", "federation", "clients")
+
 AS_CONFIGURED = "config"
 """Name of the algorithm that the configuration itself holds."""
 
@@ -32,10 +34,15 @@ def read_configuration(path: Path) -> Configuration:
     """Read a file."""
     configuration = Configuration(path, read_yaml(path))
     try:
-        if configuration.values is None:
-            raise ValueError("the file is empty")
+        values = configuration.values
     except (ValueError, yaml.YAMLError) as error:
         raise MosaicError(f"{path}: expected a configuration of mosaic fit, which cannot be read: {error}") from error
+    for section in _SECTIONS:
+        if not isinstance(values.get(section) or {}, Mapping):
+            raise MosaicError(
+                f"{path}: {section}: expected settings by name, got {values[section]!r}: write them out here, since a "
+                "comparison combines files"
+            )
     return configuration
 
 

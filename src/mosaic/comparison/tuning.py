@@ -74,6 +74,11 @@ def tuned(
         found = finish([_named_by(first[name], each) for name, every in tried.items() for each in every])
         if all(isinstance(result, Failure) for result in found):
             raise MosaicError(f"--tune: all {len(found)} runs that try {choice.key} have failed, as told above")
+        if all(isinstance(result, Failure) or result.validated is None for result in found):
+            raise MosaicError(
+                f"--tune: no run that tries {choice.key} has a validation accuracy to choose by: set "
+                "data.validation_share above 0 and federation.judging true, or leave --tune out"
+            )
         results = iter(found)
         for name, every in tried.items():
             pairs = [(each, next(results)) for each in every]

@@ -217,7 +217,8 @@ def _checked(images: object, split: str, origin: str) -> Images:
                 f"{origin}: expected one {key!r} for each of {len(whole)} {split} images, got shape {values.shape}"
             )
     if (images.pixels.dtype, images.labels.dtype) == (torch.uint8, torch.int64):
-        return images
+        converted = any(groups[str(key)] is not values for key, values in images.groups.items())
+        return replace(images, groups=groups) if converted else images
     return Images(eight_bits(pixels, split, origin), whole, groups)
 
 

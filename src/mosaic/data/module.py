@@ -17,7 +17,7 @@ from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
 from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.replay import GivenPartition, write_holdings
 from mosaic.data.sources import Source
-from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_whole
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_choice, require_whole
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 
@@ -72,6 +72,7 @@ class FederatedDataModule(LightningDataModule):
         require_at_least_zero("data", seed=seed)
         if not is_number(validation_share) or not 0 <= validation_share < 1:
             raise MosaicError(f"data.validation_share: expected a share in [0, 1), got {validation_share}")
+        require_choice("data", Policy, device_cache=device_cache)
         if not isinstance(partition, Partition):
             raise MosaicError(
                 f"data.partition: expected a partition, as mosaic.data.DirichletPartition(10, 0.1), got {partition!r}"
@@ -80,8 +81,8 @@ class FederatedDataModule(LightningDataModule):
             raise MosaicError(f"data.batch_size: expected at least 2, got {batch_size}: BatchNorm needs two images")
         self.source, self.partition = source, partition
         _require_pixels(mean, std)
-        self.seed, self.validation_share = seed, validation_share
-        self.batch_size, self.augmentation = batch_size, augmentation
+        self.seed, self.validation_share = int(seed), validation_share
+        self.batch_size, self.augmentation = int(batch_size), augmentation
         self.mean, self.std = (None if given is None else list(map(float, given)) for given in (mean, std))
         self.device_cache = device_cache
         self._on_device = DeviceCache(device_cache)

@@ -134,7 +134,8 @@ class RemoteData(FederatedDataModule):
     def _agreed(self, labels: Tensor, names: tuple[str, ...]) -> Tensor:
         """Renumber labels from positions in this party's class names to positions in those of all parties."""
         places = {name: place for place, name in enumerate(self.partition.class_names)}
-        if not places.keys() >= set(names) and all(name.isdecimal() and int(name) < len(places) for name in names):
+        unnamed = all(name.isdecimal() and int(name) < len(places) for name in names)
+        if unnamed and not any(name.isdecimal() for name in places):
             return torch.tensor([int(name) for name in names])[labels]  # a file without names holds agreed numbers
         unknown = sorted(names[label] for label in labels.unique().tolist() if names[label] not in places)
         if unknown:

@@ -16,6 +16,7 @@ import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mosaic.deployment.authority import make_node_files, make_server_files, require_cryptography
+from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.runs.yaml_files import read_yaml
 
@@ -55,7 +56,7 @@ def deploy(
     count = _number_of_clients(config)
     if output.exists():
         raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
-    output.parent.mkdir(parents=True, exist_ok=True)
+    make_writable(output.parent, "output")
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as aside:
         folder = Path(aside, output.name)
         _write(folder, config, count, {"host": host, "port": port, "link_port": link_port, "days": days})

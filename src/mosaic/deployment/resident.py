@@ -17,6 +17,7 @@ from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
 from mosaic.deployment.memory import Memory
+from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.executors.base import answer, failed
 from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction
@@ -164,7 +165,7 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
 def _listening(path: Path, group: str | None) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as listener:
         _clear(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_writable(path.parent, "--socket")
         before = os.umask(0o177)  # nobody else may connect, not even for a moment
         try:
             listener.bind(str(path))

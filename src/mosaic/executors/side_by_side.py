@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_count
 from mosaic.executors.injection import Fault
 from mosaic.executors.processes.environment import single_device
 from mosaic.executors.serial import SerialExecutor
@@ -33,7 +33,7 @@ class SideBySideExecutor(SerialExecutor):
         self, threads: int | None = None, clients_at_once: int = 10, faults: dict[str, float] | None = None
     ) -> None:
         super().__init__(threads, faults)
-        require_positive("executor", clients_at_once=clients_at_once)
+        require_count("executor", clients_at_once=clients_at_once)
         self.clients_at_once = clients_at_once
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import Logger
 from mosaic.batches import has_lost_a_rank, world_size
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_count
 from mosaic.executors.base import WorkerLostError
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
@@ -68,7 +68,7 @@ class Federation:
         judging: bool = True,
         loggers: list[LoggerFactory | Logger] | None = None,
     ) -> None:
-        require_positive(
+        require_count(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
         if not isinstance(schedule, Schedule):
@@ -125,7 +125,7 @@ class Federation:
         job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
-            loggers = RunLoggers(self.loggers, directory.loggers)
+            loggers = RunLoggers([] if job.phases.dry_run else self.loggers, directory.loggers)
             make_ready()
             loggers.begin(job.config)
             nearest = None if isinstance(job.data, RemoteData) else partial(nearness, job.data)

@@ -1,12 +1,14 @@
 """The schedule of rounds, the same for all algorithms."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
+import numpy as np
 import torch
 
 from mosaic.batches import steps_for
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_whole
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_positive, require_whole
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
 
@@ -49,8 +51,12 @@ class Schedule:
         """
         rounds = {"collaborative_rounds": self.collaborative_rounds, "fine_tune_rounds": self.fine_tune_rounds}
         require_whole("federation.schedule", **rounds, local_steps=self.local_steps)
-        for key in (*rounds, "local_steps"):
-            object.__setattr__(self, key, int(getattr(self, key)))  # numpy's numbers are in no message
+        if self.expert_steps is not None:
+            require_whole("federation.schedule", expert_steps=self.expert_steps)
+        if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
+            raise MosaicError(f"federation.schedule.distill_rounds: expected a list, got {self.distill_rounds!r}")
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         if self.collaborative_rounds < 1 or self.fine_tune_rounds < 0:
             raise MosaicError(
                 "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "
@@ -67,7 +73,7 @@ class Schedule:
                 "federation.schedule: expected local_steps and expert_steps of at least 1, "
                 f"got {self.local_steps} and {self.expert_steps}"
             )
-        if not 0 < self.participation <= 1:
+        if not is_number(self.participation) or not 0 < self.participation <= 1:
             raise MosaicError(
                 f"federation.schedule.participation: expected a share in (0, 1], got {self.participation}"
             )
@@ -142,3 +148,10 @@ def round_half_up(value: float) -> int:
     [0, 1, 3]
     """
     return int(value + 0.5)
+
+
+def _plain(value: Any) -> Any:
+    """Return Python's own number for one of numpy's, which no message carries."""
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_plain(each) for each in value]
+    return value.item() if isinstance(value, np.generic) else value

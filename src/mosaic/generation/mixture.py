@@ -1,6 +1,7 @@
 """Several generators per client, which take turns."""
 
 from collections.abc import Sequence
+from itertools import combinations
 
 from torch import Tensor
 
@@ -18,6 +19,11 @@ class Mixture(Generation):
             raise MosaicError(
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
                 f"{[type(part).__name__ for part in parts]}"
+            )
+        if any(part == other for part, other in combinations(parts, 2)):
+            raise MosaicError(
+                "algorithm.generation.parts: expected generators that differ, got two alike, which would learn the "
+                "same: change a setting of one"
             )
         self.parts = list(parts)
         self.min_count = max(part.min_count for part in parts)

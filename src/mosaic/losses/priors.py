@@ -17,7 +17,7 @@ def label_prior(class_counts: Tensor, epsilon: float = 0.01) -> Tensor:
     if epsilon <= 0:
         raise ValueError(f"label_prior needs epsilon > 0, got {epsilon}: an absent class would have probability zero")
     counts = class_counts.double() + epsilon
-    return (counts / counts.sum(-1, keepdim=True)).float()
+    return (counts / counts.sum(-1, keepdim=True)).float().clamp(min=torch.finfo(torch.float32).tiny)
 
 
 def balanced_class_weights(labels: Tensor, num_classes: int) -> Tensor:

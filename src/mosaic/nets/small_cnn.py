@@ -5,6 +5,7 @@ from typing import Literal
 
 from torch import nn
 
+from mosaic.errors import require_choice
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.slicing import narrower
 
@@ -26,6 +27,7 @@ class SmallCNN(Classifier):
 
     def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 16, norm: Norm = "batch") -> None:
         super().__init__(image_shape, num_classes)
+        require_choice("model.net.init_args", Norm, norm=norm)
         height, breadth = (math.ceil(side / 4) for side in image_shape[1:])  # after two strides
         window = math.ceil(height / 4), math.ceil(breadth / 4)
         pooled = math.ceil(height / window[0]) * math.ceil(breadth / window[1])

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive
+from mosaic.errors import MosaicError, require_at_least_zero, require_choice, require_positive
 
 PrivateTraining = Literal["none", "dp_sgd"]
 IMAGE = "image"
@@ -95,6 +95,7 @@ class Privacy:
         if not 0 < self.sampling_rate <= 1:
             raise MosaicError(f"privacy.sampling_rate: expected a share in (0, 1], got {self.sampling_rate}")
         require_positive("privacy", clipping=self.clipping)
+        require_choice("privacy", PrivateTraining, local_training=self.local_training)
         if self.trains != (self.shares.training > 0):
             raise MosaicError(
                 f"privacy.shares.training: expected a share above 0 with local_training dp_sgd and 0 without, got "

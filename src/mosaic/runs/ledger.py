@@ -41,7 +41,7 @@ class Ledger:
 
     def book_updates(self, network: str, updates: int) -> None:
         """Book optimiser steps of a network."""
-        self.updates[network] = self.updates.get(network, 0) + updates
+        self.updates[network] = self.updates.get(network, 0) + int(updates)  # numpy's numbers are in no snapshot
 
     def book_exchange(self, request: Request, reply: Reply) -> None:
         """Book one request and its reply: their bytes, or that the client declined."""

@@ -138,7 +138,7 @@ def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
         raise MosaicError(f"--ckpt_path last: {run_path} holds no snapshot: start with --ckpt_path auto or without")
     if ckpt_path in ("auto", "last"):
         return own[-1] if own else None
-    path = Path(ckpt_path)
+    path = Path(ckpt_path).absolute()  # its parents are the run's folders
     if (path / "run.json").is_file():
         return path
     if inside := list_snapshots(path / "rounds"):

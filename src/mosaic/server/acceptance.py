@@ -4,7 +4,7 @@ import logging
 import re
 from collections.abc import Sequence
 
-from mosaic.messages import StateDict
+from mosaic.messages import StateDict, are_finite
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 
@@ -25,7 +25,8 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
     """Whether a model is at least as good as the old one on the clients' validation images.
 
     Worse is who gets fewer images right, or as many with a larger cross-entropy. Only clients that have judged both
-    models count; if there is none although some were asked, the new one is refused. One rule for all algorithms, since
+    models count; if there is none although some were asked, the new one is refused, and so is one whose weights are no
+    finite numbers, whoever judges. One rule for all algorithms, since
     rules of selection that differ make a comparison unfair.
 
     Args:
@@ -35,13 +36,18 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
         cohort: the clients of the round.
         context: of the round.
     """
+    figure = f"server/{re.sub('[- ]', '_', what)}_accepted"
+    if not are_finite(new.values()):
+        log.warning("round %d: the weights of the %s are no finite numbers, so it is refused", context.plan.round, what)
+        context.recorder.scalar(figure, 0.0)
+        return False
     judgements = [cohort.evaluate(model) for model in (old, new)]
     missing = sorted({client for judgement in judgements for client in judgement.missing})
     judges = set.intersection(*({*judgement.clients} for judgement in judgements))
     before, after = (judgement.of(judges) for judgement in judgements)
     unseen = before.total.sum() == 0
     accepted = not missing if unseen else after.merit() >= before.merit()
-    context.recorder.scalar(f"server/{re.sub('[- ]', '_', what)}_accepted", float(accepted))
+    context.recorder.scalar(figure, float(accepted))
     if unseen:
         log.warning(
             "round %d: %s the %s, so it is %s",
@@ -57,6 +63,6 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
             context.plan.round,
             what,
             "taken" if accepted else "refused",
-            *(figure for judgement in (after, before) for figure in judgement.figures()),
+            *(count for judgement in (after, before) for count in judgement.figures()),
         )
     return accepted

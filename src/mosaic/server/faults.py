@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share, require_whole
 from mosaic.messages import EvaluateRequest, GeneratorRequest, PrototypeRequest, ReleaseRequest, Request, TrainRequest
 
 Phase = Literal["train", "generate", "summarise", "judge"]
@@ -55,6 +55,7 @@ class Faults:
         require_positive(_SECTION, **{f"deadline{phase}": value for phase, value in deadline.items()})
         quorum = _by_phase("quorum", self.quorum)
         require_share(_SECTION, **{f"quorum{phase}": value for phase, value in quorum.items()})
+        require_whole(_SECTION, retries=self.retries)
         require_at_least_zero(_SECTION, retries=self.retries)
 
     def deadline_of(self, phase: Phase) -> float | None:

@@ -28,7 +28,7 @@ def origin_log_prior(source: GeneratedImages, class_counts: Tensor, conditional:
     else:
         of_owner = class_counts / class_counts.sum(1, keepdim=True)
         shares = of_owner.to(source.images.device)[source.owners]
-    return (shares + epsilon).log()
+    return (shares + epsilon).clamp(min=torch.finfo(torch.float32).tiny).log()
 
 
 class LabelledImages:

@@ -10,11 +10,12 @@ from torch.optim import Optimizer
 
 from mosaic.errors import (
     MosaicError,
+    require_a_batch,
     require_at_least_zero,
+    require_count,
     require_decay,
     require_positive,
     require_share,
-    require_whole,
 )
 from mosaic.losses.distillation import mosaic_distillation
 from mosaic.nets.augmentation import Augmentation
@@ -85,12 +86,10 @@ class DistillationSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.distillation"
-        require_whole(section, steps=self.steps, batch_size=self.batch_size, pool_size=self.pool_size)
+        require_count(section, steps=self.steps, batch_size=self.batch_size, pool_size=self.pool_size)
+        require_a_batch(section, self.batch_size)
         require_positive(
             section,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            pool_size=self.pool_size,
             learning_rate=self.learning_rate,
             temperature=self.temperature,
             origin_epsilon=self.origin_epsilon,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.errors import require_at_least_zero, require_decay, require_positive, require_whole
+from mosaic.errors import require_at_least_zero, require_choice, require_count, require_decay, require_positive
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -77,17 +77,13 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.generation"
-        require_whole(section, steps=self.steps, batch_size=self.batch_size, latent_dim=self.latent_dim)
-        require_whole(section, width=self.width, min_count=self.min_count)
-        require_positive(
-            section,
-            steps=self.steps,
-            batch_size=self.batch_size,
-            latent_dim=self.latent_dim,
-            width=self.width,
-            learning_rate=self.learning_rate,
-            min_count=self.min_count,
-        )
+        sizes = {"batch_size": self.batch_size, "latent_dim": self.latent_dim, "width": self.width}
+        require_count(section, steps=self.steps, **sizes, min_count=self.min_count)
+        require_positive(section, learning_rate=self.learning_rate)
+        require_choice(section, Loss, loss=self.loss)
+        require_choice(section, DiversityTarget, diversity_target=self.diversity_target)
+        require_choice(section, Normalization, discriminator_normalization=self.discriminator_normalization)
+        require_choice(section, Initialization, initialization=self.initialization)
         require_at_least_zero(
             section,
             epochs=self.epochs,

@@ -1,9 +1,17 @@
 """Settings of synthesis and distillation in DENSE and Co-Boosting."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_decay, require_positive, require_share
+from mosaic.errors import (
+    require_a_batch,
+    require_at_least_zero,
+    require_choice,
+    require_count,
+    require_decay,
+    require_positive,
+    require_share,
+)
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.dcgan import Initialization
 
@@ -53,8 +61,6 @@ class SynthesisSettings:
         section = "algorithm.synthesis"
         require_positive(
             section,
-            latent_dim=self.latent_dim,
-            width=self.width,
             learning_rate=self.learning_rate,
             divergence_temperature=self.divergence_temperature,
         )
@@ -64,7 +70,9 @@ class SynthesisSettings:
             label_weight=self.label_weight,
             divergence_weight=self.divergence_weight,
         )
-        _require_a_batch(section, self.batch_size)
+        require_choice(section, Initialization, initialization=self.initialization)
+        require_count(section, batch_size=self.batch_size, latent_dim=self.latent_dim, width=self.width)
+        require_a_batch(section, self.batch_size)
 
 
 @dataclass(frozen=True)
@@ -99,9 +107,8 @@ class LearningSettings:
         section = "algorithm.learning"
         require_positive(section, learning_rate=self.learning_rate, temperature=self.temperature)
         require_share(section, pixel_step=self.pixel_step)
-        if self.pixel_direction not in (known := get_args(PixelDirection)):
-            raise MosaicError(f"{section}.pixel_direction: expected {' or '.join(known)}, got {self.pixel_direction}")
-        _require_a_batch(section, self.batch_size)
+        require_choice(section, PixelDirection, pixel_direction=self.pixel_direction)
+        require_a_batch(section, self.batch_size)
         require_decay(section, momentum=self.momentum)
 
 
@@ -121,10 +128,3 @@ class ReweighingSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be done."""
         require_share("algorithm.reweighing", step=self.step, decay=self.decay)
-
-
-def _require_a_batch(section: str, batch_size: int) -> None:
-    if batch_size < 2:
-        raise MosaicError(
-            f"{section}.batch_size: expected at least 2 images, since one has no variance, got {batch_size}"
-        )

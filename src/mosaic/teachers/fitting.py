@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError, require_decay, require_positive
+from mosaic.errors import MosaicError, require_count, require_decay, require_positive
 from mosaic.losses.priors import balanced_class_weights
 from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
@@ -43,13 +43,10 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        require_positive(
-            "fitting",
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-        )
-        require_decay("fitting", average_decay=self.average_decay)
+        section = "algorithm.teacher"
+        require_count(section, epochs=self.epochs, batch_size=self.batch_size)
+        require_positive(section, learning_rate=self.learning_rate)
+        require_decay(section, average_decay=self.average_decay)
 
 
 def fit(

@@ -29,7 +29,7 @@ class Partition(ABC):
             require_whole("data.partition", num_clients=num_clients)
             if num_clients < 1:
                 raise MosaicError(f"data.partition.num_clients: expected at least 1, got {num_clients}")
-        self.num_clients = num_clients
+        self.num_clients = None if num_clients is None else int(num_clients)
 
     @property
     def origin(self) -> str:

@@ -13,12 +13,14 @@ import numpy as np
 from mosaic.data.sources.base import Found, PictureSource, Split
 from mosaic.data.sources.files import file_identity, find_file, origin_of, readable
 from mosaic.data.sources.pictures import Pictures, joined, make_pictures
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_choice
 
 log = logging.getLogger(__name__)
 
 BLOCK_BYTES = 2**25
 _READ = ("train_", "val_", "test_", "class_names")
+
+ValidationPart = Literal["train", "leave_out"]
 
 
 class NpzSource(PictureSource):
@@ -38,9 +40,10 @@ class NpzSource(PictureSource):
     """
 
     def __init__(
-        self, path: str, validation: Literal["train", "leave_out"] = "train", md5: str | None = None, **settings: Any
+        self, path: str, validation: ValidationPart = "train", md5: str | None = None, **settings: Any
     ) -> None:
         super().__init__(**settings)
+        require_choice("data.source.init_args", ValidationPart, validation=validation)
         self.path, self.validation, self.md5 = path, validation, md5
 
     def find(self) -> Found:

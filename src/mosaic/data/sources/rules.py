@@ -61,7 +61,7 @@ def rules_of(channels: Literal[1, 3] | None, resize: int | list[int] | None) -> 
     """Make rules of the arguments of a source; raise :class:`MosaicError` if one is out of range."""
     if channels not in (None, 1, 3):
         raise MosaicError(f"data.source.init_args.channels: expected 1 (grey), 3 (colour) or null, got {channels}")
-    size = [resize, resize] if isinstance(resize, int) else resize
+    size = resize if resize is None or isinstance(resize, list | tuple) else [int(resize)] * 2
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise MosaicError(f"data.source.init_args.resize: expected pixels or [height, width] from 1 up, got {resize}")
     return Rules(channels, None if size is None else (size[0], size[1]))
