@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from mosaic.batches import ShuffledBatches, own_share, steps_for, world_size
+from mosaic.batches import ShuffledBatches, steps_for
+from mosaic.ranks import own_share, world_size
 from tests.cases import for_each
 
 

@@ -16,7 +16,7 @@ RELAY = "mosaic.relay"
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
     *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.tuning", "mosaic.training.dry_run"),
-    "mosaic.transfer",
+    *("mosaic.transfer", "mosaic.ranks"),
 )
 UPPER = ("mosaic.cli", "mosaic.comparison", "mosaic.federation", "mosaic.executors", "mosaic.report")
 NEVER_REACHES: dict[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
 REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.losses": ("mosaic.losses",),
     "mosaic.nets": ("mosaic.nets", "mosaic.transfer", "mosaic.errors"),
-    "mosaic.training": (*("mosaic.training", "mosaic.batches", "mosaic.transfer", "mosaic.errors"),),
+    "mosaic.training": (*("mosaic.training", "mosaic.ranks", "mosaic.transfer", "mosaic.errors"),),
     "mosaic.runs.figures": ("mosaic.runs.figures",),
     "mosaic.privacy": (
         *("mosaic.privacy", "mosaic.nets", "mosaic.transfer", "mosaic.errors"),
@@ -85,7 +85,7 @@ REACHES_ONLY: dict[str, tuple[str, ...]] = {
         *("mosaic.model_pool", "mosaic.nets", "mosaic.transfer"),
         *("mosaic.messages", "mosaic.codec", "mosaic.errors", "mosaic.seeding"),
     ),
-    "mosaic.batches": ("mosaic.batches", "mosaic.transfer"),
+    "mosaic.batches": ("mosaic.batches", "mosaic.ranks", "mosaic.transfer"),
     **{module: (module,) for module in LOWER if module not in ("mosaic.messages", "mosaic.batches")},
 }
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from mosaic.ranks import own_share, world_size
 from mosaic.transfer import send
 
 
@@ -110,24 +111,3 @@ def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> 
     if epochs <= 0:
         return steps
     return max(1, round(epochs * num_examples / min(batch_size, num_examples)))
-
-
-def world_size() -> int:
-    """Return the number of ranks that train together."""
-    initialized = torch.distributed.is_available() and torch.distributed.is_initialized()
-    return torch.distributed.get_world_size() if initialized else 1
-
-
-def has_lost_a_rank(error: BaseException) -> bool:
-    """Whether an exception says that another rank has ended while this one waited for it."""
-    told = isinstance(error, RuntimeError) and any(
-        name in str(error) for name in ("gloo/", "NCCL", "Connection closed")
-    )
-    return world_size() > 1 and (told or isinstance(error, getattr(torch.distributed, "DistError", ())))
-
-
-def own_share(batch: Tensor) -> Tensor:
-    """Return the part of a global batch that belongs to this rank: every ``world_size``-th example."""
-    if world_size() == 1:
-        return batch
-    return batch[torch.distributed.get_rank() :: world_size()]

@@ -10,7 +10,6 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from mosaic.batches import own_share
 from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, gather
 from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
@@ -20,6 +19,7 @@ from mosaic.data.sources import Source
 from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_choice, require_whole
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
+from mosaic.ranks import own_share
 
 
 @dataclass(frozen=True)

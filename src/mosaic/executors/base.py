@@ -9,28 +9,18 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
-from mosaic.batches import has_lost_a_rank, world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode, wire
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import GARBAGE, LOST, Fault, Injector, provoke, spoilt
 from mosaic.messages import ClientState, Failed, Reply, Request
+from mosaic.ranks import has_lost_a_rank, said_by_rank_0, world_size
 from mosaic.training.deadline import DeadlinePassedError, ending_within
 from mosaic.training.signals import is_told_to_leave
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
-Value = TypeVar("Value")
-
-
-def said_by_rank_0(value: Value) -> Value:
-    """Return what rank 0 says, where several ranks train together."""
-    if world_size() == 1:
-        return value
-    carrier = [value]
-    torch.distributed.broadcast_object_list(carrier, src=0)
-    return carrier[0]
 
 
 class Recipe(NamedTuple):

@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from mosaic.batches import world_size
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.executors.base import ClientExecutor, failed, said_by_rank_0
+from mosaic.executors.base import ClientExecutor, failed
 from mosaic.executors.injection import Fault
 from mosaic.messages import ClientState, GeneratorReply, Reply, Request, TrainReply
+from mosaic.ranks import said_by_rank_0, world_size
 
 
 class SerialExecutor(ClientExecutor):

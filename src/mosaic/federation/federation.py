@@ -12,7 +12,6 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
-from mosaic.batches import has_lost_a_rank, world_size
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_count
@@ -26,6 +25,7 @@ from mosaic.federation.resumption import check_same
 from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
+from mosaic.ranks import has_lost_a_rank, world_size
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import is_whole

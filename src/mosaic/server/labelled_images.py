@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mosaic.batches import own_share
+from mosaic.ranks import own_share
 from mosaic.server.generators import GeneratedImages
 from mosaic.tasks.distillation import LabelledBatch
 from mosaic.transfer import send

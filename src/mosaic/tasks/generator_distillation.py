@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mosaic.batches import world_size
 from mosaic.errors import require_at_least_zero, require_positive
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
+from mosaic.ranks import world_size
 from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
 from mosaic.transfer import send

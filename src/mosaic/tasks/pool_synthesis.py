@@ -10,7 +10,6 @@ from torch.func import functional_call
 from torch.nn import functional as F
 from torch.optim import SGD, Optimizer
 
-from mosaic.batches import world_size
 from mosaic.losses.adversarial import inversion
 from mosaic.losses.distillation import knowledge_distillation
 from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, output_diversification, signed_step
@@ -19,6 +18,7 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.nets.image_pool import ImagePool
 from mosaic.nets.teacher import MixtureOfExperts
+from mosaic.ranks import world_size
 from mosaic.seeding import seeded
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.manual import ManualTask, set_requires_grad

@@ -13,10 +13,8 @@ import copy
 import weakref
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
-from enum import Enum
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from itertools import chain
-from types import BuiltinFunctionType, FunctionType
 from typing import Any
 
 import torch
@@ -24,6 +22,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from mosaic.errors import MosaicError
+from mosaic.training.structure import StandIn, attributes_of, structure_of
 
 KEPT = 16
 """Captured passes, each of one architecture and one batch shape; every one keeps the memory of its step."""
@@ -31,11 +30,6 @@ WARM_UPS = 3
 """Passes before a capture, in which libraries make their choices; PyTorch's own number."""
 DEVICES = ("cuda",)
 """Types of device that have graphs."""
-
-_OF_EVERY_MODULE = frozenset(vars(nn.Module())) - {"training"}
-_BACKWARD_HOOKS = ("_backward_hooks", "_backward_pre_hooks")
-_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
-_CONSTANTS = (bool, int, float, complex, str, type, FunctionType, BuiltinFunctionType, Enum, torch.dtype, torch.device)
 
 Forward = Callable[..., Tensor]
 
@@ -66,7 +60,7 @@ class GraphCache:
         return self._passes.get(key)
 
 
-class _Guest:
+class _Guest(StandIn):
     """Stands in the place of a network's ``forward`` for one phase."""
 
     def __init__(self, network: nn.Module, cache: GraphCache) -> None:
@@ -93,11 +87,11 @@ class _Guest:
     @cached_property
     def structure(self) -> Hashable | None:
         """What the kernels depend on but weights and images; nothing where that is unknown."""
-        return _structure(self.network)
+        return structure_of(self.network)
 
     @cached_property
     def _first_seen(self) -> tuple[list[bool], list[tuple[dict[str, Any], str, Any]]]:
-        return [tensor.requires_grad for tensor in self.tensors], list(_attributes(self.network))
+        return [tensor.requires_grad for tensor in self.tensors], list(attributes_of(self.network))
 
     def is_as_before(self) -> bool:
         """Whether no tensor, constant or mode has been replaced since the first step."""
@@ -165,7 +159,7 @@ class _CapturedPass:
                     f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, which asks for the same kernels in "
                     f"every step and no look at a value ({said}): leave model.cuda_graphs out"
                 ) from error
-            if not guest.is_as_before() or _structure(guest.network) != guest.structure:
+            if not guest.is_as_before() or structure_of(guest.network) != guest.structure:
                 raise MosaicError(
                     f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, since its forward pass changes "
                     "attributes of the network: leave model.cuda_graphs out"
@@ -289,68 +283,3 @@ def _batch_of(images: Tensor) -> Hashable:
     kind = images.device.type
     precision = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
     return images.device, images.shape, images.dtype, images.stride(), precision
-
-
-def _structure(network: nn.Module) -> Hashable | None:
-    """Return all that a network's kernels depend on but weights and images; nothing where that is unknown.
-
-    A hook that is a ``functools.partial`` of numbers counts as a part of the network, as those of narrow networks are.
-    """
-    parts: list[Hashable] = []
-    first: dict[int, str] = {}
-    try:
-        for name, module in network.named_modules(remove_duplicate=False):
-            if any(getattr(module, hooks) for hooks in _BACKWARD_HOOKS):
-                return None
-            hooks = [_hook(hook) for kind in _FORWARD_HOOKS for hook in getattr(module, kind).values()]
-            parts.append((name, type(module), *hooks, *((key, _constant(value)) for key, value in _own(module))))
-    except TypeError:
-        return None
-    every = network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
-    for name, tensor in chain(*every):
-        if not tensor.is_leaf or tensor._backward_hooks:
-            return None
-        same = first.setdefault(id(tensor), name)
-        parts.append((name, same, tensor.shape, tensor.dtype, tensor.stride(), tensor.requires_grad))
-    return tuple(parts)
-
-
-def _attributes(network: nn.Module) -> Iterator[tuple[dict[str, Any], str, Any]]:
-    """Yield where each constant, weight and buffer of a network is found, its name and what it is."""
-    for module in network.modules():
-        yield from ((vars(module), name, value) for name, value in _own(module))
-        for held in (module._parameters, module._buffers):
-            yield from ((held, name, value) for name, value in held.items())
-
-
-def _own(module: nn.Module) -> Iterator[tuple[str, Any]]:
-    """Yield the attributes that not every module has, and the mode."""
-    for name, value in vars(module).items():
-        if name not in _OF_EVERY_MODULE and not isinstance(value, _Guest):
-            yield name, value
-
-
-def _hook(hook: object) -> Hashable:
-    numbers = isinstance(hook, partial) and (*hook.args, *hook.keywords.values())
-    if not numbers or not all(isinstance(each, int | float) for each in numbers):
-        raise TypeError(hook)
-    return _constant(hook)
-
-
-def _constant(value: object) -> Hashable:
-    """Return a constant by its value.
-
-    Raises:
-        TypeError: it could hold tensors, or change.
-    """
-    if isinstance(value, partial):
-        return value.func, _constant(value.args), _constant(value.keywords)
-    if isinstance(value, dict):
-        return dict, *((name, _constant(each)) for name, each in value.items())
-    if isinstance(value, list | tuple | set | frozenset):
-        return type(value), *map(_constant, value)
-    if value is None or isinstance(value, _CONSTANTS):
-        return type(value), value
-    if isinstance(value, nn.Module) and (structure := _structure(value)) is not None:  # as a stack holds its networks
-        return structure
-    raise TypeError(value)

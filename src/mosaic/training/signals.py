@@ -213,6 +213,6 @@ def _leave(received: signal.Signals | None, code: int | None = None) -> None:
 
 
 def _world_size() -> int:
-    from mosaic.batches import world_size
+    from mosaic.ranks import world_size
 
     return world_size()

@@ -7,7 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from mosaic.batches import world_size
+from mosaic.ranks import world_size
 from mosaic.training.blocks import SizedBatches
 from mosaic.transfer import lies_on
 
