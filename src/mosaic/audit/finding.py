@@ -4,7 +4,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 from mosaic.disk import write_whole
 
@@ -37,12 +36,8 @@ class Finding:
     rate: float
     null_auc: float
 
-    def values(self) -> dict[str, Any]:
-        """Return them as plain values."""
-        return asdict(self)
-
 
 def write_findings(path: Path, findings: Sequence[Finding], **facts: object) -> None:
     """Write what an audit has found, and facts about it, as JSON."""
-    found = {**facts, "findings": [finding.values() for finding in findings]}
+    found = {**facts, "findings": [asdict(finding) for finding in findings]}
     write_whole(path, f"{json.dumps(found, indent=2)}\n".encode())

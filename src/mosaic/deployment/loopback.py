@@ -76,10 +76,10 @@ class Loopback:
         self._begin("link", "server/superlink.sh", LINK_PORT=str(self._link_port))
         self._until("link", lambda: _listens(self._link_port))
 
-    def register(self, *keys: str) -> None:
-        """Make the keys in these files known to the SuperLink; all that the folder has when not given."""
+    def register(self) -> None:
+        """Make all keys of the folder known to the SuperLink."""
         done = subprocess.run(
-            [self.folder / "server" / "register.sh", *keys],
+            [self.folder / "server" / "register.sh"],
             env=self._environment(),
             user=self._users.get("link"),
             capture_output=True,
@@ -107,9 +107,9 @@ class Loopback:
         self._until(f"client{site}", self.socket(site).exists)
         self._until(f"node{site}", lambda: "SuperNode ID" in self.log(f"node{site}"))
 
-    def start_fit(self, *flags: str, script: str = "server/fit.sh", name: str = "fit") -> subprocess.Popen[bytes]:
+    def start_fit(self, *flags: str) -> subprocess.Popen[bytes]:
         """Start ``mosaic fit`` as the server does."""
-        return self._begin(name, script, *flags)
+        return self._begin("fit", "server/fit.sh", *flags)
 
     def kill(self, name: str) -> None:
         """Kill one process so that it cannot tidy up; what it has started may live on for a moment."""

@@ -4,17 +4,17 @@ import logging
 from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import GeneratorReply, are_finite
+from mosaic.nets.teacher import NoOpinion
 from mosaic.privacy.accounting import Budget
 from mosaic.privacy.release import PublicFeatures, Release
 from mosaic.seeding import SERVER
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil
-from mosaic.server.generators import GeneratedImages, GeneratorMixture
+from mosaic.server.generators import GeneratorMixture
 from mosaic.server.released import deviations_of, fit_released, pooled
 from mosaic.server.shown import SHOWN_IMAGES, shown_labels
 from mosaic.server.state import ServerState
@@ -86,19 +86,14 @@ def train_student(
     context.recorder.images("synthesis/samples", shown.images, shown.labels)
     labels_only = replace(settings, origin_weight=1.0, min_confidence=0.0)
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
-    classes = context.blueprint.num_classes
-    student = distil(start, lambda source: _knows_nothing(source, classes), images, labels_only, context)
+    opinion = NoOpinion(context.blueprint.num_classes)  # an image's class comes from the label that it was drawn for
+    student = distil(start, lambda source: opinion(source.images), images, labels_only, context)
     if not are_finite(student.values()):
         log.warning("round %d: the student's weights are no numbers, so the model stays", context.plan.round)
         return state
     context.observe(context.blueprint.build(student), "student")
     context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
     return replace(state, model=student, distilled=True)
-
-
-def _knows_nothing(source: GeneratedImages, classes: int) -> Tensor:
-    """Return equal logits: an image's class then comes from the label that it was drawn for."""
-    return torch.zeros(len(source.images), classes, device=source.images.device)
 
 
 def _features(generation: ClassGaussians, context: RoundContext) -> PublicFeatures:

@@ -1,9 +1,8 @@
 """Controls: teachers without a gate, which every gate must beat."""
 
-import torch
-
 from mosaic.model_pool import PoolKind
 from mosaic.nets.gates import MeanGate
+from mosaic.nets.teacher import NoOpinion
 from mosaic.server.distillation import Teacher
 from mosaic.server.experts import Experts
 from mosaic.teachers.asking import ask_teacher
@@ -71,5 +70,5 @@ class Labels(TeacherFactory):
     def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Return a teacher without an opinion."""
         evidence.observe(experts, self.heads_only)
-        classes = evidence.context.blueprint.num_classes
-        return lambda source: torch.zeros(len(source.images), classes, device=source.images.device)
+        opinion = NoOpinion(evidence.context.blueprint.num_classes)
+        return lambda source: opinion(source.images)
