@@ -36,10 +36,19 @@ def test_a_disk_that_fails_is_named_and_is_nobodys_mistake(number: int, tmp_path
 
 
 def test_other_failures_are_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), naming_disk(tmp_path):
+    with pytest.raises(FileNotFoundError), naming_disk(tmp_path / "run"):
         (tmp_path / "nothing").read_text()
     with pytest.raises(ZeroDivisionError), naming_disk(tmp_path):
         raise ZeroDivisionError
+
+
+def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    for missing in (run / "tensorboard" / "events", str(run / "metrics.csv"), os.fsencode(run / "x")):
+        with pytest.raises(DiskError, match=r"the disk of .*run fails at .*No such file"), naming_disk(run):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", missing)
+    with pytest.raises(FileNotFoundError), naming_disk(run):
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "runs"))
 
 
 def test_threads_that_meet_it_print_no_traceback_of_their_own(

@@ -215,9 +215,54 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
     assert pool_of(blueprint, levels=[1.0]).kind == "same"
 
 
+class Hiding(LinearNet):
+    """A network that keeps a layer where PyTorch does not find it."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.layers = [nn.Linear(num_classes, num_classes)]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.layers[0](super().forward(images))
+
+
+class Local(LinearNet):
+    """A network with a function that nobody can copy."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.activation = lambda logits: logits
+
+
+class OnlyTrains(LinearNet):
+    """A network that fails as soon as it should predict."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        assert self.training
+        return super().forward(images)
+
+
+class Guessing(LinearNet):
+    """A network that draws in evaluation too."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return super().forward(nn.functional.dropout(images, 0.5))
+
+
+def test_a_network_may_draw_in_evaluation(blueprint: Blueprint) -> None:
+    assert same_models(blueprint.with_factory(Guessing), 2).kind == "same"
+    ClientModels().pool(blueprint.with_factory(Guessing), 2, seed=0)
+
+
 @pytest.mark.parametrize(
     ("factory", "says"),
     [
+        (Hiding, "expected the same logits of two networks with the same weights, got others: some layers are not reg"),
+        (
+            Local,
+            r"cannot be built: it cannot be pickled \(.*\), by which it is copied: define its",
+        ),
+        (OnlyTrains, "the network fails in evaluation mode"),
         (Deaf, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
         (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
         (
@@ -236,6 +281,9 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
         (partial(SmallCNN, width=0), "cannot "),
     ],
     ids=[
+        "a hidden layer",
+        "a lambda",
+        "no evaluation",
         "7 logits",
         "a tuple",
         "no classifier",

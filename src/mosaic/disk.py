@@ -11,13 +11,14 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, users_mistake
 
 log = logging.getLogger(__name__)
 
 _TROUBLES = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE") if hasattr(errno, name)
 }
+_MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
 class DiskError(MosaicError):
@@ -34,11 +35,15 @@ def naming_disk(folder: Path) -> Iterator[None]:
         DiskError: something inside the block has met such a disk.
     """
     said_by_threads = threading.excepthook  # TensorBoard writes in one, which prints a traceback of its own
-    threading.excepthook = lambda said: None if _trouble(said.exc_value) else said_by_threads(said)
+
+    def trouble_of(error: BaseException | None) -> OSError | None:
+        return _trouble(error) or _gone(error, folder)
+
+    threading.excepthook = lambda said: None if trouble_of(said.exc_value) else said_by_threads(said)
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or (trouble := _trouble(error)) is None:
+        if isinstance(error, DiskError) or (trouble := trouble_of(error)) is None:
             raise
         where = f" at {os.fsdecode(trouble.filename)}" if trouble.filename else ""
         raise DiskError(
@@ -51,11 +56,23 @@ def naming_disk(folder: Path) -> Iterator[None]:
 
 def _trouble(error: BaseException | None) -> OSError | None:
     """Return the disk's error behind an exception, if there is one."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _TROUBLES:
-            return error
-        error = error.__cause__ or error.__context__
+    return next((each for each in _disk_errors(error) if each.errno in _TROUBLES), None)
+
+
+def _gone(error: BaseException | None, folder: Path) -> OSError | None:
+    """Return the error of a file that cannot be found since somebody has removed or moved its folder."""
+    for each in () if users_mistake(error) else _disk_errors(error):
+        place = Path(os.fsdecode(each.filename)).absolute() if isinstance(each.filename, str | bytes | Path) else None
+        if each.errno in _MISSING and place is not None and place.is_relative_to(folder.absolute()):
+            return each
     return None
+
+
+def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
+    while error is not None:
+        if isinstance(error, OSError):
+            yield error
+        error = error.__cause__ or error.__context__
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

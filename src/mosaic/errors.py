@@ -82,6 +82,14 @@ def require_choice(section: str, choices: Any, **values: object) -> None:
             raise MosaicError(f"{section}.{key}: expected {' or '.join(map(str, known))}, got {value!r}")
 
 
+def require_kinds(section: str, **given: tuple[object, type]) -> None:
+    """Raise :class:`MosaicError` unless every value, by key, is of its kind; see :func:`require_positive`."""
+    for key, (value, kind) in given.items():
+        if not isinstance(value, kind):
+            got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+            raise MosaicError(f"{section}.{key}: expected {kind.__name__}, got {got}")
+
+
 def require_a_batch(section: str, batch_size: int) -> None:
     """Raise :class:`MosaicError` if a batch has a single image, which has no variance for BatchNorm."""
     if batch_size < 2:

@@ -180,6 +180,30 @@ def _check(blueprint: Blueprint, key: str) -> None:
         raise MosaicError(
             f"{key}: expected {blueprint.num_classes} logits for each image, one per class, got {got} for two images"
         )
+    _check_weights(blueprint, key)
+
+
+def _check_weights(blueprint: Blueprint, key: str) -> None:
+    """Refuse a network that is another one whenever it is built, since some of its weights are not registered."""
+    weights, answers = blueprint.initial(seed=0), []
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        images = torch.rand(2, *blueprint.image_shape)
+        for seed in (1, 2):
+            torch.manual_seed(seed)  # of what is drawn while it is built
+            net = blueprint.factory(blueprint.image_shape, blueprint.num_classes)
+            net.load_state_dict(weights)
+            torch.manual_seed(0)
+            try:
+                answers.append(net.eval()(images))
+            except Exception as error:
+                raise MosaicError(
+                    f"{key}: the network fails in evaluation mode: {error}{settings_of(blueprint.factory)}"
+                ) from error
+    if all(answer.isfinite().all() for answer in answers) and not torch.allclose(*answers):
+        raise MosaicError(
+            f"{key}: expected the same logits of two networks with the same weights, got others: some layers are not "
+            "registered: keep them in torch.nn.ModuleList or ModuleDict in place of a list or dict"
+        )
 
 
 def _built(blueprint: Blueprint, key: str) -> Classifier:

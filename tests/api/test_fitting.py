@@ -1,24 +1,36 @@
 """Runs from Python are those of the command line, whether YAML or objects describe them."""
 
+import shutil
 import signal
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import yaml
+from lightning.pytorch.loggers import CSVLogger
+from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 
 import mosaic
-from mosaic.algorithms import DistillationSettings, FedAvg, LocalOnly, Mosaic
+from mosaic.algorithms import DENSE, DistillationSettings, FedAvg, LocalOnly, Mosaic
 from mosaic.api.raising import raising
+from mosaic.cli.main import main
+from mosaic.client.objectives import CrossEntropy
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.data import Augmentation, DirichletPartition, FederatedDataModule, NpzSource, SklearnDigits
-from mosaic.executors import FlowerExecutor, RanksExecutor
+from mosaic.executors import FlowerExecutor, RanksExecutor, SerialExecutor
 from mosaic.generation import Adversarial
 from mosaic.nets import SmallCNN
 from mosaic.privacy import Privacy
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
 from mosaic.teachers import FitSettings, Fusion
 from mosaic.training.signals import Preempted
 from tests.cases import for_each
@@ -33,8 +45,8 @@ def overrides(*flags: str) -> dict[str, Any]:
     return {key: yaml.safe_load(value) for key, _, value in parted}
 
 
-def digits() -> FederatedDataModule:
-    return FederatedDataModule(SklearnDigits(), DirichletPartition(4, 1), batch_size=32)
+def digits(**more: Any) -> FederatedDataModule:
+    return FederatedDataModule(SklearnDigits(), DirichletPartition(4, 1), batch_size=32, **more)
 
 
 def tiny(run_dir: Path, **more: Any) -> mosaic.Run:
@@ -85,6 +97,10 @@ def test_a_run_of_objects_goes_on_with_the_same_objects_alone(tmp_path: Path) ->
     for net, data, changed in ((SmallCNN, digits(), "model.net"), (LinearNet, other_data, "data.partition")):
         with pytest.raises(mosaic.MosaicError, match=rf"another configuration; changed: {changed}"):
             federation.fit(net, data, FedAvg(), trainer, ckpt_path="auto")
+    other_test = digits()
+    other_test.images.test.pixels[:100] = 0
+    with pytest.raises(mosaic.MosaicError, match=r"another configuration; changed: data\.content\.test"):
+        federation.fit(LinearNet, other_test, FedAvg(), trainer, ckpt_path="auto")
     again = federation.fit(LinearNet, digits(), FedAvg(), trainer, ckpt_path="auto")
     assert again.metrics["round"].tolist() == [1, 2]
 
@@ -129,6 +145,13 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         ({"optimizer": "SGD"}, "optimizer: expected a class or function that makes it, got str"),
         ({"seed": -1}, "seed: expected a whole number"),
         ({"clients": "same"}, "clients: expected ClientModels, got str"),
+        ({"algorithm": FedAvg(objective=cross_entropy)}, "algorithm.objective: expected LocalObjective, got function"),
+        ({"algorithm": FedAvg(objective=CrossEntropy)}, "algorithm.objective: expected .*, got the class CrossEntropy"),
+        ({"algorithm": Mosaic(prototypes=None)}, "algorithm.prototypes: expected PrototypeSettings, got NoneType"),
+        ({"algorithm": Mosaic(new_head="no")}, "algorithm.new_head: expected bool, got str"),
+        ({"algorithm": Mosaic(teacher=Fusion(head={"epochs": 3}))}, "algorithm.teacher.head: expected FitSettings"),
+        ({"algorithm": DENSE(guarded="no")}, "algorithm.guarded: expected bool, got str"),
+        ({"data": digits(augmentation=None)}, "data.augmentation: expected Augmentation, got NoneType"),
         ({"executor": RanksExecutor(workers=2)}, "executor: RanksExecutor starts processes"),
         ({"executor": FlowerExecutor()}, "clients on hosts of their own need a configuration"),
     ):
@@ -148,6 +171,24 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         (lambda: SmallCNN((1, 8, 8), 10, norm="batchnorm"), "model.net.init_args.norm: expected batch or group"),
         (lambda: Privacy(1.0, local_training="dpsgd"), "privacy.local_training: expected none or dp_sgd"),
         (lambda: NpzSource("x.npz", validation="no"), "data.source.init_args.validation: expected train or leave_out"),
+        (lambda: Mosaic(distillation={"steps": 3}), "algorithm.distillation: expected DistillationSettings, got dict"),
+        (lambda: Mosaic(teacher="Mean"), "algorithm.teacher: expected TeacherFactory, got str"),
+        (
+            lambda: Mosaic(generation=Adversarial),
+            "algorithm.generation: expected Generation, got the class",
+        ),
+        (lambda: Adversarial(betas=[]), "algorithm.generation.betas: expected two numbers, got []"),
+        (lambda: DistillationSettings(interpolation=None), "algorithm.distillation.interpolation: expected shares"),
+        (lambda: Privacy("8"), "privacy.epsilon: expected a number, got '8'"),
+        (lambda: Privacy(True), "privacy.epsilon: expected a number, got True"),
+        (lambda: Privacy(8, shares={}), "privacy.shares: expected Shares, got dict"),
+        (lambda: SerialExecutor(threads="2"), "executor.threads: expected a whole number, got '2'"),
+        (lambda: SerialExecutor(threads=10**12), "executor.threads: expected at least 1 and at most 4096"),
+        (lambda: digits(mean="x"), "data.mean"),
+        (
+            lambda: mosaic.Schedule(distill_rounds=["1"]),
+            "schedule.distill_rounds[0]: expected a whole number",
+        ),
         (lambda: mosaic.Schedule(distill_rounds=3), "federation.schedule.distill_rounds: expected a list, got 3"),
         (lambda: mosaic.Schedule(participation="all"), "federation.schedule.participation: expected a share"),
         (lambda: mosaic.Federation(keep_snapshots=1.5), "federation.keep_snapshots: expected a whole number"),
@@ -194,6 +235,9 @@ def test_a_federation_takes_a_path_and_refuses_what_is_no_schedule(tmp_path: Pat
     for wrong, told in (
         ((3,), "federation.run_dir: expected the name of a new folder, got 3"),
         (("x", {"collaborative_rounds": 1}), "federation.schedule: expected a mosaic.Schedule, got dict"),
+        (("x", ONE_ROUND, 1, 2, 1, {"quorum": 0.5}), "federation.faults: expected a mosaic.Faults, got dict"),
+        (("x", ONE_ROUND, 1, 2, 1, mosaic.Faults(), "no"), "federation.judging: expected true or false, got 'no'"),
+        (("x", ONE_ROUND, 1, 2, 1, mosaic.Faults(), True, CSVLogger("x")), "federation.loggers: expected a list"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             mosaic.Federation(*wrong)
@@ -211,3 +255,47 @@ def test_a_signal_ends_a_function_as_python_is_ended() -> None:
         raise SystemExit(3)
     with pytest.raises(ZeroDivisionError), raising():
         _ = 1 / 0
+
+
+class Forgetful(FedAvg):
+    """Returns what the test says in place of a state."""
+
+    def __init__(self, makes: Callable[[ServerState], Any]) -> None:
+        super().__init__()
+        self.makes = makes
+
+    def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> Any:
+        return self.makes(super().round(state, cohort, context))
+
+
+@for_each(
+    ("makes", "told"),
+    [
+        (lambda state: None, "to return a ServerState, got NoneType"),
+        (lambda state: state.model, "to return a ServerState, got dict"),
+        (lambda state: replace(state, model={}), "of the network's tensors, got 4 that are missing"),
+        (lambda state: replace(state, model={**state.model, "x": torch.ones(1)}), "got 1 that are missing, others or"),
+    ],
+)
+def test_what_an_algorithm_returns_is_looked_at(makes: Any, told: str) -> None:
+    with TemporaryDirectory() as folder, pytest.raises(mosaic.MosaicError, match=told):
+        tiny(Path(folder) / "run", algorithm=Forgetful(makes))
+
+
+@pytest.mark.parametrize("command", ["fit", "test", "partition"])
+def test_the_description_of_objects_is_no_configuration(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    described = tiny(tmp_path / "run").path / "config.yaml"
+    with pytest.raises(SystemExit):
+        main([command, "--config", str(described)])
+    assert "expected a configuration, got the description of Python objects" in capsys.readouterr().err
+
+
+def test_numbers_of_numpy_are_in_no_privacy_ledger() -> None:
+    assert type(Privacy(np.float32(8), np.float64(1e-5)).epsilon) is float
+
+
+def test_a_run_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(mosaic.MosaicError, match=r"the disk of .*run fails at .*: see to it"):
+        tiny(tmp_path / "run", algorithm=Forgetful(lambda state: shutil.rmtree(tmp_path / "run") or state))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mosaic import batches
+from mosaic import ranks
 from mosaic.executors.base import WorkerLostError
 from mosaic.federation import federation
 from mosaic.federation.federation import _naming_lost_ranks
@@ -12,7 +12,7 @@ LOST = "[/build/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:30861: Co
 
 @pytest.fixture(autouse=True)
 def two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (batches, federation):
+    for module in (ranks, federation):
         monkeypatch.setattr(module, "world_size", lambda: 2)
 
 
@@ -32,5 +32,5 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
 
 
 def test_alone_nobody_can_be_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "world_size", lambda: 1)
-    assert not batches.has_lost_a_rank(RuntimeError(LOST))
+    monkeypatch.setattr(ranks, "world_size", lambda: 1)
+    assert not ranks.has_lost_a_rank(RuntimeError(LOST))

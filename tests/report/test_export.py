@@ -103,6 +103,15 @@ def test_the_command_writes_beside_the_checkpoint_and_never_overwrites(
     assert file.read_bytes() == before
 
 
+@pytest.mark.parametrize(("format", "name", "advice"), [("safetensors", "m.onnx", "onnx"), ("onnx", "m.pt2", "torch")])
+def test_a_name_that_ends_as_another_format_is_refused(
+    format: Format, name: str, advice: str, run: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(MosaicError, match=rf"--output: .*got .*{name} with --format {format}: give --format {advice}"):
+        export(run, format, tmp_path / name)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_checkpoint_in_a_folder_of_its_run_is_enough(run: Path, tmp_path: Path) -> None:
     own = tmp_path / "run" / "clients" / "03.ckpt"
     own.parent.mkdir(parents=True)

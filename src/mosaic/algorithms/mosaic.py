@@ -13,7 +13,7 @@ from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.replay import ReplaySettings
-from mosaic.errors import MosaicError, require_choice
+from mosaic.errors import MosaicError, require_choice, require_kinds
 from mosaic.generation import ClassGaussians, Generation
 from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import PoolKind
@@ -90,6 +90,8 @@ class Mosaic(Algorithm):
         prior_epsilon: float = 0.01,
         share_curves: bool | None = None,
     ) -> None:
+        require_kinds("algorithm", generation=(generation, Generation), teacher=(teacher, TeacherFactory))
+        require_kinds("algorithm", distillation=(distillation, DistillationSettings), replay=(replay, ReplaySettings))
         require_choice("algorithm", ExpertKind, experts=experts)
         require_choice("algorithm", ExpertStatistics, expert_statistics=expert_statistics)
         if expert_statistics != "average" and teacher.heads_only:

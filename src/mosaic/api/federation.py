@@ -12,6 +12,7 @@ from torch.optim import SGD
 from mosaic.algorithms.base import Algorithm
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.api.description import describe
+from mosaic.api.kinds import check_kinds, kind_of
 from mosaic.api.raising import raising
 from mosaic.api.run import Run
 from mosaic.data.module import FederatedDataModule
@@ -93,13 +94,18 @@ class Federation(federation.Federation):
         algorithm, executor = algorithm or Mosaic(), executor or SerialExecutor()
         clients = clients or ClientModels()
         with raising(), expected_warnings():
-            _check_kinds(
+            _check_given(
                 {
                     **{"net": net, "data": data, "algorithm": algorithm, "trainer": trainer, "optimizer": optimizer},
                     **{"executor": executor, "clients": clients, "privacy": privacy, "seed": seed},
                 }
             )
             assert data is not None, "just checked"
+            for key, value in (
+                *(("data", data), ("algorithm", algorithm), ("algorithm", algorithm.program)),
+                *(("executor", executor), ("clients", clients), ("privacy", privacy)),
+            ):
+                check_kinds(value, key)
             seed = int(seed)  # numpy's numbers are in no message
             _check_processes(data, executor)
             if privacy is not None:
@@ -129,21 +135,23 @@ class Federation(federation.Federation):
 
 
 def _content(data: FederatedDataModule) -> dict[str, object]:
-    """Return what tells the training images from others: all labels, and the pixels of some."""
-    train = data.images.train
-    return {"labels": train.labels, "some_pixels": train.pixels[:: max(1, len(train) // 1000)]}
+    """Return what tells the images from others: all labels, and the pixels of some."""
+    return {
+        split: {"labels": images.labels, "some_pixels": images.pixels[:: max(1, len(images) // 1000)]}
+        for split, images in (("train", data.images.train), ("test", data.images.test))
+    }
 
 
-def _check_kinds(given: Mapping[str, Any]) -> None:
+def _check_given(given: Mapping[str, Any]) -> None:
     """Refuse arguments of other kinds, by name."""
     for name, kind in _KINDS.items():
         if not isinstance(given[name], kind):
             told = getattr(kind, "__name__", "settings by name")
-            raise MosaicError(f"{name}: expected {told}, got {_kind(given[name])}")
+            raise MosaicError(f"{name}: expected {told}, got {kind_of(given[name])}")
     for name in ("net", "optimizer"):
         made = hasattr(given[name], "state_dict") and not isinstance(given[name], type)
         if made or not callable(given[name]):
-            raise MosaicError(f"{name}: expected a class or function that makes it, got {_kind(given[name])}")
+            raise MosaicError(f"{name}: expected a class or function that makes it, got {kind_of(given[name])}")
     seed = given["seed"]
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise MosaicError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
@@ -162,7 +170,3 @@ def _check_processes(data: FederatedDataModule, executor: ClientExecutor) -> Non
             "SerialExecutor or SideBySideExecutor, start this script with torchrun, or describe the run in YAML for "
             "mosaic.fit"
         )
-
-
-def _kind(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

@@ -105,6 +105,8 @@ class Run:
             own = RunDirectory(self.path).client_checkpoint(client)
             if not own.is_file() and RunDirectory(self.path).checkpoint.is_file():
                 raise MosaicError(f"{self.path}: its clients keep no models of their own, or not client {client}")
+            if not own.is_file() and (kept := sorted(file.stem for file in own.parent.glob("*.ckpt"))):
+                raise MosaicError(f"client: expected a client from {kept[0]} to {kept[-1]}, got {client}")
         return self._load(lambda: own).net
 
     @property
@@ -166,5 +168,7 @@ def load(run_dir: str | Path, net: ClassifierFactory | None = None, algorithm: A
     """
     if not isinstance(run_dir, str | Path):
         raise MosaicError(f"run_dir: expected the folder of a run, got {type(run_dir).__name__}")
+    if algorithm is not None and not isinstance(algorithm, Algorithm):
+        raise MosaicError(f"algorithm: expected that of the run, as mosaic.algorithms.Mosaic(), got {algorithm!r}")
     require_run(Path(run_dir))
     return Run(Path(run_dir), net, algorithm)

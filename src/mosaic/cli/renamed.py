@@ -98,8 +98,15 @@ def _values_of(option: str, text: str) -> Iterator[Values]:
         for part in [text] if _is_file(text) else re.split(r"[,+]", text):
             if _is_file(part) and (option in ("c", "config") or part.endswith(_SUFFIXES)):
                 content = read_yaml(Path(part))
+                values: Values = {}
                 with suppress(ValueError, yaml.YAMLError):
-                    yield get_loader("yaml")(content) or {}
+                    values = get_loader("yaml")(content) or {}
+                if values.get("from_objects"):
+                    raise MosaicError(
+                        f"{part}: expected a configuration, got the description of Python objects, which cannot be "
+                        "run: describe the run in YAML"
+                    )
+                yield values
         return
     value: Any = text
     with suppress(ValueError, yaml.YAMLError):  # jsonargparse will say more about it

@@ -11,7 +11,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode, wire
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_whole
 from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import GARBAGE, LOST, Fault, Injector, provoke, spoilt
 from mosaic.messages import ClientState, Failed, Reply, Request
@@ -21,6 +21,9 @@ from mosaic.training.signals import is_told_to_leave
 
 log = logging.getLogger(__name__)
 Message = TypeVar("Message")
+
+MOST_THREADS = 4096
+"""More than any machine has."""
 
 
 class Recipe(NamedTuple):
@@ -63,8 +66,10 @@ class ClientExecutor(ABC):
     takes_part_in_launch = False  # whether launched processes share the work, rather than each doing all of it
 
     def __init__(self, threads: int | None, faults: Mapping[str, float] | None = None) -> None:
-        if threads is not None and threads < 1:
-            raise MosaicError(f"executor.threads: expected at least 1, got {threads}")
+        if threads is not None:
+            require_whole("executor", threads=threads)
+            if not 1 <= threads <= MOST_THREADS:
+                raise MosaicError(f"executor.threads: expected at least 1 and at most {MOST_THREADS}, got {threads}")
         self.states, self.threads = ClientStates(), threads
         self._injector = Injector(faults)
         self._threads_before = torch.get_num_threads()

@@ -73,6 +73,12 @@ class Federation:
         )
         if not isinstance(schedule, Schedule):
             raise MosaicError(f"federation.schedule: expected a mosaic.Schedule, got {type(schedule).__name__}")
+        if not isinstance(faults, Faults):
+            raise MosaicError(f"federation.faults: expected a mosaic.Faults, got {type(faults).__name__}")
+        if not isinstance(loggers, list | tuple | None):
+            raise MosaicError(f"federation.loggers: expected a list, got {type(loggers).__name__}: write [it]")
+        if not isinstance(judging, bool):
+            raise MosaicError(f"federation.judging: expected true or false, got {judging!r}")
         if not isinstance(run_dir, str | Path) or not str(run_dir).strip():
             got = "nothing" if isinstance(run_dir, str) else repr(run_dir)
             raise MosaicError(f"federation.run_dir: expected the name of a new folder, got {got}")

@@ -11,6 +11,7 @@ from time import perf_counter
 
 from torch import nn
 
+from mosaic.errors import MosaicError
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer, Validation
@@ -27,6 +28,7 @@ from mosaic.server.asking import QuorumError
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.faults import Faults, Phase, phase_of
+from mosaic.server.state import ServerState
 from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 
 log = logging.getLogger(__name__)
@@ -138,7 +140,7 @@ class Rounds:
             most_validation,
             self._job.algorithm.program.prototypes.within(self._job.phases.dry_run),
         )
-        self._state = self._job.algorithm.round(self._state, cohort, context)
+        self._state = self._of_a_round(self._job.algorithm.round(self._state, cohort, context))
         evaluated = perf_counter()
         measurement = self._measurer.measure_in(round, self._state.model)
         self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
@@ -154,6 +156,20 @@ class Rounds:
             self._writer.write_round(plan, measurement, self._losses, before, after, seconds)
             self._writer.write_validation(validation)
         return measurement
+
+    def _of_a_round(self, state: object) -> ServerState:
+        """Return what an algorithm has made of the state; refuse what the next round could not begin with."""
+        name, shapes = type(self._job.algorithm).__name__, self._job.blueprint.shapes
+        if not isinstance(state, ServerState):
+            raise MosaicError(f"algorithm: expected {name}.round to return a ServerState, got {type(state).__name__}")
+        found = {key: getattr(tensor, "shape", None) for key, tensor in state.model.items()}
+        needed = shapes if self._job.algorithm.program.personal == "nothing" else ()
+        if wrong := sorted(key for key in {*found, *needed} if found.get(key) != shapes.get(key)):
+            raise MosaicError(
+                f"algorithm: expected {name}.round to return a model of the network's tensors, got {len(wrong)} that "
+                f"are missing, others or of another shape, first {wrong[0]}"
+            )
+        return state
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._job.executor.present())

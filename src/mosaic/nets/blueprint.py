@@ -9,7 +9,7 @@ from functools import cached_property, partial
 import torch
 from torch import Tensor, nn
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 from mosaic.nets.batchnorm import batch_norm_tensors, batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 
@@ -104,7 +104,13 @@ class Blueprint:
     def _empty(self) -> bytes:
         """The pickled network without its weights; unpickling is many times faster than a deep copy."""
         file = io.BytesIO()
-        _Writer(file, self._blank.state_dict(keep_vars=True)).dump(self._blank)
+        try:
+            _Writer(file, self._blank.state_dict(keep_vars=True)).dump(self._blank)
+        except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
+            raise MosaicError(
+                f"it cannot be pickled ({first_line(error)}), by which it is copied: define its classes and functions "
+                "at the top of a module"
+            ) from error
         return file.getvalue()
 
     @cached_property

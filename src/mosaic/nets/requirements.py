@@ -14,6 +14,11 @@ def require_features(net: Classifier, wanted_by: str) -> None:
             features = net.eval().features(torch.zeros(2, *net.image_shape))
     except AttributeError as error:  # a network that overrides forward may have no body
         raise MosaicError(f"model.net: {wanted_by} needs features(), which fails: {error}: give it a body") from error
+    if isinstance(features, Tensor) and features.dtype != torch.float32:
+        raise MosaicError(
+            f"model.net: {wanted_by} needs features of torch.float32, got {features.dtype}: leave .double() "
+            "and .half() out, and set trainer.precision"
+        )
     if not isinstance(features, Tensor) or features.dim() != 2 or len(features) != 2:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise MosaicError(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_choice, require_positive
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_choice, require_kinds, require_positive
 
 PrivateTraining = Literal["none", "dp_sgd"]
 IMAGE = "image"
@@ -84,6 +84,12 @@ class Privacy:
         Raises:
             MosaicError: a value is out of its range, or values do not fit each other.
         """
+        numbers = ("epsilon", "delta", "sampling_rate", "clipping")
+        for key in numbers:
+            if not is_number(value := getattr(self, key)) or isinstance(value, bool):
+                raise MosaicError(f"privacy.{key}: expected a number, got {value!r}")
+            object.__setattr__(self, key, float(value))  # numpy's numbers are in no ledger
+        require_kinds("privacy", shares=(self.shares, Shares))
         if not self.epsilon >= LEAST_EPSILON:
             least = f"{LEAST_EPSILON}, below which nobody counts what is spent"
             raise MosaicError(f"privacy.epsilon: expected at least {least}, such as 3, got {self.epsilon}")

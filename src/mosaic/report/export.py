@@ -26,6 +26,12 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
     from mosaic.report.trained_model import find_checkpoint, load_model
 
     chosen, checkpoint = FORMATS[format], find_checkpoint(source)
+    others = {other.suffix: name for name, other in FORMATS.items() if other is not chosen}
+    if output is not None and output.suffix in others:
+        raise MosaicError(
+            f"--output: expected a name that does not end as files of another format do, got {output} with --format "
+            f"{format}: give --format {others[output.suffix]}, or another name"
+        )
     output = output or checkpoint.with_suffix(chosen.suffix)
     if output.exists():
         raise MosaicError(f"{output} exists and is never overwritten: choose another --output, or move it away")

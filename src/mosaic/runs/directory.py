@@ -67,6 +67,11 @@ class RunDirectory:
                 f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
                 "write the folder in full"
             )
+        if "$" in str(self.path):
+            raise MosaicError(
+                f"--federation.run_dir: expected a path without $, which shells alone understand, got {self.path}: "
+                "write the folder in full"
+            )
         try:
             for path in (self.path, self._aside):
                 with suppress(FileNotFoundError, NotADirectoryError):

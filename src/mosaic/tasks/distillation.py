@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from mosaic.errors import (
     MosaicError,
+    is_number,
     require_a_batch,
     require_at_least_zero,
     require_count,
@@ -103,14 +104,14 @@ class DistillationSettings:
             noise=self.noise,
         )
         require_share(section, alpha=self.alpha, shift=self.shift)
-        if not self.shares or not all(0 < share <= 1 for share in self.shares):
+        if not self.shares or not all(is_number(share) and 0 < share <= 1 for share in self.shares):
             raise MosaicError(f"{section}.interpolation: expected shares in (0, 1], got {self.interpolation}")
         require_decay(section, min_confidence=self.min_confidence, average_decay=self.average_decay)
 
     @property
     def shares(self) -> tuple[float, ...]:
         """Return the student's shares in the models that clients are offered."""
-        return (self.interpolation,) if isinstance(self.interpolation, int | float) else tuple(self.interpolation)
+        return tuple(self.interpolation) if isinstance(self.interpolation, Iterable) else (self.interpolation,)
 
     def view_of(self, height: int) -> Augmentation:
         """Return the augmentation of the student's images of this height.

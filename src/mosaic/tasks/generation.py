@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from mosaic.errors import require_at_least_zero, require_choice, require_count, require_decay, require_positive
+from mosaic.errors import (
+    MosaicError,
+    require_at_least_zero,
+    require_choice,
+    require_count,
+    require_decay,
+    require_positive,
+)
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
 from mosaic.nets.classifier import Classifier, ImageShape
@@ -92,6 +99,8 @@ class GenerationSettings:
             inversion_weight=self.inversion_weight,
             inversion_below=self.inversion_below,
         )
+        if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
+            raise MosaicError(f"{section}.betas: expected two numbers, got {self.betas!r}")
         require_decay(
             section,
             average_decay=self.average_decay,

@@ -1,0 +1,59 @@
+"""Compare what objects were made of with the types that their classes ask for, as reading a configuration does."""
+
+import types
+import typing
+from collections.abc import Callable
+from numbers import Integral, Real
+from typing import Any, Literal
+
+from mosaic.errors import MosaicError
+
+_NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+
+
+def check_kinds(value: object, key: str) -> None:
+    """Refuse an object of this package that was made of something of another kind, at any depth.
+
+    Args:
+        value: which; what is not of this package is left alone.
+        key: of the configuration, for errors.
+
+    Raises:
+        MosaicError: an argument is of another kind than its class asks for.
+    """
+    if not type(value).__module__.startswith("mosaic."):
+        return
+    for name, hint in typing.get_type_hints(type(value).__init__).items():
+        if name == "return" or not hasattr(value, name):
+            continue
+        part = getattr(value, name)
+        if not _fits(part, hint):
+            raise MosaicError(f"{key}.{name}: expected {_told(hint)}, got {kind_of(part)}")
+        check_kinds(part, f"{key}.{name}")
+
+
+def kind_of(value: object) -> str:
+    """Say what a value is: a class by its name, an object by that of its class."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+
+
+def _fits(value: object, hint: Any) -> bool:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, each) for each in typing.get_args(hint))
+    if origin is Literal:
+        return value in typing.get_args(hint)
+    if origin is Callable:
+        return callable(value)
+    if hint in _NUMBERS:
+        return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
+    kind = origin or hint
+    return isinstance(value, kind) if isinstance(kind, type) else True
+
+
+def _told(hint: Any) -> str:
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    if typing.get_args(hint) and typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(map(_told, typing.get_args(hint))))
+    return str(getattr(hint, "__name__", hint)).replace("NoneType", "None")
