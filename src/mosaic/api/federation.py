@@ -136,10 +136,11 @@ class Federation(federation.Federation):
 
 def _content(data: FederatedDataModule) -> dict[str, object]:
     """Return what tells the images from others: all labels, and the pixels of some."""
-    return {
-        split: {"labels": images.labels, "some_pixels": images.pixels[:: max(1, len(images) // 1000)]}
-        for split, images in (("train", data.images.train), ("test", data.images.test))
-    }
+    train, test = (
+        {"labels": images.labels, "some_pixels": images.pixels[:: max(1, len(images) // 1000)]}
+        for images in (data.images.train, data.images.test)
+    )
+    return {**train, "test": test}
 
 
 def _check_given(given: Mapping[str, Any]) -> None:
