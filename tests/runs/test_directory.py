@@ -114,9 +114,7 @@ def test_a_folder_that_is_there_is_no_new_one(name: str) -> None:
 def test_a_home_that_no_shell_has_filled_in_is_refused() -> None:
     with pytest.raises(MosaicError, match="expected a path without ~, which shells alone understand, got ~/run"):
         RunDirectory("~/run").check_name()
-    with pytest.raises(
-        MosaicError, match=r"expected a path without \$, which shells alone understand, got \$SCRATCH/x"
-    ):
+    with pytest.raises(MosaicError, match=r"expected a path without \$, which shells alone .*, got \$SCRATCH/x"):
         RunDirectory("$SCRATCH/x").check_name()
 
 

@@ -60,11 +60,12 @@ def test_volumes_are_refused(tmp_path: Path) -> None:
         load(path)
 
 
-def test_arrays_of_sixteen_bits_are_scaled(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    deep = {f"{split}_images": np.full((n, 3, 3), 65535, np.uint16) for split, n in (("train", 6), ("test", 4))}
+@pytest.mark.parametrize("order", ["<u2", ">u2"])
+def test_arrays_of_sixteen_bits_are_scaled(order: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deep = {f"{split}_images": np.full((n, 3, 3), 65280, order) for split, n in (("train", 6), ("test", 4))}
     with caplog.at_level(logging.INFO):
         loaded = load(medmnist(tmp_path / "a.npz", **deep, val_images=None))
-    assert (loaded.train.pixels == 255).all()
+    assert (loaded.train.pixels == 254).all()
     assert "6 of 6 images are of 16 bits" in caplog.text
 
 
@@ -104,6 +105,14 @@ def test_pieces_make_the_whole(order: Any, tmp_path: Path, monkeypatch: pytest.M
 def test_other_keys_of_the_training_part_are_groups(tmp_path: Path) -> None:
     path = medmnist(tmp_path / "a.npz", train_domains=np.arange(6), val_domains=np.arange(3), domain_names=np.ones(2))
     assert load(path).train.groups["domains"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
+
+
+def test_other_keys_without_a_value_for_each_image_are_left_out_aloud(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = medmnist(tmp_path / "a.npz", train_domains=np.arange(5), val_images=None)
+    assert load(path).train.groups == {}
+    assert "train_domains is left out: expected a value for each of 6 images, got shape (5,)" in caplog.text
 
 
 def test_a_damaged_array_is_refused(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Decode the pictures of a split into one array."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,7 +77,7 @@ def _decoded(
             return rules.decode(named[1])
         except Exception as error:  # Pillow raises OSError, SyntaxError, ValueError, struct.error and more
             raise MosaicError(
-                f"{pictures.origin}: {named[0]} cannot be decoded ({first_line(error)}): {pictures.advice}"
+                f"{pictures.origin}: {named[0]} cannot be decoded ({_reason(error)}): {pictures.advice}"
             ) from error
 
     # threads do not speed up small pictures
@@ -86,8 +87,14 @@ def _decoded(
             yield name, pixels[None]
 
 
+def _reason(error: Exception) -> str:
+    """Return Pillow's reason, without the address in memory of what it was given."""
+    return re.sub(r" <_io\.\w+ object at 0x\w+>", "", first_line(error))
+
+
 def _eight_bits(block: np.ndarray, origin: str, notes: Counter[str]) -> np.ndarray:
     channels = block.shape[-1] if block.ndim == 4 else 1
+    block = block.astype(block.dtype.newbyteorder("="), copy=False)
     if block.dtype not in (np.uint8, np.uint16) or block.ndim not in (3, 4):
         raise MosaicError(
             f"{origin}: expected uint8 or uint16 images of shape (N, H, W) or (N, H, W, channels), "

@@ -143,6 +143,12 @@ def _split(split: str, stored: dict[str, StoredArray], small: dict[str, np.ndarr
     count = images.shape[0] if images.shape else 0
     _check_kind(split, images, labels, origin)
     others = {key.removeprefix(f"{split}_"): values for key, values in small.items() if key.startswith(f"{split}_")}
+    for key, values in others.items():
+        if key != "labels" and values.shape != (count,):
+            log.warning(
+                "%s: %s_%s is left out: expected a value for each of %d images, got shape %s",
+                *(origin, split, key, count, values.shape),
+            )
     return make_pictures(
         labels,
         count,
