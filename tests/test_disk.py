@@ -36,19 +36,29 @@ def test_a_disk_that_fails_is_named_and_is_nobodys_mistake(number: int, tmp_path
 
 
 def test_other_failures_are_left_alone(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError), naming_disk(tmp_path / "run"):
+    with pytest.raises(FileNotFoundError), naming_disk(tmp_path):
         (tmp_path / "nothing").read_text()
     with pytest.raises(ZeroDivisionError), naming_disk(tmp_path):
         raise ZeroDivisionError
 
 
+def raise_another(file: Path) -> None:
+    try:
+        file.read_text()
+    except FileNotFoundError:
+        raise ValueError("another") from None
+
+
 def test_a_folder_that_is_gone_is_named(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    for missing in (run / "tensorboard" / "events", str(run / "metrics.csv"), os.fsencode(run / "x")):
-        with pytest.raises(DiskError, match=r"the disk of .*run fails at .*No such file"), naming_disk(run):
-            raise FileNotFoundError(errno.ENOENT, "No such file or directory", missing)
+    for missing in (run / "tensorboard" / "events", run / "metrics.csv", run / "rounds" / "0001" / "run.json"):
+        with pytest.raises(DiskError, match=r"run is gone, or a folder in it: .*: put it back"), naming_disk(run):
+            missing.write_text("")
+    run.mkdir()
     with pytest.raises(FileNotFoundError), naming_disk(run):
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(tmp_path / "runs"))
+        (run / "nothing").read_text()
+    with pytest.raises(ValueError, match="another"), naming_disk(run):
+        raise_another(run / "a" / "b")
 
 
 def test_threads_that_meet_it_print_no_traceback_of_their_own(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from mosaic.errors import MosaicError, users_mistake
+from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
 
@@ -29,22 +29,28 @@ class DiskError(MosaicError):
 
 @contextmanager
 def naming_disk(folder: Path) -> Iterator[None]:
-    """Turn the errors of a full, read-only or broken disk into one line that names the folder.
+    """Turn the errors of a full, read-only or broken disk, and of a folder that is gone, into one line that names it.
 
     Raises:
         DiskError: something inside the block has met such a disk.
     """
     said_by_threads = threading.excepthook  # TensorBoard writes in one, which prints a traceback of its own
 
-    def trouble_of(error: BaseException | None) -> OSError | None:
-        return _trouble(error) or _gone(error, folder)
+    def is_told(error: BaseException | None) -> bool:
+        return _trouble(error) is not None or _is_gone(error, folder)
 
-    threading.excepthook = lambda said: None if trouble_of(said.exc_value) else said_by_threads(said)
+    threading.excepthook = lambda said: None if is_told(said.exc_value) else said_by_threads(said)
     try:
         yield
     except Exception as error:
-        if isinstance(error, DiskError) or (trouble := trouble_of(error)) is None:
+        if isinstance(error, DiskError) or not is_told(error):
             raise
+        trouble = _trouble(error)
+        if trouble is None:
+            raise DiskError(
+                f"{folder} is gone, or a folder in it: somebody has moved or removed it: put it back, and --ckpt_path "
+                "auto goes on from its last snapshot"
+            ) from error
         where = f" at {os.fsdecode(trouble.filename)}" if trouble.filename else ""
         raise DiskError(
             f"the disk of {folder} fails{where} ({os.strerror(trouble.errno or 0)}): see to it, for example with df; "
@@ -56,23 +62,19 @@ def naming_disk(folder: Path) -> Iterator[None]:
 
 def _trouble(error: BaseException | None) -> OSError | None:
     """Return the disk's error behind an exception, if there is one."""
-    return next((each for each in _disk_errors(error) if each.errno in _TROUBLES), None)
-
-
-def _gone(error: BaseException | None, folder: Path) -> OSError | None:
-    """Return the error of a file that cannot be found since somebody has removed or moved its folder."""
-    for each in () if users_mistake(error) else _disk_errors(error):
-        place = Path(os.fsdecode(each.filename)).absolute() if isinstance(each.filename, str | bytes | Path) else None
-        if each.errno in _MISSING and place is not None and place.is_relative_to(folder.absolute()):
-            return each
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _TROUBLES:
+            return error
+        error = error.__cause__ or error.__context__
     return None
 
 
-def _disk_errors(error: BaseException | None) -> Iterator[OSError]:
-    while error is not None:
-        if isinstance(error, OSError):
-            yield error
-        error = error.__cause__ or error.__context__
+def _is_gone(error: BaseException | None, folder: Path) -> bool:
+    """Whether a file in a folder cannot be found or made since the folder that should hold it is there no more."""
+    if not isinstance(error, OSError) or error.errno not in _MISSING or not isinstance(error.filename, str | bytes):
+        return False
+    place = Path(os.fsdecode(error.filename)).absolute()
+    return place.is_relative_to(folder.absolute()) and not place.parent.is_dir()
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:

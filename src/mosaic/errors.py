@@ -92,6 +92,7 @@ def require_kinds(section: str, **given: tuple[object, type]) -> None:
 
 def require_a_batch(section: str, batch_size: int) -> None:
     """Raise :class:`MosaicError` if a batch has a single image, which has no variance for BatchNorm."""
+    require_whole(section, batch_size=batch_size)
     if batch_size < 2:
         raise MosaicError(
             f"{section}.batch_size: expected at least 2 images, since one has no variance, got {batch_size}"

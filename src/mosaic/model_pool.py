@@ -3,13 +3,13 @@
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from mosaic.errors import LARGEST, MosaicError, is_number, settings_of
+from mosaic.errors import LARGEST, MosaicError, is_number, require_whole, settings_of
 from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
@@ -57,7 +57,8 @@ class ClientModels:
                 f"clients.levels: expected shares of the channels in (0, 1], got {wrong[0]}, which leaves no channels "
                 "or asks for more than there are"
             )
-        if rho is not None and not (is_number(rho) and 0 <= rho < LARGEST and is_number(sigma) and sigma >= 0):
+        require_whole("clients", sigma=sigma)
+        if sigma < 0 or (rho is not None and not (is_number(rho) and 0 <= rho < LARGEST)):
             raise MosaicError(f"clients: expected rho and sigma of at least 0, got {rho} and {sigma}")
         if not isinstance(slicing, Slicing) or classifier_rows not in get_args(ClassifierRows):
             raise MosaicError(
@@ -164,11 +165,30 @@ class ModelPool:
 
 
 def _check(blueprint: Blueprint, key: str) -> None:
-    """Run a model on two blank images, and check its output."""
+    """Run a model on two blank images, and check its output; likewise as it predicts, built twice."""
     net, blank = _built(blueprint, key), torch.zeros(2, *blueprint.image_shape)
+    _ask(net.train(), blank, blueprint, key)
+    weights, fresh = blueprint.initial(seed=0), partial(blueprint.factory, blueprint.image_shape, blueprint.num_classes)
+    with torch.random.fork_rng(devices=[]):
+        nets = [fresh(), fresh()]
+        images = torch.rand(2, *blueprint.image_shape)
+        for each in nets:
+            each.load_state_dict(weights)
+            each.eval()
+        one, other, again = (_ask(each, images, blueprint, key) for each in (*nets, nets[0]))
+    if torch.equal(one, again) and not torch.allclose(one, other, equal_nan=True):  # or it draws whenever it is asked
+        raise MosaicError(
+            f"{key}: expected the same logits of two networks with the same weights, got others: some weights are not "
+            "in its state_dict(): keep layers in torch.nn.ModuleList or ModuleDict, and buffers persistent"
+        )
+
+
+def _ask(net: Classifier, images: Tensor, blueprint: Blueprint, key: str) -> Tensor:
+    """Return the logits of a network, always with the same randomness."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
-            logits = net.train()(blank)
+            torch.manual_seed(0)
+            logits = net(images)
     except Exception as error:
         size = "x".join(map(str, blueprint.image_shape))
         raise MosaicError(
@@ -180,30 +200,7 @@ def _check(blueprint: Blueprint, key: str) -> None:
         raise MosaicError(
             f"{key}: expected {blueprint.num_classes} logits for each image, one per class, got {got} for two images"
         )
-    _check_weights(blueprint, key)
-
-
-def _check_weights(blueprint: Blueprint, key: str) -> None:
-    """Refuse a network that is another one whenever it is built, since some of its weights are not registered."""
-    weights, answers = blueprint.initial(seed=0), []
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        images = torch.rand(2, *blueprint.image_shape)
-        for seed in (1, 2):
-            torch.manual_seed(seed)  # of what is drawn while it is built
-            net = blueprint.factory(blueprint.image_shape, blueprint.num_classes)
-            net.load_state_dict(weights)
-            torch.manual_seed(0)
-            try:
-                answers.append(net.eval()(images))
-            except Exception as error:
-                raise MosaicError(
-                    f"{key}: the network fails in evaluation mode: {error}{settings_of(blueprint.factory)}"
-                ) from error
-    if all(answer.isfinite().all() for answer in answers) and not torch.allclose(*answers):
-        raise MosaicError(
-            f"{key}: expected the same logits of two networks with the same weights, got others: some layers are not "
-            "registered: keep them in torch.nn.ModuleList or ModuleDict in place of a list or dict"
-        )
+    return logits
 
 
 def _built(blueprint: Blueprint, key: str) -> Classifier:

@@ -23,14 +23,15 @@ from mosaic.api.raising import raising
 from mosaic.cli.main import main
 from mosaic.client.objectives import CrossEntropy
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.data import Augmentation, DirichletPartition, FederatedDataModule, NpzSource, SklearnDigits
+from mosaic.data import Augmentation, DirichletPartition, FederatedDataModule, NpzSource, ReplayPartition, SklearnDigits
 from mosaic.executors import FlowerExecutor, RanksExecutor, SerialExecutor
-from mosaic.generation import Adversarial
+from mosaic.generation import Adversarial, Mixture
 from mosaic.nets import SmallCNN
 from mosaic.privacy import Privacy
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
+from mosaic.tasks.synthesis_settings import LearningSettings
 from mosaic.teachers import FitSettings, Fusion
 from mosaic.training.signals import Preempted
 from tests.cases import for_each
@@ -193,9 +194,13 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         (lambda: mosaic.Schedule(participation="all"), "federation.schedule.participation: expected a share"),
         (lambda: mosaic.Federation(keep_snapshots=1.5), "federation.keep_snapshots: expected a whole number"),
         (lambda: mosaic.Faults(retries=1.5), "federation.faults.retries: expected a whole number, got 1.5"),
-        (lambda: FitSettings(epochs=1.5), "algorithm.teacher.epochs: expected a whole number, got 1.5"),
+        (lambda: FitSettings(epochs=1.5), "fitting.epochs: expected a whole number, got 1.5"),
         (lambda: PrototypeSettings(2.5), "algorithm.prototypes.clusters_per_class: expected a whole number"),
         (lambda: DistillationSettings(batch_size=1), "algorithm.distillation.batch_size: expected at least 2 images"),
+        (lambda: LearningSettings(batch_size="x"), "algorithm.learning.batch_size: expected a whole number, got 'x'"),
+        (lambda: mosaic.ClientModels(rho=3, sigma=1.5), "clients.sigma: expected a whole number, got 1.5"),
+        (lambda: NpzSource("x.npz", resize=64.7), "data.source.init_args.resize[0]: expected a whole number, got 64.7"),
+        (lambda: Mixture([Adversarial(), "x"]), "algorithm.generation.parts[1]: expected Generation, got str"),
         (lambda: Augmentation(padding=1.5), "augmentation.padding: expected a whole number, got 1.5"),
     ],
 )
@@ -203,6 +208,25 @@ def test_what_a_configuration_would_refuse_python_refuses_too(make: Any, told: s
     with pytest.raises(mosaic.MosaicError) as error:
         make()
     assert told in str(error.value)
+
+
+def test_what_serves_as_well_is_taken(tmp_path: Path) -> None:
+    """Paths as text, lists as tuples, numpy's truth values, tensors of numbers, arrays of rounds."""
+    path = tiny(tmp_path / "first").path / "partition.json"
+    data = FederatedDataModule(
+        SklearnDigits(),
+        ReplayPartition(path),
+        augmentation=Augmentation(0, np.bool_(True)),
+        mean=torch.tensor([0.3]),
+        std=np.array([0.4]),
+    )
+    clients = mosaic.ClientModels(models=("global", "global"))
+    settings = DistillationSettings(steps=2, batch_size=8, pool_size=16, interpolation=[1.0, 0.5])
+    algorithm = Mosaic(distillation=settings, generation=Adversarial(steps=2, width=4, betas=[0.5, 0.99]))
+    schedule = replace(ONE_ROUND, distill_rounds=(each for each in np.array([1])))
+    given = {"net": LinearNet, "trainer": {"accelerator": "cpu"}, "clients": clients}
+    run = mosaic.Federation(tmp_path / "run", schedule).fit(data=data, algorithm=algorithm, **given)
+    assert run.summary["distilled"]
 
 
 def test_numbers_of_numpy_are_pythons(tmp_path: Path) -> None:
@@ -273,6 +297,7 @@ class Forgetful(FedAvg):
     [
         (lambda state: None, "to return a ServerState, got NoneType"),
         (lambda state: state.model, "to return a ServerState, got dict"),
+        (lambda state: replace(state, model=None), "to return a ServerState"),
         (lambda state: replace(state, model={}), "of the network's tensors, got 4 that are missing"),
         (lambda state: replace(state, model={**state.model, "x": torch.ones(1)}), "got 1 that are missing, others or"),
     ],
@@ -297,5 +322,5 @@ def test_numbers_of_numpy_are_in_no_privacy_ledger() -> None:
 
 
 def test_a_run_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(mosaic.MosaicError, match=r"the disk of .*run fails at .*: see to it"):
+    with pytest.raises(mosaic.MosaicError, match=r"run is gone, or a folder in it: "):
         tiny(tmp_path / "run", algorithm=Forgetful(lambda state: shutil.rmtree(tmp_path / "run") or state))

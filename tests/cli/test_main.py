@@ -293,7 +293,7 @@ class TestRefusals:
             pytest.param(
                 "--algorithm.distillation.temperature=0", "algorithm.distillation.temperature", marks=pytest.mark.slow
             ),
-            ("--algorithm.teacher.head.epochs=0", "algorithm.teacher.epochs: expected a number above 0"),
+            ("--algorithm.teacher.head.epochs=0", "fitting.epochs: expected a number above 0"),
             pytest.param("--algorithm.prior_epsilon=0", "algorithm.prior_epsilon", marks=pytest.mark.slow),
             ("--trainer.precision=64-true", "trainer.precision"),
             ("--trainer.callbacks=LearningRateMonitor", "trainer: a blank step of local training fails"),

@@ -160,3 +160,13 @@ def test_a_run_that_goes_on_makes_damaged_descriptions_anew(shared_run: SharedRu
         (run / name).write_bytes(content[:40])
     main([*fit_arguments(run, "FedAvg", *TWO_ROUNDS), "--ckpt_path=auto"])
     assert {name: (run / name).read_bytes() for name in whole} == whole
+
+
+def test_what_lies_above_the_present_folder_is_no_run_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("algorithm: {gate: {kind: prior}}\n")
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a")
+    main([*fit_arguments(Path("run"), "FedAvg"), "--ckpt_path=auto"])
+    assert (tmp_path / "a" / "run" / "summary.json").is_file()

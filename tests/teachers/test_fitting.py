@@ -60,13 +60,13 @@ def test_a_trained_gate_is_frozen(phases: PhaseRunner) -> None:
 
 @for_each("setting", ["epochs", "batch_size", "learning_rate"])
 def test_what_cannot_be_trained_is_refused(setting: str) -> None:
-    with pytest.raises(MosaicError, match=rf"^algorithm\.teacher\.{setting}: expected a number above 0, got 0$"):
+    with pytest.raises(MosaicError, match=rf"^fitting\.{setting}: expected a number above 0, got 0$"):
         FitSettings(**{setting: 0})
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
 def test_an_average_that_never_moves_is_refused(value: float) -> None:
-    with pytest.raises(MosaicError, match=rf"^algorithm\.teacher\.average_decay: expected .*, got {value}$"):
+    with pytest.raises(MosaicError, match=rf"^fitting\.average_decay: expected .*, got {value}$"):
         FitSettings(average_decay=value)
 
 

@@ -391,6 +391,30 @@ def test_cpus_have_no_graphs() -> None:
     assert not phases._graphs._passes
 
 
+class Frozen(SmallCNN):
+    """Holds a layer where only Python sees it, and itself."""
+
+    def __init__(self, loops: bool) -> None:
+        super().__init__(SHAPE, CLASSES, width=4)
+        self.hidden = [nn.Linear(CLASSES, CLASSES), *([self] if loops else [])]
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.hidden[0](super().forward(images))
+        return logits
+
+
+@pytest.mark.parametrize("loops", [False, True])
+def test_networks_with_weights_that_nobody_finds_run_as_ever(captures: Captures, loops: bool) -> None:
+    graphs = PhaseRunner(template(), cuda_graphs=True)
+    for _ in range(2):
+        ours = Frozen(loops)
+        theirs = copy.deepcopy(ours)
+        train(graphs, ours)
+        train(PhaseRunner(template()), theirs)
+        assert_same(ours, theirs)
+    assert captures.captured == 0
+
+
 def test_narrow_networks_are_captured_once(captures: Captures) -> None:
     """Their hooks divide what layers say; another width divides by another number."""
     blueprint = Blueprint(partial(SmallCNN, width=8), SHAPE, CLASSES, (0.0,), (1.0,))

@@ -1,21 +1,28 @@
-"""Compare what objects were made of with the types that their classes ask for, as reading a configuration does."""
+"""Compare what objects were made of with the types that their classes ask for."""
 
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
+from os import PathLike
 from typing import Any, Literal
+
+import numpy as np
 
 from mosaic.errors import MosaicError
 
 _NUMBERS: dict[Any, type] = {int: Integral, float: Real}
+_ALIKE: dict[Any, Any] = {bool: (bool, np.bool_), str: (str, PathLike)}
+_SEQUENCES = (list, tuple, Sequence)
 
 
 def check_kinds(value: object, key: str) -> None:
-    """Refuse an object of this package that was made of something of another kind, at any depth.
+    """Refuse an object of this package that was made of something of another kind, and likewise what it was made of.
+
+    Paths may stand for text, sequences for each other, and numpy's values for Python's.
 
     Args:
-        value: which; what is not of this package is left alone.
+        value: which; what is not of this package is left alone, and so are members of lists.
         key: of the configuration, for errors.
 
     Raises:
@@ -39,6 +46,8 @@ def kind_of(value: object) -> str:
 
 def _fits(value: object, hint: Any) -> bool:
     origin = typing.get_origin(hint)
+    if hint is Any:
+        return True
     if origin in (typing.Union, types.UnionType):
         return any(_fits(value, each) for each in typing.get_args(hint))
     if origin is Literal:
@@ -48,7 +57,9 @@ def _fits(value: object, hint: Any) -> bool:
     if hint in _NUMBERS:
         return isinstance(value, _NUMBERS[hint]) and not isinstance(value, bool)
     kind = origin or hint
-    return isinstance(value, kind) if isinstance(kind, type) else True
+    if kind in _SEQUENCES:
+        return isinstance(value, Sequence) and not isinstance(value, str)
+    return isinstance(value, _ALIKE.get(kind, kind)) if isinstance(kind, type) else True
 
 
 def _told(hint: Any) -> str:

@@ -143,8 +143,7 @@ class MosaicCLI(LightningCLI):
         """Run the federation that the configuration describes."""
         federation: Federation = self._get(self.config_init, "federation")
         if ckpt_path is not None:
-            given = Path(ckpt_path).absolute()
-            refuse_renamed_in_run(Path(federation.run_dir), given, given.parent.parent)
+            refuse_renamed_in_run(*_runs_to_go_on(federation.run_dir, ckpt_path))
         self._fit(federation, self._job(model, datamodule), ckpt_path)
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
@@ -226,12 +225,19 @@ def _statistics_of_run(config: Mapping[str, Any]) -> tuple[list[float], list[flo
     """Return the mean and standard deviation with which a run was started that is to go on, if there is one."""
     if config.get("ckpt_path") is None:
         return None
-    given = Path(config["ckpt_path"]).absolute()
-    for folder in (Path(config["federation"]["run_dir"]), given, given.parent.parent):
+    for folder in _runs_to_go_on(config["federation"]["run_dir"], config["ckpt_path"]):
         if (run := RunDirectory(folder)).config.is_file():
             data = run.read_config().get("data") or {}
             return (data["mean"], data["std"]) if data.get("mean") and data.get("std") else None
     return None
+
+
+def _runs_to_go_on(run_dir: str, ckpt_path: str) -> tuple[Path, ...]:
+    """Return the folders that may be that of the run which goes on."""
+    if ckpt_path in ("auto", "last"):
+        return (Path(run_dir),)
+    given = Path(ckpt_path).absolute()
+    return Path(run_dir), given, given.parent.parent
 
 
 def _writable(values: Any) -> Any:

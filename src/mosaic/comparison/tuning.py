@@ -74,14 +74,15 @@ def tuned(
         found = finish([_named_by(first[name], each) for name, every in tried.items() for each in every])
         if all(isinstance(result, Failure) for result in found):
             raise MosaicError(f"--tune: all {len(found)} runs that try {choice.key} have failed, as told above")
-        if all(isinstance(result, Failure) or result.validated is None for result in found):
-            raise MosaicError(
-                f"--tune: no run that tries {choice.key} has a validation accuracy to choose by: set "
-                "data.validation_share above 0 and federation.judging true, or leave --tune out"
-            )
         results = iter(found)
         for name, every in tried.items():
             pairs = [(each, next(results)) for each in every]
+            ended = [result for _, result in pairs if isinstance(result, Outcome)]
+            if ended and all(result.validated is None for result in ended):
+                raise MosaicError(
+                    f"--tune: no run of {name} that tries {choice.key} has a validation accuracy to choose by: set "
+                    "data.validation_share above 0 and federation.judging true, or leave --tune out"
+                )
             settings[name], best[name] = max(pairs, key=lambda pair: _validated(pair[1]))
     there = {(outcome.algorithm, outcome.seed) for outcome in Outcome.read_all(outcomes)}
     for name, result in best.items():

@@ -191,6 +191,7 @@ def _require_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -
     for key, given, least in (("mean", mean, 0.0), ("std", std, 1e-12)):
         if given is not None and not isinstance(given, Iterable):
             raise MosaicError(f"data.{key}: expected a list with a number for each channel, got {given!r}")
+        given = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
         if given is not None and not all(is_number(value) and least <= value <= 1 for value in given):
             above = "of at least" if key == "mean" else "above"
             raise MosaicError(

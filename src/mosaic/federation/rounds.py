@@ -160,7 +160,7 @@ class Rounds:
     def _of_a_round(self, state: object) -> ServerState:
         """Return what an algorithm has made of the state; refuse what the next round could not begin with."""
         name, shapes = type(self._job.algorithm).__name__, self._job.blueprint.shapes
-        if not isinstance(state, ServerState):
+        if not isinstance(state, ServerState) or not isinstance(state.model, Mapping):
             raise MosaicError(f"algorithm: expected {name}.round to return a ServerState, got {type(state).__name__}")
         found = {key: getattr(tensor, "shape", None) for key, tensor in state.model.items()}
         needed = shapes if self._job.algorithm.program.personal == "nothing" else ()

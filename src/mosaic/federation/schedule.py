@@ -55,6 +55,7 @@ class Schedule:
             require_whole("federation.schedule", expert_steps=self.expert_steps)
         if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
             raise MosaicError(f"federation.schedule.distill_rounds: expected a list, got {self.distill_rounds!r}")
+        object.__setattr__(self, "distill_rounds", _plain(self.distill_rounds))
         for place, each in enumerate(self.distill_rounds or ()):
             require_whole("federation.schedule", **{f"distill_rounds[{place}]": each})
         for field in fields(self):

@@ -1,26 +1,34 @@
 """Several generators per client, which take turns."""
 
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from itertools import combinations
 
 from torch import Tensor
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_kinds
 from mosaic.generation.base import Fitted, Generation, OwnImages
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import MixedGenerator
+
+
+def _are_alike(part: Generation, other: Generation) -> bool:
+    """Whether two of this package's have the same settings; others may compare as they like."""
+    return part is other or (type(part) is type(other) and is_dataclass(part) and part == other)
 
 
 class Mixture(Generation):
     """Learns several generators of a client's images, ``parts``; all of them are conditional, or none."""
 
     def __init__(self, parts: Sequence[Generation]) -> None:
+        for place, part in enumerate(parts):
+            require_kinds("algorithm.generation", **{f"parts[{place}]": (part, Generation)})
         if len(parts) < 2 or len({part.conditional for part in parts}) > 1:
             raise MosaicError(
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
                 f"{[type(part).__name__ for part in parts]}"
             )
-        if any(part == other for part, other in combinations(parts, 2)):
+        if any(_are_alike(*pair) for pair in combinations(parts, 2)):
             raise MosaicError(
                 "algorithm.generation.parts: expected generators that differ, got two alike, which would learn the "
                 "same: change a setting of one"

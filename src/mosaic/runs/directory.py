@@ -67,7 +67,7 @@ class RunDirectory:
                 f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
                 "write the folder in full"
             )
-        if "$" in str(self.path):
+        if "$" in str(self.path) and not self.path.parent.exists():
             raise MosaicError(
                 f"--federation.run_dir: expected a path without $, which shells alone understand, got {self.path}: "
                 "write the folder in full"

@@ -43,7 +43,7 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
-        section = "algorithm.teacher"
+        section = "fitting"
         require_count(section, epochs=self.epochs, batch_size=self.batch_size)
         require_positive(section, learning_rate=self.learning_rate)
         require_decay(section, average_decay=self.average_decay)

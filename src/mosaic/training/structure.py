@@ -33,7 +33,7 @@ def structure_of(network: nn.Module) -> Hashable | None:
                 return None
             hooks = [_hook(hook) for kind in _FORWARD_HOOKS for hook in getattr(module, kind).values()]
             parts.append((name, type(module), *hooks, *((key, _constant(value)) for key, value in _own(module))))
-    except TypeError:
+    except (TypeError, RecursionError):  # a module may hold one that holds it
         return None
     every = network.named_parameters(remove_duplicate=False), network.named_buffers(remove_duplicate=False)
     for name, tensor in chain(*every):
@@ -80,6 +80,12 @@ def _constant(value: object) -> Hashable:
         return type(value), *map(_constant, value)
     if value is None or isinstance(value, _CONSTANTS):
         return type(value), value
-    if isinstance(value, nn.Module) and (structure := structure_of(value)) is not None:  # as a stack holds its networks
-        return structure
-    raise TypeError(value)
+    structure = structure_of(value) if isinstance(value, nn.Module) and _is_without_weights(value) else None
+    if structure is None:
+        raise TypeError(value)
+    return structure
+
+
+def _is_without_weights(network: nn.Module) -> bool:
+    """Whether a network is the mere form of one, as a stack holds that of its members."""
+    return all(tensor.is_meta for tensor in chain(network.parameters(), network.buffers()))

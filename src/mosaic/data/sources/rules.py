@@ -13,7 +13,7 @@
 The log counts what rules 1 to 5 change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_whole
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -61,10 +61,12 @@ def rules_of(channels: Literal[1, 3] | None, resize: int | list[int] | None) -> 
     """Make rules of the arguments of a source; raise :class:`MosaicError` if one is out of range."""
     if channels not in (None, 1, 3):
         raise MosaicError(f"data.source.init_args.channels: expected 1 (grey), 3 (colour) or null, got {channels}")
-    size = resize if resize is None or isinstance(resize, list | tuple) else [int(resize)] * 2
+    size = None if resize is None else list(resize) if isinstance(resize, Iterable) else [resize] * 2
+    for place, side in enumerate(size or ()):
+        require_whole("data.source.init_args", **{f"resize[{place}]": side})
     if size is not None and (len(size) != 2 or min(size) < 1):
         raise MosaicError(f"data.source.init_args.resize: expected pixels or [height, width] from 1 up, got {resize}")
-    return Rules(channels, None if size is None else (size[0], size[1]))
+    return Rules(channels, None if size is None else (int(size[0]), int(size[1])))
 
 
 def opened(picture: object) -> "Image":
