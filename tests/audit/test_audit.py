@@ -7,11 +7,12 @@ from typing import NoReturn
 import pytest
 
 from mosaic.audit import attacks, client
-from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding
+from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding, require_own_file, write_findings
 from mosaic.audit.table import audit_head, audit_rows, verdict
 from mosaic.cli import client as command
 from mosaic.cli.main import main
 from mosaic.deployment.resident import Resident
+from mosaic.errors import MosaicError
 from mosaic.training.signals import Preempted
 from tests.remote_clients import HandedOverExecutor, deployed, resident_arguments, start_residents, write_parts
 from tests.small_runs import TWO_ROUNDS, final_model, fit_other
@@ -109,3 +110,13 @@ class TestBadInput:
         assert stop.value.code == 2
         assert "holds no run" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
+
+
+def test_findings_replace_nothing_but_findings(tmp_path: Path) -> None:
+    (tmp_path / "mine.json").write_text("{}")
+    for taken in (tmp_path, tmp_path / "mine.json"):
+        with pytest.raises(MosaicError, match="--audit: expected a new file, or one of earlier findings"):
+            require_own_file(taken)
+    write_findings(tmp_path / "audit.json", [])
+    require_own_file(tmp_path / "audit.json")
+    require_own_file(tmp_path / "new.json")

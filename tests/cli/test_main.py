@@ -169,6 +169,11 @@ def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: 
     assert not run_dir.exists()
 
 
+def test_a_stored_configuration_undoes_no_option_before_it(shared_run: SharedRuns, tmp_path: Path) -> None:
+    run = shared_run("FedAvg")
+    main(["test", f"--ckpt_path={run / 'global.ckpt'}", "--config", str(run / "config.yaml")])
+
+
 def test_a_dry_run_says_nothing_to_loggers(tmp_path: Path) -> None:
     logger = f"{{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: {tmp_path / 'csv'}}}}}"
     main(fit_arguments(tmp_path / "run", "FedAvg", f"--federation.loggers=[{logger}]", "--trainer.fast_dev_run=true"))

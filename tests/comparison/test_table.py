@@ -2,9 +2,11 @@
 
 import csv
 import io
+import json
 import math
 import statistics
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from mosaic.comparison.formats import comma_separated, latex, markdown
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
 from mosaic.comparison.writing import accuracy_bands
+from mosaic.errors import MosaicError
 
 
 def outcome(algorithm: str, seed: int, last: float | None, rounds: Any = (), **summary: Any) -> Outcome:
@@ -183,3 +186,34 @@ def test_curves_leave_out_rounds_that_were_not_measured() -> None:
     assert band.places.tolist() == [2, 4]
     assert band.heights.tolist() == pytest.approx([30, 50])
     assert accuracy_bands([replace(first, rounds=rows(None, None))], "traffic") == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rounds": []},
+        {"rounds": None},
+        {"summary": {}},
+        {"summary": None},
+        {"seed": "0"},
+        {"machine": None},
+        {"date": 3},
+        {"date": "yesterday"},
+        {"version": 1, "more": 2},
+    ],
+    ids=str,
+)
+def test_a_line_whose_figures_are_damaged_is_named(change: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "outcomes.jsonl"
+    whole = outcome("a", 0, 0.9)
+    whole.write(file)
+    assert Outcome.read_all(file) == [whole]
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}) + "\n")
+    with pytest.raises(MosaicError, match="the line of a, seed 0 holds no outcome: remove it"):
+        Outcome.read_all(file)
+
+
+def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
+    (tmp_path / "outcomes.jsonl").write_bytes(b"\xff\xfe\n")
+    with pytest.raises(MosaicError, match="line 1: expected an object with algorithm, seed: remove the line"):
+        Outcome.read_all(tmp_path / "outcomes.jsonl")

@@ -105,6 +105,6 @@ def test_without_a_validation_accuracy_there_is_nothing_to_choose_by(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Outcome, "validated", None)
-    with pytest.raises(MosaicError, match=r"--tune: no run of ours that tries rate has a validation accuracy to choose by"):
+    with pytest.raises(MosaicError, match=r"--tune: no run of ours that tries rate has a validation accuracy"):
         choose(Bench({"ours at 0.01": None}), tmp_path, RATES)
     assert not (tmp_path / "outcomes.jsonl").exists()

@@ -134,3 +134,13 @@ def test_names_are_pythons_own_text_and_arrays_may_lie_in_memory_as_they_like() 
     assert found.class_names == ("a", "b", "c")
     assert torch.equal(found.train.pixels, PIXELS.flip(2))
     assert torch.equal(found.train.labels, LABELS)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [([], "at least one part from split(), got none"), ([[1, 1, 2]], "every image once, got 1 twice at client 0")],
+)
+def test_no_parts_and_images_that_come_twice_are_refused(parts: list[list[int]], said: str) -> None:
+    images = Images(PIXELS, LABELS)
+    with refused("data.partition", said):
+        _ = FederatedDataModule(Mine(ImageSet(images, images, NAMES)), Deal(parts, None)).splits

@@ -9,7 +9,7 @@ from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
 from mosaic.privacy.accounting import Budget, Mechanism, spent
-from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, booked, folder_of
+from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, booked, folder_of, require_books
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
 BUDGET = Budget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
@@ -110,3 +110,14 @@ def test_secrets_differ_and_only_the_owner_can_read_them(tmp_path: Path) -> None
     assert len(secrets) == 3
     assert stat.S_IMODE((tmp_path / "client_0000").stat().st_mode) == 0o700
     assert booked(tmp_path / "nowhere") == []
+
+
+@pytest.mark.parametrize("content", ["[]", "[{", "{}x", '[{"key": 1}]', None])
+def test_books_that_tell_nothing_end_a_run_that_would_go_on(content: str | None, tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path / "client_0000", BUDGET)).open():
+        ledger.book("asked", [BUDGET.mechanisms["training"]])
+    require_books(tmp_path, 2)
+    book = next(tmp_path.glob("client_0000/book*"))
+    book.unlink() if content is None else book.write_text(content)
+    with pytest.raises(MosaicError, match="nobody knows what has been spent"):
+        require_books(tmp_path, 2)

@@ -156,8 +156,13 @@ class Mosaic(Algorithm):
         """
         plain = isinstance(self.program.objective, CrossEntropy)
         gaussian = isinstance(self.program.generation, ClassGaussians)
-        if not (privacy.shares.counts and privacy.shares.means and gaussian and plain):
+        if not (gaussian and plain):
             super().check_privacy(privacy)
+        if not (privacy.shares.counts and privacy.shares.means):
+            raise MosaicError(
+                "privacy.shares: expected counts and means above 0 with ClassGaussians, which are made of both, got "
+                f"{privacy.shares.counts} and {privacy.shares.means}"
+            )
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Run the paper's steps in their order; one that does not distil is FedAvg's, but for replay."""

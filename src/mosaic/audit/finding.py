@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from mosaic.disk import write_whole
+from mosaic.errors import MosaicError
+from mosaic.runs.facts import is_whole, read_facts
 
 GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER, RELEASE = (
     *("generator, nearest draw", "generator, latent search"),
@@ -35,6 +37,12 @@ class Finding:
     auc: float
     rate: float
     null_auc: float
+
+
+def require_own_file(path: Path) -> None:
+    """Refuse a folder, and a file that holds something else than findings, where findings are to be written."""
+    if path.is_dir() or (path.exists() and "findings" not in (read_facts(path) if is_whole(path) else {})):
+        raise MosaicError(f"--audit: expected a new file, or one of earlier findings, got {path}: choose another")
 
 
 def write_findings(path: Path, findings: Sequence[Finding], **facts: object) -> None:

@@ -11,7 +11,7 @@ from jsonargparse import ArgumentParser
 from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.audit.client import ClientAudit
-from mosaic.audit.finding import write_findings
+from mosaic.audit.finding import require_own_file, write_findings
 from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
@@ -70,6 +70,7 @@ class ClientCLI(MosaicCLI):
         require_positive("client", keep_rounds=given.keep_rounds)
         if given.audit is not None:
             make_writable(Path(given.audit).absolute().parent, "--audit")
+            require_own_file(Path(given.audit))
         if not isinstance(datamodule.partition, Remote):
             raise MosaicError(
                 "data.partition: expected mosaic.data.Remote, which says what all parties have agreed on, got "

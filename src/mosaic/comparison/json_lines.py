@@ -21,7 +21,8 @@ class JsonLines:
         """Return all objects; none where there is no file."""
         if not self.file.is_file():
             return []
-        return [self._parsed(number, line) for number, line in enumerate(self.file.read_text().splitlines(), start=1)]
+        lines = self.file.read_text(errors="replace").splitlines()
+        return [self._parsed(number, line) for number, line in enumerate(lines, start=1)]
 
     def put(self, entry: Mapping[str, Any]) -> None:
         """Add an object, in place of one with the same key; the file is whole at every moment."""

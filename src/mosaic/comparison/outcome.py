@@ -16,6 +16,7 @@ from mosaic.report.students import Students, count_students, students_of
 from mosaic.runs.facts import read_facts
 
 _KEY = ("algorithm", "seed")
+_NETWORKS = ("local", "student", "generator", "discriminator")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
 
 
@@ -63,10 +64,21 @@ class Outcome:
         for fields in JsonLines(file, _KEY).read():
             try:
                 outcomes.append(cls(**fields))
-            except TypeError as error:
+                outcomes[-1].check()
+            except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
                 line = f"the line of {fields['algorithm']}, seed {fields['seed']}"
                 raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
         return outcomes
+
+    def check(self) -> None:
+        """Raise an error of Python's, of whatever kind, where figures are missing or something else than figures."""
+        shown = (self.last, self.own, self.chosen, self.validated, self.worst_client, *map(self.updates, _NETWORKS))
+        if not all(figure is None or isinstance(figure, float | int) for figure in (*shown, self.summary["seconds"])):
+            raise TypeError("a figure is no number")
+        if not isinstance(self.seed, int) or not isinstance(self.algorithm, str) or not isinstance(self.machine, str):
+            raise TypeError("seed, algorithm or machine")
+        date.fromisoformat(self.date)
+        _ = self.students, self.tuned, self.distils, self.summary["bytes_up"]
 
     def write(self, file: Path) -> None:
         """Write the outcome among those of the same comparison."""

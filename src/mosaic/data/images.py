@@ -91,7 +91,7 @@ def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
     if count == 0:
         raise MosaicError(f"{origin}: expected at least one image in each split, got none: fetch the file again")
     flat = labels.reshape(-1)
-    if len(flat) != count or not np.issubdtype(labels.dtype, np.integer):
+    if len(flat) != count or labels.dtype.kind not in "iu":
         raise MosaicError(
             f"{origin}: expected one integer label for each of {count} images, "
             f"got {len(flat)} labels of type {labels.dtype}: store one whole number per image"

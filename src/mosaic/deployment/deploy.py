@@ -88,16 +88,16 @@ def _is_address(host: str) -> bool:
 
 def _number_of_clients(config: Path) -> int:
     given = yaml.safe_load(read_yaml(config))
-    data = given.get("data") or {}
-    partition = data.get("partition") or {}
+    data = given.get("data")
+    partition = data.get("partition") if isinstance(data, dict) else None
     settings = partition.get("init_args") if isinstance(partition, dict) else None
-    if not settings or partition.get("class_path") not in REMOTE:
+    if not isinstance(settings, dict) or not isinstance(partition, dict) or partition.get("class_path") not in REMOTE:
         raise MosaicError(
-            f"{config}: expected data.partition to be of class {REMOTE[0]}, since the server has no images, "
-            f"got {partition}: see docs/deployment.md"
+            f"{config}: expected data.partition to be of class {REMOTE[0]}, with its init_args, since the server has "
+            f"no images, got {partition}: see docs/deployment.md"
         )
     count = settings.get("num_clients")
-    if not isinstance(count, int) or count < 1:
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise MosaicError(
             f"{config}: expected data.partition.init_args.num_clients to be a number above 0, got {count}"
         )

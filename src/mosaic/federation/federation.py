@@ -25,6 +25,7 @@ from mosaic.federation.resumption import check_same
 from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
+from mosaic.privacy.ledger import require_books
 from mosaic.ranks import has_lost_a_rank, world_size
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
@@ -200,6 +201,8 @@ class Federation:
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
+        if job.privacy is not None and job.privacy.trains and not job.executor.is_remote:
+            require_books(job.ledgers, start.round)
         return start, partial(self._go_on, job, directory, start.sizes)
 
     def _go_on(self, job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:

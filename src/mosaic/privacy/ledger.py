@@ -151,6 +151,21 @@ def folder_of(folder: Path, client: int, alone: bool) -> Path:
     return books[0] if books else folder / f"client_{client:04d}"
 
 
+def require_books(folder: Path, rounds: int) -> None:
+    """Refuse to go on after rounds of which no client has booked what they cost.
+
+    Raises:
+        MosaicError: books are missing, empty or damaged.
+    """
+    books = booked(folder)
+    empty = sum(not book for book in books)
+    if empty or not books:
+        raise MosaicError(
+            f"{folder}: expected the book of every client with what {rounds} rounds have cost it, got {len(books)} of "
+            f"which {empty} say nothing: restore them from a copy: without them nobody knows what has been spent"
+        )
+
+
 def booked(folder: Path) -> list[list[Mechanism]]:
     """Return all mechanisms that each client of a folder has booked; nothing where there is no folder."""
     books = sorted(folder.glob(f"client_*/{_BOOK}"))
@@ -158,5 +173,12 @@ def booked(folder: Path) -> list[list[Mechanism]]:
 
 
 def _read(book: Path) -> list[Booking]:
-    found: list[dict[str, Any]] = json.loads(book.read_text())
-    return [Booking(each["key"], tuple(Mechanism(**of) for of in each["mechanisms"]), each["secret"]) for each in found]
+    def booking(key: str, mechanisms: list[dict[str, Any]], secret: str) -> Booking:
+        return Booking(key, tuple(Mechanism(**of) for of in mechanisms), secret)
+
+    try:
+        return [booking(**each) for each in json.loads(book.read_text())]
+    except (ValueError, KeyError, TypeError) as error:
+        raise MosaicError(
+            f"{book} is damaged ({error}): restore it from a copy: without it nobody knows what has been spent"
+        ) from error

@@ -17,6 +17,8 @@ from mosaic.runs.environment import describe_environment
 from mosaic.runs.facts import is_whole
 
 _LOCK = ".lock"
+_NOT_OF_A_RUN = ("ckpt_path", "weights_only")
+"""Keys that say what a command does; in a stored configuration they would undo an option before it."""
 
 
 class RunDirectory:
@@ -203,4 +205,5 @@ class RunDirectory:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the configuration; a resumed run may have more rounds than it was started with."""
-        write_whole(self.config, yaml.safe_dump(dict(config), sort_keys=False).encode())
+        kept = {key: value for key, value in config.items() if key not in _NOT_OF_A_RUN}
+        write_whole(self.config, yaml.safe_dump(kept, sort_keys=False).encode())

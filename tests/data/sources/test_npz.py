@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic.data import NpzSource
+from mosaic.data import DirichletPartition, FederatedDataModule, NpzSource
 from mosaic.data.sources import npz
 from tests.data.refusals import refused
 from tests.data.sources.made import medmnist, random_pixels
@@ -113,6 +113,12 @@ def test_other_keys_without_a_value_for_each_image_are_left_out_aloud(
     path = medmnist(tmp_path / "a.npz", train_domains=np.arange(5), val_images=None)
     assert load(path).train.groups == {}
     assert "train_domains is left out: expected a value for each of 6 images, got shape (5,)" in caplog.text
+
+
+def test_class_names_in_another_encoding_are_refused(tmp_path: Path) -> None:
+    source = NpzSource(medmnist(tmp_path / "a.npz", class_names=np.array([b"a", b"M\xfcnchen", b"c"])))
+    with refused("data.source (NpzSource)", "that UTF-8 can write", "rename it"):
+        _ = FederatedDataModule(source, DirichletPartition(1, 1)).images
 
 
 def test_a_damaged_array_is_refused(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ class Partition(ABC):
             )
         if self.num_clients is not None and len(parts) != self.num_clients:
             raise MosaicError(f"{self.origin}: expected {self.num_clients} parts from split(), got {len(parts)}")
+        if not parts:
+            raise MosaicError(f"{self.origin}: expected at least one part from split(), got none")
         arrays = [self._indices(part, client, count) for client, part in enumerate(parts)]
         if left_out := count - len(np.unique(np.concatenate(arrays))):
             log.warning("%s dealt %d of %d images to nobody", self.origin, left_out, count)
@@ -81,6 +83,8 @@ class Partition(ABC):
             raise MosaicError(
                 f"{self.origin}: expected indices in 0..{count - 1}, got {indices[0]}..{indices[-1]} at client {client}"
             )
+        if (twice := indices[1:][indices[1:] == indices[:-1]]).size:
+            raise MosaicError(f"{self.origin}: expected every image once, got {twice[0]} twice at client {client}")
         return indices
 
 

@@ -56,15 +56,15 @@ class FlowerPartition(Partition):
                 "expected a class path such as flwr_datasets.partitioner.PathologicalPartitioner"
             ) from error
         offered = {"num_partitions": self.num_clients, "partition_by": "label", "seed": seed}
-        accepted = inspect.signature(factory).parameters
         try:
+            accepted = inspect.signature(factory).parameters
             rule = factory(**{**{key: value for key, value in offered.items() if key in accepted}, **self.arguments})
             order = np.random.default_rng(seed).permutation(len(labels))
             rule.dataset = Dataset.from_dict({"index": order, "label": labels[order]})
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # a warning for each redraw
                 parts = [rule.load_partition(client)["index"][:] for client in range(self.num_clients)]
-        except (TypeError, ValueError, LookupError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise MosaicError(
                 f"data.partition: {name} cannot split {len(labels)} images among "
                 f"{self.num_clients} clients ({error}): change data.partition.init_args, or choose another partition"

@@ -69,6 +69,11 @@ def find_folder(path: str, key: str) -> Path:
 
 def missing(kind: str, path: Path, key: str) -> MosaicError:
     """Return the error for a file or folder that does not exist."""
+    if kind == "file" and path.is_dir():
+        return MosaicError(
+            f"{path.resolve()} is a folder where data.source.init_args.{key} expects a file: name a file in it, or all "
+            f"of a kind, as {path}/*.parquet"
+        )
     unset = " (an environment variable in it is not set)" if "$" in str(path) else ""
     return MosaicError(
         f"{path.resolve()} does not exist{unset}: put the {kind} there, or name another with "

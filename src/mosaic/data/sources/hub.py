@@ -3,6 +3,7 @@
 from typing import Any
 
 from mosaic.data.sources.base import Found, PictureSource
+from mosaic.data.sources.columns import labels_of, values_of
 from mosaic.data.sources.files import expand
 from mosaic.data.sources.pictures import Pictures, encoded_rows, hold_out_test, make_pictures
 from mosaic.errors import MosaicError, first_line
@@ -92,7 +93,7 @@ class HubSource(PictureSource):
     def _pictures(self, table: Any, split: str) -> Pictures:
         rest = table.select_columns([self.label_column, *self.group_columns]).with_format("arrow")[:]
         return make_pictures(
-            rest[self.label_column].to_numpy(),
+            labels_of(rest[self.label_column], self.label_column, str(self.path)),
             len(table),
             blocks=lambda: encoded_rows(
                 batch[self.image_column].to_pylist()
@@ -102,5 +103,5 @@ class HubSource(PictureSource):
             identity=lambda: (table._fingerprint, self.image_column),
             advice=f"expected encoded images in column {self.image_column!r}: "
             "set data.source.init_args.image_column, or fetch the data set again",
-            groups={column: rest[column].to_numpy() for column in self.group_columns},
+            groups={column: values_of(rest[column], column, str(self.path)) for column in self.group_columns},
         )

@@ -82,7 +82,8 @@ class NpzSource(PictureSource):
         if "class_names" not in small:
             return found, None
         names = small["class_names"].ravel().tolist()
-        return found, tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
+        text = (name.decode(errors="surrogateescape") if isinstance(name, bytes) else str(name) for name in names)
+        return found, tuple(text)  # names that are no UTF-8 are refused where names are checked
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from typing import Any
 from mosaic.data.images import check_labels
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.classes import Names, agreed
+from mosaic.data.sources.columns import labels_of, values_of
 from mosaic.data.sources.files import file_identity, find_files, origin_of, readable
 from mosaic.data.sources.pictures import Pictures, encoded_rows, make_pictures
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, first_line
 
 BLOCK_ROWS = 256
 
@@ -61,14 +62,14 @@ class ParquetSource(PictureSource):
         tables, lists = readable(partial(self._read_columns, files), origin)
         table, names = self._joined(files, tables, lists, key)
         pictures = make_pictures(
-            table[self.label_column].to_numpy(),
+            labels_of(table[self.label_column], self.label_column, origin),
             len(table),
             blocks=lambda: encoded_rows(_cells(files, self.image_column)),
             origin=origin,
             identity=lambda: (*file_identity(files), self.image_column),
             advice=f'expected an encoded image, or {{"bytes", "path"}} with one, in each cell of '
             f"{self.image_column!r}: set data.source.init_args.image_column, or fetch the file again",
-            groups={column: table[column].to_numpy() for column in self.group_columns},
+            groups={column: values_of(table[column], column, origin) for column in self.group_columns},
         )
         return pictures, names
 
@@ -80,11 +81,18 @@ class ParquetSource(PictureSource):
         for place, (file, given) in enumerate(zip(files, lists, strict=True)):
             if given not in (None, names):
                 table, origin = tables[place], origin_of(file, key)
-                labels = check_labels(table[self.label_column].to_numpy(), len(table), origin)
+                labels = labels_of(table[self.label_column], self.label_column, origin)
+                labels = check_labels(labels, len(table), origin)
                 column = table.schema.get_field_index(self.label_column)
                 renumbered = pyarrow.array(agreed(labels, given, names, origin), table.schema.field(column).type)
                 tables[place] = table.set_column(column, table.schema.field(column), renumbered)
-        return pyarrow.concat_tables(tables, promote_options="default"), names
+        try:
+            return pyarrow.concat_tables(tables, promote_options="permissive"), names
+        except pyarrow.ArrowException as error:
+            raise MosaicError(
+                f"{origin_of(files[0], key)} and {len(files) - 1} more: expected columns of one type in all files, got "
+                f"others ({first_line(error)}): write them alike"
+            ) from error
 
     def _read_columns(self, files: list[Path]) -> tuple[list[Any], list[Names]]:
         """Read all columns but the images from each file."""
@@ -96,7 +104,7 @@ class ParquetSource(PictureSource):
             if {self.image_column, *wanted} - set(schema.names):
                 raise MosaicError(
                     f"{file}: expected columns {self.image_column!r} and {', '.join(map(repr, wanted))}, got "
-                    f"{schema.names}: set data.source.init_args.image_column and label_column"
+                    f"{schema.names}: set data.source.init_args.image_column and label_column, or group_columns"
                 )
         tables = [pyarrow.parquet.read_table(file, columns=wanted) for file in files]
         return tables, [_class_names(schema, self.label_column) for schema in schemas]
