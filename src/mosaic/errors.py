@@ -86,8 +86,12 @@ def require_kinds(section: str, **given: tuple[object, type]) -> None:
     """Raise :class:`MosaicError` unless every value, by key, is of its kind; see :func:`require_positive`."""
     for key, (value, kind) in given.items():
         if not isinstance(value, kind):
-            got = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-            raise MosaicError(f"{section}.{key}: expected {kind.__name__}, got {got}")
+            raise MosaicError(f"{section}.{key}: expected {kind.__name__}, got {kind_of(value)}")
+
+
+def kind_of(value: object) -> str:
+    """Say what a value is: a class by its name, an object by that of its class."""
+    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def require_a_batch(section: str, batch_size: int) -> None:

@@ -12,12 +12,12 @@ from torch.optim import SGD
 from mosaic.algorithms.base import Algorithm
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.api.description import describe
-from mosaic.api.kinds import check_kinds, kind_of
+from mosaic.api.kinds import check_kinds
 from mosaic.api.raising import raising
 from mosaic.api.run import Run
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions import Remote
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, kind_of
 from mosaic.executors import ClientExecutor, SerialExecutor
 from mosaic.federation import federation
 from mosaic.federation.job import make_job

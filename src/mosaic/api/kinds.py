@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, kind_of
 
 _NUMBERS: dict[Any, type] = {int: Integral, float: Real}
 _ALIKE: dict[Any, Any] = {bool: (bool, np.bool_), str: (str, PathLike)}
@@ -37,11 +37,6 @@ def check_kinds(value: object, key: str) -> None:
         if not _fits(part, hint):
             raise MosaicError(f"{key}.{name}: expected {_told(hint)}, got {kind_of(part)}")
         check_kinds(part, f"{key}.{name}")
-
-
-def kind_of(value: object) -> str:
-    """Say what a value is: a class by its name, an object by that of its class."""
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
 
 
 def _fits(value: object, hint: Any) -> bool:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mosaic.api.raising import raising
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.writing import OVER, Over, accuracy_bands
 from mosaic.errors import MosaicError
@@ -32,8 +31,7 @@ class RunPlots:
         """Draw how many images of which class each client trains on."""
         require_run(self._path)
         file = RunDirectory(self._path).partition
-        with raising():
-            known = read_facts(file)
+        known = read_facts(file)
         if not known.keys() >= {"class_counts", "classes"}:
             raise MosaicError(f"{file} does not count classes, as an earlier version wrote it: look at partition.png")
         return partition_heat_map(np.array(known["class_counts"]), known["classes"])

@@ -77,7 +77,7 @@ class ClientAudit:
         self.generator: ImageGenerator | None = None
 
     def see(self, request: Request, reply: Reply) -> None:
-        """Take note of one answer."""
+        """Take note of one answer, where there are other images to compare with."""
         if len(self._others) == 0:
             return
         match request, reply:
@@ -109,8 +109,6 @@ class ClientAudit:
         Returns:
             What each attack finds; nothing where there are no other images of the client's classes.
         """
-        if len(self._others) == 0:
-            return []
         scores = dict(self._scores)
         if self.generator is not None:
             random = torch.Generator().manual_seed(self._seed)

@@ -41,7 +41,8 @@ class Finding:
 
 def require_own_file(path: Path) -> None:
     """Refuse a folder, and a file that holds something else than findings, where findings are to be written."""
-    if path.is_dir() or (path.exists() and "findings" not in (read_facts(path) if is_whole(path) else {})):
+    is_ours = is_whole(path) and "findings" in read_facts(path)
+    if path.exists() and not is_ours:
         raise MosaicError(f"--audit: expected a new file, or one of earlier findings, got {path}: choose another")
 
 

@@ -49,17 +49,16 @@ class Schedule:
         Raises:
             MosaicError: a value is out of its range.
         """
+        for field in fields(self):
+            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         rounds = {"collaborative_rounds": self.collaborative_rounds, "fine_tune_rounds": self.fine_tune_rounds}
         require_whole("federation.schedule", **rounds, local_steps=self.local_steps)
         if self.expert_steps is not None:
             require_whole("federation.schedule", expert_steps=self.expert_steps)
         if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
             raise MosaicError(f"federation.schedule.distill_rounds: expected a list, got {self.distill_rounds!r}")
-        object.__setattr__(self, "distill_rounds", _plain(self.distill_rounds))
         for place, each in enumerate(self.distill_rounds or ()):
             require_whole("federation.schedule", **{f"distill_rounds[{place}]": each})
-        for field in fields(self):
-            object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
         if self.collaborative_rounds < 1 or self.fine_tune_rounds < 0:
             raise MosaicError(
                 "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "
