@@ -35,6 +35,8 @@ from mosaic.messages import (
 from tests.remote_clients import (
     CLIENTS,
     EXECUTOR,
+    MEAN,
+    STD,
     HandedOverExecutor,
     OverSocketsExecutor,
     arguments,
@@ -319,6 +321,19 @@ class TestResident:
     )
     def test_refuses_what_is_not_for_it(self, message: object, reason: str, own: Handle) -> None:
         assert reason in decode(own(self.asked(message)) or b"", object).reason
+
+    @pytest.mark.parametrize("client", [0, 1])
+    def test_a_folder_that_remembers_the_run_of_other_images(self, client: int, tmp_path: Path) -> None:
+        """A site that is given another's folder, or whose images change, would go on as a mixture of two clients."""
+        parts = write_parts(tmp_path)
+        first = resident(parts, 0, "FedAvg")
+        known = {"agreement": first._agreement, "mean": (MEAN,), "std": (STD,)}
+        first.handle(self.asked(EvaluateRequest(0, 1, {}), **known))
+        (tmp_path / "0").rename(tmp_path / str(client))
+        (tmp_path / "1.npz").rename(tmp_path / f"{client}.npz")
+        second = resident(parts, client, "FedAvg")
+        told = decode(second.handle(self.asked(EvaluateRequest(client, 1, {}), **known)), object)
+        assert "remembers this run of another client, or of other images" in told.reason
 
     @pytest.mark.parametrize("run", ["../../etc", "", 31 * "a", 33 * "a"])
     def test_names_of_runs_are_no_paths(self, run: str, own: Handle) -> None:

@@ -19,7 +19,7 @@ class Memory:
 
     ``folder/RUN/ROUND/`` holds ``KEY.safetensors`` for each request of a round: the reply, and the state after it.
     ``last.json`` names the last one. A request that is asked twice is answered once. A server that goes back to an
-    earlier round finds the client as it was then.
+    earlier round finds the client as it was then. ``owner`` says whose memory it is.
 
     Args:
         folder: of all runs.
@@ -29,6 +29,14 @@ class Memory:
 
     def __init__(self, folder: Path, run: str, keep: int) -> None:
         self._folder, self._keep = folder / run, keep
+
+    def claim(self, owner: str) -> bool:
+        """Note whose memory of the run this is, if it is nobody's yet; return whether it is this owner's."""
+        noted = self._folder / "owner"
+        if not noted.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            write_whole(noted, owner.encode())
+        return noted.read_text() == owner
 
     def go_back(self, asked: Asked[Request]) -> None:
         """Forget the states of rounds that the server has given up, if another process of it asks than before.

@@ -1,6 +1,7 @@
 """The resident process of one client: it alone reads the client's images, and answers mosaic's messages on a socket."""
 
 import grp
+import hashlib
 import logging
 import os
 import re
@@ -8,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,6 +18,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.data.images import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
+from mosaic.data.sources.storage import fingerprint
 from mosaic.deployment.memory import Memory
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
@@ -116,6 +119,8 @@ class Resident:
         if self._given not in (None, (asked.mean, asked.std)):
             return Failed(self.client, "it was told other numbers than its data.mean and data.std")
         memory = Memory(self._folder, asked.run, self._keep)
+        if not memory.claim(self._owner):
+            return Failed(self.client, "its folder remembers this run of another client, or of other images")
         memory.go_back(asked)
         worker = self._worker_for((asked.mean, asked.std))
         if (reply := memory.recall(request)) is not None:
@@ -130,6 +135,13 @@ class Resident:
         if self._see is not None:
             self._see(request, reply)
         return reply
+
+    @cached_property
+    def _owner(self) -> str:
+        """A fingerprint of the client's number and images, by which its memory is told from another's."""
+        images = self._data.images.train
+        pixels, labels = (hashlib.sha256(each.contiguous().numpy()).digest() for each in (images.pixels, images.labels))
+        return fingerprint(self.client, images.shape, pixels, labels)
 
     def _worker_for(self, statistics: Statistics) -> Worker:
         if self._worker is None or self._worker[0] != statistics:
