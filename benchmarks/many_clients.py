@@ -27,7 +27,8 @@ from mosaic.data import (
     Partition,
     Source,
 )
-from mosaic.data.images import Images, ImageSet, images_from_arrays, make_image_set
+from mosaic.data.checks import images_from_arrays, make_image_set
+from mosaic.data.images import Images, ImageSet
 
 SECONDS_BAR, GIB_BAR = 5.0, 1.0
 PARTITIONS = ("dirichlet 0.01", "dirichlet 0.1", "dirichlet 1.0", "iid (flwr-datasets)", "by writer")

@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic.data.images import Images, images_from_arrays, make_image_set, pixel_statistics
+from mosaic.data.checks import images_from_arrays, make_image_set
+from mosaic.data.images import Images
+from mosaic.data.pixels import pixel_statistics
 from tests.cases import for_each
 from tests.data.refusals import refused
 
@@ -130,3 +132,16 @@ def test_classes_with_one_image_or_none_are_warnings(caplog: pytest.LogCaptureFi
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "here: 1 of 3 classes have no training image: cat" in caplog.text
     assert "here: 1 of 3 classes have one training image, so none of it can be held out: bee" in caplog.text
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    with refused("here", "a name of its own for each class", "'cat' 2 times"):
+        make_image_set(grey([0, 1, 2]), grey([2]), ("cat", "dog", "cat"), "here")
+
+
+@pytest.mark.parametrize(("test", "warned"), [([0, 0, 1, 1], True), ([0, 1, 0, 1], False)])
+def test_training_images_that_come_once_more_as_test_images_are_a_warning(
+    test: list[int], warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_image_set(grey([0, 0, 1, 1]), grey(test), ("cat", "dog"), "here")
+    assert ("here: the test images are the training images" in caplog.text) == warned

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from mosaic.data import DirichletPartition, FederatedDataModule, Partition, SklearnDigits, Source
+from mosaic.data.checks import images_from_arrays, make_image_set
 from mosaic.data.holdings import Holding
-from mosaic.data.images import ImageSet, images_from_arrays, make_image_set
+from mosaic.data.images import ImageSet
 from mosaic.data.module import OrderedBatches
 from mosaic.nets import SmallCNN
 from tests.cases import for_each

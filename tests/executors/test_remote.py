@@ -17,7 +17,7 @@ import yaml
 from mosaic.cli.main import main
 from mosaic.client.private_worker import REFUSED
 from mosaic.codec import decode, encode
-from mosaic.data.images import pixel_statistics
+from mosaic.data.pixels import pixel_statistics
 from mosaic.data.sources import NpzSource
 from mosaic.errors import MosaicError
 from mosaic.executors.remote.executor import ClientsAbsentError

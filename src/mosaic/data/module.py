@@ -10,11 +10,13 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from mosaic.data.checks import checked
 from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, gather
-from mosaic.data.images import Images, ImageSet, checked, pixel_statistics
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.replay import GivenPartition, write_holdings
+from mosaic.data.pixels import pixel_statistics
 from mosaic.data.sources import Source
 from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_choice, require_whole
 from mosaic.nets.augmentation import Augmentation

@@ -16,7 +16,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.data.images import pixel_sums
+from mosaic.data.pixels import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
 from mosaic.data.sources.storage import fingerprint
 from mosaic.deployment.memory import Memory
@@ -140,7 +140,9 @@ class Resident:
     def _owner(self) -> str:
         """A fingerprint of the client's number and images, by which its memory is told from another's."""
         images = self._data.images.train
-        pixels, labels = (hashlib.sha256(each.contiguous().numpy().data).digest() for each in (images.pixels, images.labels))
+        pixels, labels = (
+            hashlib.sha256(each.contiguous().numpy().data).digest() for each in (images.pixels, images.labels)
+        )
         return fingerprint(self.client, images.shape, pixels, labels)
 
     def _worker_for(self, statistics: Statistics) -> Worker:

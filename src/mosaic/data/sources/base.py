@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.data.images import Images, ImageSet, check_label_range, check_shapes, checked, make_image_set
+from mosaic.data.checks import check_label_range, check_shapes, checked, make_image_set
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
 from mosaic.data.sources.pictures import Pictures

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mosaic.data.images import check_label_range
+from mosaic.data.checks import check_label_range
 from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from mosaic.data.images import ImageSet, images_from_arrays, make_image_set
+from mosaic.data.checks import images_from_arrays, make_image_set
+from mosaic.data.images import ImageSet
 from mosaic.data.sources.base import Source
 
 

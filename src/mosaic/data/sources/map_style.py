@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mosaic.data.images import Images, ImageSet, as_tensor, eight_bits, make_image_set, names_of
+from mosaic.data.checks import as_tensor, eight_bits, make_image_set, names_of
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.data.sources.classes import MOST_CLASSES, agreed, numbered
 from mosaic.data.sources.rules import plain

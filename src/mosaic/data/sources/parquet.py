@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mosaic.data.images import check_labels
+from mosaic.data.checks import check_labels
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.classes import Names, agreed
 from mosaic.data.sources.columns import labels_of, values_of

@@ -6,7 +6,8 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mosaic.data.images import Images, ImageSet, checked, warn_of_rare_classes
+from mosaic.data.checks import checked, warn_of_rare_classes
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.errors import MosaicError, require_at_least_zero
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.data.images import check_labels
+from mosaic.data.checks import check_labels
 from mosaic.data.sources.files import unreadable
 from mosaic.errors import MosaicError
 
