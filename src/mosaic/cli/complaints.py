@@ -43,7 +43,12 @@ def complaint(text: str) -> str:
     'a: arguments are required: b'
     >>> complaint("Parser key \"a\":\n - Type X expects a class: Option 'witdh' is not accepted. Got value: N(witdh=3)")
     "a: Option 'witdh' is not accepted"
+    >>> complaint("the following arguments are required: fit.data.partition, fit.client")
+    'expected a value for data.partition and client, got none: see --help'
     """
+    if lacking := re.search(r"^the following arguments are required: (.*)", text):
+        named = re.sub(r"\bfit\.", "", lacking[1])  # as mosaic client calls what others read of a fit
+        return f"expected a value for {named.replace(', ', ' and ')}, got none: see --help"
     keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', text)))
     if (module := _missing_module(text)) is not None:
         return f"{'.'.join(keys)}: there is no module {module}: {_way_to(module)}"

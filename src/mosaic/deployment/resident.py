@@ -140,10 +140,8 @@ class Resident:
     def _owner(self) -> str:
         """A fingerprint of the client's number and images, by which its memory is told from another's."""
         images = self._data.images.train
-        pixels, labels = (
-            hashlib.sha256(each.contiguous().numpy().data).digest() for each in (images.pixels, images.labels)
-        )
-        return fingerprint(self.client, images.shape, pixels, labels)
+        parts = [part.contiguous().numpy().data for part in (images.pixels, images.labels)]
+        return fingerprint(self.client, images.shape, *(hashlib.sha256(part).digest() for part in parts))
 
     def _worker_for(self, statistics: Statistics) -> Worker:
         if self._worker is None or self._worker[0] != statistics:
