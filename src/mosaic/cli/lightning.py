@@ -21,7 +21,6 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from mosaic.algorithms import Algorithm
 from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
-from mosaic.cli.renamed import refuse_renamed_in_run
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.disk import make_writable, write_whole
@@ -142,8 +141,6 @@ class MosaicCLI(LightningCLI):
     ) -> None:
         """Run the federation that the configuration describes."""
         federation: Federation = self._get(self.config_init, "federation")
-        if ckpt_path is not None:
-            refuse_renamed_in_run(*_runs_to_go_on(federation.run_dir, ckpt_path))
         self._fit(federation, self._job(model, datamodule), ckpt_path)
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:

@@ -145,7 +145,8 @@ def fit(arguments: Sequence[str] | None) -> Path | None:
 
 
 def _refuse_renamed(given: Sequence[str]) -> None:
-    from mosaic.cli.renamed import read_arguments, refuse_renamed
+    from mosaic.cli.given import read_arguments
+    from mosaic.cli.renamed import refuse_renamed
 
     refuse_renamed(read_arguments(given))
 
