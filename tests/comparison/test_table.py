@@ -24,7 +24,8 @@ def outcome(algorithm: str, seed: int, last: float | None, rounds: Any = (), **s
         {"round": i + 1.0, "test_accuracy": test, "validation_accuracy": seen, "bytes": 0.0}
         for i, (test, seen) in enumerate(rounds or [(last, 0.5)])
     ]
-    facts = {"test_accuracy": last, "stages": {}, "distilled": False, "updates": {"local": 10}}
+    students = {"offered": 0, "accepted": 0}
+    facts = {"test_accuracy": last, "stages": {}, "distilled": False, "students": students, "updates": {"local": 10}}
     sums = {"bytes_up": 2**20, "bytes_down": 2**21, "seconds": 3.0}
     return Outcome(algorithm, seed, {}, "0", "2026-01-01", "here", measured, {**facts, **sums, **summary})
 
@@ -88,8 +89,8 @@ def test_pairs_count_and_not_groups() -> None:
 
 
 def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
-    refused = outcome("m", 1, 0.9, stages={"student": 0.5})
-    accepted = outcome("m", 0, 0.9, stages={"student": 0.5}, distilled=True)
+    refused = outcome("m", 1, 0.9, students={"offered": 1, "accepted": 0})
+    accepted = outcome("m", 0, 0.9, students={"offered": 1, "accepted": 1})
     table = comparison_table([accepted, refused, Failure("f", 0, "no pool"), Failure("f", 2, "no pool")])
     assert table.notes == ["m: the clients refused the student on seed 1", "f: failed on seed 0, 2: no pool"]
     assert set(table.rows[1].cells) == {"-"}
@@ -101,7 +102,7 @@ def test_refusals_are_counted_whatever_the_method_and_whatever_came_of_the_run()
         outcome("fedftg", 0, 0.9, students={"offered": 13, "accepted": 10}),
         outcome("fedftg", 1, 0.9, students={"offered": 13, "accepted": 13}),
         outcome("fedftg", 2, 0.9, students={"offered": 13, "accepted": 12}),
-        outcome("dense", 0, 0.9, stages={"student": 0.5}, distilled=True, students={"offered": 2, "accepted": 1}),
+        outcome("dense", 0, 0.9, students={"offered": 2, "accepted": 1}),
         outcome("fedavg", 0, 0.9, students={"offered": 0, "accepted": 0}),
     ]
     assert comparison_table(results).notes == [

@@ -1,4 +1,4 @@
-"""What became of distilled models: told by the rounds, or else guessed from the end."""
+"""What became of distilled models: told by the rounds."""
 
 import io
 from pathlib import Path
@@ -9,13 +9,11 @@ from rich.console import Console
 from mosaic.report.contents import read_run
 from mosaic.report.html import page
 from mosaic.report.rounds import read_rounds
-from mosaic.report.students import Students, count_students, students_of
+from mosaic.report.students import Students, students_of
 from mosaic.report.summary import print_summary
 from mosaic.runs.tracking import Tracker
-from tests.cases import for_each
 from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 
-STAGES = {"stages": {"student": 0.5}}
 SMALL = [
     *FOUR_ROUNDS,
     "--algorithm.student_updates=8",
@@ -30,25 +28,6 @@ SMALL = [
 """Four rounds, each of which ruins its student."""
 
 
-@for_each(
-    ("summary", "counts", "expected"),
-    [
-        ({"distilled": False}, {"offered": 13, "accepted": 10}, Students(13, 3)),
-        ({**STAGES, "distilled": True}, {"offered": 2, "accepted": 1}, Students(2, 1)),
-        ({**STAGES, "distilled": True}, {"offered": 1, "accepted": 1}, Students(1, 0)),
-        ({**STAGES, "distilled": False}, {"offered": 0, "accepted": 0}, Students(1, 1)),
-        ({**STAGES, "distilled": False}, {}, Students(1, 1)),
-        ({**STAGES, "distilled": True}, {}, Students(0, 0)),
-        ({"stages": {"distilled model": 0.5}, "distilled": False}, {}, Students(0, 0)),
-        ({}, {}, Students(0, 0)),
-    ],
-)
-def test_rounds_know_best_and_the_end_where_they_are_silent(
-    summary: dict[str, object], counts: dict[str, int], expected: Students
-) -> None:
-    assert students_of(summary, counts) == expected
-
-
 @pytest.fixture(scope="session")
 def ruined(shared_run: SharedRuns) -> Path:
     return shared_run("FedFTG", *SMALL)
@@ -57,7 +36,7 @@ def ruined(shared_run: SharedRuns) -> Path:
 def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
     rounds = read_rounds(ruined)
     assert [row["student_accepted"] for row in rounds] == [0, 0, 0, 0]
-    assert count_students(rounds) == {"offered": 4, "accepted": 0}
+    assert students_of(rounds) == Students(offered=4, refused=4)
 
 
 def test_rounds_without_a_student_have_an_empty_cell(shared_run: SharedRuns) -> None:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from mosaic import __version__
-from mosaic.comparison.configurations import algorithm_of
 from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import ACCURACIES, Round, read_rounds
-from mosaic.report.students import Students, count_students, students_of
+from mosaic.report.students import Students, students_of
 from mosaic.runs.facts import read_facts
 
 _KEY = ("algorithm", "seed")
@@ -54,7 +53,7 @@ class Outcome:
             date=str(date.fromtimestamp(file.stat().st_mtime)),
             machine=f"{where['cpu_count']} CPU cores ({where['processor']}), {', '.join(where['gpus']) or 'no GPU'}",
             rounds=_abridged(rounds),
-            summary={**kept, "students": count_students(rounds), **sums, "phases": summary["seconds"]},
+            summary={**kept, "students": students_of(rounds).counts, **sums, "phases": summary["seconds"]},
         )
 
     @classmethod
@@ -119,7 +118,8 @@ class Outcome:
     @property
     def students(self) -> Students:
         """What became of the distilled models."""
-        return students_of(self.summary, self.summary.get("students", {}))
+        counts = self.summary["students"]
+        return Students(counts["offered"], counts["offered"] - counts["accepted"])
 
     @property
     def distils(self) -> bool:
@@ -128,15 +128,8 @@ class Outcome:
         return told or bool(self.updates("student") or self.updates("generator"))
 
     def updates(self, network: str) -> int:
-        """Return how often ``local`` models, the ``student``, ``generator``s or ``discriminator``s were updated.
-
-        Runs of earlier versions do not count discriminators; those of Mosaic had one update for each of a generator.
-        """
-        booked = self.summary["updates"]
-        if network == "discriminator" and network not in booked:
-            path = str(algorithm_of(self.request.get("config", {})).get("class_path", ""))
-            network = "generator" if path.endswith(".Mosaic") else network
-        return int(booked.get(network, 0))
+        """Return how often ``local`` models, the ``student``, ``generator``s or ``discriminator``s were updated."""
+        return int(self.summary["updates"].get(network, 0))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from mosaic.report.chart import Points, line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.pages import MEBIBYTE, render, write_page
 from mosaic.report.rounds import ACCURACIES
-from mosaic.report.students import count_students, students_of
+from mosaic.report.students import students_of
 from mosaic.report.summary import ABSENCES, ATTEMPTS, STAGES, absences, final_stage, generator_table
 
 
@@ -40,7 +40,7 @@ def page(contents: RunContents) -> str:
         meanings=STAGES,
         run=contents,
         samples={tag: _maker(tag) for tag in sorted(contents.pictures) if tag.endswith("/samples")},
-        students=students_of(summary, count_students(contents.rounds)),
+        students=students_of(contents.rounds),
         absences=(ABSENCES, absences(summary)),
         verdict=verdict(findings).splitlines(),
     )

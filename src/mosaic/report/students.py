@@ -1,7 +1,7 @@
 """Count the distilled models that clients were offered, and those that they refused."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from mosaic.report.rounds import Round
 
@@ -12,6 +12,11 @@ class Students(NamedTuple):
     offered: int
     refused: int
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Offered and accepted ones by name, as outcomes of comparisons hold them."""
+        return {"offered": self.offered, "accepted": self.offered - self.refused}
+
     def __str__(self) -> str:
         """Name the refused ones, as the subject of a sentence.
 
@@ -21,19 +26,11 @@ class Students(NamedTuple):
         return "the student" if self.offered == 1 else f"{self.refused} of {self.offered} students"
 
 
-def count_students(rounds: Sequence[Round]) -> dict[str, int]:
-    """Return how many students were offered and accepted; zeros for a run that was begun before rounds told of it.
+def students_of(rounds: Sequence[Round]) -> Students:
+    """Return a run's students from its rounds.
 
-    >>> count_students([{"student_accepted": 1.0}, {"student_accepted": None}, {"student_accepted": 0.0}])
-    {'offered': 2, 'accepted': 1}
+    >>> students_of([{"student_accepted": 1.0}, {"student_accepted": None}, {"student_accepted": 0.0}])
+    Students(offered=2, refused=1)
     """
-    verdicts = [row.get("student_accepted") for row in rounds]
-    return {"offered": sum(verdict is not None for verdict in verdicts), "accepted": int(sum(v or 0 for v in verdicts))}
-
-
-def students_of(summary: Mapping[str, Any], counts: Mapping[str, int]) -> Students:
-    """Return a run's students from its counts, or else from its summary, which shows whether the last was refused."""
-    if counts.get("offered"):
-        return Students(counts["offered"], counts["offered"] - counts["accepted"])
-    refused = "student" in summary.get("stages", {}) and not summary.get("distilled")
-    return Students(int(refused), int(refused))
+    verdicts = [verdict for row in rounds if (verdict := row.get("student_accepted")) is not None]
+    return Students(len(verdicts), sum(verdict == 0 for verdict in verdicts))

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mosaic.report.rounds import Round, read_rounds
-from mosaic.report.students import count_students, students_of
+from mosaic.report.students import students_of
 from mosaic.runs.facts import read_facts
 
 Row = tuple[str, ...]
@@ -87,15 +87,15 @@ def final_stage(summary: Mapping[str, Any], rounds: Sequence[Round]) -> str:
 
 def generator_table(generators: Sequence[Mapping[str, Any]]) -> tuple[Row, list[Row]]:
     """Return head and rows of the generators' table, with a column of attempts where one was trained more than once."""
-    retried = any(facts.get("attempts", 1) > 1 for facts in generators)
+    retried = any(facts["attempts"] > 1 for facts in generators)
     rows = []
     for facts in generators:
-        ratio, attempts = facts.get("nearest_neighbour_ratio"), facts.get("attempts")
+        ratio = facts.get("nearest_neighbour_ratio")
         cells = (
             *(str(facts[key]) for key in ("client", "images", "classes")),
             percent(facts.get("coverage"), 0),
             "-" if ratio is None else f"{ratio:.2f}",
-            "-" if attempts is None else f"{attempts:.0f}",  # runs of earlier versions do not tell
+            f"{facts['attempts']:.0f}",
         )
         rows.append(cells if retried else cells[:-1])
     head = ("client", "images", "classes", "coverage", "nearest neighbour", "attempts")
@@ -110,7 +110,7 @@ def absences(summary: Mapping[str, Any]) -> list[Row]:
     found = Counter(
         (str(each["client"]), how, each["asked"], each["reason"])
         for how in ("declined", "failed")
-        for each in summary.get(how, ())  # runs of earlier versions know no "failed"
+        for each in summary.get(how, ())
     )
     return [(client, how, asked, str(times), reason) for (client, how, asked, reason), times in found.items()]
 
@@ -132,7 +132,7 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
         (stage, percent(share), STAGES.get(stage.split(":")[0], ""))
         for stage, share in _gathered(summary["stages"]).items()
     ]
-    students = students_of(summary, count_students(rounds))
+    students = students_of(rounds)
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
     means = "this run's model; new head offered" if LAST_HEAD in summary["stages"] else "the model of this run"

@@ -97,7 +97,7 @@ def load_safetensors(file: Path) -> TrainedModel:
         facts = dict(content.metadata() or {})
     try:
         shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
-        level = float(json.loads(facts.get("level", "1")))
+        level = float(json.loads(facts["level"]))
         factory = _factory(facts["network"], json.loads(facts["init_args"]))
         net = _loaded(load_file(file), factory, level, shape, len(names))
     except (KeyError, TypeError, ValueError, RuntimeError) as error:

@@ -101,7 +101,7 @@ class Snapshot:
                 ledger,
                 books["stages"],
                 books["sizes"],
-                books.get("run", uuid.uuid4().hex),
+                books["run"],
             )
         except OSError as error:
             raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error
