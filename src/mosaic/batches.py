@@ -100,6 +100,15 @@ class JoinedBatches:
             yield tuple(torch.cat(part, self._dim) for part in zip(*parts, strict=True))
 
 
+def part_of(total: int, place: int, parts: int) -> int:
+    """Return a part of a total that is spread as evenly as whole numbers allow; places count from 1.
+
+    >>> [part_of(10, place, 4) for place in (1, 2, 3, 4)]
+    [2, 3, 2, 3]
+    """
+    return total * place // parts - total * (place - 1) // parts
+
+
 def steps_for(steps: int, epochs: float, num_examples: int, batch_size: int) -> int:
     """Return the number of batches: ``steps``, or that of ``epochs`` passes if positive.
 

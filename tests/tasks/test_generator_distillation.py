@@ -12,8 +12,8 @@ from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.server.experts import class_shares
+from mosaic.tasks.alternating import AlternatingUpdates
 from mosaic.tasks.generator_distillation import (
-    AlternatingUpdates,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
     Memory,

@@ -16,7 +16,8 @@ from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask, SynthesisPlan
+from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
@@ -47,7 +48,7 @@ def make(blueprint: Blueprint, ensemble: MixtureOfExperts) -> Callable[..., Pool
 
     def made(**changes: Any) -> PoolSynthesisTask:
         student = blueprint.build(blueprint.initial(99))
-        settings = {"synthesis": TINY, "learning": FEW, "reweighing": STILL, "steps": 3, "syntheses": 4, "seed": 1}
+        settings = {"synthesis": TINY, "learning": FEW, "reweighing": STILL, "syntheses": 4, "seed": 1}
         return PoolSynthesisTask(student, ensemble, **{**settings, **changes})
 
     return made
@@ -57,9 +58,9 @@ Make = Callable[..., PoolSynthesisTask]
 
 
 def train(
-    task: PoolSynthesisTask, phases: PhaseRunner, syntheses: int = 2, updates: int = 4, seed: int = 0
+    task: PoolSynthesisTask, phases: PhaseRunner, syntheses: int = 2, updates: int = 4, seed: int = 0, steps: int = 3
 ) -> dict[str, Tensor]:
-    return phases.run(task, SynthesisPlan(syntheses, updates), seed)
+    return phases.run(task, AlternatingUpdates(syntheses * steps, updates, syntheses), seed)
 
 
 def copy_of(net: nn.Module) -> dict[str, Tensor]:
@@ -162,19 +163,19 @@ def test_a_term_without_weight_is_not_computed(make: Make, phases: PhaseRunner) 
 def test_a_long_synthesis_lowers_each_term(make: Make, phases: PhaseRunner, term: str) -> None:
     only = {f"{name}_weight": float(term.startswith(name)) for name in ("statistics", "label", "divergence")}
     settings = replace(TINY, width=8, learning_rate=1e-2, **only)
-    short, long = (train(make(steps=steps, synthesis=settings), phases, 1)[term] for steps in (1, 60))
+    short, long = (train(make(synthesis=settings), phases, 1, steps=steps)[term] for steps in (1, 60))
     assert long < 0.7 * short
 
 
 @pytest.mark.slow
 def test_a_long_synthesis_divides_student_and_ensemble(make: Make, phases: PhaseRunner) -> None:
     settings = replace(CO_BOOSTING, width=8, learning_rate=1e-2, statistics_weight=0.0, label_weight=0.0)
-    short, long = (train(make(steps=steps, synthesis=settings), phases, 1)["divergence"] for steps in (1, 60))
+    short, long = (train(make(synthesis=settings), phases, 1, steps=steps)["divergence"] for steps in (1, 60))
     assert long > 1.5 * short
 
 
 def test_the_images_of_the_best_step_are_kept(make: Make, phases: PhaseRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    task, seen, script = make(steps=4), list[Tensor](), iter([3.0, 1.0, 0.5, 2.0, 1.0, 2.0, 3.0, 4.0])
+    task, seen, script = make(), list[Tensor](), iter([3.0, 1.0, 0.5, 2.0, 1.0, 2.0, 3.0, 4.0])
     losses = task._generator_losses
 
     def scripted(images: Tensor, labels: Tensor) -> Tensor:
@@ -183,7 +184,7 @@ def test_the_images_of_the_best_step_are_kept(make: Make, phases: PhaseRunner, m
         return torch.cat([fresh[:1] * 0 + next(script), fresh[1:]])
 
     monkeypatch.setattr(task, "_generator_losses", scripted)
-    curves = train(task, phases)
+    curves = train(task, phases, steps=4)
     kept = task.pool.samples(16)
     half_a_shade = 0.5 / 255 + 1e-6
     assert (kept[:8] - seen[2]).abs().max() <= half_a_shade
@@ -228,7 +229,7 @@ def test_noise_is_new_in_every_synthesis_and_trained_with_the_generator(make: Ma
 
 def test_labels_are_drawn_uniformly(make: Make, phases: PhaseRunner, monkeypatch: pytest.MonkeyPatch) -> None:
     """300 labels of three classes: 100 of each, give or take five standard deviations."""
-    task, drawn = make(steps=1, syntheses=10, synthesis=replace(TINY, batch_size=30)), list[int]()
+    task, drawn = make(syntheses=10, synthesis=replace(TINY, batch_size=30)), list[int]()
     losses = task._generator_losses
 
     def noting(images: Tensor, labels: Tensor) -> Tensor:
@@ -236,7 +237,7 @@ def test_labels_are_drawn_uniformly(make: Make, phases: PhaseRunner, monkeypatch
         return losses(images, labels)
 
     monkeypatch.setattr(task, "_generator_losses", noting)
-    train(task, phases, 10, 0)
+    train(task, phases, 10, 0, steps=1)
     assert all(60 <= Counter(drawn)[label] <= 140 for label in range(3))
 
 
@@ -458,9 +459,3 @@ def test_ranks_share_a_batch(make: Make, phases: PhaseRunner, monkeypatch: pytes
 def test_what_cannot_be_trained_is_refused(settings: Any, key: str, value: float, expected: str) -> None:
     with pytest.raises(MosaicError, match=rf"^algorithm\.{key}: expected {expected}, got {value}$"):
         settings(**{key.split(".")[1]: value})
-
-
-def test_student_updates_are_spread_evenly() -> None:
-    plan = list(SynthesisPlan(7, 600))
-    assert sum(plan) == 600
-    assert max(plan) - min(plan) <= 1

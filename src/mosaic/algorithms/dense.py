@@ -19,7 +19,8 @@ from mosaic.server.context import RoundContext
 from mosaic.server.shown import SHOWN_IMAGES
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
-from mosaic.tasks.pool_synthesis import PoolSynthesisTask, SynthesisPlan
+from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.pool_synthesis import PoolSynthesisTask
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
 log = logging.getLogger(__name__)
@@ -106,10 +107,11 @@ class DENSE(FedAvg):
         context.observe(ensemble, "logit ensemble")
         phases, seed = context.phases, context.seed_for("distillation")
         task = self._task(student, ensemble, syntheses, context)
+        blocks = AlternatingUpdates(syntheses * phases.dry_run.steps(self.synthesis_steps), updates, syntheses)
         with context.measure("distillation"):
-            curves = phases.run(task, SynthesisPlan(syntheses, updates), seed)
-        context.count("student", updates)
-        context.count("generator", syntheses * phases.dry_run.steps(self.synthesis_steps))
+            curves = phases.run(task, blocks, seed)
+        context.count("student", blocks.student_updates)
+        context.count("generator", blocks.generator_updates)
         context.recorder.curves("distillation", curves)
         self._show(task, context)
         learnt = student.state_dict()
@@ -126,7 +128,6 @@ class DENSE(FedAvg):
             replace(synthesis, batch_size=phases.dry_run.batch(synthesis.batch_size)),
             replace(learning, batch_size=phases.dry_run.batch(learning.batch_size)),
             self.reweighing,
-            phases.dry_run.steps(self.synthesis_steps),
             syntheses,
             context.seed_for("synthesis"),
         )

@@ -27,8 +27,8 @@ from mosaic.server.experts import class_shares
 from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
+from mosaic.tasks.alternating import AlternatingUpdates
 from mosaic.tasks.generator_distillation import (
-    AlternatingUpdates,
     Conditions,
     DistillationObjective,
     GeneratorDistillationSettings,

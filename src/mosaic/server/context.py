@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from mosaic.batches import part_of
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import Budget
@@ -54,7 +55,7 @@ class RoundPlan:
         >>> [RoundPlan(round, 4, (), 1, 0.0, 0.1, None).share(10) for round in (1, 2, 3, 4)]
         [2, 3, 2, 3]
         """
-        return _part(total, self.round, self.rounds)
+        return part_of(total, self.round, self.rounds)
 
     def spent(self, total: int) -> int:
         """Return the sum of the parts of all earlier rounds.
@@ -70,11 +71,7 @@ class RoundPlan:
         >>> [RoundPlan(9, 9, (), 1, 0.0, 0.1, place).share_of_distillation(3) for place in (None, (1, 2), (2, 2))]
         [0, 1, 2]
         """
-        return 0 if self.distillation is None else _part(total, *self.distillation)
-
-
-def _part(total: int, place: int, parts: int) -> int:
-    return total * place // parts - total * (place - 1) // parts
+        return 0 if self.distillation is None else part_of(total, *self.distillation)
 
 
 class Recorder(Protocol):

@@ -1,7 +1,6 @@
 """Train a generator and a student on the server, alternately, against the clients' models (FedFTG, DFRD)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -14,6 +13,7 @@ from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
 from mosaic.ranks import world_size
+from mosaic.tasks.alternating import UpdateCounts
 from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
 from mosaic.transfer import send
@@ -67,38 +67,6 @@ class GeneratorDistillationSettings:
     def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
         """Return a freshly initialised conditional generator."""
         return Generator(image_shape, num_classes, self.latent_dim, self.width, True, self.initialization)
-
-
-class UpdateCounts(NamedTuple):
-    """The numbers of updates in one block: first the generator's, then the student's."""
-
-    generator_updates: int
-    student_updates: int
-
-
-class AlternatingUpdates:
-    """The blocks of one round, as even as whole numbers allow.
-
-    Args:
-        generator_updates: total over all blocks.
-        student_updates: total over all blocks.
-        blocks: number of blocks.
-
-    >>> [tuple(block) for block in AlternatingUpdates(generator_updates=7, student_updates=2, blocks=3)]
-    [(2, 0), (2, 1), (3, 1)]
-    """
-
-    def __init__(self, generator_updates: int, student_updates: int, blocks: int) -> None:
-        self.generator_updates, self.student_updates, self._blocks = generator_updates, student_updates, blocks
-
-    def __len__(self) -> int:
-        return self._blocks
-
-    def __iter__(self) -> Iterator[UpdateCounts]:
-        totals = (self.generator_updates, self.student_updates)
-        for block in range(self._blocks):
-            counts = (total * (block + 1) // self._blocks - total * block // self._blocks for total in totals)
-            yield UpdateCounts(*counts)
 
 
 class Conditions(NamedTuple):

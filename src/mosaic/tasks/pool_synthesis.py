@@ -1,7 +1,5 @@
 """Alternately synthesise images that an ensemble recognises and distil it into a student (DENSE, Co-Boosting)."""
 
-from collections.abc import Iterator
-from itertools import pairwise
 from typing import Any, cast
 
 import torch
@@ -20,6 +18,7 @@ from mosaic.nets.image_pool import ImagePool
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.ranks import world_size
 from mosaic.seeding import seeded
+from mosaic.tasks.alternating import UpdateCounts
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam
@@ -29,33 +28,12 @@ CURVES = ("generator", "statistics", "labels", "divergence")
 """Curves of every synthesis: the loss of the images that were kept, and its unweighted terms."""
 
 
-class SynthesisPlan:
-    """The number of student updates after each synthesis, as even as whole numbers allow.
-
-    Args:
-        syntheses: number of syntheses.
-        student_updates: total over all syntheses.
-
-    >>> list(SynthesisPlan(syntheses=4, student_updates=10))
-    [2, 3, 2, 3]
-    """
-
-    def __init__(self, syntheses: int, student_updates: int) -> None:
-        self.syntheses, self.student_updates = syntheses, student_updates
-
-    def __len__(self) -> int:
-        return self.syntheses
-
-    def __iter__(self) -> Iterator[int]:
-        due = [self.student_updates * done // self.syntheses for done in range(self.syntheses + 1)]
-        return (after - before for before, after in pairwise(due))
-
-
 class PoolSynthesisTask(ManualTask):
     """Repeat: synthesise a batch of images, add it to a pool, update the student on the whole pool.
 
-    Each batch of the loader stands for one synthesis and is the number of student updates after it; the student's
-    momentum persists. Under DDP, every rank keeps its own images and computes BatchNorm distances from its own share.
+    Each block of the loader is one synthesis, of as many generator updates, and the student updates after it; the
+    student's momentum persists. Under DDP, every rank keeps its own images and computes BatchNorm distances from its
+    own share.
 
     Args:
         student: the classifier, trained in place.
@@ -63,7 +41,6 @@ class PoolSynthesisTask(ManualTask):
         synthesis: how images are synthesised.
         learning: how the student learns.
         reweighing: how the ensemble's weights change.
-        steps: generator updates per synthesis (DENSE: 30).
         syntheses: number of syntheses.
         seed: of generators, noise, labels and views.
     """
@@ -75,14 +52,13 @@ class PoolSynthesisTask(ManualTask):
         synthesis: SynthesisSettings,
         learning: LearningSettings,
         reweighing: ReweighingSettings,
-        steps: int,
         syntheses: int,
         seed: int,
     ) -> None:
         super().__init__()
         self.student, self.ensemble = student, ensemble.to(memory_format=torch.channels_last)  # faster on CPUs
         self.synthesis, self.learning, self.reweighing = synthesis, learning, reweighing
-        self._steps, self._syntheses, self._seed = steps, syntheses, seed
+        self._syntheses, self._seed = syntheses, seed
         self._student_parameters = list(student.parameters())
         self.generator = self._fresh_generator(seed)
         self._noise: tuple[nn.Parameter, ...] = ()  # hidden from the module, or DDP would make it equal on all ranks
@@ -109,15 +85,15 @@ class PoolSynthesisTask(ManualTask):
             adam([*self.generator.parameters(), *self._noise], self.synthesis.learning_rate),
         ]
 
-    def training_step(self, student_updates: int, batch_idx: int) -> None:
+    def training_step(self, block: UpdateCounts, batch_idx: int) -> None:
         """Synthesise images, reweigh the ensemble, update the student."""
-        images, labels = self._synthesise(self._seeds[batch_idx])
+        images, labels = self._synthesise(self._seeds[batch_idx], block.generator_updates)
         if self.reweighing.step:
             self._reweigh(self._hardened(images), labels, self.reweighing.step * self.reweighing.decay**batch_idx)
         kept = self.pool.append(images)
         if self._logits_last:
             self.pool.annotate(self._ensemble_logits(kept))
-        for _ in range(student_updates):
+        for _ in range(block.student_updates):
             self._update_student()
 
     @property
@@ -125,14 +101,14 @@ class PoolSynthesisTask(ManualTask):
         """Whether the ensemble's logits of an image stay the same, so that the pool can keep them."""
         return not (self.learning.view or self.learning.pixel_step or self.reweighing.step)
 
-    def _synthesise(self, seed: int) -> tuple[Tensor, Tensor]:
+    def _synthesise(self, seed: int, steps: int) -> tuple[Tensor, Tensor]:
         """Train a fresh generator with its noise; return the images of the best step and their labels."""
         optimizer = cast(list[Any], self.optimizers())[1]
         labels = self._start_afresh(optimizer, seed)
         self.student.eval()
         set_requires_grad(self._student_parameters, False)
         best: tuple[Tensor, Tensor] | None = None
-        for _ in range(self._steps):
+        for _ in range(steps):
             images = self.generator(*self._noise)
             losses = self._generator_losses(images, labels)
             best = _better(best, images.detach(), losses.detach())
