@@ -38,7 +38,6 @@ _KINDS: dict[str, Any] = {
     "privacy": Privacy | None,
     "trainer": Mapping | None,
 }
-_DATA = ("source", "partition", "seed", "validation_share", "batch_size", "augmentation", "mean", "std", "device_cache")
 
 
 class Federation(federation.Federation):
@@ -118,7 +117,7 @@ class Federation(federation.Federation):
                 "seed_everything": seed,
                 "trainer": phases,
                 "model": {"net": net, "optimizer": optimizer, **computed},
-                "data": {**{key: getattr(data, key) for key in _DATA}, "content": _content(data)},
+                "data": {**data.settings, "content": _content(data)},
                 "algorithm": algorithm,
                 "executor": executor,
                 "clients": clients,

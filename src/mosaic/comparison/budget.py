@@ -1,6 +1,5 @@
 """The budget of server-side distillation: what Mosaic spends in the same comparison, for all who take a budget."""
 
-import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -8,6 +7,7 @@ from typing import Any
 
 from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged
 from mosaic.errors import MosaicError
+from mosaic.signatures import accepted_arguments
 
 MATCHED = ("student_updates", "generator_updates")
 """Init arguments by which an algorithm is told its budget; also the budget's attributes."""
@@ -122,7 +122,7 @@ def _takes(config: Mapping[str, Any]) -> set[str]:
     """Return the init arguments of an algorithm: those that its class takes, and those that its YAML names."""
     algorithm = algorithm_of(config)
     found = _class_of(str(algorithm.get("class_path", "")))
-    return {*(algorithm.get("init_args") or {}), *(_init_arguments(found) if found else ())}
+    return {*(algorithm.get("init_args") or {}), *(accepted_arguments(found)[0] if found else ())}
 
 
 def _class_of(path: str) -> type | None:
@@ -132,15 +132,3 @@ def _class_of(path: str) -> type | None:
     except Exception:
         return None
     return found if isinstance(found, type) else None
-
-
-def _init_arguments(found: type) -> set[str]:
-    """Return the arguments of a class; a constructor with ``**kwargs`` hands them on to the next one."""
-    names: set[str] = set()
-    for each in found.__mro__:
-        if "__init__" in vars(each):
-            arguments = inspect.signature(vars(each)["__init__"]).parameters.values()
-            names |= {argument.name for argument in arguments}
-            if not any(argument.kind is argument.VAR_KEYWORD for argument in arguments):
-                break
-    return names

@@ -3,7 +3,9 @@
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -90,6 +92,11 @@ class FederatedDataModule(LightningDataModule):
         self._on_device = DeviceCache(device_cache)
 
     @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of this class, by name, of which the same can be made again."""
+        return {name: getattr(self, name) for name in signature(FederatedDataModule).parameters}
+
+    @property
     def num_clients(self) -> int:
         """Number of clients, N; some partitions load the data to determine it."""
         return self.partition.num_clients or len(self.splits)
@@ -136,8 +143,7 @@ class FederatedDataModule(LightningDataModule):
 
     def gathered(self) -> "FederatedDataModule":
         """Return the same data with one client that holds all images, for centralised controls."""
-        settings = self.seed, self.validation_share, self.batch_size, self.augmentation, self.mean, self.std
-        whole = FederatedDataModule(self.source, GivenPartition([gather(self.splits)]), *settings, self.device_cache)
+        whole = FederatedDataModule(**{**self.settings, "partition": GivenPartition([gather(self.splits)])})
         whole.images = self.images
         return whole
 

@@ -35,17 +35,7 @@ class RemoteData(FederatedDataModule):
     partition: Remote
 
     def __init__(self, given: FederatedDataModule, client: int | None = None) -> None:
-        super().__init__(
-            given.source,
-            given.partition,
-            given.seed,
-            given.validation_share,
-            given.batch_size,
-            given.augmentation,
-            given.mean,
-            given.std,
-            given.device_cache,
-        )
+        super().__init__(**given.settings)
         if client is not None and not 0 <= client < self.num_clients:
             raise MosaicError(f"--client: expected a number in 0..{self.num_clients - 1}, got {client}")
         if client is not None and given.source is None:

@@ -17,9 +17,7 @@ class TorchvisionNet(Classifier):
         image_shape: channels, height, width; vision transformers are built for this size.
         num_classes: C.
         name: name in ``torchvision.models.list_models``, for example ``mobilenet_v2``.
-        image_size: height and width for which a vision transformer is built; by default those of the images.
-        aux_logits: whether ``googlenet`` and ``inception_v3`` have auxiliary classifiers; only ``False`` is trainable.
-        arguments: other arguments of the architecture.
+        arguments: of the architecture.
 
     Raises:
         ValueError: torchvision has no such classifier, it refuses the arguments, or it has no linear layer.
@@ -30,8 +28,6 @@ class TorchvisionNet(Classifier):
         image_shape: ImageShape,
         num_classes: int,
         name: str = "mobilenet_v2",
-        image_size: int | None = None,
-        aux_logits: bool | None = None,
         arguments: dict[str, Any] | None = None,
     ) -> None:
         super().__init__(image_shape, num_classes)
@@ -40,7 +36,7 @@ class TorchvisionNet(Classifier):
                 f"TorchvisionNet: expected the name of an image classifier, got {name}: "
                 "torchvision.models.list_models(module=torchvision.models) lists them"
             )
-        asked = {**_asked(name, image_shape, image_size, aux_logits), **(arguments or {})}
+        asked = {**_asked(name, image_shape), **(arguments or {})}
         try:
             net = torchvision.models.get_model(name, weights=None, num_classes=num_classes, **asked)
         except TypeError as error:
@@ -59,15 +55,10 @@ class TorchvisionNet(Classifier):
         return features
 
 
-def _asked(name: str, image_shape: ImageShape, image_size: int | None, aux_logits: bool | None) -> dict[str, Any]:
-    """Return the arguments of an architecture that depend on the images, and those for auxiliary classifiers."""
-    asked: dict[str, Any] = {}
-    if name.startswith("vit_") or image_size is not None:
-        asked["image_size"] = image_shape[1] if image_size is None else image_size
+def _asked(name: str, image_shape: ImageShape) -> dict[str, Any]:
+    """Return the arguments of an architecture that depend on the images, and those without which it does not learn."""
+    if name.startswith("vit_"):
+        return {"image_size": image_shape[1]}
     if name.startswith("maxvit_"):
-        asked["input_size"] = image_shape[1:]
-    if name in ("googlenet", "inception_v3"):
-        asked |= {"aux_logits": bool(aux_logits), "init_weights": True}
-    elif aux_logits is not None:
-        asked["aux_logits"] = aux_logits
-    return asked
+        return {"input_size": image_shape[1:]}
+    return {"aux_logits": False, "init_weights": True} if name in ("googlenet", "inception_v3") else {}

@@ -11,7 +11,7 @@ import torchvision.datasets
 from PIL import Image
 
 from mosaic.data import TorchvisionSource
-from mosaic.data.sources.torchvision_class import accepted_arguments
+from mosaic.signatures import accepted_arguments
 from tests.cases import for_each
 from tests.data.refusals import refused
 from tests.data.sources.made import random_pixels, save

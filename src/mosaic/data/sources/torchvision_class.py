@@ -1,6 +1,5 @@
 """Images from the data sets of torchvision."""
 
-import inspect
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -11,6 +10,7 @@ from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.files import expand
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
 from mosaic.errors import MosaicError, first_line
+from mosaic.signatures import accepted_arguments
 
 BLOCK_ROWS = 256
 
@@ -150,22 +150,6 @@ def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
     names = getattr(dataset, "classes", None)  # USPS has none, and ImageNet tuples of synonyms
     return None if names is None else tuple(", ".join(n) if isinstance(n, tuple) else str(n) for n in names)
-
-
-def accepted_arguments(factory: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return the names of a class's arguments, those of its parents included, and whether it takes any other."""
-    accepted: set[str] = set()
-    constructors = [
-        vars(parent)["__init__"] for parent in getattr(factory, "__mro__", ()) if "__init__" in vars(parent)
-    ]
-    for constructor in constructors or [factory]:
-        if constructor is object.__init__:
-            break
-        parameters = inspect.signature(constructor).parameters
-        accepted |= parameters.keys()
-        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
-            return accepted, False
-    return accepted, True
 
 
 def listed_labels(dataset: Any) -> np.ndarray | None:

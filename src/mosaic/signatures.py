@@ -1,0 +1,21 @@
+"""What a class can be given."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+
+def accepted_arguments(factory: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of a class's arguments, those of its parents included, and whether it takes any other."""
+    accepted: set[str] = set()
+    constructors = [
+        vars(parent)["__init__"] for parent in getattr(factory, "__mro__", ()) if "__init__" in vars(parent)
+    ]
+    for constructor in constructors or [factory]:
+        if constructor is object.__init__:
+            break
+        parameters = inspect.signature(constructor).parameters
+        accepted |= parameters.keys()
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+            return accepted, False
+    return accepted, True
