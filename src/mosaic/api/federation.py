@@ -1,7 +1,6 @@
 """A federation of Python objects: networks, data and algorithms that no YAML has named."""
 
 from collections.abc import Mapping
-from contextlib import closing
 from dataclasses import asdict
 from numbers import Integral
 from pathlib import Path
@@ -128,8 +127,7 @@ class Federation(federation.Federation):
             described = {key: describe(value) for key, value in config.items()}
             kept = Path(self.run_dir) / "privacy"
             job = make_job(model, data, algorithm, executor, clients, described, phases, privacy, kept)
-            with closing(job.executor):
-                folder = self.run(job, None if ckpt_path is None else str(ckpt_path))
+            folder = self.run(job, None if ckpt_path is None else str(ckpt_path))
         return Run(folder, net, algorithm)
 
 

@@ -6,7 +6,6 @@ import io
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -34,7 +33,7 @@ from mosaic.federation.job import Job, make_job
 from mosaic.federation.private import check_private_run
 from mosaic.model_pool import ClientModels
 from mosaic.privacy import Privacy
-from mosaic.runs.checkpoint import check_checkpoint
+from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import check_owned_by_phases
@@ -113,7 +112,7 @@ class MosaicCLI(LightningCLI):
         if command != "fit" and ckpt_path is None:
             raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
         if command != "fit":
-            check_checkpoint(ckpt_path)
+            read_checkpoint(Path(ckpt_path), "--ckpt_path")
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer."""
@@ -144,8 +143,7 @@ class MosaicCLI(LightningCLI):
         self._fit(federation, self._job(model, datamodule), ckpt_path)
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        with closing(job.executor):
-            self.run_dir = federation.run(job, ckpt_path)
+        self.run_dir = federation.run(job, ckpt_path)
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Gather what a federation works on."""

@@ -101,8 +101,8 @@ class Federation:
             MosaicError: the request cannot be carried out; nothing was written.
             Preempted: a signal has asked this process to leave; the last finished round is in a snapshot.
         """
-        job.check()
         with closing(job.executor), heeding_signals(), naming_disk(Path(self.run_dir)):
+            job.check()
             return Path(self.run_dir) if job.executor.serve(job.worker) else self._run(job, ckpt_path)
 
     def _run(self, job: Job, ckpt_path: str | None) -> Path:

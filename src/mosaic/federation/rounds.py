@@ -75,7 +75,7 @@ class Rounds:
         self._unwritten: Snapshot | None = None
         self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
         self._round_number = start.round
-        self._first, self._started = start.round + 1, 0.0
+        self._first, self._started = start.round + 1, perf_counter()
 
     def complete(self) -> None:
         """Run all rounds that are left, and write the results.
@@ -83,10 +83,9 @@ class Rounds:
         Raises:
             QuorumError: some must answer, and no client has trained in any round: the model is what it was at first.
         """
-        self._first, self._started = self._round_number + 1, perf_counter()
         if self._writer is not None:
             self._writer.write_partition()
-        measurement = self._rounds(self._round_number + 1)
+        measurement = self._rounds()
         if (why := self._ledger.untrained()) and self._faults.quorum_of("train"):
             raise QuorumError(
                 f"expected a client that trains, got none in {self._schedule.rounds} rounds; the first of them said: "
@@ -95,15 +94,15 @@ class Rounds:
         if self._writer is not None:
             self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._ledger)
 
-    def _rounds(self, first: int) -> Measurement:
-        """Run the rounds from ``first`` on; return the last measurement of the models."""
-        with rounds_bar(first, self._schedule.rounds) as bar:
+    def _rounds(self) -> Measurement:
+        """Run all rounds that are left; return the last measurement of the models."""
+        with rounds_bar(self._first, self._schedule.rounds) as bar:
             for round in bar:
                 with self._rescued(round):
                     leave_if_asked()
                     measurement = self._round(round)
                 self._snapshot(round)
-        if first > self._schedule.rounds:
+        if self._first > self._schedule.rounds:
             log.info("all %d rounds are done already", self._schedule.rounds)
             measurement = self._measurer.measure(self._state.model)
         return measurement

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from mosaic.batches import steps_for
-from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_positive, require_whole
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_count, require_positive, require_whole
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
+
+_KEY = "federation.schedule"
 
 
 @dataclass(frozen=True)
@@ -51,37 +53,26 @@ class Schedule:
         """
         for field in fields(self):
             object.__setattr__(self, field.name, _plain(getattr(self, field.name)))
-        rounds = {"collaborative_rounds": self.collaborative_rounds, "fine_tune_rounds": self.fine_tune_rounds}
-        require_whole("federation.schedule", **rounds, local_steps=self.local_steps)
+        require_count(_KEY, collaborative_rounds=self.collaborative_rounds, local_steps=self.local_steps)
         if self.expert_steps is not None:
-            require_whole("federation.schedule", expert_steps=self.expert_steps)
-        if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
-            raise MosaicError(f"federation.schedule.distill_rounds: expected a list, got {self.distill_rounds!r}")
-        for place, each in enumerate(self.distill_rounds or ()):
-            require_whole("federation.schedule", **{f"distill_rounds[{place}]": each})
-        if self.collaborative_rounds < 1 or self.fine_tune_rounds < 0:
-            raise MosaicError(
-                "federation.schedule: expected collaborative_rounds of at least 1 and fine_tune_rounds of at least 0, "
-                f"got {self.collaborative_rounds} and {self.fine_tune_rounds}"
-            )
-        require_positive("federation.schedule", learning_rate=self.learning_rate)
+            require_count(_KEY, expert_steps=self.expert_steps)
+        require_whole(_KEY, fine_tune_rounds=self.fine_tune_rounds)
         require_at_least_zero(
-            "federation.schedule",
+            _KEY,
+            fine_tune_rounds=self.fine_tune_rounds,
             local_epochs=self.local_epochs,
             fine_tune_learning_rate=self.fine_tune_learning_rate,
         )
-        if self.local_steps < 1 or (self.expert_steps is not None and self.expert_steps < 1):
-            raise MosaicError(
-                "federation.schedule: expected local_steps and expert_steps of at least 1, "
-                f"got {self.local_steps} and {self.expert_steps}"
-            )
+        require_positive(_KEY, learning_rate=self.learning_rate)
         if not is_number(self.participation) or not 0 < self.participation <= 1:
-            raise MosaicError(
-                f"federation.schedule.participation: expected a share in (0, 1], got {self.participation}"
-            )
+            raise MosaicError(f"{_KEY}.participation: expected a share in (0, 1], got {self.participation}")
+        if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
+            raise MosaicError(f"{_KEY}.distill_rounds: expected a list, got {self.distill_rounds!r}")
+        for place, each in enumerate(self.distill_rounds or ()):
+            require_whole(_KEY, **{f"distill_rounds[{place}]": each})
         outside = [r for r in self.distills_after if not 1 <= r <= self.rounds]
         if outside:
-            raise MosaicError(f"federation.schedule.distill_rounds: expected rounds in 1..{self.rounds}, got {outside}")
+            raise MosaicError(f"{_KEY}.distill_rounds: expected rounds in 1..{self.rounds}, got {outside}")
 
     @property
     def rounds(self) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier, versioned
-from mosaic.runs.checkpoint import check_checkpoint
+from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
 
 Shape = tuple[int, int, int]
@@ -70,8 +70,7 @@ def load_model(checkpoint: Path, factory: ClassifierFactory | None = None) -> Tr
     Raises:
         MosaicError: the checkpoint cannot be read, or its network is not known or does not fit.
     """
-    check_checkpoint(str(checkpoint))
-    content = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    content = read_checkpoint(checkpoint)
     known = content["mosaic"]
     shape, names, level = tuple(known["image_shape"]), known["class_names"], known.get("level", 1.0)
     class_path, init_args = _network(checkpoint, known.get("client")) if factory is None else (str(factory), {})

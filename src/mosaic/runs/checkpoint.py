@@ -42,18 +42,21 @@ def same_weights(one: Path, other: Path) -> bool:
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def check_checkpoint(path: str) -> None:
-    """Refuse what is not a checkpoint of a global model, before Lightning loads it."""
-    file = Path(path)
+def read_checkpoint(file: Path, option: str = "") -> dict[str, Any]:
+    """Return what a model's checkpoint holds; its tensors are mapped from the file.
+
+    Raises:
+        MosaicError: it is none, which is told as the mistake of an option if one is given.
+    """
+    named = f"{option}: {file}" if option else str(file)
     if not file.is_file():
-        raise MosaicError(
-            f"--ckpt_path: {file} is no file: expected the global.ckpt that `mosaic fit` writes in its run_dir"
-        )
+        raise MosaicError(f"{named} is no file: expected the global.ckpt that `mosaic fit` writes in its run_dir")
     try:
         checkpoint = torch.load(file, weights_only=True, map_location="cpu", mmap=True)
     except Exception as error:  # a corrupt file raises whatever zip or pickle raise
         raise MosaicError(
-            f"--ckpt_path: {file} is not a readable checkpoint ({type(error).__name__}): expected a global.ckpt"
+            f"{named} is not a readable checkpoint ({type(error).__name__}): expected a global.ckpt"
         ) from error
     if not isinstance(checkpoint, dict) or _FACTS not in checkpoint:
-        raise MosaicError(f"--ckpt_path: {file} was not written by mosaic: expected the global.ckpt of a run directory")
+        raise MosaicError(f"{named} was not written by mosaic: expected the global.ckpt of a run directory")
+    return checkpoint
