@@ -11,6 +11,7 @@ from mosaic.report.html import page
 from mosaic.report.rounds import read_rounds
 from mosaic.report.students import Students, students_of
 from mosaic.report.summary import print_summary
+from mosaic.runs.loggers import RunLoggers
 from mosaic.runs.tracking import Tracker
 from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 
@@ -52,15 +53,21 @@ def test_the_closing_table_and_the_page_tell_of_refused_students(ruined: Path) -
     assert said in page(read_run(ruined))
 
 
+def no_loggers(folder: Path) -> RunLoggers:
+    return RunLoggers([], folder / "loggers.json")
+
+
 def test_a_table_of_rounds_that_was_begun_without_a_column_goes_on_without_it(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.csv"
     metrics.write_text("round,loss\n1,0.5\n")
-    Tracker(tmp_path / "tensorboard", 1).row(metrics, {"round": 2, "loss": None, "student_accepted": 1.0})
+    Tracker(tmp_path / "tensorboard", 1, no_loggers(tmp_path)).row(
+        metrics, {"round": 2, "loss": None, "student_accepted": 1.0}
+    )
     assert read_rounds(tmp_path) == [{"round": 1.0, "loss": 0.5}, {"round": 2.0, "loss": None}]
 
 
 def test_numbers_are_told_of_the_round_that_wrote_them(tmp_path: Path) -> None:
-    tracker = Tracker(tmp_path / "tensorboard", 0)
+    tracker = Tracker(tmp_path / "tensorboard", 0, no_loggers(tmp_path))
     tracker.scalar("server/student_accepted", 1.0)
     assert (tracker.written("server/student_accepted"), tracker.written("server/other")) == (1.0, None)
     tracker.round = 2

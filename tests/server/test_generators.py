@@ -32,8 +32,11 @@ def mixture(balance: float = 0.5) -> GeneratorMixture:
     return GeneratorMixture(uploads(COUNTS), [Flat(0), Flat(1)], CPU, balance)
 
 
-def test_every_image_comes_with_its_own_owner_and_label(random: torch.Generator) -> None:
-    source = mixture().draw(300, random, chunk=7)
+def test_every_image_comes_with_its_own_owner_and_label(
+    random: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic.server.generators._AT_A_TIME", 7)
+    source = mixture().draw(300, random)
     said = (10 * source.images[:, 0, 0, 0]).round().long()
     assert torch.equal(said, 3 * source.owners + source.labels)
     assert len(source.images) == 300

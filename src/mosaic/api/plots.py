@@ -10,7 +10,6 @@ import numpy as np
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.writing import OVER, Over, accuracy_bands
 from mosaic.errors import MosaicError
-from mosaic.report.contents import require_run
 from mosaic.report.rounds import ACCURACIES
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
@@ -29,8 +28,8 @@ class RunPlots:
 
     def partition(self) -> Picture:
         """Draw how many images of which class each client trains on."""
-        require_run(self._path)
-        file = RunDirectory(self._path).partition
+        (directory := RunDirectory(self._path)).require()
+        file = directory.partition
         known = read_facts(file)
         return partition_heat_map(np.array(known["class_counts"]), known["classes"])
 
@@ -49,13 +48,10 @@ class RunPlots:
 
     def confusion(self) -> Picture:
         """Draw what the final global model takes the images of each class for, on the test split."""
-        require_run(self._path)
-        file = RunDirectory(self._path).confusion
+        (directory := RunDirectory(self._path)).require()
+        file = directory.confusion
         if not file.is_file():
-            raise MosaicError(
-                f"{file} is missing: the run has not finished, has no global model or no test split, or an earlier "
-                "version made it"
-            )
+            raise MosaicError(f"{file} is missing: the run has not finished, or has no global model or no test split")
         try:
             with file.open(newline="") as content:
                 (_, *names), *rows = csv.reader(content)

@@ -1,20 +1,20 @@
 """A run that lies on disk, as a Python object."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from jsonargparse import ArgumentParser
+
 from mosaic.algorithms.base import Algorithm
-from mosaic.api.algorithm import algorithm_of
 from mosaic.api.plots import RunPlots
 from mosaic.api.raising import raising
 from mosaic.api.samples import Samples, draw_samples
 from mosaic.errors import MosaicError, require_whole
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import Classifier
-from mosaic.report.contents import require_run
 from mosaic.report.html import report
 from mosaic.report.rounds import read_rounds
 from mosaic.report.summary import percent
@@ -70,13 +70,12 @@ class Run:
         Raises:
             MosaicError: the run has not finished.
         """
-        file = RunDirectory(self.path).summary
-        self._read(lambda: None)
-        if not file.is_file():
+        facts = self._read(lambda: read_facts(RunDirectory(self.path).summary))
+        if not facts:
             raise MosaicError(
                 f"{self.path} has not finished (summary.json is missing): ckpt_path='auto' goes on with it"
             )
-        return self._read(lambda: read_facts(file))
+        return facts
 
     @property
     def metrics(self) -> "DataFrame":
@@ -131,7 +130,7 @@ class Run:
         """
         shape = tuple(json.loads(self._trained.facts["image_shape"]))
         with raising():
-            algorithm = self._algorithm or algorithm_of(self.config)
+            algorithm = self._algorithm or _algorithm_of(self.config)
             return draw_samples(self.path, algorithm.program.generation, shape, self.model, client, count, seed)
 
     def report(self, output: str | Path | None = None) -> Path:
@@ -151,7 +150,7 @@ class Run:
     def _read(self, read: Callable[[], T]) -> T:
         """Read something of the folder, which must be one of a run."""
         with raising():
-            require_run(self.path)
+            RunDirectory(self.path).require()
             return read()
 
 
@@ -170,5 +169,22 @@ def load(run_dir: str | Path, net: ClassifierFactory | None = None, algorithm: A
         raise MosaicError(f"run_dir: expected the folder of a run, got {type(run_dir).__name__}")
     if algorithm is not None and not isinstance(algorithm, Algorithm):
         raise MosaicError(f"algorithm: expected that of the run, as mosaic.algorithms.Mosaic(), got {algorithm!r}")
-    require_run(Path(run_dir))
+    RunDirectory(Path(run_dir)).require()
     return Run(Path(run_dir), net, algorithm)
+
+
+def _algorithm_of(config: Mapping[str, Any]) -> Algorithm:
+    """Return the algorithm of a configuration; a class of another kind is refused.
+
+    Raises:
+        MosaicError: the configuration describes objects.
+    """
+    if config.get("from_objects"):
+        raise MosaicError(
+            "this run was made of objects, and its config.yaml only describes them: give its algorithm to mosaic.load, "
+            "as in mosaic.load(run_dir, algorithm=Mosaic(...))"
+        )
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Algorithm, "algorithm")
+    made: Algorithm = parser.instantiate(parser.parse_object({"algorithm": config["algorithm"]})).algorithm
+    return made

@@ -2,49 +2,23 @@
 
 import logging
 import tempfile
-from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mosaic.audit.client import ClientAudit
-from mosaic.audit.finding import Finding, write_findings
+from mosaic.audit.finding import write_findings
 from mosaic.audit.replay import AuditingExecutor
 from mosaic.audit.table import show
-from mosaic.cli.lightning import MosaicCLI, carry_out_config
+from mosaic.cli.lightning import JobCLI, carry_out_config
 from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
-from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.seeding import seed_for
+from mosaic.training.silence import expected_warnings
 
 log = logging.getLogger(__name__)
-
-
-class AuditCLI(MosaicCLI):
-    """Audits every client where ``fit`` would just run rounds."""
-
-    findings: Sequence[Finding]
-
-    def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        images, generation = job.data.images, job.algorithm.program.generation
-        audits = {
-            client: ClientAudit(
-                client,
-                images.train.at(job.data.client(client).train),
-                images.test,
-                job.pool,
-                generation,
-                seed_for(job.seed, 0, client, "audit"),
-                job.budget,
-            )
-            for client in range(job.data.num_clients)
-        }
-        executor = AuditingExecutor(audits, job.executor.threads)
-        federation.run(replace(job, executor=executor))
-        self.findings = executor.findings()
 
 
 def audit(run: Path) -> Path:
@@ -64,17 +38,33 @@ def audit(run: Path) -> Path:
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6}
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
-        class AuditOfRun(AuditCLI):
-            def _ledgers(self, config: Mapping[str, Any]) -> Path:
-                """Return those of the run: what is asked again costs nothing."""
-                return run / "privacy"
-
-        cli = carry_out_config(AuditOfRun, {**config, "ckpt_path": None})
+        cli = carry_out_config(JobCLI, {**config, "ckpt_path": None})
+        executor = AuditingExecutor(_audits(cli.job), cli.job.executor.threads)
+        with expected_warnings():  # the ledgers are the run's: what is asked again costs nothing
+            cli.federation.run(replace(cli.job, executor=executor, ledgers=run / "privacy"))
         checkpoints = directory.checkpoint, again.checkpoint
         same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
-    show(cli.findings)
+    findings = executor.findings()
+    show(findings)
     if same is False:
         log.warning("the rounds ended in another model than %s holds, so its uploads were others too", run)
     output = run / "audit.json"
-    write_findings(output, cli.findings, same_run=same)
+    write_findings(output, findings, same_run=same)
     return output
+
+
+def _audits(job: Job) -> dict[int, ClientAudit]:
+    """Return the audit of every client."""
+    images, generation = job.data.images, job.algorithm.program.generation
+    return {
+        client: ClientAudit(
+            client,
+            images.train.at(job.data.client(client).train),
+            images.test,
+            job.pool,
+            generation,
+            seed_for(job.seed, 0, client, "audit"),
+            job.budget,
+        )
+        for client in range(job.data.num_clients)
+    }

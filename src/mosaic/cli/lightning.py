@@ -131,7 +131,7 @@ class MosaicCLI(LightningCLI):
         """Make Lightning's Trainer; ``fit``, whose phases make their own, needs only the class."""
         return cast(Trainer, Trainer) if self.subcommand == "fit" else super().instantiate_trainer(**kwargs)
 
-    def fit(  # its signature decides which options the command has
+    def fit(  # takes the options that the command has from Trainer.fit
         self,
         model: GlobalClassifier,
         datamodule: FederatedDataModule,
@@ -260,18 +260,19 @@ def _check_rate(optimizer: Mapping[str, Any]) -> None:
         )
 
 
-class WorkerCLI(MosaicCLI):
-    """Makes a worker where ``fit`` would run rounds."""
+class JobCLI(MosaicCLI):
+    """Gathers what ``fit`` would work on, and leaves it to the caller."""
 
-    worker: Worker
+    federation: Federation
+    job: Job
 
     def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        self.worker = job.worker()
+        self.federation, self.job = federation, job
 
 
 def make_worker(config: Mapping[str, Any]) -> Worker:
     """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
-    return carry_out_config(WorkerCLI, config).worker
+    return carry_out_config(JobCLI, config).job.worker()
 
 
 def carry_out_config(cli: type[C], config: Mapping[str, Any]) -> C:

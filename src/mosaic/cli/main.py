@@ -67,6 +67,10 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         raise MosaicError(f"expected a command, one of {', '.join(_COMMANDS)}, got {command}: see mosaic --help")
     if command in ("compare", "partition", "client", "deploy"):  # what others read of a run has kept its names
         _refuse_renamed(given)
+    if command in ("audit", "client", "partition", "fit", "validate", "test", "predict"):
+        from mosaic.federation.progress import configure_logging
+
+        configure_logging()
     match command:
         case "compare":
             from mosaic.comparison.command import compare_algorithms, require_all
@@ -79,9 +83,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             require_all(results)
         case "audit":
             from mosaic.cli.audit import audit
-            from mosaic.federation.progress import configure_logging
 
-            configure_logging()
             print(f"Audit: {_call(audit, command, given)}")
         case "report":
             print(f"Report: {_report(given)}")
@@ -101,9 +103,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             _say(_completion(given).rstrip("\n"))
         case "client":
             from mosaic.cli.client import client
-            from mosaic.federation.progress import configure_logging
 
-            configure_logging()
             client(given)
         case "deploy":
             from mosaic.deployment.deploy import deploy
@@ -112,17 +112,14 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         case "partition":
             from mosaic.cli.lightning import MosaicParser
             from mosaic.cli.partition import DESCRIPTION, partition
-            from mosaic.federation.progress import configure_logging
             from mosaic.training.silence import expected_warnings
 
-            configure_logging()
             with expected_warnings():
                 partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
         case _:
-            from mosaic.federation.progress import configure_logging, first_rank
+            from mosaic.federation.progress import first_rank
             from mosaic.report.summary import print_summary
 
-            configure_logging()
             folder = fit(None if from_process else [command, *given])
             if folder is not None and folder.is_dir() and first_rank():
                 with finishing():

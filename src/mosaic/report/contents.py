@@ -60,14 +60,6 @@ def read_run(run: Path) -> RunContents:
     )
 
 
-def require_run(run: Path) -> None:
-    """Refuse a folder without a run."""
-    if not (run / "config.yaml").is_file():
-        raise MosaicError(
-            f"{run} holds no run (config.yaml is missing): expected the folder that mosaic fit has written"
-        )
-
-
 def _read_pictures(folder: Path) -> dict[str, bytes]:
     """Take the pictures out of TensorBoard's event files; a resumed run has several."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]

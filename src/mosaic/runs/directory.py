@@ -180,14 +180,18 @@ class RunDirectory:
             write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())
         fill(self.path)
 
+    def require(self) -> None:
+        """Refuse a folder without a run."""
+        if not self.config.is_file():
+            raise MosaicError(f"{self.path} holds no run (config.yaml is missing): expected a folder of mosaic fit")
+
     def read_config(self) -> dict[str, Any]:
         """Return the run's configuration.
 
         Raises:
             MosaicError: it is missing or damaged.
         """
-        if not self.config.is_file():
-            raise MosaicError(f"{self.path} holds no run (config.yaml is missing): expected a folder of mosaic fit")
+        self.require()
         try:
             values = yaml.safe_load(self.config.read_text())
             if not isinstance(values, dict):

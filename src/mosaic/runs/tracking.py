@@ -35,7 +35,7 @@ class Tracker:
         self,
         tensorboard: Path,
         round: int,
-        loggers: RunLoggers | None = None,
+        loggers: RunLoggers,
         class_names: Sequence[str] = (),
         nearest: Nearest | None = None,
     ) -> None:
@@ -88,16 +88,14 @@ class Tracker:
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
         self._writer.add_image(name, pixels, self.round, dataformats="HWC")
-        if self._loggers is not None:
-            self._loggers.picture(name, pixels, self.round)
+        self._loggers.picture(name, pixels, self.round)
 
     def scalar(self, name: str, value: float, round: int | None = None) -> None:
         """Write one number, of this round unless another is given."""
         of = self.round if round is None else round
         self._writer.add_scalar(name, value, of)
         self._scalars[name] = (self.round, value)
-        if self._loggers is not None:
-            self._loggers.scalar(name, value, of)
+        self._loggers.scalar(name, value, of)
 
     def written(self, name: str) -> float | None:
         """Return a number that has been written in this round, if it has."""
@@ -122,14 +120,12 @@ class Tracker:
     def flush(self) -> None:
         """Bring everything to disk; the clients judge a round's model in the next one, so loggers wait for that."""
         self._writer.flush()
-        if self._loggers is not None:
-            self._loggers.tell(before=self.round)
+        self._loggers.tell(before=self.round)
 
     def close(self, finished: bool = True) -> None:
         """Bring everything to disk and stop; say whether the run has finished."""
         self._writer.close()
-        if self._loggers is not None:
-            self._loggers.close("success" if finished else "failed")
+        self._loggers.close("success" if finished else "failed")
 
 
 class SilentTracker:

@@ -152,9 +152,7 @@ class Cohort:
             uploads.add(reply)
         return uploads
 
-    def generators(
-        self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict] | None = None
-    ) -> list[GeneratorReply]:
+    def generators(self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict]) -> list[GeneratorReply]:
         """Let these clients train a generator each and upload it.
 
         Args:

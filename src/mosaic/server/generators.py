@@ -18,6 +18,8 @@ from mosaic.server.state import ServerState
 from mosaic.transfer import send
 
 log = logging.getLogger(__name__)
+_AT_A_TIME = 512
+"""Images that are made at a time."""
 
 
 class GeneratedImages(NamedTuple):
@@ -66,13 +68,12 @@ class GeneratorMixture:
         self._balance = balance
 
     @torch.no_grad()
-    def draw(self, count: int, random: torch.Generator, chunk: int = 512) -> GeneratedImages:
+    def draw(self, count: int, random: torch.Generator) -> GeneratedImages:
         """Draw images.
 
         Args:
             count: how many.
             random: CPU generator of owners, labels and noise, so that the device does not matter.
-            chunk: images made at a time.
 
         Returns:
             ``count`` images on the mixture's device, sorted by owner; owners and labels beside them.
@@ -80,18 +81,17 @@ class GeneratorMixture:
         sizes = self.class_counts.sum(1).double()
         owners = torch.multinomial(sizes**self._balance, count, replacement=True, generator=random).sort().values
         labels = torch.multinomial(self.class_counts.double()[owners], 1, generator=random).squeeze(1)
-        parts = [self._make(owner, labels[owners == owner], random, chunk) for owner in owners.unique().tolist()]
+        parts = [self._make(owner, labels[owners == owner], random) for owner in owners.unique().tolist()]
         return GeneratedImages(torch.cat(parts), owners.to(self._device), labels.to(self._device))
 
     @torch.no_grad()
-    def draw_from(self, row: int, wanted: int | Tensor, random: torch.Generator, chunk: int = 512) -> GeneratedImages:
+    def draw_from(self, row: int, wanted: int | Tensor, random: torch.Generator) -> GeneratedImages:
         """Draw images of one generator.
 
         Args:
             row: which generator.
             wanted: labels of the images, shape ``(B,)``, or how many, with labels as its owner holds them.
             random: CPU generator of labels and noise.
-            chunk: images made at a time.
 
         Returns:
             Images on the mixture's device, sorted by label.
@@ -100,13 +100,13 @@ class GeneratorMixture:
             shares = self.class_counts[row].double()
             wanted = torch.multinomial(shares, wanted, replacement=True, generator=random)
         labels = wanted.sort().values
-        return GeneratedImages(self._make(row, labels, random, chunk), torch.full_like(labels, row), labels)
+        return GeneratedImages(self._make(row, labels, random), torch.full_like(labels, row), labels)
 
-    def _make(self, row: int, labels: Tensor, random: torch.Generator, chunk: int) -> Tensor:
+    def _make(self, row: int, labels: Tensor, random: torch.Generator) -> Tensor:
         """Return an image for every label, of one generator."""
         generator = send(self._generators[row], self._device).eval()
         images: list[Tensor] = []
-        for wanted in labels.split(chunk):
+        for wanted in labels.split(_AT_A_TIME):
             noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
             images.append(generator(send(noise, self._device), send(wanted, self._device)))
         return torch.cat(images)

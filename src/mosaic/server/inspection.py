@@ -104,8 +104,8 @@ class Inspector:
                     self._check_judgement(request.client, reply.judgement)
             case GeneratorRequest(), GeneratorReply():
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
-                if self.generator is not None:
-                    _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
+                assert self.generator is not None, "or none would be asked for"
+                _check_tensors("generator", reply.generator, self.generator(reply.class_counts))
                 _check_size("generator", reply.generator, {})
                 _check_metrics(reply.metrics)
                 _check_counted(reply.metrics, "attempts", "steps", "discriminator_steps")
