@@ -105,7 +105,7 @@ def test_distilling_rounds_share_the_budget(algorithm: str, tmp_path: Path) -> N
     """Two syntheses of two steps and three student updates are not multiplied by the two rounds that distil."""
     path = run(tmp_path / "run", algorithm, *FOUR_ROUNDS, "--federation.keep_snapshots=4")
     assert updates(path) == {"local": 4 * 2 * 4, "student": 3, "generator": 4}
-    first = Snapshot.read(path / "rounds" / "0002").ledger.updates
+    first = Snapshot.read(path / "rounds" / "0002").books.updates
     assert first == {"local": 2 * 2 * 4, "student": 1, "generator": 2}
 
 

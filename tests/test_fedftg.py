@@ -335,11 +335,11 @@ def test_dfrds_reward_has_its_weight(random: torch.Generator) -> None:
     assert three["fidelity"] == one["fidelity"]
 
 
-def test_dfrds_memory_of_one_round_is_that_rounds_generator(blueprint: Blueprint) -> None:
+def test_dfrds_earlier_generator_of_one_round_is_that_rounds(blueprint: Blueprint) -> None:
     algorithm, context = DFRD(average_decay=0.5), cast(Any, SimpleNamespace(blueprint=blueprint, seed_for=lambda _: 0))
     generator = load_generator(algorithm.tuning, ServerState({}), context)
     remembered = ServerState({}, tensors=algorithm._remember(generator, ServerState({})))
-    memory = algorithm._memory(remembered, context)
+    memory = algorithm._earlier(remembered, context)
     assert memory is not None
     for ours, theirs in zip(memory.generator.parameters(), generator.parameters(), strict=True):
         torch.testing.assert_close(ours, theirs)

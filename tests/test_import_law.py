@@ -96,7 +96,7 @@ IMPORTED_ONLY_BY: dict[str, tuple[str, ...]] = {
         "mosaic.algorithms",
         "mosaic.teachers",
         "mosaic.federation",
-        "mosaic.cli.lightning",
+        "mosaic.cli.sections",
         "mosaic.audit",
         "mosaic.api",
     ),

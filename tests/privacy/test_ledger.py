@@ -9,7 +9,7 @@ from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
 from mosaic.privacy.accounting import Budget, Mechanism, spent
-from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, booked, folder_of, require_books
+from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, book_folder, booked, require_books
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
 BUDGET = Budget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
@@ -89,13 +89,13 @@ def test_a_booking_is_on_the_disk_before_it_holds(tmp_path: Path, monkeypatch: p
 
 def test_images_of_one_site_have_one_book_under_whichever_number(tmp_path: Path) -> None:
     def book(client: int) -> Path:
-        return folder_of(tmp_path, client, alone=True)
+        return book_folder(tmp_path, client, alone=True)
 
     assert book(3) == tmp_path / "client_0003"
     with (ledger := Ledger(book(3), BUDGET)).open():
         ledger.book("release", EVERYTHING)
     assert book(0) == tmp_path / "client_0003"
-    assert folder_of(tmp_path, 0, alone=False) == tmp_path / "client_0000", "each simulated client has its own"
+    assert book_folder(tmp_path, 0, alone=False) == tmp_path / "client_0000", "each simulated client has its own"
     with (other := Ledger(tmp_path / "client_0001", BUDGET)).open():
         other.book("release", EVERYTHING)
     with pytest.raises(MosaicError, match=r"expected one book .* got 2"):

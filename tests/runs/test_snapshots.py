@@ -10,7 +10,7 @@ import torch
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState
-from mosaic.runs.ledger import Ledger
+from mosaic.runs.books import Books
 from mosaic.runs.snapshots import Snapshot, list_snapshots
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import Uploads
@@ -43,10 +43,10 @@ def test_a_snapshot_of_which_a_bit_has_changed_is_refused_and_the_one_before_off
     clients = ClientStates()
     clients[3] = ClientState({"own": torch.ones(9)})
     for round in (1, 2):
-        Snapshot(round, state, clients, Ledger(updates={"local": 3})).write(tmp_path, keep=2)
+        Snapshot(round, state, clients, Books(updates={"local": 3})).write(tmp_path, keep=2)
     newest = tmp_path / "0002"
     found = Snapshot.read(newest)
-    assert (found.round, found.ledger.updates) == (2, {"local": 3})
+    assert (found.round, found.books.updates) == (2, {"local": 3})
     assert torch.equal(found.clients[3].tensors["own"], torch.ones(9))
     spoil(newest / name)
     with pytest.raises(MosaicError, match=rf"delete {newest}, and --ckpt_path auto goes on from {tmp_path}/0001"):

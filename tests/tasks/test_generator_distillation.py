@@ -14,9 +14,9 @@ from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.server.experts import class_shares
 from mosaic.tasks.alternating import AlternatingUpdates
 from mosaic.tasks.generator_distillation import (
+    EarlierGenerator,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
-    Memory,
     draw_conditions,
 )
 from mosaic.training.phases import PhaseRunner
@@ -36,14 +36,14 @@ def make(request: pytest.FixtureRequest, blueprint: Blueprint) -> Callable[..., 
     """Build the same task again and again, for either method."""
 
     def task(
-        settings: GeneratorDistillationSettings = TINY, seed: int = 1, memory: Memory | None = None
+        settings: GeneratorDistillationSettings = TINY, seed: int = 1, earlier: EarlierGenerator | None = None
     ) -> GeneratorDistillationTask:
         members = [blueprint.build(blueprint.initial(client + 1)) for client in range(2)]
         objective = OBJECTIVES[request.param](ClassWeightedEnsemble(members, class_shares(COUNTS).T))
         torch.manual_seed(0)
         generator = settings.build_generator((1, 8, 8), 3)
         student = blueprint.build(blueprint.initial(0))
-        return GeneratorDistillationTask(generator, student, objective, COUNTS.sum(0), settings, seed, memory)
+        return GeneratorDistillationTask(generator, student, objective, COUNTS.sum(0), settings, seed, earlier)
 
     return task
 
@@ -154,13 +154,13 @@ def test_noise_is_drawn_for_every_update_or_once_for_each_block(
     assert len({noise.sum().item() for noise, _ in asked}) == different
 
 
-def test_the_memory_makes_its_share_of_the_students_images_alone(make: Make, phases: PhaseRunner) -> None:
+def test_the_earlier_generator_makes_its_share_of_the_students_images_alone(make: Make, phases: PhaseRunner) -> None:
     torch.manual_seed(5)
     remembered = TINY.build_generator((1, 8, 8), 3).eval().requires_grad_(False)
-    task = make(memory=Memory(remembered, 0.25))
-    before, of_memory, of_latest = copy_of(remembered), asked_of(remembered), asked_of(task.generator)
+    task = make(earlier=EarlierGenerator(remembered, 0.25))
+    before, of_earlier, of_latest = copy_of(remembered), asked_of(remembered), asked_of(task.generator)
     train(task, phases, generator_updates=0)
-    assert [len(labels) for _, labels in of_memory] == [2, 2, 2]
+    assert [len(labels) for _, labels in of_earlier] == [2, 2, 2]
     assert [len(labels) for _, labels in of_latest] == [6, 6, 6]
     assert unchanged(remembered, before)
 
@@ -170,7 +170,7 @@ def test_a_share_of_nothing_or_everything_asks_one_generator(
     make: Make, phases: PhaseRunner, share: float, asked: tuple[int, int]
 ) -> None:
     remembered = TINY.build_generator((1, 8, 8), 3).eval().requires_grad_(False)
-    task = make(memory=Memory(remembered, share))
+    task = make(earlier=EarlierGenerator(remembered, share))
     calls = asked_of(remembered), asked_of(task.generator)
     train(task, phases, generator_updates=0)
     assert tuple(map(len, calls)) == asked

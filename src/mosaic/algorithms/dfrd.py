@@ -20,8 +20,8 @@ from mosaic.server.state import ServerState
 from mosaic.tasks.generator_distillation import (
     Conditions,
     DistillationObjective,
+    EarlierGenerator,
     GeneratorDistillationSettings,
-    Memory,
 )
 
 AVERAGE = "generator.average."
@@ -89,11 +89,11 @@ class DFRD(FedFTG):
     def _objective(self, ensemble: ClassWeightedEnsemble, plan: RoundPlan) -> DistillationObjective:
         return DFRDObjective(ensemble, self.transfer_weight, self.diversity_weight)
 
-    def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:
+    def _earlier(self, state: ServerState, context: RoundContext) -> EarlierGenerator | None:
         if ROUNDS not in state.tensors:
             return None
         average = self._load_average(load_generator(self.tuning, state, context), state)
-        return Memory(average.corrected(), self.average_share)
+        return EarlierGenerator(average.corrected(), self.average_share)
 
     def _remember(self, generator: Generator, state: ServerState) -> StateDict:
         average = self._load_average(generator, state)

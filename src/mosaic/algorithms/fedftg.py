@@ -31,9 +31,9 @@ from mosaic.tasks.alternating import AlternatingUpdates
 from mosaic.tasks.generator_distillation import (
     Conditions,
     DistillationObjective,
+    EarlierGenerator,
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
-    Memory,
 )
 
 
@@ -135,9 +135,9 @@ class FedFTG(FedAvg):
             phases.dry_run.steps(plan.share(self.student_updates)),
             settings.iterations,
         )
-        memory, seed = self._memory(state, context), context.seed_for("distillation")
+        earlier, seed = self._earlier(state, context), context.seed_for("distillation")
         task = GeneratorDistillationTask(
-            generator, student, self._objective(ensemble, plan), held, settings, seed, memory
+            generator, student, self._objective(ensemble, plan), held, settings, seed, earlier
         )
         with context.measure("distillation"):
             curves = phases.run(task, updates, seed)
@@ -151,7 +151,7 @@ class FedFTG(FedAvg):
         first = plan.spent(self.generator_updates)
         return FedFTGObjective(ensemble, self.classification_weight, self.diversity_weight, first)
 
-    def _memory(self, state: ServerState, context: RoundContext) -> Memory | None:
+    def _earlier(self, state: ServerState, context: RoundContext) -> EarlierGenerator | None:
         """Return the generator of earlier rounds that also makes images for the student."""
         return None
 

@@ -34,7 +34,7 @@ from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
-from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.answers import ask_teacher
 from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)

@@ -1,8 +1,9 @@
 """A control that a mixture must beat: FedAvg with a new head made from prototypes."""
 
+from dataclasses import replace
+
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
-from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.model_pool import PoolKind
 from mosaic.nets.blueprint import Blueprint
@@ -31,7 +32,7 @@ class PrototypeHead(FedAvg):
         prototypes: PrototypeSettings = PrototypeSettings(),
     ) -> None:
         super().__init__(objective)
-        self.program = ClientProgram(objective, prototypes=prototypes)
+        self.program = replace(self.program, prototypes=prototypes)
 
     def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
         """Refuse networks whose head cannot be replaced.

@@ -12,7 +12,7 @@ from mosaic.api.run import Run
 from mosaic.cli.main import fit
 from mosaic.comparison.command import compare_algorithms
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.runner import folder_of
+from mosaic.comparison.runner import run_folder
 from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Comparison:
             found = self.failures.get((algorithm, seed))
             why = f"failed: {found}" if found else f"expected one of {', '.join(f'{a} {s}' for a, s in known)}"
             raise MosaicError(f"run of {algorithm!r}, seed {seed!r}: {why}")
-        return Run(folder_of(algorithm, seed, self._runs))
+        return Run(run_folder(algorithm, seed, self._runs))
 
 
 def compare(

@@ -6,8 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from mosaic.audit.client import ClientAudit
+from mosaic.audit.executor import AuditingExecutor
 from mosaic.audit.finding import write_findings
-from mosaic.audit.replay import AuditingExecutor
 from mosaic.audit.table import show
 from mosaic.cli.lightning import JobCLI, carry_out_config
 from mosaic.comparison.request import require_simulation

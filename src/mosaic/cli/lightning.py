@@ -1,8 +1,6 @@
 """``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
 
-import csv
 import inspect
-import io
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,16 +11,15 @@ from typing import Any, TypeVar, cast
 
 import torch
 import yaml
-from jsonargparse import Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
-from mosaic.algorithms import Algorithm
 from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
+from mosaic.cli.predictions import table_for, write_predictions
+from mosaic.cli.sections import SECTIONS, MosaicParser, add_sections
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
-from mosaic.disk import make_writable, write_whole
 from mosaic.errors import LARGEST, MosaicError, users_mistake
 from mosaic.executors import ClientExecutor
 from mosaic.executors.base import Recipe
@@ -31,7 +28,6 @@ from mosaic.executors.remote.wire import Terms, agreement
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job, make_job
 from mosaic.federation.private import check_private_run
-from mosaic.model_pool import ClientModels
 from mosaic.privacy import Privacy
 from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
@@ -40,43 +36,6 @@ from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import expected_warnings
 
 C = TypeVar("C", bound="MosaicCLI")
-_SECTIONS: dict[str, Any] = {
-    **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
-    **{"federation": Federation, "clients": ClientModels, "privacy": Privacy},
-}
-"""Sections of a configuration, and what they make."""
-
-
-class MosaicParser(LightningArgumentParser):
-    """Raises on a bad request instead of printing usage and leaving, so that the command says it in one line."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, **kwargs})
-
-    def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
-        """Leave out the arguments of default classes, or jsonargparse would hand them to classes that replace these.
-
-        ``ResNet18`` would be as narrow as the default ``SmallCNN``, ``AdamW`` would decay weights as little as ``SGD``.
-        """
-        defaults = super().get_defaults(*args, **kwargs)
-        for key in ("algorithm", "executor", "model.net", "model.optimizer"):
-            if isinstance(named := defaults.get(key), Namespace):
-                named.pop("init_args", None)
-        return defaults
-
-
-def add_sections(parser: LightningArgumentParser, with_core: bool = False) -> None:
-    """Add the sections of a configuration, with model and data where Lightning does not add them."""
-    if with_core:
-        parser.add_lightning_class_args(GlobalClassifier, "model")
-        parser.add_lightning_class_args(FederatedDataModule, "data")
-    parser.add_subclass_arguments(Algorithm, "algorithm")
-    parser.add_subclass_arguments(ClientExecutor, "executor")
-    parser.add_class_arguments(Federation, "federation")
-    parser.add_class_arguments(ClientModels, "clients")
-    parser.add_argument("--privacy", type=Privacy | None, help="budget of differential privacy of every client")
-    defaults = {"algorithm": "mosaic.algorithms.Mosaic", "executor": "mosaic.executors.SerialExecutor"}
-    parser.set_defaults({key: {"class_path": path} for key, path in defaults.items()})
 
 
 class MosaicCLI(LightningCLI):
@@ -117,7 +76,7 @@ class MosaicCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Make model, data and trainer."""
         chosen = self.config[self.config.subcommand]
-        for section, owner in _SECTIONS.items():
+        for section, owner in SECTIONS.items():
             if chosen.get(section) is not None:
                 require_values(chosen[section].as_dict(), owner, section)
         try:
@@ -201,18 +160,9 @@ class MosaicCLI(LightningCLI):
         """Predict the test images and write guesses and probabilities beside the checkpoint."""
         if (devices := self.trainer.world_size) > 1:
             raise MosaicError(f"mosaic predict: expected one device, got {devices}: set --trainer.devices 1")
-        path = Path(options["ckpt_path"]).with_name("predictions.csv")
-        make_writable(path.parent, "--ckpt_path")
-        if path.exists() and not path.read_bytes().startswith(b"image,guess,"):
-            raise MosaicError(f"{path} exists and is no table of mosaic predict: move it away")
-        batches = self.trainer.predict(model, datamodule=datamodule, **options)
-        names = datamodule.images.class_names
-        table = io.StringIO(newline="")
-        writer = csv.writer(table)
-        writer.writerow(["image", "guess", *names])
-        for image, row in enumerate(torch.cat(cast(list[torch.Tensor], batches)).tolist()):
-            writer.writerow([image, names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
-        write_whole(path, table.getvalue().encode())
+        path = table_for(Path(options["ckpt_path"]))
+        batches = cast(list[torch.Tensor], self.trainer.predict(model, datamodule=datamodule, **options))
+        write_predictions(path, torch.cat(batches).tolist(), datamodule.images.class_names)
         print(f"Predictions of the test images: {path}")
 
 

@@ -110,8 +110,8 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             print(f"Written: {_call(deploy, command, given, positional=False)}")
         case "partition":
-            from mosaic.cli.lightning import MosaicParser
             from mosaic.cli.partition import DESCRIPTION, partition
+            from mosaic.cli.sections import MosaicParser
             from mosaic.training.silence import expected_warnings
 
             with expected_warnings():

@@ -9,7 +9,7 @@ from typing import Any
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
-from mosaic.cli.lightning import MosaicParser, add_sections
+from mosaic.cli.sections import MosaicParser, add_sections
 from mosaic.training.silence import expected_warnings
 
 

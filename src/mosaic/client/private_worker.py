@@ -35,7 +35,7 @@ from mosaic.model_pool import ModelPool
 from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import RELEASED, TRAINING, Budget, Mechanism
 from mosaic.privacy.dp_sgd import PoissonBatches
-from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, folder_of
+from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, book_folder
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, unit_weights, whole_sums
 from mosaic.privacy.settings import IMAGE
@@ -97,7 +97,7 @@ class PrivateWorker(Worker):
         super().__init__(data, pool, optimizer, program, phases, seed)
         self._optimizer, self._budget, self._folder, self._kept = optimizer, budget, folder, max(keep, KEPT)
         self._alone = isinstance(data, RemoteData)
-        folder_of(folder, 0, self._alone)
+        book_folder(folder, 0, self._alone)
         budget.privacy.check_images(max(len(train) + len(validation) for train, validation in data.splits))
         own = data.images.train
         if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
@@ -125,7 +125,7 @@ class PrivateWorker(Worker):
         """Return the answer that is kept, or book, make and keep one."""
         if (work := self._work(request)) is None:
             return Declined(request.client, REFUSED)
-        ledger = Ledger(folder_of(self._folder, request.client, self._alone), self._budget, self._kept)
+        ledger = Ledger(book_folder(self._folder, request.client, self._alone), self._budget, self._kept)
         with ledger.open():
             if (known := ledger.recall(work.key)) is not None:
                 return replace(known, client=request.client)

@@ -1,4 +1,4 @@
-"""Answer requests for a client. Only this module and those of local training and generators join requests and data."""
+"""Answer requests for a client; beside it only the other modules of mosaic.client join requests and data."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import cast

@@ -41,7 +41,7 @@ def finish_all(
     done: dict[RunRequest, Outcome | Failure] = {}
     for request in requests:
         if outcome := there.get((request.algorithm, request.seed)):
-            check_same_request(outcome, request, outcomes, folder_of(request.algorithm, request.seed, runs))
+            check_same_request(outcome, request, outcomes, run_folder(request.algorithm, request.seed, runs))
             done[request] = outcome
     missing = [request for request in requests if request not in done]
     if done:
@@ -127,14 +127,14 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
         return Failure(request.algorithm, request.seed, reason)
 
 
-def folder_of(algorithm: str, seed: int, runs: Path) -> Path:
+def run_folder(algorithm: str, seed: int, runs: Path) -> Path:
     """Return the run directory of one run."""
     return runs / algorithm.replace("/", "-") / f"seed{seed}"
 
 
 def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
     """Run ``mosaic fit`` in this process, silently; go on where an earlier start of the same run stopped."""
-    folder = folder_of(request.algorithm, request.seed, runs)
+    folder = run_folder(request.algorithm, request.seed, runs)
     try:
         with _silence(), tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
             fit([*request.arguments(Path(aside)), f"--federation.run_dir={folder}", "--ckpt_path=auto"])

@@ -1,4 +1,4 @@
-"""Data sets and their partitions. Only clients and the evaluation of a run import this package."""
+"""Data sets and their partitions. What the server does in a round never imports this package."""
 
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule

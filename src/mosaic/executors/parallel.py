@@ -49,8 +49,7 @@ class ParallelExecutor(ClientExecutor):
     @property
     def known_recipe(self) -> Recipe:
         """How other processes make their workers."""
-        if self.recipe is None:
-            raise MosaicError("executor.recipe: expected how other processes make workers, got nothing: set it")
+        assert self.recipe is not None, "mosaic.Federation takes no executor that needs one"
         return self.recipe
 
     def start(self, worker: Worker) -> None:

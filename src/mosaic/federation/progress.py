@@ -1,4 +1,4 @@
-"""Show progress: a bar for rounds and a log line for each phase."""
+"""Show how far a command is: the log, a bar for rounds, and how much time is left."""
 
 import logging
 import sys

@@ -13,10 +13,10 @@ from mosaic.federation.job import Job
 from mosaic.federation.measuring import Validation
 from mosaic.federation.private import privacy_facts
 from mosaic.messages import GeneratorReply
+from mosaic.runs.books import Books
 from mosaic.runs.checkpoint import save_checkpoint
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.figures import confusion_matrix, partition_heat_map
-from mosaic.runs.ledger import Ledger
 from mosaic.runs.tracking import Tracker, peak_memory_bytes
 from mosaic.server.context import RoundPlan
 from mosaic.server.state import ServerState
@@ -104,7 +104,7 @@ class ResultsWriter:
             return frozenset(int(row["round"]) for row in csv.DictReader(table))
 
     def finish(
-        self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, ledger: Ledger
+        self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, books: Books
     ) -> None:
         """Write the final models, their figures and the summary.
 
@@ -113,7 +113,7 @@ class ResultsWriter:
             state: of the server after them.
             measurement: of the final models.
             evaluator: has observed the stages on the way.
-            ledger: the books.
+            books: what the run has cost.
         """
         summary = {
             "algorithm": type(self._job.algorithm).__name__,
@@ -126,7 +126,7 @@ class ResultsWriter:
             "own_test_accuracy": measurement.own_accuracy,
             "stages": evaluator.stages,
             "generators": [generator_facts(upload) for upload in state.generators],
-            **ledger.totals(),
+            **books.totals(),
             "peak_memory_bytes": peak_memory_bytes(),
         }
         if (budget := self._job.budget) is not None:

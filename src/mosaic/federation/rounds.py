@@ -20,8 +20,8 @@ from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, Request, TrainReply
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
+from mosaic.runs.books import AccountedExecutor
 from mosaic.runs.directory import RunDirectory
-from mosaic.runs.ledger import AccountedExecutor
 from mosaic.runs.snapshots import Snapshot
 from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.asking import QuorumError
@@ -69,11 +69,11 @@ class Rounds:
         self._snapshot_every, self._keep_snapshots = snapshot_every, keep_snapshots
         self._faults, self._judging = faults, judging
         self._writer = ResultsWriter(job, directory, tracker) if isinstance(tracker, Tracker) else None
-        self._ledger, self._state, self._name = start.ledger, start.server, start.run
+        self._books, self._state, self._name = start.books, start.server, start.run
         self._losses: list[float] = []
         self._missing: Counter[Phase] = Counter()
         self._unwritten: Snapshot | None = None
-        self._executor = AccountedExecutor(job.executor, self._ledger, self._tell)
+        self._executor = AccountedExecutor(job.executor, self._books, self._tell)
         self._round_number = start.round
         self._first, self._started = start.round + 1, perf_counter()
 
@@ -86,13 +86,13 @@ class Rounds:
         if self._writer is not None:
             self._writer.write_partition()
         measurement = self._rounds()
-        if (why := self._ledger.untrained()) and self._faults.quorum_of("train"):
+        if (why := self._books.untrained()) and self._faults.quorum_of("train"):
             raise QuorumError(
                 f"expected a client that trains, got none in {self._schedule.rounds} rounds; the first of them said: "
                 f"{why}: mend them, and start a new run with --federation.run_dir"
             )
         if self._writer is not None:
-            self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._ledger)
+            self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._books)
 
     def _rounds(self) -> Measurement:
         """Run all rounds that are left; return the last measurement of the models."""
@@ -108,7 +108,7 @@ class Rounds:
         return measurement
 
     def _round(self, round: int) -> Measurement:
-        started, before = perf_counter(), self._ledger.totals()
+        started, before = perf_counter(), self._books.totals()
         plan = self._plan(round)
         self._tracker.round = self._round_number = round
         self._losses.clear()
@@ -121,7 +121,7 @@ class Rounds:
             self._observe,
             self._tracker,
             self._phase,
-            self._ledger.book_updates,
+            self._books.book_updates,
             self._job.budget,
         )
         judges = round > 1 and self._measurer.due(round - 1)
@@ -142,8 +142,8 @@ class Rounds:
         self._state = self._of_a_round(self._job.algorithm.round(self._state, cohort, context))
         evaluated = perf_counter()
         measurement = self._measurer.measure_in(round, self._state.model)
-        self._ledger.book_seconds("evaluation", perf_counter() - evaluated)
-        if self._ledger.untrained(before):
+        self._books.book_seconds("evaluation", perf_counter() - evaluated)
+        if self._books.untrained(before):
             log.warning("round %d: no client has trained, so nothing has been learnt of their images", round)
         validation = self._measurer.validate(round, self._state.model, cohort)
         seconds = perf_counter() - started
@@ -151,7 +151,7 @@ class Rounds:
         for phase, clients in self._missing.items():
             self._tracker.scalar(f"clients/missing_{phase}", clients)
         if self._writer is not None:
-            after = self._ledger.totals()
+            after = self._books.totals()
             self._writer.write_round(plan, measurement, self._losses, before, after, seconds)
             self._writer.write_validation(validation)
         return measurement
@@ -216,7 +216,7 @@ class Rounds:
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
-        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._ledger), stages, sizes, self._name)
+        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._books), stages, sizes, self._name)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
 
@@ -247,7 +247,7 @@ class Rounds:
         start = perf_counter()
         yield
         seconds = perf_counter() - start
-        self._ledger.book_seconds(name, seconds)
+        self._books.book_seconds(name, seconds)
         self._tell(name, seconds)
 
     def _observe(self, module: nn.Module, *stages: str) -> None:
@@ -260,9 +260,9 @@ class Rounds:
 
     def _miss(self, request: Request, reason: str) -> None:
         self._missing[phase_of(request)] += 1
-        self._ledger.book_failure(request, reason)
+        self._books.book_failure(request, reason)
 
     def _note(self, reply: Reply) -> None:
-        self._ledger.book_work(reply)
+        self._books.book_work(reply)
         if isinstance(reply, TrainReply) and self._job.privacy is None:
             self._losses.append(reply.metrics["loss"])

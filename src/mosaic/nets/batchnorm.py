@@ -28,12 +28,17 @@ def batch_norm_tensors(net: nn.Module) -> frozenset[str]:
     return frozenset(name for place, layer in layers for name in layer.state_dict(prefix=f"{place}."))
 
 
+def freeze_statistics(net: nn.Module) -> None:
+    """Make the BatchNorm layers use and keep their running statistics until the network is put into training mode."""
+    for layer in batch_norms(net).values():
+        layer.eval()
+
+
 @contextmanager
 def held_statistics(net: nn.Module) -> Iterator[None]:
     """Make the BatchNorm layers use and keep their running statistics inside the block, in any mode."""
     modes = {layer: layer.training for layer in batch_norms(net).values()}
-    for layer in modes:
-        layer.eval()
+    freeze_statistics(net)
     try:
         yield
     finally:

@@ -95,7 +95,7 @@ class TransformerGate(nn.Module):
 
 
 class ResidualGate(nn.Module):
-    """A closed-form gate plus a small correction, which starts at zero and is trained on prototypes.
+    """A closed-form gate plus a small correction, which starts at zero and is trained.
 
     Args:
         base: the gate to correct, for example :class:`PriorGate`; it is not trained.

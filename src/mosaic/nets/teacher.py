@@ -88,7 +88,7 @@ class FusedMixture(MixtureOfExperts):
 
 
 class NoOpinion(nn.Module):
-    """A meta model with equal logits for all classes, for clients without common features."""
+    """A meta model with equal logits for all classes, where there is no other."""
 
     def __init__(self, num_classes: int) -> None:
         super().__init__()

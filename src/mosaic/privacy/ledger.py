@@ -55,7 +55,7 @@ class Ledger:
     """The book of one client; only it may read the folder.
 
     Args:
-        folder: of the client's book, see :func:`folder_of`.
+        folder: of the client's book, see :func:`book_folder`.
         budget: its budget.
         keep: answers of training that are kept: a server may go back by so many rounds.
     """
@@ -131,7 +131,7 @@ class Ledger:
         return self._folder / f"{key}.safetensors"
 
 
-def folder_of(folder: Path, client: int, alone: bool) -> Path:
+def book_folder(folder: Path, client: int, alone: bool) -> Path:
     """Return where a client's book lies.
 
     Args:

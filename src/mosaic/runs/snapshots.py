@@ -14,7 +14,7 @@ from mosaic.disk import sync, write_synced
 from mosaic.errors import MosaicError
 from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState
-from mosaic.runs.ledger import Ledger
+from mosaic.runs.books import Books
 from mosaic.server.state import ServerState
 
 _SERVER = "server.safetensors"
@@ -28,7 +28,7 @@ class Snapshot:
         round: the last finished round.
         server: what the server keeps.
         clients: what clients keep.
-        ledger: what the run has cost so far.
+        books: what the run has cost so far.
         stages: test accuracy of every stage observed so far.
         sizes: lengths of the run's append-only files.
         run: name of the run, by which clients on hosts of their own keep what they remember.
@@ -37,7 +37,7 @@ class Snapshot:
     round: int
     server: ServerState
     clients: ClientStates = field(default_factory=ClientStates)
-    ledger: Ledger = field(default_factory=Ledger)
+    books: Books = field(default_factory=Books)
     stages: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
@@ -72,9 +72,9 @@ class Snapshot:
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
-        books = {"run": self.run, "round": self.round, "stages": self.stages, "sizes": self.sizes}
-        books["ledger"] = asdict(self.ledger)
-        signed = {**books, "files": sums}
+        facts = {"run": self.run, "round": self.round, "stages": self.stages, "sizes": self.sizes}
+        facts["ledger"] = asdict(self.books)
+        signed = {**facts, "files": sums}
         write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
         sync(folder / "clients")
         sync(folder)
@@ -83,25 +83,25 @@ class Snapshot:
     def read(cls, path: Path) -> "Snapshot":
         """Read a snapshot, and refuse one of which a file has changed."""
         try:
-            books = json.loads((path / "run.json").read_bytes())
-            if not isinstance(books, dict) or books.pop("sha256") != _digest(books):
+            facts = json.loads((path / "run.json").read_bytes())
+            if not isinstance(facts, dict) or facts.pop("sha256") != _digest(facts):
                 raise ValueError("run.json has changed since it was written")
             found = {str(file.relative_to(path)) for file in path.rglob("*.safetensors")}
-            if found != books["files"].keys():
-                raise ValueError(f"expected {sorted(books['files'])}, got {sorted(found)}")
+            if found != facts["files"].keys():
+                raise ValueError(f"expected {sorted(facts['files'])}, got {sorted(found)}")
             clients = ClientStates()
             for name in sorted(found - {_SERVER}):
-                clients[int(Path(name).stem)] = decode(_checked(path / name, books["files"][name]), ClientState)
-            server = decode(_checked(path / _SERVER, books["files"][_SERVER]), ServerState)
-            ledger = Ledger(**books["ledger"])
+                clients[int(Path(name).stem)] = decode(_checked(path / name, facts["files"][name]), ClientState)
+            server = decode(_checked(path / _SERVER, facts["files"][_SERVER]), ServerState)
+            books = Books(**facts["ledger"])
             return cls(
-                books["round"],
+                facts["round"],
                 server,
                 clients,
-                ledger,
-                books["stages"],
-                books["sizes"],
-                books["run"],
+                books,
+                facts["stages"],
+                facts["sizes"],
+                facts["run"],
             )
         except OSError as error:
             raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error
@@ -162,8 +162,8 @@ def _number(snapshot: Path) -> int:
     return int(snapshot.name) if snapshot.name.isdecimal() else 0
 
 
-def _digest(books: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(books, sort_keys=True).encode()).hexdigest()
+def _digest(facts: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def _checked(file: Path, sha256: str) -> bytes:

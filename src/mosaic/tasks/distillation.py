@@ -20,7 +20,7 @@ from mosaic.errors import (
 )
 from mosaic.losses.distillation import mosaic_distillation
 from mosaic.nets.augmentation import Augmentation
-from mosaic.nets.batchnorm import batch_norms
+from mosaic.nets.batchnorm import freeze_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.moving_average import MovingAverage
 from mosaic.training.manual import LossTask
@@ -159,8 +159,7 @@ class DistillationTask(LossTask):
     def on_train_epoch_start(self) -> None:
         """Freeze the student's BatchNorm statistics if the settings say so."""
         if self.settings.freeze_statistics:
-            for layer in batch_norms(self.student).values():
-                layer.eval()
+            freeze_statistics(self.student)
 
     def loss(self, batch: LabelledBatch) -> Tensor:
         """Return the distillation loss of one batch."""

@@ -1,4 +1,4 @@
-"""Train a gate on prototypes (docs/method.md, section 5)."""
+"""Train a gate (docs/method.md, section 5)."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -10,10 +10,12 @@ from mosaic.training.optimizers import adam
 
 
 class GatingTask(LossTask):
-    """Fit a gate to labelled expert logits with class-balanced cross-entropy.
+    """Fit a gate to what it is asked about, with class-balanced cross-entropy.
+
+    These are the experts' logits for labelled images or prototypes; a linear head asks about features alone.
 
     Args:
-        gate: maps expert logits ``(B, E, C)`` to logits ``(B, C)``; trained in place.
+        gate: maps a batch to logits ``(B, C)``; trained in place.
         class_weights: weight of every class in the loss, shape ``(C,)``.
         learning_rate: of Adam (released: 1e-3).
         average_decay: of the moving average that becomes the teacher's gate (released: 0.99).

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
 from mosaic.errors import require_at_least_zero, require_positive
-from mosaic.nets.batchnorm import batch_norms
+from mosaic.nets.batchnorm import freeze_statistics
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
 from mosaic.ranks import world_size
@@ -97,7 +97,7 @@ def draw_conditions(class_counts: Tensor, latent_dim: int, count: int, random: t
     return Conditions(torch.randn(count, latent_dim, generator=random), labels, labels)
 
 
-class Memory(NamedTuple):
+class EarlierGenerator(NamedTuple):
     """Another generator, frozen and in eval mode, and the share of the student's images that it makes."""
 
     generator: nn.Module
@@ -137,7 +137,7 @@ class GeneratorDistillationTask(ManualTask):
         class_counts: images of every class over all clients, shape ``(C,)``.
         settings: how to train.
         seed: of noise and labels; each rank adds its number.
-        memory: another generator of images for the student.
+        earlier: another generator of images for the student.
     """
 
     def __init__(
@@ -148,13 +148,13 @@ class GeneratorDistillationTask(ManualTask):
         class_counts: Tensor,
         settings: GeneratorDistillationSettings,
         seed: int,
-        memory: Memory | None = None,
+        earlier: EarlierGenerator | None = None,
     ) -> None:
         super().__init__()
         self.settings = settings
         self.generator, self.student, self.objective = generator, student, objective
-        self.memory = memory.generator if memory else None
-        self._share = memory.share if memory else 0.0
+        self.earlier = earlier.generator if earlier else None
+        self._share = earlier.share if earlier else 0.0
         self._class_counts = class_counts
         self._student_parameters = list(student.parameters())
         self._seed, self._random = seed, torch.Generator()
@@ -163,15 +163,15 @@ class GeneratorDistillationTask(ManualTask):
     def on_fit_start(self) -> None:
         """Put frozen networks back into eval mode, and give every rank its own noise."""
         self.objective.eval()
-        if self.memory is not None:
-            self.memory.eval()
+        if self.earlier is not None:
+            self.earlier.eval()
         self._random.manual_seed(self._seed + self.global_rank)
 
     def networks(self) -> list[nn.Module]:
         """Return generators, student and the clients' models; the objective only combines their outputs."""
         clients = (module for module in self.objective.modules() if isinstance(module, Classifier))
-        memory = [] if self.memory is None else [self.memory]
-        return [self.generator, *memory, self.student, *clients]
+        earlier = [] if self.earlier is None else [self.earlier]
+        return [self.generator, *earlier, self.student, *clients]
 
     def configure_optimizers(self) -> list[Optimizer]:
         """Return Adam for the generator and SGD for the student."""
@@ -201,8 +201,7 @@ class GeneratorDistillationTask(ManualTask):
         self.generator.eval()
         self.student.train()
         if self.settings.freeze_statistics:
-            for layer in batch_norms(self.student).values():
-                layer.eval()
+            freeze_statistics(self.student)
         set_requires_grad(self._student_parameters, True)
 
     def _generator_loss(self, conditions: Conditions) -> Tensor:
@@ -220,11 +219,11 @@ class GeneratorDistillationTask(ManualTask):
         return loss
 
     def _generate(self, conditions: Conditions) -> Tensor:
-        """Generate images for the student, the first of them with the memory."""
+        """Generate images for the student, the first of them with the earlier generator."""
         first = round(self._share * len(conditions.labels))
-        if self.memory is None or first == 0:
+        if self.earlier is None or first == 0:
             return self._draw(conditions)
-        recalled = self.memory(conditions.noise[:first], conditions.labels[:first])
+        recalled = self.earlier(conditions.noise[:first], conditions.labels[:first])
         if first == len(conditions.labels):
             return cast(Tensor, recalled)
         return torch.cat([recalled, self.generator(conditions.noise[first:], conditions.labels[first:])])

@@ -11,7 +11,7 @@ from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.server.distillation import Teacher
 from mosaic.server.experts import Experts
-from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.answers import ask_teacher
 from mosaic.teachers.evidence import Evidence
 
 

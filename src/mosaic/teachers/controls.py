@@ -5,7 +5,7 @@ from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import NoOpinion
 from mosaic.server.distillation import Teacher
 from mosaic.server.experts import Experts
-from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.answers import ask_teacher
 from mosaic.teachers.base import GatedTeacher, TeacherFactory
 from mosaic.teachers.evidence import Evidence
 from mosaic.teachers.fitting import FitSettings

@@ -16,7 +16,7 @@ from mosaic.server.context import RoundContext
 from mosaic.server.experts import Experts
 from mosaic.server.generators import GeneratedImages, GeneratorMixture
 from mosaic.server.uploads import ClassMeans, KeptUploads
-from mosaic.teachers.asking import ask_owners, ask_teacher
+from mosaic.teachers.answers import ask_owners, ask_teacher
 from mosaic.teachers.fitting import FitSettings, fit, fit_prototype_classifier, join_prototypes
 
 

@@ -16,13 +16,14 @@ _END: Any = object()
 
 
 @dataclass
-class Ledger:
+class Books:
     """Sums since the start of the run; saved in snapshots.
 
     Attributes:
         bytes_down, bytes_up: to and from clients, by request class.
-        updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``,
-            wherever it is trained, with the attempts before it. What is declined in the end has no steps.
+        updates: optimiser steps by what they train: ``local`` models, the server's ``student``, every ``generator``
+            and ``discriminator``, wherever it is trained, with the attempts before it. What is declined in the end has
+            no steps.
         seconds: wall time by phase.
         declined: what clients could not answer, in order: client, what was asked, and why.
         failed: likewise, which clients have failed, were late, have vanished, or sent what was refused; and the round.
@@ -87,8 +88,8 @@ class Ledger:
 class AccountedExecutor:
     """An executor that books requests and replies, and reports name and seconds of each phase to ``on_phase``."""
 
-    def __init__(self, executor: Executor, ledger: Ledger, on_phase: Callable[[str, float], None]) -> None:
-        self._executor, self._ledger, self._on_phase = executor, ledger, on_phase
+    def __init__(self, executor: Executor, books: Books, on_phase: Callable[[str, float], None]) -> None:
+        self._executor, self._books, self._on_phase = executor, books, on_phase
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Yield one reply for each request, in order; only the executor's own time is booked."""
@@ -105,8 +106,8 @@ class AccountedExecutor:
                     break
                 request = sent.popleft()
                 phase, total = _PHASES[_kind(request)], total + elapsed
-                self._ledger.book_seconds(phase, elapsed)
-                self._ledger.book_exchange(request, reply)
+                self._books.book_seconds(phase, elapsed)
+                self._books.book_exchange(request, reply)
                 yield reply
         finally:
             if isinstance(replies, Generator):

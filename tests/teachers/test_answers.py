@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.server.generators import GeneratedImages
-from mosaic.teachers import asking
-from mosaic.teachers.asking import ask_owners, ask_teacher
+from mosaic.teachers import answers
+from mosaic.teachers.answers import ask_owners, ask_teacher
 
 SHAPE = (1, 8, 8)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 512])
 def test_a_teacher_is_asked_in_eval_mode_without_gradient(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asking, "images_at_once", lambda *_: chunk)
+    monkeypatch.setattr(answers, "images_at_once", lambda *_: chunk)
     teacher = nn.Sequential(nn.Flatten(), nn.Linear(64, 3), nn.BatchNorm1d(3)).train()
     images = torch.rand(10, *SHAPE)
     said = ask_teacher(teacher, images)
