@@ -95,9 +95,7 @@ def test_images_are_for_the_client_s_user_alone(monkeypatch: pytest.MonkeyPatch)
     with tempfile.TemporaryDirectory(prefix="mosaic-users-") as name:
         port, place = free_port(), Path(name)
         place.chmod(0o711)
-        folder = deploy(
-            configured(place, configuration("FedAvg", rounds=1)), place / "federation", port=port, link_port=port
-        )
+        folder = deploy(configured(place, configuration("FedAvg", rounds=1)), place / "federation", link_port=port)
         folder.chmod(0o711)
         deal_out(folder)
         own(folder / "server", server)

@@ -21,6 +21,7 @@ from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.deployment.counting import Forwarder
 from mosaic.deployment.deploy import deploy
 from mosaic.deployment.loopback import Loopback, TrialError, free_port
+from mosaic.errors import MosaicError
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.training.signals import EXIT_CODE
@@ -101,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mosaic-trial-") as name:
         try:
             figures = run_trial(Path(name), CONFIG, lambda text: say(text, highlight=False))
-        except TrialError as error:
+        except MosaicError as error:
             raise SystemExit(f"mosaic: error: {error}") from error
     for title, (head, rows) in figures.items():
         table = Table(title=title, title_justify="left")
@@ -124,7 +125,7 @@ def run_trial(
         TrialError: a process failed, or the two runs differ.
     """
     port, started = free_port(), time.monotonic()
-    folder = deploy(config, place / "federation", port=port, link_port=port)
+    folder = deploy(config, place / "federation", link_port=port)
     deal_out(folder)
     say("Written: a folder for the server and one for each of three sites, which hold their digits and their keys.")
     forwarder = Forwarder(port)
