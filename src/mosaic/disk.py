@@ -1,6 +1,7 @@
 """Write files whole or not at all, hold locks, and report a full, read-only or broken disk in one line."""
 
 import errno
+import hashlib
 import logging
 import os
 import tempfile
@@ -96,6 +97,27 @@ def write_synced(path: Path, data: bytes | memoryview) -> None:
         os.fsync(file.fileno())
 
 
+def write_signed(path: Path, data: bytes) -> None:
+    """Write a file whole, and its checksum before it."""
+    write_whole(path, hashlib.sha256(data).digest() + data)
+
+
+def read_signed(path: Path) -> bytes:
+    """Return what :func:`write_signed` has written.
+
+    Raises:
+        MosaicError: the file cannot be read, or something has changed it.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise MosaicError(f"{path} cannot be read ({os.strerror(error.errno or 0)}): restore it from a copy") from error
+    size = hashlib.sha256().digest_size
+    if hashlib.sha256(content[size:]).digest() != content[:size]:
+        raise MosaicError(f"{path} is damaged (its checksum differs): restore it from a copy")
+    return content[size:]
+
+
 def make_writable(folder: Path, option: str) -> None:
     """Make a folder, unless it is there, and see whether files can be written in it, before any work is done for it.
 
@@ -126,6 +148,8 @@ def lock(file: Path, taken: str) -> FileLock:
         held.acquire(blocking=False)
     except Timeout as error:
         raise MosaicError(taken) from error
+    except PermissionError as error:
+        raise MosaicError(f"{file} cannot be locked ({os.strerror(error.errno or 0)}): give it to this user") from error
     except (OSError, NotImplementedError):  # some network file systems have no locks
         log.debug("%s cannot be locked", file)
     return held

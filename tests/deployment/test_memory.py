@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import pytest
 import torch
 
 from mosaic.deployment.memory import Memory
+from mosaic.errors import MosaicError
 from mosaic.executors.base import Envelope
 from mosaic.executors.remote.wire import Asked
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Failed, GeneratorRequest, Request
@@ -28,6 +30,7 @@ class Client:
 
     def ask(self, asked: Request, session: str = FIRST, after: int = 0, fails: bool = False) -> float | None:
         """Return the state on which the request was computed; nothing where the reply was known."""
+        assert self.memory.claim("me", after)
         self.memory.go_back(Asked(RUN, session, after, "", (), (), asked))
         if self.memory.recall(asked) is not None:
             return None
@@ -44,12 +47,13 @@ def test_states_follow_each_other_within_and_between_rounds(tmp_path: Path) -> N
     assert Client(tmp_path).ask(GeneratorRequest(0, 3)) == 3  # another process of the client
 
 
-def test_a_known_request_is_not_computed_again_and_moves_the_state(tmp_path: Path) -> None:
+def test_a_request_that_comes_twice_is_not_computed_again_and_moves_nothing(tmp_path: Path) -> None:
     client = Client(tmp_path)
-    client.ask(request(1))
-    client.ask(request(1, 1))
-    assert client.ask(request(1)) is None
-    assert client.ask(request(2)) == 1  # after the request that was asked last
+    for each in (request(1), request(1, 1)):
+        client.ask(each)
+        assert client.ask(each) is None
+    assert client.ask(request(1)) is None, "late, when others have been asked"
+    assert client.ask(request(2)) == 2
 
 
 def test_what_has_failed_is_computed_again_on_the_state_before(tmp_path: Path) -> None:
@@ -82,6 +86,61 @@ def test_a_server_that_goes_back_is_given_the_replies_that_it_has_lost(tmp_path:
     assert client.ask(request(3), SECOND, after=1) == 2
 
 
+def test_a_reply_of_another_history_is_not_given_again(tmp_path: Path) -> None:
+    """What a client of an own architecture is asked holds no model: all that differs is what it was asked before."""
+    client = Client(tmp_path)
+    for round in (1, 2, 3):
+        client.ask(request(round))
+    assert client.ask(request(2, 7), SECOND, after=1) == 1
+    assert client.ask(request(3), SECOND, after=1) == 4
+
+
+def test_a_state_that_is_not_kept_any_more_is_missed(tmp_path: Path) -> None:
+    client = Client(tmp_path, keep=1)
+    for round in (1, 2, 3):
+        client.ask(request(round))
+    with pytest.raises(MosaicError, match="no state from before round 2 any more: it keeps 1 rounds"):
+        client.ask(request(2, 7), SECOND, after=1)
+
+
+def test_a_client_that_has_no_state_misses_none(tmp_path: Path) -> None:
+    memory = Memory(tmp_path, RUN, keep=1)
+    memory.claim("me", 0)
+    for round in (1, 2, 3):
+        memory.remember(request(round), Envelope(Declined(0, "x"), ClientState({})))
+    memory.go_back(Asked(RUN, SECOND, 1, "", (), (), request(2, 7)))
+    assert memory.state(request(2, 7)).tensors == {}
+
+
+def test_a_memory_is_its_owners_and_what_is_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert Memory(tmp_path, RUN, 10).claim("me", 0)
+    assert caplog.text == ""
+    assert not Memory(tmp_path, RUN, 10).claim("you", 3)
+    assert Memory(tmp_path / "new", RUN, 10).claim("you", 3)
+    assert "with 3 finished rounds" in caplog.text
+
+
+@pytest.mark.parametrize("which", ["*.answer", "last.json"])
+def test_damage_is_told(which: str, tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.ask(request(1))
+    (file,) = tmp_path.glob(f"{RUN}/*/{which}")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    for ask in (request(1), request(2)):
+        with pytest.raises(MosaicError, match=r"is damaged .*: restore it from a copy"):
+            Client(tmp_path).ask(ask)
+
+
+def test_what_else_lies_there_is_left_alone(tmp_path: Path) -> None:
+    client = Client(tmp_path, keep=1)
+    (stray := tmp_path / RUN / "lost+found").mkdir(parents=True)
+    (stray / "last.json").write_text("{")
+    assert [client.ask(request(round)) for round in (1, 2)] == [0, 1]
+    assert stray.is_dir()
+
+
 def test_old_rounds_are_forgotten(tmp_path: Path) -> None:
     client = Client(tmp_path, keep=2)
     for round in range(1, 6):
@@ -90,12 +149,12 @@ def test_old_rounds_are_forgotten(tmp_path: Path) -> None:
 
 
 def test_after_a_server_has_gone_back_far_what_is_new_outlives_what_it_has_given_up(tmp_path: Path) -> None:
-    client = Client(tmp_path, keep=2)
+    client = Client(tmp_path, keep=3)
     for round in range(1, 9):
         client.ask(request(round))
-    client.ask(request(3, 7), SECOND, after=2)
-    assert client.ask(request(3, 8), SECOND, after=2) == 9, "the state after the request before"
-    assert client.ask(request(4, 7), SECOND, after=2) == 10
+    assert client.ask(request(7, 7), SECOND, after=6) == 6
+    assert client.ask(request(7, 8), SECOND, after=6) == 9, "the state after the request before"
+    assert client.ask(request(8, 7), SECOND, after=6) == 10
 
 
 def test_runs_do_not_know_each_other(tmp_path: Path) -> None:

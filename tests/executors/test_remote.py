@@ -142,7 +142,7 @@ class TestBits:
         assert seen[0] == seen[1]
         assert missing(run) == []
         assert (
-            len(list((config.parent / "1" / name_of(run)).glob("*/*.safetensors"))) == 2
+            len(list((config.parent / "1" / name_of(run)).glob("*/*.answer"))) == 2
         )  # training, and the judgement of the last model
 
 
@@ -256,7 +256,7 @@ class TestAbsentClients:
         with_node(0, lets_3_in)
         run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
         assert {(lost["client"], lost["reason"]) for lost in missing(run)} <= {(3, "it is not connected")}
-        assert list((config.parent / "3" / name_of(run)).glob("000000002/*.safetensors"))
+        assert list((config.parent / "3" / name_of(run)).glob("000000002/*.answer"))
 
     def test_too_few_at_the_start(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         start_residents(config, "FedAvg")
