@@ -161,7 +161,7 @@ def run_trial(
             ],
         ),
         "Mebibytes": (
-            ("direction", "on the wire", "in the ledger"),
+            ("direction", "on the wire", "in summary.json"),
             [
                 ("sites to server", f"{wire[0] / _MEBIBYTE:.2f}", f"{_total(ours, 'bytes_up'):.2f}"),
                 ("server to sites", f"{wire[1] / _MEBIBYTE:.2f}", f"{_total(ours, 'bytes_down'):.2f}"),
