@@ -167,7 +167,7 @@ def test_what_exceeds_the_budget_is_declined_with_a_fixed_text(phases: PhaseRunn
     assert [type(ask(train_request(round=round))) for round in (1, 2)] == [TrainReply] * 2  # the four planned steps
     assert ask(train_request(round=3, steps=100)) == Declined(0, SPENT)
     assert spent(booked(tmp_path)[0], TRAINS.delta) <= TRAINS.epsilon
-    for kept in tmp_path.rglob("*.safetensors"):
+    for kept in tmp_path.rglob("*.answer"):
         kept.unlink()
     assert ask(train_request(round=1)) == Declined(0, FORGOTTEN)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mosaic.deployment.memory import Memory
+from mosaic.deployment.memory import Memory, require_own
 from mosaic.errors import MosaicError
 from mosaic.executors.base import Envelope
 from mosaic.executors.remote.wire import Asked
@@ -110,6 +110,14 @@ def test_a_client_that_has_no_state_misses_none(tmp_path: Path) -> None:
         memory.remember(request(round), Envelope(Declined(0, "x"), ClientState({})))
     memory.go_back(Asked(RUN, SECOND, 1, "", (), (), request(2, 7)))
     assert memory.state(request(2, 7)).tensors == {}
+
+
+def test_a_folder_is_that_of_one_client(tmp_path: Path) -> None:
+    """A client may be known by another number, or get more images; both at once is another client."""
+    for client, images in ((0, "a"), (1, "a"), (1, "b"), (1, "b")):
+        require_own(tmp_path, client, images)
+    with pytest.raises(MosaicError, match="is where client 1 remembers its runs, with other images: name the folder"):
+        require_own(tmp_path, 0, "c")
 
 
 def test_a_memory_is_its_owners_and_what_is_lost_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

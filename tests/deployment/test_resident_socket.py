@@ -6,7 +6,9 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -18,6 +20,11 @@ from mosaic.errors import MosaicError
 from mosaic.relay.frames import LENGTH, receive_frame, send_frame
 from tests.remote_clients import arguments, write_parts
 from tests.small_runs import REPOSITORY
+
+
+def serve(path: Path, group: str | None) -> None:
+    with resident.listening(path, group) as listener:
+        resident.serve(Echo(), listener)  # type: ignore[arg-type]
 
 
 class Echo:
@@ -61,7 +68,7 @@ def served(path: Path, talk: Callable[[], None], group: str | None = None) -> No
         patch.setattr(resident, "_BETWEEN_SIGNALS", 0.02)
         patch.setattr(resident, "_SILENCE", 0.3)
         with pytest.raises(DoneError):
-            resident.serve(Echo(), path, group)  # type: ignore[arg-type]
+            serve(path, group)
     thread.join()
     if done[0] is not None:
         raise done[0]
@@ -117,16 +124,34 @@ def test_nonsense_silence_and_closed_ends_get_no_answer_and_others_do(tmp_path: 
     served(path, talk)
 
 
+def test_one_that_sends_a_byte_now_and_then_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resident, "_LONGEST", 0.3)
+    path = tmp_path / "client.sock"
+
+    def talk() -> None:
+        with socket.socket(socket.AF_UNIX) as slow:
+            slow.connect(str(path))
+            slow.sendall(LENGTH.pack(1000))
+            with suppress(BrokenPipeError):
+                for _ in range(100):
+                    slow.sendall(b"x")
+                    time.sleep(0.1)
+                pytest.fail("it was waited for")
+        assert ask(path, b"abc") == b"cba"
+
+    served(path, talk)
+
+
 def test_a_socket_that_is_in_use_or_no_socket_is_left_alone(tmp_path: Path) -> None:
     path, file = tmp_path / "client.sock", tmp_path / "file"
     file.write_text("mine")
     with pytest.raises(MosaicError, match="exists and is no socket"):
-        resident.serve(Echo(), file, None)  # type: ignore[arg-type]
+        serve(file, None)
     assert file.read_text() == "mine"
 
     def talk() -> None:
         with pytest.raises(MosaicError, match="another process answers"):
-            resident.serve(Echo(), path, None)  # type: ignore[arg-type]
+            serve(path, None)
         assert ask(path, b"abc") == b"cba"
 
     served(path, talk)
@@ -142,7 +167,7 @@ def test_what_a_killed_process_has_left_is_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("name", "line"), [("x" * 200, "cannot be made"), ("client.sock", "cannot be given to")])
 def test_places_and_groups_that_do_not_exist(name: str, line: str, tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match=line):
-        resident.serve(Echo(), tmp_path / name, "no such group")  # type: ignore[arg-type]
+        serve(tmp_path / name, "no such group")
     assert list(tmp_path.iterdir()) == []
 
 

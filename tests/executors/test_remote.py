@@ -21,6 +21,7 @@ from mosaic.data.pixels import pixel_statistics
 from mosaic.data.sources import NpzSource
 from mosaic.errors import MosaicError
 from mosaic.executors.remote.executor import ClientsAbsentError
+from mosaic.executors.remote.introductions import read_roster
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import (
     Declined,
@@ -289,6 +290,20 @@ class TestStrangers:
         run = deployed(tmp_path / "run", config, "FedAvg", f"--executor.roster={roster}")
         assert "it says that it is client 2, and its key is not that client's" in capsys.readouterr().err
         assert {lost["client"] for lost in missing(run)} == {2}
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("0: ssh-x AAA\n1: ssh-x AAA other\n", "two clients have the same key"),
+            ("0: ssh-x AAA\n0: ssh-x BBB\n", "0"),
+            ("true: ssh-x AAA\n", "numbers of clients, got True"),
+            ("- ssh-x AAA\n", "a list"),
+        ],
+    )
+    def test_a_roster_names_every_client_and_every_key_once(self, text: str, told: str, tmp_path: Path) -> None:
+        (roster := tmp_path / "roster.yaml").write_text(text)
+        with pytest.raises(MosaicError, match=f"executor.roster: expected a YAML file with a line.*{told}"):
+            read_roster(str(roster))
 
     def test_two_nodes_for_one_client(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         start_residents(config, "FedAvg")

@@ -1,3 +1,4 @@
+import os
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,15 @@ from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
 from mosaic.privacy.accounting import Budget, Mechanism, spent
-from mosaic.privacy.ledger import ForgottenError, Ledger, OverspentError, book_folder, booked, require_books
+from mosaic.privacy.ledger import (
+    ForgottenError,
+    Ledger,
+    OverspentError,
+    book_folder,
+    booked,
+    count_bookings,
+    require_books,
+)
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
 BUDGET = Budget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
@@ -112,12 +121,80 @@ def test_secrets_differ_and_only_the_owner_can_read_them(tmp_path: Path) -> None
     assert booked(tmp_path / "nowhere") == []
 
 
-@pytest.mark.parametrize("content", ["[]", "[{", "{}x", '[{"key": 1}]', None])
-def test_books_that_tell_nothing_end_a_run_that_would_go_on(content: str | None, tmp_path: Path) -> None:
-    with (ledger := Ledger(tmp_path / "client_0000", BUDGET)).open():
-        ledger.book("asked", [BUDGET.mechanisms["training"]])
-    require_books(tmp_path, 2)
-    book = next(tmp_path.glob("client_0000/book*"))
+DAMAGED = [
+    *("", "3", "null", "{}", "[]", "[{", "{}x", '[{"key": 1}]'),
+    '[{"key": "a", "mechanisms": [{"name": "training", "noise": 1.0, "steps": -1}], "secret": ""}]',
+    '[{"key": "a", "mechanisms": [{"name": "training", "noise": "big"}], "secret": ""}]',
+    '[{"key": "a", "mechanisms": [{"name": "training", "noise": NaN}], "secret": ""}]',
+    '[{"key": "a", "mechanisms": [{"name": "training", "noise": 1.0, "rate": 0}], "secret": ""}]',
+    '[{"key": "a", "mechanisms": [], "secret": "x"}]',
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_a_damaged_book_is_no_empty_one(content: str, tmp_path: Path) -> None:
+    (tmp_path / "book.json").write_text(content)
+    with pytest.raises(MosaicError, match="nobody knows what has been spent"):
+        Ledger(tmp_path, BUDGET).bookings()
+
+
+def test_a_book_that_is_gone_while_its_answers_are_there_is_missed(tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path, BUDGET)).open():
+        ledger.book("asked", [TRAINING])
+        ledger.keep("asked", answer())
+    (tmp_path / "book.json").unlink()
+    with pytest.raises(MosaicError, match="answers that it has paid for lie beside it"):
+        ledger.bookings()
+
+
+def test_an_answer_that_was_changed_is_not_given_again(tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path, BUDGET)).open():
+        ledger.book("asked", [TRAINING])
+        ledger.keep("asked", answer())
+    (kept,) = tmp_path.glob("*.answer")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    with pytest.raises(MosaicError, match="its checksum differs"):
+        ledger.recall("asked")
+
+
+def test_noise_that_was_paid_for_is_not_exchanged_for_less(tmp_path: Path) -> None:
+    """A client that was killed between booking and answering may be started with another budget."""
+
+    with (ledger := Ledger(tmp_path, BUDGET)).open():
+        secret = ledger.book("asked", [TRAINING])
+        assert ledger.book("asked", [TRAINING]) == secret
+        with pytest.raises(OverspentError):
+            ledger.book("asked", [replace(TRAINING, noise=TRAINING.noise / 2)])
+
+
+def test_clocks_do_not_decide_which_answers_are_old(tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path, BUDGET, keep=2)).open():
+        step = replace(TRAINING, steps=1)
+        for number in range(3):
+            ledger.book(f"training-{number}", [step])
+            ledger.keep(f"training-{number}", answer())
+            os.utime(tmp_path / f"training-{number}.answer", (10**9 - number, 10**9 - number))
+    assert sorted(path.stem for path in tmp_path.glob("*.answer")) == ["training-1", "training-2"]
+
+
+@pytest.mark.parametrize("content", ["[", None])
+def test_books_that_say_less_than_before_end_a_run_that_would_go_on(content: str | None, tmp_path: Path) -> None:
+    step = replace(TRAINING, steps=1)
+    for client in range(2):
+        with (ledger := Ledger(tmp_path / f"client_{client:04d}", BUDGET)).open():
+            for asked in ("first", "second"):
+                ledger.book(asked, [step])
+    counts = count_bookings(tmp_path)
+    assert counts == {"client_0000": 2, "client_0001": 2}
+    require_books(tmp_path, counts)
+    book = tmp_path / "client_0001" / "book.json"
     book.unlink() if content is None else book.write_text(content)
     with pytest.raises(MosaicError, match="nobody knows what has been spent"):
-        require_books(tmp_path, 2)
+        require_books(tmp_path, counts)
+
+
+def test_a_book_of_which_pages_are_gone_is_missed(tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path / "client_0000", BUDGET)).open():
+        ledger.book("first", [replace(TRAINING, steps=1)])
+    with pytest.raises(MosaicError, match="expected 2 bookings or more, as the last snapshot has seen, got 1"):
+        require_books(tmp_path, {"client_0000": 2})

@@ -16,12 +16,14 @@ from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.data.remote import Statistics
-from mosaic.deployment.resident import Resident, serve
-from mosaic.disk import lock, make_writable
+from mosaic.deployment.memory import require_own
+from mosaic.deployment.resident import Resident, listening, serve
+from mosaic.disk import lock, make_writable, naming_disk
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
 from mosaic.executors.remote.wire import agreement
 from mosaic.messages import Reply, Request
+from mosaic.runs.facts import read_facts
 from mosaic.seeding import seed_for
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.signals import Preempted, heeding_signals
@@ -69,7 +71,6 @@ class ClientCLI(MosaicCLI):
         given: Any = self.config_init.fit
         require_positive("client", keep_rounds=given.keep_rounds)
         if given.audit is not None:
-            make_writable(Path(given.audit).absolute().parent, "--audit")
             require_own_file(Path(given.audit))
         if not isinstance(datamodule.partition, Remote):
             raise MosaicError(
@@ -88,9 +89,8 @@ class ClientCLI(MosaicCLI):
             if given.audit is not None and self.audit is None:
                 images, generation = data.images.train, job.algorithm.program.generation
                 own = images.at(torch.from_numpy(train)), images.at(torch.from_numpy(validation))
-                self.audit = ClientAudit(
-                    given.client, *own, job.pool, generation, seed_for(job.seed, 0, given.client, "audit")
-                )
+                seed = seed_for(job.seed, 0, given.client, "audit")
+                self.audit = ClientAudit(given.client, *own, job.pool, generation, seed, job.budget)
             return job.worker()
 
         if told is not None:
@@ -98,6 +98,8 @@ class ClientCLI(MosaicCLI):
         judging = self._get(self.config_init, "federation").judging
         keeps = given.folder, given.keep_rounds
         self.resident = Resident(data, agreement(self._written()), worker, *keeps, judging, private, self._see)
+        if given.audit is not None:
+            make_writable(Path(given.audit).absolute().parent, "--audit")
         log.info("client %d: %d images to train on, %d to validate on", given.client, len(train), len(validation))
         if len(train) < FEW_IMAGES:
             log.warning(
@@ -146,11 +148,23 @@ def client(given: Sequence[str]) -> None:
     made = make_client(given)
     options: Any = made.config_init.fit
     try:
-        with heeding_signals(), _alone_in(options.folder):
-            serve(made.resident, options.socket, options.group)
+        with heeding_signals(), listening(options.socket, options.group) as listener, _alone_in(options.folder):
+            require_own(options.folder, options.client, made.resident.images)
+            serve(made.resident, listener)
     except Preempted:
         if made.audit is not None:
-            findings = made.audit.findings([])
-            show(findings)
-            write_findings(options.audit, findings)
+            _tell(made.audit, options.audit)
         log.info("client %d ends", options.client)
+
+
+def _tell(audit: ClientAudit, file: Path) -> None:
+    """Show what an audit has found, and write it beside what earlier processes of the client have found."""
+    findings = audit.findings([])
+    if not findings:
+        log.warning("audit: nothing that was sent since the start could be attacked, so %s stays as it is", file)
+        return
+    show(findings)
+    before = read_facts(file)
+    earlier = [*before.get("earlier", ()), *([before["findings"]] if before.get("findings") else ())]
+    with naming_disk(file.parent):
+        write_findings(file, findings, **({"earlier": earlier} if earlier else {}))

@@ -97,7 +97,8 @@ class PrivateWorker(Worker):
         super().__init__(data, pool, optimizer, program, phases, seed)
         self._optimizer, self._budget, self._folder, self._kept = optimizer, budget, folder, max(keep, KEPT)
         self._alone = isinstance(data, RemoteData)
-        book_folder(folder, 0, self._alone)
+        if (here := book_folder(folder, 0, self._alone)).exists():
+            Ledger(here, budget).bookings()  # a damaged one is told before anybody asks
         budget.privacy.check_images(max(len(train) + len(validation) for train, validation in data.splits))
         own = data.images.train
         if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
@@ -115,7 +116,8 @@ class PrivateWorker(Worker):
         except (Exception, SystemExit) as error:
             if is_told_to_leave(error):
                 raise
-            log.error("client %d failed:", request.client, exc_info=error)
+            told = isinstance(error, MosaicError)
+            log.error("client %d failed: %s", request.client, error if told else "", exc_info=not told)
             return Failed(request.client, BROKEN), state  # the kind of an exception may tell of an image
 
     def stack_key(self, request: Request) -> None:

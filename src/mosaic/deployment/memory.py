@@ -12,9 +12,31 @@ from mosaic.errors import MosaicError
 from mosaic.executors.base import Envelope
 from mosaic.executors.remote.wire import Asked
 from mosaic.messages import ClientState, Failed, Reply, Request
+from mosaic.runs.facts import read_facts
 
 log = logging.getLogger(__name__)
 _LAST = "last.json"
+
+
+def require_own(folder: Path, client: int, images: str) -> None:
+    """Refuse a folder in which another client remembers its runs, and note whose it is.
+
+    A client may get another number in another federation, or more images; both together make it another client.
+
+    Args:
+        folder: of all runs.
+        client: number of the client.
+        images: a fingerprint of its images.
+    """
+    noted = folder / "owner.json"
+    before, now = read_facts(noted), {"client": client, "images": images}
+    if before and client != before.get("client") and images != before.get("images"):
+        raise MosaicError(
+            f"--folder: {folder} is where client {before.get('client')} remembers its runs, with other images: name "
+            f"the folder of client {client}, or a new one"
+        )
+    if before != now:
+        write_whole(noted, json.dumps(now).encode())
 
 
 class Memory:

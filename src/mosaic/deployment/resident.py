@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 MOST_BYTES = 2**33
 """Of one request."""
 _NAME, _MOST_ROUNDS = re.compile(r"[0-9a-f]{32}"), 10**9 - 1
-_BETWEEN_SIGNALS, _SILENCE = 0.5, 60.0
+_BETWEEN_SIGNALS, _SILENCE, _LONGEST = 0.5, 60.0, 120.0
+"""Seconds: between two looks for a signal, without a byte of a request, and for a whole one."""
 
 
 class Resident:
@@ -121,7 +122,7 @@ class Resident:
         memory = Memory(self._folder, asked.run, self._keep)
         try:
             with naming_disk(self._folder):
-                if not memory.claim(self._owner, asked.after):
+                if not memory.claim(f"client {self.client}, images {self.images}", asked.after):
                     return Failed(self.client, "its folder remembers this run of another client, or of other images")
                 memory.go_back(asked)
                 reply = self._remembered(memory, request, (asked.mean, asked.std))
@@ -146,11 +147,11 @@ class Resident:
         return found.message
 
     @cached_property
-    def _owner(self) -> str:
-        """A fingerprint of the client's number and images, by which its memory is told from another's."""
+    def images(self) -> str:
+        """A fingerprint of the client's images, by which its memory is told from another's."""
         images = self._data.images.train
         parts = [part.contiguous().numpy().data for part in (images.pixels, images.labels)]
-        return fingerprint(self.client, images.shape, *(hashlib.sha256(part).digest() for part in parts))
+        return fingerprint(images.shape, *(hashlib.sha256(part).digest() for part in parts))
 
     def _worker_for(self, statistics: Statistics) -> Worker:
         if self._worker is None or self._worker[0] != statistics:
@@ -158,16 +159,10 @@ class Resident:
         return self._worker[1]
 
 
-def serve(resident: Resident, path: Path, group: str | None) -> None:
-    """Answer connections to a Unix socket, one message each, until a signal ends this process.
-
-    Args:
-        resident: answers.
-        path: of the socket. Its owner may connect, and a group if one is given.
-        group: name of an operating system's group.
-    """
-    with _listening(path, group) as listener, many_phases():
-        log.info("client %d listens at %s", resident.client, path)
+def serve(resident: Resident, listener: socket.socket) -> None:
+    """Answer connections to a socket, one message each, until a signal ends this process."""
+    with many_phases():
+        log.info("client %d listens at %s", resident.client, listener.getsockname())
         while True:
             leave_if_asked()
             try:
@@ -176,14 +171,23 @@ def serve(resident: Resident, path: Path, group: str | None) -> None:
                 continue
             with connection:
                 try:
-                    connection.settimeout(_SILENCE)
-                    send_frame(connection, resident.handle(receive_frame(connection, MOST_BYTES)))
+                    asked = receive_frame(connection, MOST_BYTES, _SILENCE, _LONGEST)
+                    send_frame(connection, resident.handle(asked))
                 except Exception as error:  # whatever a stranger has sent, the next one is answered
                     log.warning("a message gets no answer: %s", error)
 
 
 @contextmanager
-def _listening(path: Path, group: str | None) -> Iterator[socket.socket]:
+def listening(path: Path, group: str | None) -> Iterator[socket.socket]:
+    """Listen at a Unix socket.
+
+    Args:
+        path: of the socket. Its owner may connect, and a group if one is given.
+        group: name of an operating system's group.
+
+    Raises:
+        MosaicError: another process answers there, it cannot be made, or not be given to the group.
+    """
     with socket.socket(socket.AF_UNIX) as listener:
         _clear(path)
         make_writable(path.parent, "--socket")
@@ -210,16 +214,20 @@ def _clear(path: Path) -> None:
     Raises:
         MosaicError: a process answers there, or it is no socket.
     """
-    if not path.exists():
-        return
-    if not path.is_socket():
-        raise MosaicError(f"--socket: {path} exists and is no socket: choose another path")
-    with socket.socket(socket.AF_UNIX) as tried:
-        try:
-            tried.connect(str(path))
-        except ConnectionError:
-            path.unlink()
+    try:
+        if not path.exists():
             return
+        if not path.is_socket():
+            raise MosaicError(f"--socket: {path} exists and is no socket: choose another path")
+        with socket.socket(socket.AF_UNIX) as tried:
+            try:
+                tried.connect(str(path))
+            except ConnectionError:
+                path.unlink()
+                return
+    except OSError as error:
+        why = os.strerror(error.errno or 0)
+        raise MosaicError(f"--socket: {path} cannot be looked at ({why}): choose another path") from error
     raise MosaicError(f"--socket: another process answers at {path}: end it first, or choose another path")
 
 

@@ -201,8 +201,7 @@ class Federation:
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
-        if job.privacy is not None and job.privacy.trains and not job.executor.is_remote:
-            require_books(job.ledgers, start.round)
+        require_books(job.ledgers, start.booked)
         return start, partial(self._go_on, job, directory, start.sizes)
 
     def _go_on(self, job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:

@@ -19,6 +19,7 @@ from mosaic.federation.progress import rounds_bar, time_left
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
 from mosaic.messages import Reply, Request, TrainReply
+from mosaic.privacy.ledger import count_bookings
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
 from mosaic.runs.books import AccountedExecutor
 from mosaic.runs.directory import RunDirectory
@@ -216,7 +217,9 @@ class Rounds:
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
-        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._books), stages, sizes, self._name)
+        booked = {} if self._job.privacy is None else count_bookings(self._job.ledgers)
+        books = deepcopy(self._books)
+        self._unwritten = Snapshot(round, self._state, states, books, stages, sizes, self._name, booked)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
 

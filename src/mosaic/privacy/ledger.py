@@ -1,14 +1,15 @@
 """One client's book of what its images have cost: written before they are touched, on the client's own disk.
 
 ``book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
-secret from which its noise follows. ``KEY.safetensors`` is that answer. An answer is kept before it is sent: what is
+secret from which its noise follows. ``KEY.answer`` is that answer. An answer is kept before it is sent: what is
 asked again gets the same bytes and costs nothing. A client that was killed between both computes the answer again with
 the same noise, which nobody has seen yet.
 """
 
 import json
+import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,13 +18,13 @@ from typing import Any
 from filelock import FileLock
 
 from mosaic.codec import decode, encode
-from mosaic.disk import sync, write_whole
+from mosaic.disk import read_signed, sync, write_signed, write_whole
 from mosaic.errors import MosaicError
 from mosaic.messages import Reply
 from mosaic.privacy.accounting import TRAINING, Budget, Mechanism, spent
 from mosaic.privacy.noise import new_secret
 
-_BOOK = "book.json"
+_BOOK, _ANSWER = "book.json", ".answer"
 KEPT = 20
 """Answers of training that are kept at least."""
 
@@ -71,14 +72,28 @@ class Ledger:
             yield
 
     def bookings(self) -> list[Booking]:
-        """Return everything that was booked, in order."""
+        """Return everything that was booked, in order.
+
+        Raises:
+            MosaicError: the book is damaged, or gone while answers that it has paid for are there.
+        """
         book = self._folder / _BOOK
-        return _read(book) if book.is_file() else []
+        found = _read(book) if book.exists() else []
+        if not found and any(self._folder.glob(f"*{_ANSWER}")):
+            raise MosaicError(
+                f"{book} says nothing, and answers that it has paid for lie beside it: restore it from a copy: without "
+                "it nobody knows what has been spent"
+            )
+        return found
 
     def recall(self, key: str) -> Reply | None:
-        """Return the answer to what was asked before, if it is kept."""
+        """Return the answer to what was asked before, if it is kept.
+
+        Raises:
+            MosaicError: it is damaged.
+        """
         file = self._answer(key)
-        return decode(file.read_bytes(), object) if file.is_file() else None  # type: ignore[return-value]
+        return decode(read_signed(file), object) if file.is_file() else None  # type: ignore[return-value]
 
     def book(self, key: str, mechanisms: Sequence[Mechanism]) -> bytes:
         """Write down what an answer will cost, before any image is touched, and return the secret of its noise.
@@ -87,7 +102,8 @@ class Ledger:
         asks for, and however it chooses that by earlier answers, is then a part of one composition fixed beforehand.
 
         Raises:
-            OverspentError: it would take the client beyond its plan or its epsilon; nothing is written.
+            OverspentError: it would take the client beyond its plan or its epsilon, or was booked at another noise;
+                nothing is written.
             ForgottenError: it was answered before, and computing it again would need other noise.
         """
         before = self.bookings()
@@ -95,6 +111,8 @@ class Ledger:
             if each.key == key:
                 if not each.secret:
                     raise ForgottenError(key)
+                if each.mechanisms != tuple(mechanisms):
+                    raise OverspentError(key)
                 return bytes.fromhex(each.secret)
         every = [*(mechanism for each in before for mechanism in each.mechanisms), *mechanisms]
         privacy = self._budget.privacy
@@ -106,12 +124,11 @@ class Ledger:
 
     def keep(self, key: str, answer: Reply) -> None:
         """Keep an answer, then forget the secret of its noise; of older answers of training, only some are kept."""
-        write_whole(self._answer(key), encode(answer))
-        self._write(
-            [Booking(each.key, each.mechanisms, "" if each.key == key else each.secret) for each in self.bookings()]
-        )
-        answers = sorted(self._folder.glob(f"{TRAINING}-*.safetensors"), key=lambda file: file.stat().st_mtime_ns)
-        for old in answers[: -self._keep]:
+        every = self.bookings()
+        write_signed(self._answer(key), encode(answer))
+        self._write([Booking(each.key, each.mechanisms, "" if each.key == key else each.secret) for each in every])
+        training = (self._answer(each.key) for each in every if each.key.startswith(f"{TRAINING}-"))
+        for old in [answer for answer in training if answer.exists()][: -self._keep]:
             old.unlink()
 
     def _is_planned(self, booked: Sequence[Mechanism]) -> bool:
@@ -128,7 +145,7 @@ class Ledger:
         sync(self._folder)  # a booking outlives the host's end, or its images would be paid for by nobody
 
     def _answer(self, key: str) -> Path:
-        return self._folder / f"{key}.safetensors"
+        return self._folder / f"{key}{_ANSWER}"
 
 
 def book_folder(folder: Path, client: int, alone: bool) -> Path:
@@ -151,34 +168,55 @@ def book_folder(folder: Path, client: int, alone: bool) -> Path:
     return books[0] if books else folder / f"client_{client:04d}"
 
 
-def require_books(folder: Path, rounds: int) -> None:
-    """Refuse to go on after rounds of which no client has booked what they cost.
+def require_books(folder: Path, counts: Mapping[str, int]) -> None:
+    """Refuse to go on with books that say less than they did.
+
+    Args:
+        folder: of the books of all clients.
+        counts: as :func:`count_bookings` has returned them before.
 
     Raises:
-        MosaicError: books are missing, empty or damaged.
+        MosaicError: a book is gone, damaged, or has fewer bookings.
     """
-    books = booked(folder)
-    empty = sum(not book for book in books)
-    if empty or not books:
-        raise MosaicError(
-            f"{folder}: expected the book of every client with what {rounds} rounds have cost it, got {len(books)} of "
-            f"which {empty} say nothing: restore them from a copy: without them nobody knows what has been spent"
-        )
+    now = count_bookings(folder)
+    for name, count in counts.items():
+        if (found := now.get(name, 0)) < count:
+            raise MosaicError(
+                f"{folder / name / _BOOK}: expected {count} bookings or more, as the last snapshot has seen, got "
+                f"{found}: restore it from a copy: without it nobody knows what has been spent"
+            )
+
+
+def count_bookings(folder: Path) -> dict[str, int]:
+    """Return how many bookings the book of each client of a folder has, by the name of the client's own folder."""
+    return {book.parent.name: len(_read(book)) for book in _books(folder)}
 
 
 def booked(folder: Path) -> list[list[Mechanism]]:
     """Return all mechanisms that each client of a folder has booked; nothing where there is no folder."""
-    books = sorted(folder.glob(f"client_*/{_BOOK}"))
-    return [[mechanism for booking in _read(book) for mechanism in booking.mechanisms] for book in books]
+    return [[mechanism for booking in _read(book) for mechanism in booking.mechanisms] for book in _books(folder)]
+
+
+def _books(folder: Path) -> list[Path]:
+    return sorted(folder.glob(f"client_*/{_BOOK}"))
 
 
 def _read(book: Path) -> list[Booking]:
-    def booking(key: str, mechanisms: list[dict[str, Any]], secret: str) -> Booking:
-        return Booking(key, tuple(Mechanism(**of) for of in mechanisms), secret)
-
     try:
-        return [booking(**each) for each in json.loads(book.read_text())]
-    except (ValueError, KeyError, TypeError) as error:
+        listed = json.loads(book.read_text())
+        if not isinstance(listed, list) or not listed:
+            raise TypeError(f"expected a list of bookings, got {str(listed)[:20]}")
+        return [_booking(**each) for each in listed]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise MosaicError(
             f"{book} is damaged ({error}): restore it from a copy: without it nobody knows what has been spent"
         ) from error
+
+
+def _booking(key: str, mechanisms: list[dict[str, Any]], secret: str) -> Booking:
+    """Return one booking; refuse one that costs nothing, or less."""
+    found = tuple(Mechanism(**of) for of in mechanisms)
+    for each in found:
+        if not (0 <= each.noise < math.inf and 0 < each.rate <= 1 and each.steps >= 1 and each.name):
+            raise ValueError(f"no mechanism has {each}")
+    return Booking(key, found, bytes.fromhex(secret).hex())

@@ -32,6 +32,7 @@ class Snapshot:
         stages: test accuracy of every stage observed so far.
         sizes: lengths of the run's append-only files.
         run: name of the run, by which clients on hosts of their own keep what they remember.
+        booked: how often each client here has booked what its images cost, by the name of its folder.
     """
 
     round: int
@@ -41,6 +42,7 @@ class Snapshot:
     stages: dict[str, float] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
     run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    booked: dict[str, int] = field(default_factory=dict)
 
     def stamp(self) -> str:
         """Describe the next round and the state before it; the texts of different states differ."""
@@ -73,7 +75,7 @@ class Snapshot:
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()
         facts = {"run": self.run, "round": self.round, "stages": self.stages, "sizes": self.sizes}
-        facts["ledger"] = asdict(self.books)
+        facts |= {"ledger": asdict(self.books), "booked": self.booked}
         signed = {**facts, "files": sums}
         write_synced(folder / "run.json", json.dumps({**signed, "sha256": _digest(signed)}, indent=2).encode())
         sync(folder / "clients")
@@ -102,6 +104,7 @@ class Snapshot:
                 facts["stages"],
                 facts["sizes"],
                 facts["run"],
+                facts.get("booked", {}),  # 0.1.0 did not count
             )
         except OSError as error:
             raise MosaicError(f"{error.filename} cannot be read ({error.strerror}): {way_on_without(path)}") from error

@@ -36,6 +36,7 @@ MOST_GROWTH = 1e5
 _JUDGEMENT = ("correct", "total", "loss")
 _MOST_STEPS = 10**7
 _MOST_FIGURES, _FIGURE = 16, re.compile(r"[\w/.-]{1,60}")
+_LARGEST_LOSS = 1e9
 _FAR = 10.0
 """Standard deviations of noise that no noise exceeds."""
 KINDS: dict[type, type] = {
@@ -99,6 +100,8 @@ class Inspector:
                 _check_size("model", reply.model, request.model)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 _check_metrics(reply.metrics, "loss")
+                loss = reply.metrics["loss"]
+                _require(abs(loss) <= _LARGEST_LOSS, f"metrics.loss: expected at most {_LARGEST_LOSS:g}, got {loss:g}")
                 _check_counted(reply.metrics, "steps", "validation_images")
                 if request.judge or reply.judgement:
                     self._check_judgement(request.client, reply.judgement)

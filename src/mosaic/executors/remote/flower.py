@@ -104,7 +104,10 @@ class FlowerGrid:
         while (connection := self._run.accept()) is None:
             leave_if_asked()
             if failure := self._run.failure():
-                raise FlowerError(f"executor: `{' '.join(self._command)}` failed: {failure}")
+                raise FlowerError(
+                    f"executor: `{' '.join(self._command)}` failed: {failure}: see that the SuperLink runs, and that "
+                    "FLWR_HOME/config.toml has its address and certificate"
+                )
             if self._away():
                 raise FlowerError(
                     f"executor: expected Flower to start the server's app within {self._patience:g} s, it has not: see "

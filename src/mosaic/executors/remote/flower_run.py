@@ -20,6 +20,9 @@ OFF_THE_NETWORK = {
 }
 """Without these Flower's commands open connections to its makers and to a package index."""
 _LONGEST_CALL = 600.0  # seconds; Flower itself gives one message's upload 180
+_FRAME = " \t╭╮╰╯│─"
+"""What the command draws around what it says."""
+_LAST_LINES, _LONGEST_TEXT = 12, 400
 
 
 class FlowerError(MosaicError):
@@ -61,8 +64,9 @@ class FlowerRun:
         """Return what the command said last, if it failed."""
         if not self._process.poll():
             return ""
-        said = [line.strip() for line in self._output.read_text(errors="replace").splitlines() if line.strip()]
-        return said[-1] if said else f"exit code {self._process.returncode}"
+        lines = [line.strip(_FRAME) for line in self._output.read_text(errors="replace").splitlines()]
+        said = " ".join(line for line in lines[-_LAST_LINES:] if line)
+        return said[-_LONGEST_TEXT:] if said else f"exit code {self._process.returncode}"
 
     def accept(self) -> socket.socket | None:
         """Return the connection of the ServerApp, if it is there."""

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError
 from mosaic.executors.remote.wire import Introduction, Terms
+from mosaic.runs.yaml_files import read_yaml
 
 MOST_IMAGES = 2**31
 _ROUNDING = 1 + 1e-9
@@ -24,12 +25,17 @@ def read_roster(path: str) -> dict[str, int]:
         MosaicError: it is no such file.
     """
     try:
-        entries = yaml.safe_load(Path(path).read_text())
-        return {_bare(key): int(client) for client, key in entries.items()}
-    except (OSError, ValueError, AttributeError, TypeError, yaml.YAMLError) as error:
+        entries = yaml.safe_load(read_yaml(Path(path)))
+        found = {_bare(key): client for client, key in entries.items()}
+        if strange := [client for client in entries if type(client) is not int or client < 0]:
+            raise ValueError(f"expected numbers of clients, got {strange[0]!r}")
+        if len(found) < len(entries):
+            raise ValueError("two clients have the same key")
+        return found
+    except (OSError, ValueError, AttributeError, TypeError, MosaicError, yaml.YAMLError) as error:
         raise MosaicError(
             f"executor.roster: expected a YAML file with a line `client: public key` for each client, got {path} "
-            f"({' '.join(str(error).split())[:120]}): write it, or take the one of mosaic deploy"
+            f"({' '.join(str(error).removeprefix(f'{path}: ').split())[:120]}): write it, or take the one of mosaic deploy"
         ) from error
 
 
@@ -44,13 +50,13 @@ def fault_of(who: Introduction, key: str, terms: Terms, roster: Mapping[str, int
     """
     if who.agreement != terms.agreement:
         return (
-            f"client {who.client} runs another configuration or version of mosaic: both ends need the same "
+            f"client {str(who.client)[:20]} runs another configuration or version of mosaic: both ends need the same "
             "seed_everything, model, data (but for the source), algorithm and clients"
         )
     if roster is not None and roster.get(_bare(key)) != who.client:
-        return f"it says that it is client {who.client}, and its key is not that client's in the roster"
+        return f"it says that it is client {str(who.client)[:20]}, and its key is not that client's in the roster"
     unfit = _unfit(who, terms)
-    return None if unfit is None else f"client {who.client}: {unfit}"
+    return None if unfit is None else f"client {str(who.client)[:20]}: {unfit}"
 
 
 def _unfit(who: Introduction, terms: Terms) -> str | None:
@@ -58,7 +64,8 @@ def _unfit(who: Introduction, terms: Terms) -> str | None:
     if not 0 <= who.client < terms.num_clients:
         return f"expected a number in 0..{terms.num_clients - 1}"
     if counts.shape != (terms.num_classes,) or counts.dtype != torch.int64:
-        return f"expected a number of images for each of {terms.num_classes} classes, got {tuple(counts.shape)}"
+        got = f"{str(counts.dtype).removeprefix('torch.')} of shape {tuple(counts.shape)}"
+        return f"expected whole numbers of images for each of {terms.num_classes} classes, int64, got {got}"
     if int(counts.min()) < 0 or not 0 < sum(counts.tolist()) < MOST_IMAGES:
         return "expected numbers of images of at least 0, and an image to train on"
     channels, height, width = terms.image_shape
