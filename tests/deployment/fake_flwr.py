@@ -19,9 +19,7 @@ def main() -> None:
     with Path(os.environ["FAKE_FLWR_LOG"]).open("a") as log:
         log.write(json.dumps([sys.argv[1:], {k: v for k, v in os.environ.items() if k.startswith("FLWR_")}]) + "\n")
     if mode == "refuses":
-        sys.stderr.write(
-            "Loading\n╭─ Error ──────────╮\n│ the SuperLink is │\n│ away             │\n╰──────────────────╯\n"
-        )
+        sys.stderr.write("Loading\n╭─ Error ───────╮\n│ the SuperLink │\n│ is away       │\n╰───────────────╯\n")
         sys.exit(1)
     if mode == "never connects" or os.fork() != 0:
         os._exit(0)

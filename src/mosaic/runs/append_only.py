@@ -26,10 +26,11 @@ def check_sizes(root: Path, sizes: Mapping[str, int], snapshot: Path) -> None:
 
 def _check_text(table: Path, snapshot: Path) -> None:
     try:
-        table.read_text()
+        if any(not line.strip() for line in table.read_text().splitlines()):
+            raise ValueError("a line is empty")
     except FileNotFoundError:
         return
-    except (IsADirectoryError, UnicodeDecodeError) as error:
+    except (IsADirectoryError, ValueError) as error:
         raise MosaicError(
             f"{table} is damaged ({error}): restore it from a copy, or {way_on_without(snapshot)}"
         ) from error
