@@ -1,6 +1,7 @@
 from collections import Counter
 from fractions import Fraction
 from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
@@ -69,6 +70,15 @@ def test_models_are_dealt_out_in_turn(blueprint: Blueprint) -> None:
     assert [type(net) for net in nets] == [SmallCNN, SmallCNN, LinearNet, SmallCNN, SmallCNN]
     assert [net.width for net in nets if isinstance(net, SmallCNN)] == [4, 2, 4, 2]
     assert [pool.keeps_own(client) for client in range(5)] == [False, True, True, False, True]
+
+
+def test_models_and_levels_for_nobody_are_told(blueprint: Blueprint, caplog: pytest.LogCaptureFixture) -> None:
+    pool_of(blueprint, models=["global"] * 5, levels=None)
+    assert caplog.text == ""
+    pool_of(blueprint, models=["global"] * 6)
+    pool_of(blueprint, levels=[1.0] * 7)
+    assert "clients.models: 6 for 5 clients: the last are not used" in caplog.text
+    assert "clients.levels: 7 for 5 clients: the last are not used" in caplog.text
 
 
 @for_each("clients", [1, 6, 10, 13])
@@ -242,6 +252,16 @@ class OnlyTrains(LinearNet):
         return super().forward(images)
 
 
+class OtherEachTime(LinearNet):
+    """A network with another layer whenever it is built."""
+
+    built = count(1)
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.more = nn.Linear(next(self.built), 1)
+
+
 class Guessing(LinearNet):
     """A network that draws in evaluation too."""
 
@@ -263,6 +283,7 @@ def test_a_network_may_draw_in_evaluation(blueprint: Blueprint) -> None:
             r"cannot be built: it cannot be pickled \(.*\), by which it is copied: define its",
         ),
         (OnlyTrains, "cannot take images of 1x8x8: "),
+        (OtherEachTime, "(weights of another network|expected the same network whenever it is built)"),
         (Deaf, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
         (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
         (
@@ -284,6 +305,7 @@ def test_a_network_may_draw_in_evaluation(blueprint: Blueprint) -> None:
         "a hidden layer",
         "a lambda",
         "no evaluation",
+        "another each time",
         "7 logits",
         "a tuple",
         "no classifier",

@@ -1,6 +1,7 @@
 """The model of each client, as public facts that server and clients share."""
 
 import itertools
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -16,6 +17,7 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, take
 from mosaic.seeding import seed_for
 
+log = logging.getLogger(__name__)
 PoolKind = Literal["same", "widths", "architectures"]
 ClassifierRows = Literal["holders", "all"]
 
@@ -76,6 +78,9 @@ class ClientModels:
             MosaicError: a model cannot classify these images, or the global network cannot be scaled.
         """
         _check(blueprint, "model.net")
+        for key, given in (("models", self.models or ()), ("levels", self.levels or ())):
+            if len(given) > num_clients:
+                log.warning("clients.%s: %d for %d clients: the last are not used", key, len(given), num_clients)
         return ModelPool(
             blueprint,
             self._own(blueprint, num_clients),
@@ -172,9 +177,13 @@ def _check(blueprint: Blueprint, key: str) -> None:
     with torch.random.fork_rng(devices=[]):
         nets = [fresh(), fresh()]
         images = torch.rand(2, *blueprint.image_shape)
-        for each in nets:
-            each.load_state_dict(weights)
-            each.eval()
+        try:
+            for each in nets:
+                each.load_state_dict(weights)
+                each.eval()
+        except RuntimeError as error:
+            why = " ".join(str(error).split())[:300]
+            raise MosaicError(f"{key}: expected the same network whenever it is built, got another: {why}") from error
         one, other, again = (_ask(each, images, blueprint, key) for each in (*nets, nets[0]))
     if torch.equal(one, again) and not torch.allclose(one, other, equal_nan=True):  # or it draws whenever it is asked
         raise MosaicError(

@@ -143,6 +143,7 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         ({"net": SmallCNN((1, 8, 8), 10)}, "net: expected a class or function that makes it, got SmallCNN"),
         ({"net": 3}, "net: expected a class or function that makes it, got int"),
         ({"net": lambda *_: 1 / 0}, "model.net: the network cannot be built"),
+        ({"optimizer": partial(torch.optim.SGD, lr=9.0)}, "optimizer: its lr would have no effect"),
         ({"optimizer": "SGD"}, "optimizer: expected a class or function that makes it, got str"),
         ({"seed": -1}, "seed: expected a whole number"),
         ({"clients": "same"}, "clients: expected ClientModels, got str"),
@@ -300,6 +301,10 @@ class Forgetful(FedAvg):
         (lambda state: replace(state, model=None), "to return a ServerState"),
         (lambda state: replace(state, model={}), "of the network's tensors, got 4 that are missing"),
         (lambda state: replace(state, model={**state.model, "x": torch.ones(1)}), "got 1 that are missing, others or"),
+        (
+            lambda state: replace(state, model={key: tensor * torch.nan for key, tensor in state.model.items()}),
+            "Forgetful.round to return a model of finite numbers",
+        ),
     ],
 )
 def test_what_an_algorithm_returns_is_looked_at(makes: Any, told: str) -> None:

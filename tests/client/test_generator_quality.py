@@ -1,4 +1,5 @@
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from mosaic.client import generator_quality
 from mosaic.client.generator_quality import class_coverage, measure_generator, nearest_neighbour_ratio
+from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
@@ -238,3 +240,23 @@ def test_a_measurement_depends_on_its_seed(random: torch.Generator, blueprint: B
         measure_generator(generator, guide, training, counts, unseen, CPU, seed, count=9) for seed in (0, 1)
     )
     assert first["nearest_neighbour_ratio"] != other["nearest_neighbour_ratio"]
+
+
+@for_each(
+    ("spoil", "told"),
+    [
+        (lambda images: images * 255, r"with pixels in \[0, 1\], got shape \(1, 8, 8\) with pixels from 0 to 255"),
+        (lambda images: images - 1, "pixels from -1 to"),
+        (lambda images: images * torch.nan, "pixels from nan to nan"),
+        (lambda images: images[:, :, 1:], r"got shape \(1, 7, 8\)"),
+    ],
+    ids=["bytes", "centred", "nan", "cut"],
+)
+def test_what_is_no_image_is_refused(spoil: Callable[[Tensor], Tensor], told: str) -> None:
+    class Spoilt(Repeating):
+        def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+            return spoil(super().forward(noise, labels))
+
+    own = one_of_each_class(3)
+    with pytest.raises(MosaicError, match=told):
+        measure_generator(Spoilt(own), BySlot(3), own, torch.tensor([1, 1, 1]), own, CPU, seed=0)

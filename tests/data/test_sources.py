@@ -419,3 +419,14 @@ def test_metadata_of_the_hub_without_names_name_nothing(metadata: str, tmp_path:
     table = pyarrow.parquet.read_table(path)
     pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": metadata}), path)
     assert both(path).load().class_names == ("0", "1", "2")
+
+
+def test_a_file_that_is_trained_on_and_tested_on_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A pattern is easily too wide."""
+    image = encoded(random_pixels(4, 4, 3))
+    for name in ("a", "b"):
+        parquet(tmp_path, name, image=[image, image], label=[0, 1])
+    ParquetSource(str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet")).load()
+    assert "tested on too" not in caplog.text
+    ParquetSource(str(tmp_path / "*.parquet"), str(tmp_path / "b.parquet")).load()
+    assert f"{tmp_path / 'b.parquet'}: is trained on and tested on too" in caplog.text

@@ -78,3 +78,8 @@ def test_a_narrower_network_has_the_same_layers_with_the_ceiling_of_the_width(bu
 def test_a_network_that_does_not_say_how_it_is_scaled_says_so() -> None:
     with pytest.raises(NotImplementedError, match=r"^LinearNet does not say how it is scaled: override .*\.scaled$"):
         LinearNet((1, 8, 8), 3).scaled(0.5)
+
+
+def test_pixels_in_whole_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"floating point in .*got torch.uint8: divide them by 255"):
+        Normalize(3)(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))

@@ -180,3 +180,16 @@ def test_names_are_text_and_no_formulas() -> None:
     drawn = bands(dict.fromkeys(given, curve), "round", "accuracy, %")
     drawn.canvas.draw()
     assert not any(text.get_parse_math() for text in drawn.axes[0].get_legend().get_texts())
+
+
+def test_long_names_leave_room_and_letters_without_a_font_are_boxes() -> None:
+    given = ["Abdominal aortic aneurysm (ruptured), stage IV", "\u65e5\u672c"]
+    figure = confusion_matrix(np.eye(2, dtype=int), given)
+    FigureCanvasAgg(figure).draw()  # a warning would be an error
+    assert ticks(figure.axes[0].yaxis) == ["Abdominal aortic \u2026", given[1]]
+    assert figure.axes[0].get_position().height > 0.4
+
+
+def test_no_accuracy_beyond_all_is_drawn() -> None:
+    curve = Band(np.array([1.0, 2.0]), np.array([90.0, 100.0]), np.array([5.0, 5.0]))
+    assert bands({"a": curve}, "round", "accuracy, %").axes[0].get_ylim()[1] <= 101

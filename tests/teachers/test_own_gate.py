@@ -32,6 +32,29 @@ class SurestExpert(GatedTeacher):
         return Surest()
 
 
+class Broken(nn.Module):
+    """Answers with nothing that can be learnt."""
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        return expert_logits.mean(1) * torch.nan
+
+
+class BrokenGate(GatedTeacher):
+    """Mixes the experts into NaN."""
+
+    def gate(self, experts: Experts, evidence: Evidence) -> Broken:
+        return Broken()
+
+
+def test_a_student_of_a_broken_gate_is_refused_and_the_run_goes_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gate = "--algorithm.teacher=tests.teachers.test_own_gate.BrokenGate"
+    main(tiny_fit(tmp_path / "run", gate, *UNSEEN))
+    assert "the weights of the student are no finite numbers, so it is refused" in capsys.readouterr().err
+    assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "run").values())
+
+
 @pytest.mark.parametrize("heads_only", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_a_gate_from_outside_is_one_file_and_one_line(heads_only: bool, tmp_path: Path) -> None:
     own = tmp_path / "own.yaml"

@@ -1,5 +1,7 @@
+import pytest
 import torch
 
+from mosaic.errors import MosaicError
 from mosaic.training.dry_run import DryRun
 from mosaic.training.phases import PhaseRunner
 
@@ -22,3 +24,8 @@ def test_fast_dev_run_asks_for_it() -> None:
     assert PhaseRunner({"fast_dev_run": True}).dry_run
     assert not PhaseRunner({"fast_dev_run": False}).dry_run
     assert not PhaseRunner().dry_run
+
+
+def test_a_dry_run_of_several_batches_is_refused() -> None:
+    with pytest.raises(MosaicError, match=r"trainer.fast_dev_run: expected true or false, got 3: a dry run has one"):
+        PhaseRunner({"fast_dev_run": 3})

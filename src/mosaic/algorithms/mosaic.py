@@ -21,7 +21,7 @@ from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import Budget
 from mosaic.privacy.settings import Privacy
-from mosaic.server.acceptance import accepts, best_of
+from mosaic.server.acceptance import accepts, best_of, has_diverged
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil, on_the_way
@@ -310,6 +310,8 @@ class Mosaic(Algorithm):
 
         Before they decide, that model may get a new head.
         """
+        if has_diverged(student, "student", context):
+            return state
         offers = [on_the_way(state.model, student, share) for share in self.distillation.shares]
         best = best_of(offers, cohort)
         model, share, round = offers[best], self.distillation.shares[best], context.plan.round

@@ -104,6 +104,11 @@ class Federation(federation.Federation):
                 *(("executor", executor), ("clients", clients), ("privacy", privacy)),
             ):
                 check_kinds(value, key)
+            if "lr" in getattr(optimizer, "keywords", {}):
+                raise MosaicError(
+                    "optimizer: its lr would have no effect, since every round has a rate of its own: set "
+                    "learning_rate and fine_tune_learning_rate of mosaic.Schedule"
+                )
             seed = int(seed)  # numpy's numbers are in no message
             _check_processes(data, executor)
             if privacy is not None:

@@ -6,6 +6,7 @@ import math
 import torch
 from torch import Tensor
 
+from mosaic.errors import MosaicError
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import to_pixels
@@ -13,7 +14,7 @@ from mosaic.transfer import send
 
 MOST_TRAINING_IMAGES = 2000
 MOST_HELD_OUT_IMAGES = 512
-_CHUNK = 128
+_CHUNK, _ROUNDING = 128, 1e-3
 """Batch size of a network's forward pass."""
 
 
@@ -106,12 +107,16 @@ def measure_generator(
         seed: seed of labels, noise and the choice of images; global random streams are not touched.
         count: images to draw.
 
+    Raises:
+        MosaicError: it draws what is no image.
+
     Returns:
         ``coverage`` (:func:`class_coverage`), and ``nearest_neighbour_ratio`` if it is not ``None``.
     """
     random = torch.Generator().manual_seed(seed)
     class_counts = class_counts.cpu()
     images = _draw(send(copy.deepcopy(generator), device).eval(), class_counts, device, random, count)
+    _require_pixels(images, train_pixels.shape[1:])
     classifier = send(copy.deepcopy(guide), device).eval()
     predicted = torch.cat([classifier(batch).argmax(-1) for batch in images.split(_CHUNK)]).cpu()
     training, held_out = (
@@ -121,6 +126,16 @@ def measure_generator(
     quality = {"coverage": class_coverage(predicted, class_counts)}
     ratio = nearest_neighbour_ratio(images, training, held_out)
     return quality if ratio is None else {**quality, "nearest_neighbour_ratio": ratio}
+
+
+def _require_pixels(images: Tensor, shape: torch.Size) -> None:
+    """Refuse what no picture can be; NaN is in no range."""
+    low, high = (float(value) for value in images.aminmax())
+    if images.shape[1:] != shape or not (-_ROUNDING <= low <= high <= 1 + _ROUNDING):
+        raise MosaicError(
+            f"algorithm.generation: expected images of shape {tuple(shape)} with pixels in [0, 1], got shape "
+            f"{tuple(images.shape[1:])} with pixels from {low:g} to {high:g}"
+        )
 
 
 def nearest_distances(images: Tensor, training: Tensor, chunk: int = 512) -> Tensor:

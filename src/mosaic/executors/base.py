@@ -152,7 +152,8 @@ def unreadable(client: int) -> Failed:
 
 def failed(client: int, error: BaseException) -> Failed:
     """Return the reply of a client whose code has raised; log in its own process what nobody else may see."""
-    log.error("client %d failed:", client, exc_info=error)
+    told = isinstance(error, MosaicError)
+    log.error("client %d failed: %s", client, error if told else "", exc_info=None if told else error)
     return Failed(client, f"{type(error).__name__} in the client's code: its log says more")
 
 

@@ -18,7 +18,7 @@ from mosaic.federation.measuring import Measurer, Validation
 from mosaic.federation.progress import rounds_bar, time_left
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
-from mosaic.messages import Reply, Request, TrainReply
+from mosaic.messages import Reply, Request, TrainReply, are_finite
 from mosaic.privacy.ledger import count_bookings
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
 from mosaic.runs.books import AccountedExecutor
@@ -168,6 +168,11 @@ class Rounds:
             raise MosaicError(
                 f"algorithm: expected {name}.round to return a model of the network's tensors, got {len(wrong)} that "
                 f"are missing, others or of another shape, first {wrong[0]}"
+            )
+        if not are_finite(state.model.values()):
+            raise MosaicError(
+                f"algorithm: expected {name}.round to return a model of finite numbers, got others: lower its "
+                "rates, or see what it computes"
             )
         return state
 

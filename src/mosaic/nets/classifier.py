@@ -29,6 +29,8 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise pixels of shape ``(B, channels, H, W)``."""
+        if not images.is_floating_point():
+            raise TypeError(f"expected pixels as floating point in [0, 1], got {images.dtype}: divide them by 255")
         return (images - self.mean[:, None, None]) / self.std[:, None, None]
 
 

@@ -1,11 +1,15 @@
 """Draw matplotlib figures of arrays."""
 
 import io
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
 from matplotlib.ticker import MaxNLocator
 
 INK = "#1f2430"
@@ -20,8 +24,19 @@ _MOST_NAMES = 30
 """Rows or columns that are named along an axis."""
 
 
+_LONGEST_NAME = 18
+"""Letters of a name along an axis."""
+_FONTS = ("DejaVu Sans", "Noto Sans CJK JP", "Noto Sans", "Arial Unicode MS", "Hiragino Sans", "Microsoft YaHei")
+"""Those that are there are asked for a letter in turn."""
+
+
 class Picture(Figure):
-    """A figure that notebooks show as it is, without pyplot."""
+    """A figure that notebooks show as it is, without pyplot; letters that no font has are boxes."""
+
+    def draw(self, renderer: Any) -> None:
+        """Draw it with whatever fonts there are."""
+        with _any_letter():
+            super().draw(renderer)
 
     def _repr_png_(self) -> bytes:
         drawn = io.BytesIO()
@@ -39,7 +54,8 @@ def confusion_matrix(counts: np.ndarray, class_names: Sequence[str]) -> Picture:
     shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
     figure = heat_map(shares, "true class", "guess", "Confusion on the test split", class_names)
     if len(class_names) <= _MOST_NAMES:
-        figure.axes[0].set_yticks(range(len(class_names)), class_names, parse_math=False)
+        figure.axes[0].set_yticks(range(len(class_names)), list(map(_short, class_names)), parse_math=False)
+        _plain(figure, labelsize=8)
     return figure
 
 
@@ -70,7 +86,7 @@ def heat_map(
     if column_names is not None and width <= _MOST_NAMES:
         long = max(len(name) for name in column_names) > 3
         turned: dict[str, Any] = {"rotation": 45, "ha": "right"} if long else {"rotation": 0, "ha": "center"}
-        axes.set_xticks(range(width), column_names, parse_math=False, **turned)
+        axes.set_xticks(range(width), list(map(_short, column_names)), parse_math=False, **turned)
     elif width <= _MOST_NAMES:
         axes.set_xticks(range(width))
     if height * width <= 400:
@@ -109,6 +125,11 @@ def bands(drawn: Mapping[str, Band], x_label: str, y_label: str) -> Picture:
             axes.errorbar(places + shifts[number], heights, spread, fmt=marker, capsize=3, label=name, **look)
     if all(np.array_equal(band.places, np.round(band.places)) for band in drawn.values()):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))  # there is no round 0.96
+    if shifts.any():
+        ((middle,),) = {tuple(band.places) for band in drawn.values()}
+        axes.set_xlim(middle - 0.6, middle + 0.6)
+    if y_label.endswith("%"):
+        axes.set_ylim(top=min(axes.get_ylim()[1], 101))
     axes.set_xlabel(x_label, color=INK)
     axes.set_ylabel(y_label, color=INK)
     axes.grid(color="#d9dce3", linewidth=0.6)
@@ -129,8 +150,29 @@ def _plain(figure: Picture, labelsize: int) -> Picture:
     axes = figure.axes[0]
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0, labelsize=labelsize, colors=INK)
-    figure.tight_layout()
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_fontfamily(_fonts())
+    with _any_letter():
+        figure.tight_layout()
     return figure
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+
+
+@cache
+def _fonts() -> list[str]:
+    there = {font.name for font in fontManager.ttflist}
+    return [name for name in _FONTS if name in there]
+
+
+@contextmanager
+def _any_letter() -> Iterator[None]:
+    """Say nothing of letters that no font has."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .*missing from")
+        yield
 
 
 def _write_numbers(figure: Figure, values: np.ndarray) -> None:

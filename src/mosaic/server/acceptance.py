@@ -21,6 +21,19 @@ def best_of(offers: Sequence[StateDict], cohort: Cohort) -> int:
     return max(range(len(offers)), key=lambda place: judgements[place].of(judges).merit())
 
 
+def has_diverged(new: StateDict, what: str, context: RoundContext) -> bool:
+    """Whether a model's weights are no finite numbers, so that nobody need be asked; if so, tell that it is refused."""
+    if are_finite(new.values()):
+        return False
+    log.warning("round %d: the weights of the %s are no finite numbers, so it is refused", context.plan.round, what)
+    context.recorder.scalar(_figure(what), 0.0)
+    return True
+
+
+def _figure(what: str) -> str:
+    return f"server/{re.sub('[- ]', '_', what)}_accepted"
+
+
 def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
     """Whether a model is at least as good as the old one on the clients' validation images.
 
@@ -36,10 +49,8 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
         cohort: the clients of the round.
         context: of the round.
     """
-    figure = f"server/{re.sub('[- ]', '_', what)}_accepted"
-    if not are_finite(new.values()):
-        log.warning("round %d: the weights of the %s are no finite numbers, so it is refused", context.plan.round, what)
-        context.recorder.scalar(figure, 0.0)
+    figure = _figure(what)
+    if has_diverged(new, what, context):
         return False
     judgements = [cohort.evaluate(model) for model in (old, new)]
     missing = sorted({client for judgement in judgements for client in judgement.missing})

@@ -98,7 +98,12 @@ class PhaseRunner:
         require_at_least_zero("trainer", gradient_clip_val=given.get("gradient_clip_val") or 0)
         plugins = given.get("plugins") or []
         given["plugins"] = plugins if isinstance(plugins, list) else [plugins]
-        self.dry_run = DryRun(bool(given.pop("fast_dev_run", False)))
+        dry_run = given.pop("fast_dev_run", False)
+        if dry_run not in (True, False, None):
+            raise MosaicError(
+                f"trainer.fast_dev_run: expected true or false, got {dry_run}: a dry run has one batch of every phase"
+            )
+        self.dry_run = DryRun(bool(dry_run))
         self._template, self._compile, self.channels_last = given, compile, channels_last
         self._graphs = GraphCache() if cuda_graphs else None
 

@@ -125,3 +125,10 @@ def test_empty_classes_are_refused(tmp_path: Path) -> None:
         file.unlink()
     with refused("init_args.root", f"images below {tmp_path / 'test'}", "got none"):
         FolderSource(str(tmp_path)).load()
+
+
+def test_a_share_of_a_folder_that_holds_both_splits_is_refused(tmp_path: Path) -> None:
+    """Or the classes would be called train and test."""
+    root = whole(tmp_path)
+    with refused("expected one folder per class", "got the folders train and test", "leave", "test_share"):
+        FolderSource(str(root), test_share=0.5).load()

@@ -65,6 +65,11 @@ class FolderSource(PictureSource):
             train, test = (list_images(folder, names, origin) for folder in folders)
         else:
             names = class_folders(root, origin)
+            if set(names) == {self.train, self.test}:
+                raise MosaicError(
+                    f"{origin}: expected one folder per class in {root}, got the folders {self.train} and {self.test}: "
+                    "leave data.source.init_args.test_share out, or name the folder that holds the classes"
+                )
             files, labels = list_images(root, names, origin)
             chosen = hold_out_test(labels, self.test_share, self.seed)
             train, test = (([files[i] for i in part], labels[part]) for part in chosen)
