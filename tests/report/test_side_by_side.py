@@ -59,7 +59,7 @@ def test_too_many_runs_and_folders_without_a_run_are_refused(runs: list[Path], t
         (runs * 5, None, "expected at most 8 runs on one page, got 10"),
         ([runs[0], tmp_path], None, "holds no run"),
         (runs, tmp_path / "page.html", "is no report of mosaic"),
-        (runs, tmp_path / "page.html" / "x", "cannot be written"),
+        (runs, tmp_path / "page.html" / "x.html", "cannot be written"),
     ):
         with pytest.raises(MosaicError, match=told):
             report_side_by_side(given, output)

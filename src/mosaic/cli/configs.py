@@ -1,5 +1,6 @@
 """``mosaic configs``: list the example configurations that come with the package, and copy them."""
 
+import re
 import shutil
 from itertools import takewhile
 from pathlib import Path
@@ -45,5 +46,5 @@ def configs(copy: Path | None = None) -> str:
 def _meaning(file: Path) -> str:
     """Return the first sentence of the comment with which a file begins, in at most 110 characters."""
     comment = takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
-    sentence = " ".join(line.lstrip("# ") for line in comment).partition(". ")[0]
+    sentence = re.split(r"(?<!et al)\. ", " ".join(line.lstrip("# ") for line in comment))[0]
     return shorten(sentence.removesuffix("."), 110, placeholder=" ...")

@@ -92,6 +92,13 @@ def compare_algorithms(
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
         **spent,
     }
+    there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}
+    if others := sorted(there - {request.algorithm for request in requests}):
+        console.print(
+            f"not in this table, but in {output / 'outcomes.jsonl'}: {', '.join(others)}; named among --algorithms "
+            "they are in it, and not run again",
+            soft_wrap=True,
+        )
     finished = any(isinstance(result, Outcome) for result in results)
     if finished or not (output / "comparison.md").exists():  # an older table is worth more than one of failures
         write_comparison(results, facts, output, console, budget, own)

@@ -38,8 +38,10 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
     model = load_model(checkpoint)
     make_writable(output.parent, "--output")
     advice = (
-        "a size that Python has worked out (len(x), int(x.shape[0])) is fixed in the file: take x.shape[0] or -1 in "
-        "the network's forward, or export safetensors"
+        "give --format torch or onnx, which hold programs"
+        if chosen.suffix == ".safetensors"
+        else "a size that Python has worked out (len(x), int(x.shape[0])) is fixed in the file: take x.shape[0] or -1 "
+        "in the network's forward, or export safetensors"
     )
     with tempfile.TemporaryDirectory(prefix=".mosaic-export-", dir=output.parent) as folder:
         aside = Path(folder) / output.name

@@ -37,6 +37,8 @@ def write_page(page: str, output: Path) -> Path:
     """
     if output.exists() and not (output.is_file() and _MARK in output.read_text(errors="replace")[:200]):
         raise MosaicError(f"{output} exists and is no report of mosaic: choose another --output")
+    if output.suffix not in (".html", ".htm"):
+        raise MosaicError(f"--output: expected a name that ends in .html, got {output}: a report is a web page")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
         write_whole(output, page.encode())
