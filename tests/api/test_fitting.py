@@ -154,6 +154,7 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         ({"algorithm": Mosaic(teacher=Fusion(head={"epochs": 3}))}, "algorithm.teacher.head: expected FitSettings"),
         ({"algorithm": DENSE(guarded="no")}, "algorithm.guarded: expected bool, got str"),
         ({"data": digits(augmentation=None)}, "data.augmentation: expected Augmentation, got NoneType"),
+        ({"algorithm": Unfinished()}, r"algorithm: expected Unfinished.__init__ to call super\(\).__init__"),
         ({"executor": RanksExecutor(workers=2)}, "executor: RanksExecutor starts processes"),
         ({"executor": FlowerExecutor()}, "clients on hosts of their own need a configuration"),
     ):
@@ -280,6 +281,13 @@ def test_a_signal_ends_a_function_as_python_is_ended() -> None:
         raise SystemExit(3)
     with pytest.raises(ZeroDivisionError), raising():
         _ = 1 / 0
+
+
+class Unfinished(FedAvg):
+    """Does not say what its clients do."""
+
+    def __init__(self) -> None:
+        self.rate = 0.1
 
 
 class Forgetful(FedAvg):

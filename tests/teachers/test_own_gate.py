@@ -9,6 +9,8 @@ import yaml
 from torch import Tensor, nn
 
 from mosaic.cli.main import main
+from mosaic.errors import MosaicError
+from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.server.experts import Experts
 from mosaic.teachers import Evidence, GatedTeacher
 from tests.small_runs import UNSEEN, final_model, rows_without_time, tiny_fit
@@ -44,6 +46,19 @@ class BrokenGate(GatedTeacher):
 
     def gate(self, experts: Experts, evidence: Evidence) -> Broken:
         return Broken()
+
+
+class Wordy(nn.Module):
+    """Answers for every expert instead of all of them."""
+
+    def forward(self, expert_logits: Tensor) -> Tensor:
+        return expert_logits
+
+
+def test_a_gate_that_joins_nothing_is_refused() -> None:
+    mixture = MixtureOfExperts(nn.Identity(), Wordy())
+    with pytest.raises(MosaicError, match=r"expected logits of shape \(B, C\) of Wordy, got shape \(5, 3, 2\)"):
+        mixture.join(torch.zeros(5, 3, 2), torch.zeros(5, 1, 8, 8))
 
 
 def test_a_student_of_a_broken_gate_is_refused_and_the_run_goes_on(

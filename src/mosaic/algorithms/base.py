@@ -88,3 +88,14 @@ class Algorithm(ABC):
             cohort: the clients that take part.
             context: plan, seeds, training and observation.
         """
+
+
+def require_program(algorithm: Algorithm) -> None:
+    """Refuse an algorithm of one's own that has said nothing of its clients.
+
+    Raises:
+        MosaicError: its ``__init__`` has not called that of its parent.
+    """
+    if not isinstance(getattr(algorithm, "program", None), ClientProgram):
+        name = type(algorithm).__name__
+        raise MosaicError(f"algorithm: expected {name}.__init__ to call super().__init__, which says what clients do")

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch.optim import SGD
 
-from mosaic.algorithms.base import Algorithm
+from mosaic.algorithms.base import Algorithm, require_program
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.api.description import describe
 from mosaic.api.kinds import check_kinds
@@ -99,6 +99,7 @@ class Federation(federation.Federation):
                 }
             )
             assert data is not None, "just checked"
+            require_program(algorithm)
             for key, value in (
                 *(("data", data), ("algorithm", algorithm), ("algorithm", algorithm.program)),
                 *(("executor", executor), ("clients", clients), ("privacy", privacy)),

@@ -12,6 +12,8 @@ LONGEST = 800
 """Most characters of a line."""
 SETTINGS = "expected settings by name, or the path of a YAML file that holds them"
 """What some keys want."""
+_AROUND = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class")
+"""What stands around a cause."""
 _NOTHING = "Expected a <class 'NoneType'>"
 _UNNAMED = {
     r"""Unable to load config ['"](.*)['"]""": SETTINGS,
@@ -95,8 +97,13 @@ def shortened(text: str) -> str:
 
 
 def first_cause(error: Exception) -> str:
-    """Return the cause that jsonargparse names, without the dump of everything around it."""
+    r"""Return the cause that jsonargparse names, without the dump of everything around it.
+
+    >>> first_cause(ValueError("Does not validate against any\nErrors:\n - Problem with class_path 'A':\n  no x"))
+    "Problem with class_path 'A': no x"
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = next((line for line in lines if "cannot" in line or "unable" in line.lower()), lines[0])
+    told = [line.removeprefix("- ") for line in lines if not line.removeprefix("- ").startswith(_AROUND)] or lines[:1]
+    cause = next((line for line in told if "cannot" in line or "unable" in line.lower()), "")
     given = next((line for line in lines if line.startswith("Given value: ")), "")
-    return f"{cause.removeprefix('- ')} {given[:120]}".strip()
+    return f"{cause} {given[:120]}".strip() if cause else " ".join(told[:2])

@@ -12,6 +12,7 @@ from mosaic.client.generator_quality import measure_generator
 from mosaic.client.local_training import LocalTraining
 from mosaic.client.program import ClientProgram
 from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.errors import MosaicError, kind_of
 from mosaic.generation.base import Fitted, NoGeneratorError, OwnImages
 from mosaic.losses.priors import label_prior
 from mosaic.messages import ClientState, Declined, GeneratorReply, GeneratorRequest, Reply
@@ -102,6 +103,11 @@ class GeneratorLearning:
             fitted = generation.fit(self._own_images(request, guide, own))
         except NoGeneratorError as error:
             return Declined(request.client, str(error))
+        if not isinstance(fitted, Fitted):
+            name = type(generation).__name__
+            raise MosaicError(
+                f"algorithm.generation: expected {name}.fit to return mosaic.generation.Fitted, got {kind_of(fitted)}"
+            )
         return self._upload(request, fitted, guide, own)
 
     def _upload(self, request: GeneratorRequest, fitted: Fitted, guide: Classifier, own: ClientData) -> GeneratorReply:

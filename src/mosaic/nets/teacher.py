@@ -7,6 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from mosaic.errors import MosaicError
 from mosaic.nets.classifier import Classifier
 
 PrecisionBlock = Callable[[], AbstractContextManager[Any]]
@@ -65,6 +66,11 @@ class MixtureOfExperts(nn.Module):
     def join(self, opinions: Tensor, images: Tensor) -> Tensor:
         """Map the experts' logits ``(B, E, C)`` on these images to the mixture's ``(B, C)``."""
         logits: Tensor = self.gate(opinions)
+        if logits.ndim != 2:
+            raise MosaicError(
+                f"algorithm.teacher: expected logits of shape (B, C) of {type(self.gate).__name__}, got shape "
+                f"{tuple(logits.shape)}"
+            )
         return logits
 
     def forward(self, images: Tensor) -> Tensor:
