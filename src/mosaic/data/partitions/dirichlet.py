@@ -97,5 +97,5 @@ def fill_up(parts: list[np.ndarray], min_images: int, seed: int) -> list[np.ndar
             sizes[rich] -= count
     if missing_images:
         log.info("partition: moved %d images from the largest clients to %d of %d clients so that each holds at least "
-                 "%d", missing_images, len(poor_clients), len(parts), min_images)  # fmt: skip
+                 "%d, those to validate on included", missing_images, len(poor_clients), len(parts), min_images)  # fmt: skip
     return [np.sort(part) for part in parts]
