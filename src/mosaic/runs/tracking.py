@@ -80,7 +80,8 @@ class Tracker:
     def heat_map(self, name: str, values: Tensor, rows: str, columns: str) -> None:
         """Write a picture of a matrix."""
         title = name.split("/")[-1].replace("_", " ").capitalize()
-        self.figure(name, figures.heat_map(values.float().cpu().numpy(), rows, columns, title))
+        names = self._class_names if columns == "class" else None
+        self.figure(name, figures.heat_map(values.float().cpu().numpy(), rows, columns, title, names or None))
 
     def figure(self, name: str, figure: Figure) -> None:
         """Write a figure."""
