@@ -351,3 +351,20 @@ class TestSignals:
 
         heeding(work)
         assert seen == [1, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
+def test_a_process_that_waits_for_others_leaves_at_once(name: str, code: int, tmp_path: Path) -> None:
+    """PyTorch waits in C++ for half an hour, where no handler of Python's is called."""
+    waits = ["--trainer.num_nodes=2", "--trainer.strategy=ddp"]
+    command = [sys.executable, "-m", "mosaic", *fit_arguments(tmp_path / "run", "FedAvg", *waits)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        told = next(line for line in process.stderr if "waiting until" in line)
+        assert "the 2 processes that train together" in told
+        time.sleep(1)
+        process.send_signal(signal.Signals[name])
+        assert process.wait(timeout=20) == code
+        assert "before anything was begun" in process.stderr.read()
+    assert not (tmp_path / "run").exists()

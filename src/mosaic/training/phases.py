@@ -1,5 +1,6 @@
 """Run one piece of training in a fresh, silent Lightning Trainer made from the user's ``trainer:`` section."""
 
+import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -21,11 +22,12 @@ from mosaic.training.blocks import SizedBatches
 from mosaic.training.cuda_graphs import GraphCache
 from mosaic.training.dry_run import DryRun
 from mosaic.training.instantiation import instantiate
-from mosaic.training.signals import Interruptible, leave_if_asked
+from mosaic.training.signals import Interruptible, leave_if_asked, leaving_while_ranks_gather
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
 from mosaic.training.tuning import freed_afterwards, tuned
 
+log = logging.getLogger(__name__)
 _UNSET = (
     *("logger", "max_epochs", "min_epochs", "min_steps", "max_time", "val_check_interval", "limit_train_batches"),
     *("limit_val_batches", "limit_test_batches", "limit_predict_batches", "log_every_n_steps", "default_root_dir"),
@@ -176,11 +178,18 @@ class PhaseRunner:
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         task.train()
-        with silence(), self._laid_out(task), self._captured(task):
+        with silence(), self._gathered(), self._laid_out(task), self._captured(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
             trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
         task.trainer = None
         return task.recorded()
+
+    def _gathered(self) -> AbstractContextManager[None]:
+        """Return a context in which the processes that train together find each other, if they have not yet."""
+        if not self._data_parallel or torch.distributed.is_initialized():
+            return nullcontext()
+        log.info("waiting until the %d processes that train together are there", self.processes)
+        return leaving_while_ranks_gather()
 
     @contextmanager
     def _laid_out(self, task: Task) -> Iterator[None]:

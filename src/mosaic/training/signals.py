@@ -179,6 +179,43 @@ def wait_for_the_first(error: BaseException) -> None:
         torch.distributed.barrier()
 
 
+@contextmanager
+def leaving_while_ranks_gather() -> Iterator[None]:
+    """Let a signal end this process while it waits for others in PyTorch, where no handler of Python's is called.
+
+    Afterwards signals are handled as before. Nothing has been begun while ranks gather, so nothing is lost.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=_leave_unless_gathered, args=(reader,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.write(writer, bytes(1))  # no signal has this number
+        watcher.join()
+        os.close(reader)
+        os.close(writer)
+
+
+def _leave_unless_gathered(signals: int) -> None:
+    """Read numbers of signals until one is 0; end the process if one comes before its ranks are together."""
+    import torch
+
+    while number := os.read(signals, 1)[0]:
+        if number in _SIGNALS and not torch.distributed.is_initialized():
+            leaving = Preempted(signal.Signals(number))
+            sys.stderr.write(f"mosaic: {leaving}\n")
+            with suppress(BaseException):
+                atexit._run_exitfuncs()
+            os._exit(int(str(leaving.code)))
+
+
 def end_with_the_first() -> None:
     """Let a process end with the one that has started it, whose end closes this one's standard input."""
     if FIRST_PROCESS_FOLDER not in os.environ:

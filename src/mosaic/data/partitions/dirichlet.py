@@ -96,6 +96,9 @@ def fill_up(parts: list[np.ndarray], min_images: int, seed: int) -> list[np.ndar
             sizes[poor] += count
             sizes[rich] -= count
     if missing_images:
-        log.info("partition: moved %d images from the largest clients to %d of %d clients so that each holds at least "
-                 "%d, those to validate on included", missing_images, len(poor_clients), len(parts), min_images)  # fmt: skip
+        log.info(
+            "partition: moved %d images from the largest clients to %d of %d clients so that each holds at least %d, "
+            "those to validate on included",
+            *(missing_images, len(poor_clients), len(parts), min_images),
+        )
     return [np.sort(part) for part in parts]
