@@ -46,7 +46,7 @@ from mosaic.server.generators import GeneratorMixture, UploadedGenerators
 from mosaic.server.state import ServerState
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
-from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.answers import ask_teacher
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.silence import expected_warnings
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import torch
 from memory import resident
-from mosaic.server.gathering import ClassMeans, should_fold
 
 from mosaic.messages import TrainReply
 from mosaic.model_pool import ClientModels
 from mosaic.nets import ResNet18
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.teacher import ImageExperts
-from mosaic.teachers.asking import ask_teacher
+from mosaic.server.uploads import ClassMeans, should_fold
+from mosaic.teachers.answers import ask_teacher
 
 BAR = 8 * 1000**3 / 2**20
 """MiB."""

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from mosaic.nets import ResNet18
 from mosaic.nets.teacher import ImageExperts
-from mosaic.teachers.asking import ask_teacher
+from mosaic.teachers.answers import ask_teacher
 
 NOISE = 0.03
 """By which two runs of the same loop may differ."""

@@ -8,7 +8,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor, nn
 
 from mosaic.client import generator_quality
-from mosaic.client.generator_quality import class_coverage, measure_generator, nearest_neighbour_ratio
+from mosaic.client.generator_quality import class_coverage, measure_generator, nearest_neighbour_ratio, require_images
 from mosaic.errors import MosaicError
 from mosaic.nets import Blueprint
 from mosaic.nets.classifier import Classifier
@@ -259,4 +259,4 @@ def test_what_is_no_image_is_refused(spoil: Callable[[Tensor], Tensor], told: st
 
     own = one_of_each_class(3)
     with pytest.raises(MosaicError, match=told):
-        measure_generator(Spoilt(own), BySlot(3), own, torch.tensor([1, 1, 1]), own, CPU, seed=0)
+        require_images(Spoilt(own), SHAPE, torch.tensor([1, 1, 1]), CPU)

@@ -103,6 +103,12 @@ def test_a_state_that_is_not_kept_any_more_is_missed(tmp_path: Path) -> None:
         client.ask(request(2, 7), SECOND, after=1)
 
 
+def test_a_first_state_of_a_round_that_is_given_up_is_not_missed(tmp_path: Path) -> None:
+    client = Client(tmp_path)
+    client.ask(request(2))
+    assert client.ask(request(3), SECOND, after=1) == 0, "it took no part in the new round 2"
+
+
 def test_a_client_that_has_no_state_misses_none(tmp_path: Path) -> None:
     memory = Memory(tmp_path, RUN, keep=1)
     memory.claim("me", 0)

@@ -295,7 +295,7 @@ class TestStrangers:
         ("text", "told"),
         [
             ("0: ssh-x AAA\n1: ssh-x AAA other\n", "two clients have the same key"),
-            ("0: ssh-x AAA\n0: ssh-x BBB\n", "0"),
+            ("0: ssh-x AAA\n0: ssh-x BBB\n", "key once, got 0"),
             ("true: ssh-x AAA\n", "numbers of clients, got True"),
             ("- ssh-x AAA\n", "a list"),
         ],

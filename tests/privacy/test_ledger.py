@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from mosaic.codec import encode
 from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
@@ -145,6 +146,19 @@ def test_a_book_that_is_gone_while_its_answers_are_there_is_missed(tmp_path: Pat
     (tmp_path / "book.json").unlink()
     with pytest.raises(MosaicError, match="answers that it has paid for lie beside it"):
         ledger.bookings()
+
+
+def test_a_lost_book_is_missed_under_another_number_too(tmp_path: Path) -> None:
+    with (ledger := Ledger(book_folder(tmp_path, 3, alone=True), BUDGET)).open():
+        ledger.book("asked", [TRAINING])
+        ledger.keep("asked", answer())
+    (tmp_path / "client_0003" / "book.json").unlink()
+    assert book_folder(tmp_path, 0, alone=True) == tmp_path / "client_0003"
+
+
+def test_what_the_first_version_kept_is_given_again(tmp_path: Path) -> None:
+    (tmp_path / "release-1.safetensors").write_bytes(encode(answer(3.0)))
+    assert Ledger(tmp_path, BUDGET).recall("release-1") == answer(3.0)
 
 
 def test_an_answer_that_was_changed_is_not_given_again(tmp_path: Path) -> None:

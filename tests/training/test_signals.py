@@ -29,6 +29,7 @@ from mosaic.training.signals import (
     keeping_handlers,
     leave_if_asked,
     leaving_at_once,
+    leaving_while_ranks_gather,
 )
 from tests.small_runs import FOUR_ROUNDS, REPOSITORY, SharedRuns, assert_same_run, fit_arguments, tiny_fit
 
@@ -363,8 +364,14 @@ def test_a_process_that_waits_for_others_leaves_at_once(name: str, code: int, tm
         assert process.stderr is not None
         told = next(line for line in process.stderr if "waiting until" in line)
         assert "the 2 processes that train together" in told
-        time.sleep(1)
         process.send_signal(signal.Signals[name])
         assert process.wait(timeout=20) == code
         assert "before anything was begun" in process.stderr.read()
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_that_came_before_processes_gather_is_heeded() -> None:
+    with heeding_signals():
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Preempted), leaving_while_ranks_gather(list):
+            pytest.fail("it was begun")

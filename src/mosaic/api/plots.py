@@ -31,6 +31,8 @@ class RunPlots:
         (directory := RunDirectory(self._path)).require()
         file = directory.partition
         known = read_facts(file)
+        if not known:
+            raise MosaicError(f"{file} is missing: restore it from a copy, or go on with the run, which writes it anew")
         return partition_heat_map(np.array(known["class_counts"]), known["classes"])
 
     def accuracy(self) -> Picture:

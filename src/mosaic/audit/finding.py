@@ -42,10 +42,10 @@ class Finding:
 def require_own_file(path: Path) -> None:
     """Refuse a folder, and a file that holds something else than findings, where findings are to be written."""
     try:
-        is_ours = is_whole(path) and "findings" in read_facts(path)
+        free = not path.exists() or (is_whole(path) and "findings" in read_facts(path))
     except OSError:
-        is_ours = False
-    if path.exists() and not is_ours:
+        free = False
+    if not free:
         raise MosaicError(f"--audit: expected a new file, or one of earlier findings, got {path}: choose another")
 
 

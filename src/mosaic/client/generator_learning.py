@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from mosaic.batches import ShuffledBatches, StackedBatches, steps_for
-from mosaic.client.generator_quality import measure_generator
+from mosaic.client.generator_quality import measure_generator, require_images
 from mosaic.client.local_training import LocalTraining
 from mosaic.client.program import ClientProgram
 from mosaic.data.module import ClientData, FederatedDataModule
@@ -113,6 +113,7 @@ class GeneratorLearning:
     def _upload(self, request: GeneratorRequest, fitted: Fitted, guide: Classifier, own: ClientData) -> GeneratorReply:
         cost = {"attempts": fitted.attempts, "steps": fitted.steps, "discriminator_steps": fitted.discriminator_steps}
         curves, quality = {}, {}
+        require_images(fitted.generator, own.images.shape, own.class_counts, self._phases.device)
         if self._program.share_curves:
             curves, quality = fitted.curves, self._measure(request, fitted, guide, own)
         told = {**cost, **quality}

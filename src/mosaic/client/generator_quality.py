@@ -14,8 +14,9 @@ from mosaic.transfer import send
 
 MOST_TRAINING_IMAGES = 2000
 MOST_HELD_OUT_IMAGES = 512
-_CHUNK, _ROUNDING = 128, 1e-3
+_CHUNK = 128
 """Batch size of a network's forward pass."""
+_LOOKED_AT, _ROUNDING = 8, 1e-3
 
 
 def class_coverage(predicted: Tensor, class_counts: Tensor) -> float:
@@ -107,16 +108,12 @@ def measure_generator(
         seed: seed of labels, noise and the choice of images; global random streams are not touched.
         count: images to draw.
 
-    Raises:
-        MosaicError: it draws what is no image.
-
     Returns:
         ``coverage`` (:func:`class_coverage`), and ``nearest_neighbour_ratio`` if it is not ``None``.
     """
     random = torch.Generator().manual_seed(seed)
     class_counts = class_counts.cpu()
     images = _draw(send(copy.deepcopy(generator), device).eval(), class_counts, device, random, count)
-    _require_pixels(images, train_pixels.shape[1:])
     classifier = send(copy.deepcopy(guide), device).eval()
     predicted = torch.cat([classifier(batch).argmax(-1) for batch in images.split(_CHUNK)]).cpu()
     training, held_out = (
@@ -128,12 +125,21 @@ def measure_generator(
     return quality if ratio is None else {**quality, "nearest_neighbour_ratio": ratio}
 
 
-def _require_pixels(images: Tensor, shape: torch.Size) -> None:
-    """Refuse what no picture can be; NaN is in no range."""
+@torch.no_grad()
+def require_images(
+    generator: ImageGenerator, image_shape: tuple[int, ...], class_counts: Tensor, device: torch.device
+) -> None:
+    """Draw a few images, and refuse a generator that makes none; NaN is in no range.
+
+    Raises:
+        MosaicError: their shape is another, or their pixels are not in ``[0, 1]``.
+    """
+    random = torch.Generator().manual_seed(0)
+    images = _draw(send(copy.deepcopy(generator), device).eval(), class_counts.cpu(), device, random, _LOOKED_AT)
     low, high = (float(value) for value in images.aminmax())
-    if images.shape[1:] != shape or not (-_ROUNDING <= low <= high <= 1 + _ROUNDING):
+    if images.shape[1:] != image_shape or not (-_ROUNDING <= low <= high <= 1 + _ROUNDING):
         raise MosaicError(
-            f"algorithm.generation: expected images of shape {tuple(shape)} with pixels in [0, 1], got shape "
+            f"algorithm.generation: expected images of shape {tuple(image_shape)} with pixels in [0, 1], got shape "
             f"{tuple(images.shape[1:])} with pixels from {low:g} to {high:g}"
         )
 

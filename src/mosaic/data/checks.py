@@ -70,6 +70,15 @@ def check_label_range(labels: np.ndarray, num_classes: int, split: str, origin: 
         )
 
 
+def check_names(names: Sequence[str], origin: str) -> None:
+    """Raise :class:`MosaicError` if two classes have one name."""
+    name, times = Counter(names).most_common(1)[0] if names else ("", 0)
+    if times > 1:
+        raise MosaicError(
+            f"{origin}: expected a name of its own for each class, got {name!r} {times} times: rename one"
+        )
+
+
 def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> None:
     """Raise :class:`MosaicError` unless training and test images have pixels and the same shape."""
     if 0 in train:
@@ -96,11 +105,7 @@ def _check_splits(train: Images, test: Images, names: Sequence[str], origin: str
     check_shapes(train.shape, test.shape, origin)
     for split, images in (("training", train), ("test", test)):
         check_label_range(images.labels.numpy(), len(names), split, origin)
-    name, times = Counter(names).most_common(1)[0]
-    if times > 1:
-        raise MosaicError(
-            f"{origin}: expected a name of its own for each class, got {name!r} {times} times: rename one"
-        )
+    check_names(names, origin)
     if torch.equal(train.labels, test.labels) and torch.equal(train.pixels, test.pixels):
         log.warning("%s: the test images are the training images, so accuracies on them tell nothing", origin)
 

@@ -15,7 +15,7 @@ from mosaic.messages import ClientState, Failed, Reply, Request
 from mosaic.runs.facts import read_facts
 
 log = logging.getLogger(__name__)
-_LAST = "last.json"
+_LAST, _SINCE = "last.json", "since"
 
 
 def require_own(folder: Path, client: int, images: str) -> None:
@@ -87,6 +87,9 @@ class Memory:
         for place in self._places():
             if int(place.name) > asked.after:
                 (place / _LAST).unlink()
+        since = self._folder / _SINCE
+        if since.exists() and int(since.read_text()) > asked.after:
+            since.unlink()  # that round is given up too
         write_whole(session, asked.session.encode())
 
     def recall(self, request: Request) -> Reply | None:
@@ -98,9 +101,9 @@ class Memory:
         place, asked, current = self._place(request), _asked(request), self._current(request)
         following = place / _name(asked, current)
         if following.exists():
-            reply: Reply = self._read(following).message
-            write_whole(place / _LAST, json.dumps(following.name).encode())
-            return reply
+            kept = self._read(following)
+            self._stand_after(following, kept.state)
+            return kept.message
         while current is not None and current.parent == place:  # others may have been asked meanwhile
             if current.name.startswith(asked):
                 return self._read(current).message
@@ -116,7 +119,7 @@ class Memory:
         """
         if (current := self._current(request)) is not None:
             return self._read(current).state
-        since = self._folder / "since"
+        since = self._folder / _SINCE
         if since.exists() and int(since.read_text()) < request.round:
             raise MosaicError(
                 f"{self._folder} holds no state from before round {request.round} any more: it keeps {self._keep} "
@@ -128,16 +131,21 @@ class Memory:
         """Keep a reply and the state after it; what has failed is not kept, so that it can be asked again."""
         if isinstance(answer.message, Failed):
             return
-        place, since = self._place(request), self._folder / "since"
-        name = _name(_asked(request), self._current(request))
+        place = self._place(request)
+        following = place / _name(_asked(request), self._current(request))
         place.mkdir(parents=True, exist_ok=True)
-        write_signed(place / name, encode(answer))
-        write_whole(place / _LAST, json.dumps(name).encode())
-        if answer.state.tensors and not since.exists():
-            write_whole(since, str(request.round).encode())
+        write_signed(following, encode(answer))
+        self._stand_after(following, answer.state)
         up_to_now = sorted(path for path in self._rounds() if path.name <= place.name)
         for old in up_to_now[: -self._keep]:  # later ones, which a server has given up, may be asked for again
             shutil.rmtree(old)
+
+    def _stand_after(self, answer: Path, state: ClientState) -> None:
+        """Make an answer the last one, and note the round in which the client first had a state."""
+        write_whole(answer.parent / _LAST, json.dumps(answer.name).encode())
+        since = self._folder / _SINCE
+        if state.tensors and not since.exists():
+            write_whole(since, str(int(answer.parent.name)).encode())
 
     def _place(self, request: Request) -> Path:
         return self._folder / f"{request.round:09d}"

@@ -20,7 +20,7 @@ from mosaic.data.pixels import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
 from mosaic.data.sources.storage import fingerprint
 from mosaic.deployment.memory import Memory
-from mosaic.disk import make_writable, naming_disk
+from mosaic.disk import DiskError, make_writable, naming_disk
 from mosaic.errors import MosaicError
 from mosaic.executors.base import answer, failed
 from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction
@@ -120,12 +120,16 @@ class Resident:
         if self._given not in (None, (asked.mean, asked.std)):
             return Failed(self.client, "it was told other numbers than its data.mean and data.std")
         memory = Memory(self._folder, asked.run, self._keep)
+        worker = self._worker_for((asked.mean, asked.std))
         try:
             with naming_disk(self._folder):
                 if not memory.claim(f"client {self.client}, images {self.images}", asked.after):
                     return Failed(self.client, "its folder remembers this run of another client, or of other images")
                 memory.go_back(asked)
-                reply = self._remembered(memory, request, (asked.mean, asked.std))
+                reply = self._remembered(memory, request, worker)
+        except DiskError as error:
+            log.error("round %d: %s", request.round, error)
+            return Failed(self.client, "its disk fails: its log says more")
         except MosaicError as error:
             log.error("round %d: %s", request.round, error)
             return Failed(self.client, "what it remembers of this run is lost or damaged: its log says more")
@@ -133,9 +137,9 @@ class Resident:
             self._see(request, reply)
         return reply
 
-    def _remembered(self, memory: Memory, request: Request, statistics: Statistics) -> Reply:
+    @staticmethod
+    def _remembered(memory: Memory, request: Request, worker: Worker) -> Reply:
         """Return the reply that was given before, or compute one and remember it."""
-        worker = self._worker_for(statistics)
         if (reply := memory.recall(request)) is not None:
             log.info("round %d: the next reply was given before", request.round)
             return reply
@@ -143,7 +147,7 @@ class Resident:
         try:
             memory.remember(request, found)
         except TypeError as error:  # the client's code may return anything
-            return failed(self.client, error)
+            return failed(request.client, error)
         return found.message
 
     @cached_property

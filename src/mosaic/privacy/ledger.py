@@ -78,7 +78,10 @@ class Ledger:
             MosaicError: the book is damaged, or gone while answers that it has paid for are there.
         """
         book = self._folder / _BOOK
-        found = _read(book) if book.exists() else []
+        try:
+            found = _read(book)
+        except FileNotFoundError:
+            found = []
         if not found and any(self._folder.glob(f"*{_ANSWER}")):
             raise MosaicError(
                 f"{book} says nothing, and answers that it has paid for lie beside it: restore it from a copy: without "
@@ -92,8 +95,10 @@ class Ledger:
         Raises:
             MosaicError: it is damaged.
         """
-        file = self._answer(key)
-        return decode(read_signed(file), object) if file.is_file() else None  # type: ignore[return-value]
+        if (file := self._answer(key)).is_file():
+            return decode(read_signed(file), object)  # type: ignore[return-value]
+        old = file.with_suffix(".safetensors")  # as 0.1.0 kept it
+        return decode(old.read_bytes(), object) if old.is_file() else None  # type: ignore[return-value]
 
     def book(self, key: str, mechanisms: Sequence[Mechanism]) -> bytes:
         """Write down what an answer will cost, before any image is touched, and return the secret of its noise.
@@ -159,7 +164,8 @@ def book_folder(folder: Path, client: int, alone: bool) -> Path:
     Raises:
         MosaicError: it is said to be the only one, and there are several books.
     """
-    books = sorted(book.parent for book in folder.glob(f"client_*/{_BOOK}")) if alone else []
+    held = {file.parent for file in folder.glob("client_*/*") if file.name == _BOOK or file.suffix == _ANSWER}
+    books = sorted(held) if alone else []
     if len(books) > 1:
         raise MosaicError(
             f"--folder: expected one book of what the client's images have cost, got {len(books)} in {folder}: keep "
@@ -207,6 +213,8 @@ def _read(book: Path) -> list[Booking]:
         if not isinstance(listed, list) or not listed:
             raise TypeError(f"expected a list of bookings, got {str(listed)[:20]}")
         return [_booking(**each) for each in listed]
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise MosaicError(
             f"{book} is damaged ({error}): restore it from a copy: without it nobody knows what has been spent"

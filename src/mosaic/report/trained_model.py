@@ -20,6 +20,8 @@ from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
 
 Shape = tuple[int, int, int]
+_GONE = ("image_size", "aux_logits")
+"""Arguments of TorchvisionNet in 0.1.0, which wrote them into every configuration."""
 _INPUT = "pixels in [0, 1], shape (batch, channels, height, width); normalisation is part of the network"
 
 
@@ -139,7 +141,8 @@ def _loaded(
 
 
 def _factory(class_path: str, init_args: Mapping[str, Any]) -> ClassifierFactory:
-    return partial(_class(class_path), **init_args)
+    given = {key: value for key, value in init_args.items() if not (key in _GONE and value is None)}
+    return partial(_class(class_path), **given)
 
 
 def _class(path: str) -> type[Classifier]:

@@ -178,18 +178,19 @@ class PhaseRunner:
     def _run(self, task: Task, batches: SizedBatches, seed: int) -> dict[str, Tensor]:
         torch.manual_seed(seed)
         task.train()
-        with silence(), self._gathered(), self._laid_out(task), self._captured(task):
+        with silence(), self._laid_out(task), self._captured(task):
             trainer = self._trainer(task.amend_trainer(self._template, self._data_parallel))
-            trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
+            with self._gathered(trainer):
+                trainer.fit(task, train_dataloaders=task.feed(Interruptible(batches)))
         task.trainer = None
         return task.recorded()
 
-    def _gathered(self) -> AbstractContextManager[None]:
+    def _gathered(self, trainer: Trainer) -> AbstractContextManager[None]:
         """Return a context in which the processes that train together find each other, if they have not yet."""
-        if not self._data_parallel or torch.distributed.is_initialized():
+        if not self._data_parallel or self.processes == 1 or torch.distributed.is_initialized():
             return nullcontext()
         log.info("waiting until the %d processes that train together are there", self.processes)
-        return leaving_while_ranks_gather()
+        return leaving_while_ranks_gather(lambda: getattr(trainer.strategy.launcher, "procs", []))
 
     @contextmanager
     def _laid_out(self, task: Task) -> Iterator[None]:

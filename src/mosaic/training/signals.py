@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from subprocess import Popen
 from types import FrameType
 from typing import Any
 
@@ -180,10 +181,13 @@ def wait_for_the_first(error: BaseException) -> None:
 
 
 @contextmanager
-def leaving_while_ranks_gather() -> Iterator[None]:
+def leaving_while_ranks_gather(children: Callable[[], Iterable[Popen[bytes]]]) -> Iterator[None]:
     """Let a signal end this process while it waits for others in PyTorch, where no handler of Python's is called.
 
     Afterwards signals are handled as before. Nothing has been begun while ranks gather, so nothing is lost.
+
+    Args:
+        children: returns the ranks that this process has started, which leave with it.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -191,9 +195,10 @@ def leaving_while_ranks_gather() -> Iterator[None]:
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
-    watcher = threading.Thread(target=_leave_unless_gathered, args=(reader,), daemon=True)
+    watcher = threading.Thread(target=_leave_unless_gathered, args=(reader, children), daemon=True)
     watcher.start()
     try:
+        _leave(_received)  # one that has come before the watcher
         yield
     finally:
         signal.set_wakeup_fd(before)
@@ -203,7 +208,7 @@ def leaving_while_ranks_gather() -> Iterator[None]:
         os.close(writer)
 
 
-def _leave_unless_gathered(signals: int) -> None:
+def _leave_unless_gathered(signals: int, children: Callable[[], Iterable[Popen[bytes]]]) -> None:
     """Read numbers of signals until one is 0; end the process if one comes before its ranks are together."""
     import torch
 
@@ -211,6 +216,8 @@ def _leave_unless_gathered(signals: int) -> None:
         if number in _SIGNALS and not torch.distributed.is_initialized():
             leaving = Preempted(signal.Signals(number))
             sys.stderr.write(f"mosaic: {leaving}\n")
+            for child in children():
+                child.terminate()
             with suppress(BaseException):
                 atexit._run_exitfuncs()
             os._exit(int(str(leaving.code)))

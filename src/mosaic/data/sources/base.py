@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.data.checks import check_label_range, check_shapes, checked, make_image_set
+from mosaic.data.checks import check_label_range, check_names, check_shapes, checked, make_image_set
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
@@ -112,6 +112,7 @@ class PictureSource(Source):
         names = found.class_names or ()
         for split, part in (("training", found.train), ("test", found.test)):
             check_label_range(part.labels, len(names), split, part.origin)
+        check_names(names, found.train.origin)  # before hours of decoding
         train, test = self._decode([found.train, found.test])
         return make_image_set(train, test, names, found.train.origin)
 
@@ -131,6 +132,7 @@ class PictureSource(Source):
             values, labels = np.unique(part.labels, return_inverse=True)
             names, part = tuple(map(str, values.tolist())), replace(part, labels=labels.astype(np.int64))
         check_label_range(part.labels, len(names), split, part.origin, fewest=1)
+        check_names(names, part.origin)
         (images,) = self._decode([part])
         return images, names
 

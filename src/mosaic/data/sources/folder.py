@@ -65,7 +65,7 @@ class FolderSource(PictureSource):
             train, test = (list_images(folder, names, origin) for folder in folders)
         else:
             names = class_folders(root, origin)
-            if set(names) == {self.train, self.test}:
+            if {self.train, self.test} <= set(names):
                 raise MosaicError(
                     f"{origin}: expected one folder per class in {root}, got the folders {self.train} and {self.test}: "
                     "leave data.source.init_args.test_share out, or name the folder that holds the classes"

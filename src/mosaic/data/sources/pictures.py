@@ -58,7 +58,7 @@ class Pictures:
 
 
 def make_pictures(labels: np.ndarray, count: int, **parts: Any) -> Pictures:
-    """Make :class:`Pictures` of ``count`` labels and the other fields; see :func:`~mosaic.data.images.check_labels`."""
+    """Make :class:`Pictures` of ``count`` labels and the other fields; see :func:`~mosaic.data.checks.check_labels`."""
     return Pictures(check_labels(labels, count, parts["origin"]), **parts)
 
 

@@ -1,5 +1,6 @@
 """Images from the data sets of torchvision."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, cast
@@ -149,7 +150,11 @@ def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
     names = getattr(dataset, "classes", None)  # USPS has none, and ImageNet tuples of synonyms
-    return None if names is None else tuple(", ".join(n) if isinstance(n, tuple) else str(n) for n in names)
+    if names is None:
+        return None
+    said = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names]
+    times = Counter(said)  # ImageNet has two cranes
+    return tuple(name if times[name] == 1 else f"{name} ({label})" for label, name in enumerate(said))
 
 
 def listed_labels(dataset: Any) -> np.ndarray | None:

@@ -33,7 +33,7 @@ def read_roster(path: str) -> dict[str, int]:
             raise ValueError("two clients have the same key")
         return found
     except (OSError, ValueError, AttributeError, TypeError, MosaicError, yaml.YAMLError) as error:
-        why = " ".join(str(error).removeprefix(f"{path}: ").split())[:120]
+        why = " ".join(str(error).removeprefix(path).lstrip(":, ").split())[:120]
         raise MosaicError(
             f"executor.roster: expected a YAML file with a line `client: public key` for each client, got {path} "
             f"({why}): write it, or take the one of mosaic deploy"
