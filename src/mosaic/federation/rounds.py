@@ -222,16 +222,15 @@ class Rounds:
         self._tracker.flush()
         sizes = append_only_sizes(self._directory.path)
         states, stages = self._job.executor.states.copy(), dict(self._measurer.evaluator.stages)
-        booked = {} if self._job.privacy is None else count_bookings(self._job.ledgers)
-        books = deepcopy(self._books)
-        self._unwritten = Snapshot(round, self._state, states, books, stages, sizes, self._name, booked)
+        self._unwritten = Snapshot(round, self._state, states, deepcopy(self._books), stages, sizes, self._name)
         if round % self._snapshot_every == 0 or round == self._schedule.rounds:
             self._write_snapshot()
 
     def _write_snapshot(self) -> None:
         if self._unwritten is not None:
             sync_append_only(self._directory.path)
-            self._unwritten.write(self._directory.rounds, self._keep_snapshots)
+            booked = {} if self._job.privacy is None else count_bookings(self._job.ledgers)
+            replace(self._unwritten, booked=booked).write(self._directory.rounds, self._keep_snapshots)
             self._unwritten = None
 
     @contextmanager
