@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +80,17 @@ def test_rounds_that_are_added_ask_for_nothing_new_and_cost_nothing(tmp_path: Pa
     fit_other(first, "Mosaic", *SUMS, MORE, "--ckpt_path=last")
     assert summary(first)["privacy"]["spent"] == spent
     assert all(before[name].equal(tensor) for name, tensor in final_model(first).items())
+
+
+def test_a_run_does_not_go_on_without_the_book_of_one_of_its_clients(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = shutil.copytree(run, tmp_path / "run")
+    sorted(ours.glob("privacy/client_*/book.json"))[1].unlink()
+    with pytest.raises(SystemExit) as left:
+        fit_other(ours, "Mosaic", *SUMS, MORE, "--ckpt_path=last")
+    assert left.value.code == 2
+    assert "book.json: expected 1 bookings or more, as the last snapshot has seen, got 0" in capsys.readouterr().err
 
 
 def test_local_training_spends_its_budget_over_the_planned_steps(
