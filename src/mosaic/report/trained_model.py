@@ -101,7 +101,7 @@ def load_safetensors(file: Path) -> TrainedModel:
         level = float(json.loads(facts["level"]))
         factory = _factory(facts["network"], json.loads(facts["init_args"]))
         net = _loaded(load_file(file), factory, level, shape, len(names))
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net, facts)
 
