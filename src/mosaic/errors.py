@@ -1,6 +1,7 @@
 """The exception for user errors, and checks that raise it."""
 
 import argparse
+import logging
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -101,6 +102,12 @@ def require_a_batch(section: str, batch_size: int) -> None:
         raise MosaicError(
             f"{section}.batch_size: expected at least 2 images, since one has no variance, got {batch_size}"
         )
+
+
+def log_failure(log: logging.Logger, client: int, error: BaseException) -> None:
+    """Log why a client has failed: a user's mistake in one line, anything else with its traceback."""
+    told = isinstance(error, MosaicError)
+    log.error("client %d failed: %s", client, error if told else "", exc_info=None if told else error)
 
 
 def users_mistake(error: BaseException | None) -> BaseException | None:

@@ -135,7 +135,7 @@ def test_classes_with_one_image_or_none_are_warnings(caplog: pytest.LogCaptureFi
 
 
 def test_two_classes_of_one_name_are_refused() -> None:
-    with refused("here", "a name of its own for each class", "'cat' 2 times"):
+    with refused("here", "a different name for every class", "'cat' twice: rename one of them"):
         make_image_set(grey([0, 1, 2]), grey([2]), ("cat", "dog", "cat"), "here")
 
 

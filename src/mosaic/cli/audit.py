@@ -40,8 +40,9 @@ def audit(run: Path) -> Path:
 
         cli = carry_out_config(JobCLI, {**config, "ckpt_path": None})
         executor = AuditingExecutor(_audits(cli.job), cli.job.executor.threads)
-        with expected_warnings():  # the ledgers are the run's: what is asked again costs nothing
-            cli.federation.run(replace(cli.job, executor=executor, ledgers=run / "privacy"))
+        ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
+        with expected_warnings():
+            cli.federation.run(replace(cli.job, executor=executor, ledgers=ledgers))
         checkpoints = directory.checkpoint, again.checkpoint
         same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
     findings = executor.findings()

@@ -14,6 +14,7 @@ import yaml
 from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
+from mosaic.algorithms.base import require_program
 from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
 from mosaic.cli.predictions import table_for, write_predictions
@@ -108,12 +109,13 @@ class MosaicCLI(LightningCLI):
         """Gather what a federation works on."""
         config = self._written()
         _check_rate(config["model"]["optimizer"])
+        algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
+        require_program(algorithm)
         privacy = self._privacy(datamodule)
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
         executor.recipe = Recipe(config, make_worker)
-        algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
         kept = self._ledgers(config)
         return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"], privacy, kept)
 

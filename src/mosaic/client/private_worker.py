@@ -17,7 +17,7 @@ from mosaic.codec import encode
 from mosaic.data.images import Images
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.remote import RemoteData
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, log_failure
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import (
     ClientState,
@@ -116,8 +116,7 @@ class PrivateWorker(Worker):
         except (Exception, SystemExit) as error:
             if is_told_to_leave(error):
                 raise
-            told = isinstance(error, MosaicError)
-            log.error("client %d failed: %s", request.client, error if told else "", exc_info=not told)
+            log_failure(log, request.client, error)
             return Failed(request.client, BROKEN), state  # the kind of an exception may tell of an image
 
     def stack_key(self, request: Request) -> None:

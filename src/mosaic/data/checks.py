@@ -74,8 +74,9 @@ def check_names(names: Sequence[str], origin: str) -> None:
     """Raise :class:`MosaicError` if two classes have one name."""
     name, times = Counter(names).most_common(1)[0] if names else ("", 0)
     if times > 1:
+        many = "twice" if times == 2 else f"{times} times"
         raise MosaicError(
-            f"{origin}: expected a name of its own for each class, got {name!r} {times} times: rename one"
+            f"{origin}: expected a different name for every class, got {name!r} {many}: rename one of them"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode, wire
-from mosaic.errors import MosaicError, require_whole
+from mosaic.errors import MosaicError, log_failure, require_whole
 from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import GARBAGE, LOST, Fault, Injector, provoke, spoilt
 from mosaic.messages import ClientState, Failed, Reply, Request
@@ -152,8 +152,7 @@ def unreadable(client: int) -> Failed:
 
 def failed(client: int, error: BaseException) -> Failed:
     """Return the reply of a client whose code has raised; log in its own process what nobody else may see."""
-    told = isinstance(error, MosaicError)
-    log.error("client %d failed: %s", client, error if told else "", exc_info=None if told else error)
+    log_failure(log, client, error)
     return Failed(client, f"{type(error).__name__} in the client's code: its log says more")
 
 

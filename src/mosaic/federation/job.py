@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mosaic.algorithms.base import Algorithm, require_program
+from mosaic.algorithms.base import Algorithm
 from mosaic.client.own_models import OwnModels
 from mosaic.client.private_worker import PrivateWorker
 from mosaic.client.prototypes import require_prototypes
@@ -176,7 +176,6 @@ def make_job(
             f"their images themselves, got {type(data.partition).__name__}: set it, or simulate with "
             "mosaic.executors.SerialExecutor"
         )
-    require_program(algorithm)
     data.setup("fit")
     blueprint, seed = data.blueprint(model.factory), config["seed_everything"]
     return Job(

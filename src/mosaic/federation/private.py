@@ -4,7 +4,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from mosaic.algorithms.base import Algorithm, require_program
+from mosaic.algorithms.base import Algorithm
 from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
@@ -30,7 +30,6 @@ def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDat
     Raises:
         MosaicError: one does.
     """
-    require_program(algorithm)
     algorithm.check_privacy(privacy)
     accountant()
     if data.mean is None or data.std is None:

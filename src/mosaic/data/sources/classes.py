@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mosaic.data.checks import check_label_range
+from mosaic.data.checks import check_label_range, check_names
 from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
@@ -29,11 +29,7 @@ def agreed(labels: np.ndarray, names: Names, reference: Names, origin: str) -> n
     if names is None or reference is None or names == reference:
         return labels
     for given in (names, reference):
-        if len(set(given)) < len(given):
-            twice = next(name for name in given if given.count(name) > 1)
-            raise MosaicError(
-                f"{origin}: expected a different name for every class, got {twice!r} twice: rename one of them"
-            )
+        check_names(given, origin)
     places = {name: place for place, name in enumerate(reference)}
     check_label_range(labels, len(names), "stored", origin, fewest=1)
     unknown = [names[label] for label in np.unique(labels).tolist() if names[label] not in places]
