@@ -1,4 +1,4 @@
-"""Complaints of jsonargparse in one line: the key, and what was expected of it."""
+"""Complaints of jsonargparse in one line: the key, what was expected there, what was got and what may be meant."""
 
 import re
 from collections.abc import Iterator
@@ -6,19 +6,22 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from mosaic.cli.likeness import class_like, key_like, setting_like
 from mosaic.errors import MosaicError, users_mistake
 
 LONGEST = 800
 """Most characters of a line."""
 SETTINGS = "expected settings by name, or the path of a YAML file that holds them"
 """What some keys want."""
+_LONGEST_VALUE = 120
 _AROUND = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class")
 """What stands around a cause."""
-_NOTHING = "Expected a <class 'NoneType'>"
-_UNNAMED = {
-    r"""Unable to load config ['"](.*)['"]""": SETTINGS,
-    r"Not a valid subclass of \w+\. Got value: (.*)": "expected the path of a class, or class_path and init_args",
+_KEY = r'Parser key "([^"]+)":'
+_KINDS = {
+    **{"int": "a whole number", "float": "a number", "bool": "true, false", "str": "text", "list": "a list"},
+    **{"dict": "settings by name", "NoneType": "null"},
 }
+"""What Python's types are called in YAML."""
 
 
 @contextmanager
@@ -37,37 +40,108 @@ def one_line() -> Iterator[None]:
 
 
 def complaint(text: str) -> str:
-    r"""Return the innermost key of a complaint with what was expected there, or the text on one line.
+    r"""Return the innermost key of a complaint, what was expected there and what was got; or the text on one line.
 
-    >>> complaint('Parser key "a":\n Problem with class_path:\n  Parser key "b.c":\n   Expected a float. Got value: x')
-    'a.b.c: Expected a float. Got value: x'
+    >>> complaint("Parser key \"a\":\n X:\n  Parser key \"b.c\":\n   Expected a <class 'int'>. Got value: x")
+    'a.b.c: expected a whole number, got x'
     >>> complaint("Parser key \"a\":\n - Problem with given class_path 'A':\n   arguments are required: b")
     'a: arguments are required: b'
     >>> complaint("Parser key \"a\":\n - Type X expects a class: Option 'witdh' is not accepted. Got value: N(witdh=3)")
-    "a: Option 'witdh' is not accepted"
+    'a.witdh: there is no such setting'
     >>> complaint("the following arguments are required: fit.data.partition, fit.client")
     'expected a value for data.partition and client, got none: see --help'
     """
     if lacking := re.search(r"^the following arguments are required: (.*)", text):
         named = re.sub(r"\bfit\.", "", lacking[1])  # as mosaic client calls what others read of a fit
         return f"expected a value for {named.replace(', ', ' and ')}, got none: see --help"
-    keys = list(dict.fromkeys(re.findall(r'Parser key "([^"]+)":', text)))
+    if strange := re.search(r"^(?:unrecognized arguments: --|Subcommand '\w+' does not accept option ')([\w.]+)", text):
+        return f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
+    keys = list(dict.fromkeys(re.findall(_KEY, text)))
+    if not keys:
+        return shortened(text)
+    key, block = ".".join(keys), _innermost(text)
     if (module := _missing_module(text)) is not None:
-        return f"{'.'.join(keys)}: there is no module {module}: {_way_to(module)}"
-    if option := re.search(r"Option '[^']+' is not accepted", text):
-        return f"{'.'.join(keys)}: {option[0]}"
-    *_, innermost = re.split(r'Parser key "[^"]+":', text)
-    causes = [line.strip().removeprefix("- ") for line in innermost.splitlines()]
-    for pattern, expected in _UNNAMED.items():
-        if found := re.search(pattern, text):
-            return shortened(f"{'.'.join(keys)}: {expected}, got {found[1]}")
-    told = [cause for cause in causes if cause.startswith("Expected ") and cause != _NOTHING]
-    if told and (len(keys) > 1 or len(text) > LONGEST):
-        return shortened(f"{'.'.join(keys)}: {'; '.join(dict.fromkeys(told))}")
-    problem = re.search(r"Problem with given class_path '[^']+':\s+(.+)", innermost)
-    if problem and not told:
-        return shortened(f"{'.'.join(keys)}: {problem[1]}")
-    return shortened(text)
+        return f"{key}: there is no module {module}: {_way_to(module)}"
+    if strange := re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([\w.]+)=", text):
+        return _no_setting(key, strange[1] or strange[2], text)
+    told = _no_class(keys[-1].rpartition(".")[2], block) or _no_settings(text) or _of_another_kind(block)
+    return shortened(f"{key}: {told or _cause(block)}")
+
+
+def _innermost(text: str) -> str:
+    """Return what a complaint says below its last key: the lines after it that are no less indented than the first."""
+    *_, after = re.split(_KEY, text)
+    lines = [line for line in after.splitlines() if line.strip()]
+    depth = [len(line) - len(line.lstrip()) for line in lines]
+    end = next((place for place, each in enumerate(depth) if each < depth[0]), len(lines))
+    return "\n".join(lines[:end])
+
+
+def _value(block: str) -> str:
+    """Return the first value of which a complaint says that it was given."""
+    nested = re.search(r"Given value: NestedArg\(key='[^']*', val=(.*)\)", block)
+    found = nested or re.search(r"(?:Got|Given) value: (.*?)(?:\. Got value: .*)?$", block, re.MULTILINE)
+    value = found[1].strip("'\"") if found else "another value"
+    if value == "None":
+        return "null"
+    return value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]} ..."
+
+
+def _no_setting(key: str, name: str, text: str) -> str:
+    """Say that a class has no such setting, and which it has of a similar name."""
+    classes = re.findall(r"class_path[= ]'([\w.]+)'", text.partition("Given value")[0])
+    like = setting_like(name, classes[-1]) if classes else None
+    return f"{key}.{name}: there is no such setting{_meant(like and f'{key}.{like}')}"
+
+
+def _no_class(key: str, block: str) -> str | None:
+    """Say that a name is not that of a class which a key may hold, and which may be meant."""
+    if stranger := re.search(r"Expected '([\w.]+)' to be a subclass of <class '(?:[\w.]*\.)?(\w+)'>", block):
+        return f"expected a subclass of {stranger[2]}, got {stranger[1]}"
+    if stranger := re.search(r"does not correspond to a subclass of (\w+)", block):
+        return f"expected a subclass of {stranger[1]}, got {_value(block)}"
+    if "subclass spec" in block or "Not a valid subclass" in block:
+        return f"expected the path of a class, or class_path and init_args, got {_value(block)}"
+    if missing := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", block):
+        path = f"{missing[1]}.{missing[2]}"
+        told = f"there is no class {path}"
+    elif (named := re.search(r"Expected a dot import path string: (.*)", block)) and "<class 'list'>" not in block:
+        path = named[1]
+        told = f"expected the path of a class, got {path}"
+    else:
+        return None
+    return f"{told}{_meant(class_like(path, key))}"
+
+
+def _meant(like: str | None) -> str:
+    return f": did you mean {like}?" if like else ""
+
+
+def _no_settings(text: str) -> str | None:
+    """Say that a value is no group of settings."""
+    found = re.search(r"""Unable to load config ['"](.*)['"]""", text)
+    return f"{SETTINGS}, got {found[1]}" if found else None
+
+
+def _of_another_kind(block: str) -> str | None:
+    """Say of which kind a value is to be, as YAML calls it."""
+    kinds: list[str] = []
+    for each, choices in re.findall(r"Expected a (?:<class '(?:\w+\.)*(\w+)'>|typing\.Literal\[(.*)\])", block):
+        kinds += [_KINDS.get(each, each)] if each else [choice.strip("'") for choice in choices.split(", ")]
+    wanted = list(dict.fromkeys(kinds))
+    if not wanted or wanted == ["null"]:
+        return None
+    *others, last = wanted
+    return f"expected {', '.join(others)}{' or ' if others else ''}{last}, got {_value(block)}"
+
+
+def _cause(block: str) -> str:
+    """Return a complaint that is of no known kind, without what stands around it."""
+    if problem := re.search(r"Problem with given class_path '[^']+':\s+(.+)", block):
+        return problem[1]
+    lines = [line.strip().removeprefix("- ") for line in block.splitlines()]
+    told = [line for line in lines if not line.startswith(_AROUND)]
+    return "; ".join(dict.fromkeys(told or lines))
 
 
 def _missing_module(text: str) -> str | None:

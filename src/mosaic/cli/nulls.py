@@ -8,6 +8,7 @@ from types import NoneType
 from typing import Any
 
 from mosaic.cli.complaints import SETTINGS
+from mosaic.cli.likeness import settings_of
 from mosaic.errors import MosaicError
 
 
@@ -26,7 +27,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
         return
     if "class_path" in spec:
         expected, spec = resolve_name(str(spec["class_path"])), spec.get("init_args") or {}
-    hints = _hints(expected)
+    hints = settings_of(expected)
     for name, value in spec.items():
         hint = hints.get(name, Any)
         if value is None and not _takes_none(hint):
@@ -35,16 +36,6 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
         if isinstance(value, list) and is_dataclass(hint):
             raise MosaicError(f"{key}.{name}: {SETTINGS}, got {value}")
         require_values(value, hint, f"{key}.{name}")
-
-
-def _hints(expected: Any) -> dict[str, Any]:
-    """Return the types of a class's arguments where they are known; for a union, those of its first class."""
-    candidates = (each for each in (expected, *typing.get_args(expected)) if each is not NoneType)
-    found = next((each for each in candidates if isinstance(each, type)), None)
-    try:
-        return typing.get_type_hints(getattr(found, "__init__", None)) if found else {}
-    except Exception:  # names that only a type checker knows
-        return {}
 
 
 def _takes_none(hint: Any) -> bool:
