@@ -1,5 +1,7 @@
 """What jsonargparse complains of, as a line that somebody can read."""
 
+from pathlib import Path
+
 import pytest
 
 from mosaic.cli.complaints import LONGEST, complaint, shortened
@@ -94,6 +96,14 @@ def test_kinds_and_choices_are_called_what_they_are_in_yaml() -> None:
     assert complaint(none) == "data.batch_size: expected a whole number, got null"
 
 
+def test_a_key_of_a_file_is_told_with_what_may_be_meant(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (overlay := tmp_path / "overlay.yaml").write_text("federation: {schedule: {local_step: 3}}")
+    with pytest.raises(SystemExit):
+        main(["fit", "--config", str(DIGITS), "--config", str(overlay)])
+    told = "federation.schedule.local_step: there is no such setting: did you mean federation.schedule.local_steps?"
+    assert capsys.readouterr().err == f"mosaic: error: {told}\n"
+
+
 @pytest.mark.parametrize(
     ("flags", "told"),
     [
@@ -122,10 +132,10 @@ def test_kinds_and_choices_are_called_what_they_are_in_yaml() -> None:
             "algorithm.distilation.steps: there is no such setting: did you mean algorithm.distillation.steps?",
         ),
         (
-            "--federation.shedule.local_steps 3",
-            "federation.shedule.local_steps: there is no such setting: did you mean federation.schedule.local_steps?",
+            "--federation.faulst.quorum 3",
+            "--federation.faulst.quorum: there is no such option: did you mean --federation.faults.quorum?",
         ),
-        ("--speed 3", "speed: there is no such setting"),
+        ("--speed 3", "--speed: there is no such option: see --help"),
         ("--federation.loggers 3", "federation.loggers: expected a list or null, got 3"),
     ],
 )

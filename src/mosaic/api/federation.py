@@ -27,7 +27,7 @@ from mosaic.nets.small_cnn import SmallCNN
 from mosaic.privacy import Privacy
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
-from mosaic.training.silence import expected_warnings
+from mosaic.training.silence import silence
 
 _KINDS: dict[str, Any] = {
     "data": FederatedDataModule,
@@ -91,7 +91,7 @@ class Federation(federation.Federation):
         """
         algorithm, executor = algorithm or Mosaic(), executor or SerialExecutor()
         clients = clients or ClientModels()
-        with raising(), expected_warnings():
+        with raising(), silence():
             _check_given(
                 {
                     **{"net": net, "data": data, "algorithm": algorithm, "trainer": trainer, "optimizer": optimizer},

@@ -54,7 +54,9 @@ def complaint(text: str) -> str:
     if lacking := re.search(r"^the following arguments are required: (.*)", text):
         named = re.sub(r"\bfit\.", "", lacking[1])  # as mosaic client calls what others read of a fit
         return f"expected a value for {named.replace(', ', ' and ')}, got none: see --help"
-    if strange := re.search(r"^(?:unrecognized arguments: --|Subcommand '\w+' does not accept option ')([\w.]+)", text):
+    if option := re.search(r"^unrecognized arguments: --([\w.]+)", text):
+        return f"--{option[1]}: there is no such option{_meant(key_like(option[1]), '--') or ': see --help'}"
+    if strange := re.search(r"^Subcommand '\w+' does not accept option '(.+)'", text):
         return f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
     keys = list(dict.fromkeys(re.findall(_KEY, text)))
     if not keys:
@@ -91,7 +93,7 @@ def _no_setting(key: str, name: str, text: str) -> str:
     """Say that a class has no such setting, and which it has of a similar name."""
     classes = re.findall(r"class_path[= ]'([\w.]+)'", text.partition("Given value")[0])
     like = setting_like(name, classes[-1]) if classes else None
-    return f"{key}.{name}: there is no such setting{_meant(like and f'{key}.{like}')}"
+    return f"{key}.{name}: there is no such setting{_meant(like, f'{key}.')}"
 
 
 def _no_class(key: str, block: str) -> str | None:
@@ -113,8 +115,8 @@ def _no_class(key: str, block: str) -> str | None:
     return f"{told}{_meant(class_like(path, key))}"
 
 
-def _meant(like: str | None) -> str:
-    return f": did you mean {like}?" if like else ""
+def _meant(like: str | None, prefix: str = "") -> str:
+    return f": did you mean {prefix}{like}?" if like else ""
 
 
 def _no_settings(text: str) -> str | None:

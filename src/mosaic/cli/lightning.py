@@ -34,7 +34,7 @@ from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import check_owned_by_phases
-from mosaic.training.silence import expected_warnings
+from mosaic.training.silence import silence
 
 C = TypeVar("C", bound="MosaicCLI")
 
@@ -250,7 +250,7 @@ def carry_out(cli: type[C], args: Sequence[str] | None) -> C:
     commands = {name: skipped for name, skipped in cli.subcommands().items() if name in given[:1]}
     if commands:
         cli = type(cli.__name__, (cli,), {"subcommands": staticmethod(lambda: commands)})
-    with expected_warnings():
+    with silence():
         return cli(
             GlobalClassifier,
             FederatedDataModule,

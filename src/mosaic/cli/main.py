@@ -106,9 +106,10 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             client(given)
         case "deploy":
+            from mosaic.cli.agreed import require_agreed
             from mosaic.deployment.deploy import deploy
 
-            print(f"Written: {_call(deploy, command, given, positional=False)}")
+            print(f"Written: {_call(deploy, command, given, positional=False, require=require_agreed)}")
         case "partition":
             from mosaic.cli.partition import DESCRIPTION, partition
             from mosaic.cli.sections import MosaicParser

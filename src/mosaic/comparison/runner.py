@@ -146,19 +146,15 @@ def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
 
 @contextlib.contextmanager
 def _silence() -> Iterator[None]:
-    """Suppress a run's log and closing tables, and which seed Lightning has set."""
-    import lightning.fabric  # noqa: F401 - which sets the level of its log
-
-    logs = {logging.getLogger("mosaic"): logging.ERROR, logging.getLogger("lightning.fabric"): logging.WARNING}
-    before = {log: log.level for log in logs}
-    for log, level in logs.items():
-        log.setLevel(level)
+    """Suppress a run's log and closing tables."""
+    log = logging.getLogger("mosaic")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
-        for log, level in before.items():
-            log.setLevel(level)
+        log.setLevel(level)
 
 
 def _told(result: Outcome | Failure) -> str:

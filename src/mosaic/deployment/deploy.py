@@ -4,7 +4,7 @@ import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.resources import files
@@ -36,7 +36,13 @@ class Site:
 
 
 def deploy(
-    config: Path, output: Path, host: str = "localhost", port: int = 8443, link_port: int = 8000, days: int = 730
+    config: Path,
+    output: Path,
+    host: str = "localhost",
+    port: int = 8443,
+    link_port: int = 8000,
+    days: int = 730,
+    require: Callable[[Path], None] | None = None,
 ) -> Path:
     """Write a folder for the server and one for every site; its README.md says who does what in which order.
 
@@ -47,6 +53,7 @@ def deploy(
         port: port under which sites reach the server; behind it stands the reverse proxy.
         link_port: port of Flower's SuperLink, on the server's loopback.
         days: how long the server's certificate is valid.
+        require: refuses a configuration that could not run.
 
     Raises:
         MosaicError: a setting is out of its range, the configuration is none of remote clients, or the folder exists.
@@ -54,6 +61,8 @@ def deploy(
     require_cryptography()
     _check(host, {"port": port, "link_port": link_port}, days)
     count = _number_of_clients(config)
+    if require is not None:
+        require(config)
     if output.exists():
         raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
     make_writable(output.parent, "output")

@@ -28,15 +28,14 @@ def expected_warnings() -> Iterator[None]:
 
 @contextmanager
 def silence() -> Iterator[None]:
-    """Silence Lightning's notices ("GPU available", "`Trainer.fit` stopped", tips) and expected warnings."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    speaks = level < logging.WARNING
-    if speaks:  # setting a level clears the level caches of all loggers
+    """Silence Lightning's notices ("GPU available", "Seed set to 0", tips) and expected warnings."""
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("fabric", "pytorch")]
+    speaking = {logger: logger.level for logger in loggers if logger.level < logging.WARNING}
+    for logger in speaking:  # setting a level clears the level caches of all loggers
         logger.setLevel(logging.WARNING)
     try:
         with expected_warnings():
             yield
     finally:
-        if speaks:
+        for logger, level in speaking.items():
             logger.setLevel(level)

@@ -1,0 +1,48 @@
+"""What all parties of a deployment agree on, made once before folders are written and carried away."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mosaic.cli.lightning import JobCLI, carry_out
+from mosaic.data import FederatedDataModule, RemoteData
+from mosaic.executors import ClientExecutor
+from mosaic.tasks.global_classifier import GlobalClassifier
+
+_ANYWHERE = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precision": "32-true", "num_nodes": "1"}
+"""Settings of the Trainer that every host has, since this one need not be the server."""
+
+
+class AgreedCLI(JobCLI):
+    """Makes what the server would run, without a look at files that only other hosts have."""
+
+    def fit(
+        self,
+        model: GlobalClassifier,
+        datamodule: FederatedDataModule,
+        ckpt_path: str | None = None,
+        weights_only: bool | None = None,
+    ) -> None:
+        """Make the job and refuse what cannot work."""
+        datamodule.source = None
+        self._job(model, datamodule).check()
+
+    def _remote(self, given: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:
+        """Return what all know of the data; where clients will be asked for statistics, any will do."""
+        data = RemoteData(given)
+        channels = data.partition.image_shape[0]
+        data.mean, data.std = map(list, data.statistics or ([0.5] * channels, [0.5] * channels))
+        return data
+
+    def _ledgers(self, config: Mapping[str, Any]) -> Path:
+        return Path("privacy")
+
+
+def require_agreed(config: Path) -> None:
+    """Refuse a configuration with which the server could not begin.
+
+    Raises:
+        MosaicError: a key is unknown, a value is out of its range, or parts do not fit together.
+    """
+    fixed = [f"--trainer.{key}={value}" for key, value in _ANYWHERE.items()]
+    carry_out(AgreedCLI, ["fit", "--config", str(config), "--executor=mosaic.executors.FlowerExecutor", *fixed])
