@@ -374,8 +374,9 @@ def write_tables(root: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("command", choices=["run", "table"])
-    parser.add_argument("--settings", nargs="*", default=list(SETTINGS))
-    parser.add_argument("--algorithms", nargs="*", default=[])
+    parser.add_argument("--settings", nargs="*", default=list(SETTINGS), choices=SETTINGS)
+    rows = sorted({row for setting in SETTINGS.values() for row in setting.algorithms})
+    parser.add_argument("--algorithms", nargs="*", default=[], choices=rows)
     parser.add_argument("--processes", type=int, default=2)
     options = parser.parse_args()
     if options.command == "table":

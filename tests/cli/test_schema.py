@@ -3,6 +3,7 @@
 import json
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,14 @@ from jsonargparse import get_loader
 from mosaic.cli.completion import completion, completion_script
 from mosaic.cli.configs import configs, find_configs
 from mosaic.cli.main import main
-from mosaic.cli.schema import schema
 from mosaic.errors import MosaicError
 from tests.small_runs import REPOSITORY
 
 
 @pytest.fixture(scope="module")
 def told() -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(schema())
+    command = [sys.executable, "-m", "mosaic", "schema"]  # in this process Lightning may have made classes of its own
+    found: dict[str, Any] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     return found
 
 
