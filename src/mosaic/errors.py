@@ -7,6 +7,8 @@ from typing import Any, get_args
 
 LARGEST = 1e38
 """Largest number that settings may have, a third of the largest number in single precision."""
+LARGEST_COUNT = 10**9
+"""Most of anything that settings may ask for; Python and PyTorch count no further than to some 10^18 in all."""
 _LONGEST_WORDS = 300
 
 
@@ -56,9 +58,12 @@ def require_whole(section: str, **values: object) -> None:
 
 
 def require_count(section: str, **values: int) -> None:
-    """Raise :class:`MosaicError` unless all values are whole numbers above zero; see :func:`require_positive`."""
+    """Raise :class:`MosaicError` unless all values can be counted to, from 1 up; see :func:`require_positive`."""
     require_whole(section, **values)
     require_positive(section, **values)
+    for key, value in values.items():
+        if value > LARGEST_COUNT:
+            raise MosaicError(f"{section}.{key}: expected at most {LARGEST_COUNT:,}, got {value}")
 
 
 def require_share(section: str, **values: float) -> None:

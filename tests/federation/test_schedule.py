@@ -2,10 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from mosaic.errors import MosaicError
 from mosaic.executors import SerialExecutor
 from mosaic.federation.schedule import Schedule
 from mosaic.seeding import SERVER, generator_for
@@ -54,3 +56,12 @@ def test_a_run_asks_who_is_there(tmp_path: Path) -> None:
 def test_steps_of_experts_replace_passes_too() -> None:
     plan = Schedule(local_epochs=2.0, expert_steps=50, distill_rounds=[1]).plan(1, 4, 0)
     assert (plan.steps, plan.epochs) == (50, 0.0)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"local_epochs": 1e30}, {"local_steps": 10**30}, {"collaborative_rounds": 2 * 10**9}]
+)
+def test_nobody_waits_for_more_than_can_be_counted_to(setting: dict[str, Any]) -> None:
+    (key,) = setting
+    with pytest.raises(MosaicError, match=f"federation.schedule.{key}: expected at most 1,000,000,000, got"):
+        Schedule(**setting)

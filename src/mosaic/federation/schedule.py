@@ -8,7 +8,15 @@ import numpy as np
 import torch
 
 from mosaic.batches import steps_for
-from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_count, require_positive, require_whole
+from mosaic.errors import (
+    LARGEST_COUNT,
+    MosaicError,
+    is_number,
+    require_at_least_zero,
+    require_count,
+    require_positive,
+    require_whole,
+)
 from mosaic.seeding import SERVER, generator_for
 from mosaic.server.context import RoundPlan
 
@@ -64,6 +72,8 @@ class Schedule:
             fine_tune_learning_rate=self.fine_tune_learning_rate,
         )
         require_positive(_KEY, learning_rate=self.learning_rate)
+        if self.local_epochs > LARGEST_COUNT:
+            raise MosaicError(f"{_KEY}.local_epochs: expected at most {LARGEST_COUNT:,}, got {self.local_epochs}")
         if not is_number(self.participation) or not 0 < self.participation <= 1:
             raise MosaicError(f"{_KEY}.participation: expected a share in (0, 1], got {self.participation}")
         if self.distill_rounds is not None and not isinstance(self.distill_rounds, Iterable):
