@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 SCALED = "of 16 bits, scaled to 8 (65535 becomes 255)"
 MADE_COLOUR = "grey, repeated to three channels"
 MADE_GREY = "colour, made grey by luma"
+LARGEST_SIDE = 8192
+"""Most pixels of a side to which pictures are scaled; one in colour has 192 MiB then."""
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -64,8 +66,10 @@ def rules_of(channels: Literal[1, 3] | None, resize: int | list[int] | None) -> 
     size = None if resize is None else list(resize) if isinstance(resize, Iterable) else [resize] * 2
     for place, side in enumerate(size or ()):
         require_whole("data.source.init_args", **{f"resize[{place}]": side})
-    if size is not None and (len(size) != 2 or min(size) < 1):
-        raise MosaicError(f"data.source.init_args.resize: expected pixels or [height, width] from 1 up, got {resize}")
+    if size is not None and (len(size) != 2 or not 1 <= min(size) <= max(size) <= LARGEST_SIDE):
+        raise MosaicError(
+            f"data.source.init_args.resize: expected pixels or [height, width], of 1 to {LARGEST_SIDE}, got {resize}"
+        )
     return Rules(channels, None if size is None else (int(size[0]), int(size[1])))
 
 
