@@ -10,7 +10,7 @@
 6. **Sizes**: ``resize`` crops the largest centred rectangle of the target's aspect ratio, then scales it bilinearly
    with antialiasing. Without it all pictures must have one size.
 
-The log counts what rules 1 to 5 change.
+The log counts what rules 2, 3 and 5 change, and palettes.
 """
 
 from collections.abc import Iterable, Iterator
