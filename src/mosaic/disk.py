@@ -29,7 +29,9 @@ class DiskError(MosaicError):
 
 
 @contextmanager
-def naming_disk(folder: Path) -> Iterator[None]:
+def naming_disk(
+    folder: Path, way_on: str = "--ckpt_path auto then goes on from the last snapshot, if there is one"
+) -> Iterator[None]:
     """Turn the errors of a full, read-only or broken disk, and of a folder that is gone, into one line that names it.
 
     Raises:
@@ -49,13 +51,12 @@ def naming_disk(folder: Path) -> Iterator[None]:
         trouble = _trouble(error)
         if trouble is None:
             raise DiskError(
-                f"{folder} is gone, or a folder in it: somebody has moved or removed it: put it back, and --ckpt_path "
-                "auto goes on from its last snapshot"
+                f"{folder} is gone, or a folder in it: somebody has moved or removed it: put it back; {way_on}"
             ) from error
         where = f" at {os.fsdecode(trouble.filename)}" if trouble.filename else ""
         raise DiskError(
             f"the disk of {folder} fails{where} ({os.strerror(trouble.errno or 0)}): see to it, for example with df; "
-            "--ckpt_path auto then goes on from the last snapshot, if there is one"
+            f"{way_on}"
         ) from error
     finally:
         threading.excepthook = said_by_threads

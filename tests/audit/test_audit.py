@@ -111,6 +111,13 @@ class TestBadInput:
         assert "holds no run" in capsys.readouterr().err
         assert list(tmp_path.iterdir()) == []
 
+    def test_a_run_that_has_not_finished(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "config.yaml").write_text("seed_everything: 0")
+        with pytest.raises(SystemExit):
+            main(["audit", str(tmp_path)])
+        assert "expected a finished run" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
 
 def test_findings_replace_nothing_but_findings(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("{}")

@@ -79,6 +79,7 @@ def test_settings_of_gans_need_their_class(generation: dict[str, Any], kind: str
         of_mosaic(generation={"class_path": "mosaic.generation.Mixture", "init_args": {"parts": [GANS]}}),
         of_mosaic(generation={"class_path": "mosaic.generation.ClassGaussians", "init_args": {"components": 3}}),
         of_mosaic(generation={"class_path": "theirs.Generation", "init_args": {"steps": 3}}),
+        {"algorithm": {"class_path": "mosaic.algorithms.FedProx", "init_args": [{"mu": 0.1}]}},  # for others to refuse
     ],
     ids=str,
 )

@@ -127,6 +127,29 @@ def test_a_budget_that_cannot_be_counted_is_asked_for(config: dict[str, object],
     assert reference_budget(config, {"config": config}, None, 9).generator_updates == 9
 
 
+def test_settings_may_stand_beside_the_class_as_in_fit() -> None:
+    short = {**FOUR_CLIENTS, "algorithm": {"distillation": {"steps": 7}}}
+    assert amounts(reference_budget({}, {"config": short}, None, 0)) == (7, 0)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**FOUR_CLIENTS, "federation": {"schedule": {"distill_rounds": 3}}},
+        {**FOUR_CLIENTS, "algorithm": {"init_args": {"distillation": {"steps": None}}}},
+        {"data": {"partition": {"class_path": "P", "init_args": {"num_clients": "ten"}}}},
+    ],
+)
+def test_a_configuration_that_cannot_be_read_is_named(config: dict[str, object]) -> None:
+    with pytest.raises(MosaicError, match="what config spends cannot be read from its configuration"):
+        reference_budget(config, {"config": config}, None, None)
+    assert amounts(reference_budget(config, {"config": config}, 1, 2)) == (1, 2)
+
+
+def test_whoever_gives_one_figure_is_told_of_nobody_who_spends_both() -> None:
+    assert str(reference_budget({}, {"mosaic": mosaic(1, 1)}, 3, None)) == "3 student and 4 generator updates"
+
+
 @for_each(
     "algorithm",
     [

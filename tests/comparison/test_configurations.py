@@ -38,6 +38,13 @@ def test_stacking_replaces_sections_of_another_class(tmp_path: Path) -> None:
     assert merged(map(read_configuration, (below, above))) == {"x": {"class_path": "B"}, "y": {"p": 2, "q": 1}}
 
 
+def test_the_short_form_of_a_class_keeps_it(tmp_path: Path) -> None:
+    below = write(tmp_path / "a.yaml", {"algorithm": "mosaic.algorithms.FedAvg"})
+    above = write(tmp_path / "b.yaml", {"algorithm": {"init_args": {"objective": 1}}})
+    expected = {"class_path": "mosaic.algorithms.FedAvg", "init_args": {"objective": 1}}
+    assert merged(map(read_configuration, (below, above))) == {"algorithm": expected}
+
+
 @pytest.mark.parametrize("content", ["[1, 2]", "a: [", None])
 def test_what_is_no_configuration_is_refused(content: str | None, tmp_path: Path) -> None:
     path = tmp_path / "c.yaml"
@@ -64,4 +71,10 @@ def test_numbers_and_dates_are_what_fit_reads(tmp_path: Path) -> None:
 def test_a_section_in_a_file_of_its_own_is_refused(section: str, tmp_path: Path) -> None:
     path = write(tmp_path / "c.yaml", {section: "other.yaml"})
     with pytest.raises(MosaicError, match=rf"c\.yaml: {section}: expected settings by name, got 'other\.yaml': write"):
+        read_configuration(path)
+
+
+def test_a_schedule_in_a_file_of_its_own_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "c.yaml", {"federation": {"schedule": "schedule.yaml"}})
+    with pytest.raises(MosaicError, match=r"federation\.schedule: expected settings by name, got 'schedule\.yaml'"):
         read_configuration(path)

@@ -7,7 +7,8 @@ import yaml
 
 from mosaic.comparison.budget import Budget
 from mosaic.comparison.configurations import find_presets, read_configuration
-from mosaic.comparison.request import RunRequest, plan_runs, read_rows
+from mosaic.comparison.outcome import Outcome
+from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_whole_runs
 from mosaic.errors import MosaicError
 from tests.small_runs import DIGITS
 
@@ -81,3 +82,15 @@ def test_a_row_keeps_nothing_of_another_algorithm_below_it(tmp_path: Path) -> No
     assert (command, given[::2], flag) == ("fit", ["--config", "--config"], "--data.seed=0")
     read = [yaml.safe_load(Path(file).read_text()) for file in given[1::2]]
     assert read == [{"data": {"batch_size": 8}}, {"algorithm": {"class_path": "mosaic.algorithms.FedAvg"}}]
+
+
+@pytest.mark.parametrize("dry", [True, 2])
+def test_dry_runs_are_refused_since_they_leave_nothing(dry: object) -> None:
+    with pytest.raises(MosaicError, match=r"trainer\.fast_dev_run: expected whole runs in a comparison, got"):
+        require_whole_runs({"trainer": {"fast_dev_run": dry}})
+    require_whole_runs({"trainer": {"fast_dev_run": False}})
+
+
+def test_a_run_that_has_not_finished_has_no_outcome(tmp_path: Path) -> None:
+    with pytest.raises(MosaicError, match=r"holds no finished run \(summary\.json is missing\)"):
+        Outcome.of(RunRequest("ours", 0, (), ()), tmp_path)

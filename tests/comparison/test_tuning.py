@@ -8,7 +8,7 @@ import pytest
 from mosaic.cli.main import main
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
-from mosaic.comparison.tuning import Choice, read_choices, tuned
+from mosaic.comparison.tuning import Choice, read_choices, require_same_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome
 from tests.small_runs import DIGITS
@@ -67,6 +67,17 @@ def test_the_run_that_was_chosen_is_the_first_seeds(tmp_path: Path) -> None:
     choose(Bench({"ours at 0.03": 0.9}), tmp_path, RATES)
     kept = Outcome.read_all(tmp_path / "outcomes.jsonl")
     assert [(each.algorithm, each.seed, each.validated) for each in kept] == [("ours", 4, 0.9)]
+
+
+def test_outcomes_that_chose_something_else_are_refused_before_anything_is_tried(tmp_path: Path) -> None:
+    choose(Bench({}), tmp_path, RATES)
+    requests, file = [RunRequest("ours", 4, (), ())], tmp_path / "outcomes.jsonl"
+    with pytest.raises(
+        MosaicError, match=r"ours, seed 4, which has chosen nothing, where --tune asks for rate and last"
+    ):
+        require_same_choices(requests, [RATES, LAST], file)
+    require_same_choices([RunRequest("theirs", 4, (), ())], [LAST], file)
+    require_same_choices(requests, [LAST], tmp_path / "none.jsonl")
 
 
 def test_it_runs_what_it_says(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from mosaic.cli.main import main
+from mosaic.federation.rounds import Rounds
 from tests.small_runs import (
     FOUR_ROUNDS,
     TWO_ROUNDS,
@@ -123,6 +124,19 @@ def test_a_finished_run_says_so_and_stays_as_it_is(straight: Path, tmp_path: Pat
     again = shutil.copytree(straight, tmp_path / "run")
     main(four_rounds(again, "--ckpt_path=auto"))
     assert_same_run(again, straight)
+
+
+def test_a_run_that_goes_on_has_not_finished_any_more(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    again = shutil.copytree(straight, tmp_path / "run")
+    monkeypatch.setattr(Rounds, "complete", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(four_rounds(again, "--ckpt_path=auto"))
+    assert (again / "summary.json").is_file()
+    with pytest.raises(ZeroDivisionError):
+        main(four_rounds(again, "--federation.schedule.fine_tune_rounds=5", "--ckpt_path=auto"))
+    assert not (again / "summary.json").exists()
 
 
 def test_fedavg_takes_more_rounds_whatever_the_default_of_distilling(tmp_path: Path) -> None:

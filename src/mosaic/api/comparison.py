@@ -1,5 +1,6 @@
 """``mosaic.compare``: what ``mosaic compare`` does, from Python."""
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
@@ -8,11 +9,14 @@ from typing import TYPE_CHECKING
 from mosaic.api.arguments import Config, config_files
 from mosaic.api.plots import ComparisonPlots
 from mosaic.api.raising import raising
-from mosaic.api.run import Run
+from mosaic.api.run import Run, load
 from mosaic.cli.main import fit
 from mosaic.comparison.command import compare_algorithms
+from mosaic.comparison.formats import comma_separated
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.runner import run_folder
+from mosaic.comparison.table import comparison_table
+from mosaic.comparison.tuning import trial_name
 from mosaic.errors import MosaicError
 
 if TYPE_CHECKING:
@@ -35,6 +39,7 @@ class Comparison:
 
     def __init__(self, path: Path, runs: Path, results: Sequence[Outcome | Failure]) -> None:
         self.path, self._runs = path.absolute(), runs.absolute()  # a notebook may go elsewhere
+        self._results = list(results)
         self._outcomes = [result for result in results if isinstance(result, Outcome)]
         self.failures = {(each.algorithm, each.seed): each.reason for each in results if isinstance(each, Failure)}
         self.plot = ComparisonPlots(self._outcomes)
@@ -52,7 +57,7 @@ class Comparison:
         """
         import pandas
 
-        return pandas.read_csv(self.path / "comparison.csv", index_col="algorithm")
+        return pandas.read_csv(io.StringIO(comma_separated(comparison_table(self._results))), index_col="algorithm")
 
     @property
     def runs(self) -> "DataFrame":
@@ -80,12 +85,17 @@ class Comparison:
         Raises:
             MosaicError: it is not among them, has failed, or its folder is no longer there.
         """
-        known = [(outcome.algorithm, outcome.seed) for outcome in self._outcomes]
+        known = {(outcome.algorithm, outcome.seed): outcome for outcome in self._outcomes}
         if (algorithm, seed) not in known:
             found = self.failures.get((algorithm, seed))
             why = f"failed: {found}" if found else f"expected one of {', '.join(f'{a} {s}' for a, s in known)}"
             raise MosaicError(f"run of {algorithm!r}, seed {seed!r}: {why}")
-        return Run(run_folder(algorithm, seed, self._runs))
+        names = (
+            algorithm,
+            trial_name(algorithm, known[algorithm, seed].tuned),
+        )  # a trial that was chosen is not run again
+        folders = [run_folder(name, seed, self._runs) for name in names]
+        return load(next((folder for folder in folders if folder.is_dir()), folders[0]))
 
 
 def compare(
@@ -130,6 +140,8 @@ def compare(
     if not isinstance(tune, str):
         raise MosaicError(f"tune: expected text, as 'KEY=V1,V2,... KEY=V1,V2,...', got {tune!r}")
     with raising(), config_files(config) as (first, *more):
+        if any("," in str(path) for path in more):
+            raise MosaicError(f"config: expected paths without commas, got {', '.join(map(repr, map(str, more)))}")
         if output is None and isinstance(config if isinstance(config, str | Path | Mapping) else config[0], Mapping):
             output = Path("runs", "compare")
         folder, results = compare_algorithms(

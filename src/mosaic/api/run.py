@@ -111,7 +111,8 @@ class Run:
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of logits and labels."""
-        return tuple(json.loads(self._trained.facts["class_names"]))
+        found: dict[str, Any] = self._read(lambda: read_facts(RunDirectory(self.path).partition))
+        return tuple(found.get("classes") or json.loads(self._trained.facts["class_names"]))
 
     def sample(self, client: int, count: int = 16, seed: int = 0) -> Samples:
         """Draw images of a client's generator.

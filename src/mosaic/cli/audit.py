@@ -12,9 +12,11 @@ from mosaic.audit.table import show
 from mosaic.cli.lightning import JobCLI, carry_out_config
 from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
+from mosaic.errors import MosaicError
 from mosaic.federation.job import Job
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import read_facts
 from mosaic.seeding import seed_for
 from mosaic.training.silence import expected_warnings
 
@@ -28,14 +30,21 @@ def audit(run: Path) -> Path:
 
     Args:
         run: the run's folder.
+
+    Raises:
+        MosaicError: it holds no finished simulation.
     """
     directory = RunDirectory(run)
     config = directory.read_config()
+    if not read_facts(directory.summary):
+        raise MosaicError(
+            f"mosaic audit: expected a finished run, got {run} without summary.json: --ckpt_path auto goes on with it"
+        )
     make_writable(run, "mosaic audit")
     require_simulation(config, "mosaic audit")
     with tempfile.TemporaryDirectory(prefix="mosaic-audit-") as folder:
         again = RunDirectory(Path(folder) / "run")
-        config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6}
+        config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6, "loggers": []}
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
         cli = carry_out_config(JobCLI, {**config, "ckpt_path": None})
@@ -43,8 +52,8 @@ def audit(run: Path) -> Path:
         ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
         with expected_warnings():
             cli.federation.run(replace(cli.job, executor=executor, ledgers=ledgers))
-        checkpoints = directory.checkpoint, again.checkpoint
-        same = same_weights(*checkpoints) if all(path.is_file() for path in checkpoints) else None
+        pairs = _checkpoints(directory, again, cli.job.data.num_clients)
+        same = all(same_weights(*pair) for pair in pairs) if pairs else None
     findings = executor.findings()
     show(findings)
     if same is False:
@@ -52,6 +61,13 @@ def audit(run: Path) -> Path:
     output = run / "audit.json"
     write_findings(output, findings, same_run=same)
     return output
+
+
+def _checkpoints(first: RunDirectory, again: RunDirectory, clients: int) -> list[tuple[Path, Path]]:
+    """Return the models, global and clients' own, that two runs have both left."""
+    pairs = [(first.checkpoint, again.checkpoint)]
+    pairs += [(first.client_checkpoint(client), again.client_checkpoint(client)) for client in range(clients)]
+    return [pair for pair in pairs if all(path.is_file() for path in pair)]
 
 
 def _audits(job: Job) -> dict[int, ClientAudit]:

@@ -17,7 +17,9 @@ def table_for(checkpoint: Path) -> Path:
     Raises:
         MosaicError: something else is there, or the folder is not to be written in.
     """
-    path = checkpoint.with_name("predictions.csv")
+    path = checkpoint.with_name(
+        "predictions.csv" if checkpoint.stem == "global" else f"{checkpoint.stem}_predictions.csv"
+    )
     make_writable(path.parent, "--ckpt_path")
     if path.exists() and not path.read_bytes().startswith(f"{','.join(_KEYS)},".encode()):
         raise MosaicError(f"{path} exists and is no table of mosaic predict: move it away")

@@ -45,7 +45,8 @@ def _arguments(section: Any) -> dict[str, Any]:
     if not isinstance(section, Mapping):
         return {}
     beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    return dict(stacked(beside, section.get("init_args") or {}))
+    found = stacked(beside, section.get("init_args") or {})
+    return dict(found) if isinstance(found, Mapping) else {}  # jsonargparse will say what is wrong
 
 
 def _class_name(section: Any) -> str:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged
+from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged, settings_of
 from mosaic.errors import MosaicError
 from mosaic.signatures import accepted_arguments
 
@@ -20,7 +20,7 @@ class Budget:
     """Optimiser steps of a whole run: of the global model, and of all generators, the clients' included.
 
     Attributes:
-        of: the row that spends as much; empty where both figures were given.
+        of: the row that spends as much; empty where a figure was given.
     """
 
     student_updates: int
@@ -42,16 +42,30 @@ def reference_budget(
     the table.
     """
     name, config = _reference(common, rows)
-    settings = algorithm_of(config).get("init_args") or {}
-    rounds = _distilling_rounds(config)
-    of = name if student is None or generator is None else ""
-    if student is None:
-        from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
+    try:
+        return Budget(
+            _student_updates(config) if student is None else student,
+            _generator_updates(config, name) if generator is None else generator,
+            name if student is None and generator is None else "",
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise MosaicError(
+            f"--student_updates, --generator_updates: what {name} spends cannot be read from its configuration "
+            f"({error}): mend algorithm, federation.schedule or data.partition there, or give both figures"
+        ) from error
 
-        student = rounds * int((settings.get("distillation") or {}).get("steps", DistillationSettings.steps))
-    if generator is None:
-        generator = min(rounds, 1) * _clients(config) * _generator_steps(settings, name)  # clients train theirs once
-    return Budget(student, generator, of)
+
+def _student_updates(config: Mapping[str, Any]) -> int:
+    from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
+
+    distillation = settings_of(algorithm_of(config)).get("distillation") or {}
+    return _distilling_rounds(config) * int(distillation.get("steps", DistillationSettings.steps))
+
+
+def _generator_updates(config: Mapping[str, Any], name: str) -> int:
+    """Return the updates of all clients' generators, which they train once."""
+    steps = _generator_steps(settings_of(algorithm_of(config)), name)
+    return min(_distilling_rounds(config), 1) * _clients(config) * steps
 
 
 def _distilling_rounds(config: Mapping[str, Any]) -> int:
@@ -122,7 +136,7 @@ def _takes(config: Mapping[str, Any]) -> set[str]:
     """Return the init arguments of an algorithm: those that its class takes, and those that its YAML names."""
     algorithm = algorithm_of(config)
     found = _class_of(str(algorithm.get("class_path", "")))
-    return {*(algorithm.get("init_args") or {}), *(accepted_arguments(found)[0] if found else ())}
+    return {*settings_of(algorithm), *(accepted_arguments(found)[0] if found else ())}
 
 
 def _class_of(path: str) -> type | None:

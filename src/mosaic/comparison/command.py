@@ -8,10 +8,20 @@ from typing import Any
 from mosaic.comparison.budget import Budget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.request import Fit, RunRequest, plan_runs, read_rows, require_one_device, require_simulation
-from mosaic.comparison.tuning import read_choices, tuned
-from mosaic.disk import make_writable
+from mosaic.comparison.request import (
+    Fit,
+    RunRequest,
+    plan_runs,
+    read_rows,
+    require_one_device,
+    require_simulation,
+    require_whole_runs,
+)
+from mosaic.comparison.tuning import read_choices, require_same_choices, tuned
+from mosaic.disk import make_writable, naming_disk
 from mosaic.errors import MosaicError
+
+_WAY_ON = "the same command then goes on with what is there"
 
 
 def compare_algorithms(
@@ -62,6 +72,7 @@ def compare_algorithms(
     rows = read_rows(common, _parts(algorithms))
     require_one_device(merged(common))
     require_simulation(merged(common))
+    require_whole_runs(merged(common))
     sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
     budget = _budget(merged(common), sharing, student_updates, generator_updates)
     requests, choices = plan_runs(rows, _numbers(seeds), partition_seed, budget, own), read_choices(tune)
@@ -85,8 +96,11 @@ def compare_algorithms(
         return finish_all(fit, asked, output / file, runs or output / "runs", processes, console)
 
     if choices:
-        requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
-    results = finish(requests, "outcomes.jsonl")
+        require_same_choices(requests, choices, output / "outcomes.jsonl")
+        with naming_disk(output, _WAY_ON):
+            requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
+    with naming_disk(output, _WAY_ON):
+        results = finish(requests, "outcomes.jsonl")
     facts = {
         "configuration": ", ".join(str(each.path) for each in common),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
@@ -101,7 +115,8 @@ def compare_algorithms(
         )
     finished = any(isinstance(result, Outcome) for result in results)
     if finished or not (output / "comparison.md").exists():  # an older table is worth more than one of failures
-        write_comparison(results, facts, output, console, budget, own)
+        with naming_disk(output, _WAY_ON):
+            write_comparison(results, facts, output, console, budget, own)
     return output, results
 
 

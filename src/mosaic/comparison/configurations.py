@@ -37,10 +37,12 @@ def read_configuration(path: Path) -> Configuration:
         values = configuration.values
     except (ValueError, yaml.YAMLError) as error:
         raise MosaicError(f"{path}: expected a configuration of mosaic fit, which cannot be read: {error}") from error
-    for section in _SECTIONS:
-        if not isinstance(values.get(section) or {}, Mapping):
+    sections = {section: values.get(section) for section in _SECTIONS}
+    schedule = sections["federation"].get("schedule") if isinstance(sections["federation"], Mapping) else None
+    for section, given in {**sections, "federation.schedule": schedule}.items():
+        if not isinstance(given or {}, Mapping):
             raise MosaicError(
-                f"{path}: {section}: expected settings by name, got {values[section]!r}: write them out here, since a "
+                f"{path}: {section}: expected settings by name, got {given!r}: write them out here, since a "
                 "comparison combines files"
             )
     return configuration
@@ -76,6 +78,12 @@ def algorithm_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"class_path": section} if isinstance(section, str) else dict(section)
 
 
+def settings_of(section: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a class's section, which stand under ``init_args`` or, in short, beside it."""
+    beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
+    return {**beside, **(section.get("init_args") or {})}
+
+
 def merged(configs: Iterable[Configuration]) -> dict[str, Any]:
     """Stack configurations; a section of another class replaces the one before with all its arguments."""
     total: dict[str, Any] = {}
@@ -88,6 +96,13 @@ def _stacked(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, An
     total = dict(below)
     for key, value in above.items():
         before = total.get(key)
+        if (
+            isinstance(before, str)
+            and isinstance(value, Mapping)
+            and "init_args" in value
+            and "class_path" not in value
+        ):
+            before = {"class_path": before}  # the short form of a class keeps it
         if isinstance(before, Mapping) and isinstance(value, Mapping):
             other = "class_path" in value and value["class_path"] != before.get("class_path")
             total[key] = dict(value) if other else _stacked(before, value)

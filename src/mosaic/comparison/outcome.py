@@ -40,8 +40,14 @@ class Outcome:
 
     @classmethod
     def of(cls, request: RunRequest, run: Path) -> "Outcome":
-        """Read a finished run's folder."""
+        """Read a finished run's folder.
+
+        Raises:
+            MosaicError: the run has not finished.
+        """
         file, rounds = run / "summary.json", read_rounds(run)
+        if not file.is_file():
+            raise MosaicError(f"{run} holds no finished run (summary.json is missing)")
         summary, where = read_facts(file), read_facts(run / "environment.json")
         kept = {key: summary[key] for key in _KEPT if key in summary}
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}

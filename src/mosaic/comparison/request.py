@@ -74,6 +74,15 @@ def require_one_device(config: Mapping[str, Any]) -> None:
         )
 
 
+def require_whole_runs(config: Mapping[str, Any]) -> None:
+    """Refuse dry runs, of which nothing is kept."""
+    if dry := (config.get("trainer") or {}).get("fast_dev_run"):
+        raise MosaicError(
+            f"trainer.fast_dev_run: expected whole runs in a comparison, got {dry}: leave it out, and try a "
+            "configuration with mosaic fit"
+        )
+
+
 def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare") -> None:
     """Refuse clients on hosts of their own, and objects, for a command that runs rounds of its own."""
     if config.get("from_objects"):

@@ -46,6 +46,23 @@ def read_choices(text: str) -> list[Choice]:
     return choices
 
 
+def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choice], outcomes: Path) -> None:
+    """Refuse, before anything is tried, outcomes of these requests that have chosen other settings, or none.
+
+    Raises:
+        MosaicError: there is one.
+    """
+    asked, keys = {(request.algorithm, request.seed) for request in requests}, [choice.key for choice in choices]
+    for outcome in Outcome.read_all(outcomes):
+        chosen = [setting.partition("=")[0] for setting in outcome.tuned]
+        if (outcome.algorithm, outcome.seed) in asked and chosen != keys:
+            raise MosaicError(
+                f"{outcomes} holds the outcome of {outcome.algorithm}, seed {outcome.seed}, which has chosen "
+                f"{' and '.join(chosen) or 'nothing'}, where --tune asks for {' and '.join(keys)}: choose another "
+                "--output"
+            )
+
+
 def tuned(
     requests: Sequence[RunRequest], choices: Sequence[Choice], finish: Finish, outcomes: Path
 ) -> list[RunRequest]:
@@ -91,9 +108,17 @@ def tuned(
     return [replace(request, tuned=settings[request.algorithm]) for request in requests]
 
 
+def trial_name(algorithm: str, settings: Sequence[str]) -> str:
+    """Return the name under which an algorithm tries settings.
+
+    >>> trial_name("fedavg", ["federation.schedule.learning_rate=0.1"])
+    'fedavg at 0.1'
+    """
+    return f"{algorithm} at {', '.join(setting.partition('=')[2] for setting in settings)}"
+
+
 def _named_by(request: RunRequest, settings: tuple[str, ...]) -> RunRequest:
-    values = ", ".join(setting.partition("=")[2] for setting in settings)
-    return replace(request, algorithm=f"{request.algorithm} at {values}", tuned=settings)
+    return replace(request, algorithm=trial_name(request.algorithm, settings), tuned=settings)
 
 
 def _validated(result: "Outcome | Failure") -> float:

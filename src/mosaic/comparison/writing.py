@@ -1,5 +1,6 @@
 """Write a comparison: one table in four forms, and accuracy against rounds and against traffic."""
 
+import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -11,6 +12,7 @@ from mosaic.comparison.budget import Budget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
+from mosaic.disk import write_whole
 from mosaic.runs.figures import Band, bands
 
 Over = Literal["rounds", "traffic"]
@@ -46,12 +48,16 @@ def write_comparison(
     told = [f"{key}: {value}" for key, value in (*facts.items(), *_measured(outcomes))]
     output.mkdir(parents=True, exist_ok=True)
     lines = "\n".join(f"* {line}" for line in (*table.notes, *COLUMNS, *told))
-    (output / "comparison.md").write_text("\n\n".join([*map(markdown, table.parted()), lines]) + "\n")
-    (output / "comparison.csv").write_text(comma_separated(table))
-    (output / "comparison.tex").write_text(latex(table))
+    page = "\n\n".join([*map(markdown, table.parted()), lines]) + "\n"
+    for kind, text in {"md": page, "csv": comma_separated(table), "tex": latex(table)}.items():
+        write_whole(output / f"comparison.{kind}", text.encode())
     for name, label in OVER.items():
+        picture = output / f"{name}.png"
         if drawn := accuracy_bands(outcomes, name):
-            bands(drawn, x_label=label, y_label="test accuracy, %").savefig(output / f"{name}.png")
+            bands(drawn, x_label=label, y_label="test accuracy, %").savefig(painted := io.BytesIO(), format="png")
+            write_whole(picture, painted.getbuffer())
+        else:  # an older one would show other runs
+            picture.unlink(missing_ok=True)
     for part in table.parted():
         console.print()
         console.print(terminal(part))

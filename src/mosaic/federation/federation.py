@@ -177,7 +177,7 @@ class Federation:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
                 check_same(directory, job.config, start, job.data.num_clients, sensitive_to)
-                return start, partial(self._go_on, job, directory, {})
+                return start, partial(self._go_on, job, directory, start.round, {})
             if writes:
                 directory.require_free()
             return start, partial(directory.create, job.config, partial(_write_partition, job))
@@ -202,11 +202,13 @@ class Federation:
                 "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
             )
         require_books(job.ledgers, start.booked)
-        return start, partial(self._go_on, job, directory, start.sizes)
+        return start, partial(self._go_on, job, directory, start.round, start.sizes)
 
-    def _go_on(self, job: Job, directory: RunDirectory, sizes: Mapping[str, int]) -> None:
-        """Restore a run's folder to its state at a snapshot."""
+    def _go_on(self, job: Job, directory: RunDirectory, round: int, sizes: Mapping[str, int]) -> None:
+        """Restore a run's folder to its state at a snapshot of a round; with more to come it has not finished."""
         directory.complete(partial(_write_partition, job))
+        if round < self.schedule.rounds:
+            directory.summary.unlink(missing_ok=True)
         directory.write_config(job.config)
         cut_back(directory.path, sizes)
         drop_old(directory.rounds, self.keep_snapshots)
