@@ -260,7 +260,7 @@ def test_a_student_replaces_the_average_if_the_clients_agree_or_are_not_asked(
         asked.append((old, new))
         return accepted
 
-    monkeypatch.setattr("mosaic.algorithms.dense.accepts", answer)
+    monkeypatch.setattr("mosaic.server.acceptance.accepts", answer)
     replies = uploads(blueprint)
     state, seen = play(small(guarded=guarded), blueprint, phases, replies)
     average = (6 * replies[0].model["head.bias"] + 12 * replies[1].model["head.bias"]) / 18

@@ -160,6 +160,10 @@ def test_an_audit_asks_again_and_sees_the_same_bytes(tmp_path: Path) -> None:
             (*PUBLIC, f"--privacy={SGD}", "--algorithm=FedAvg", "--federation.schedule.local_epochs=1"),
             "federation.schedule.local_epochs",
         ),
+        (
+            (*PUBLIC, "--privacy={epsilon: 10, shares: {counts: 0.05, means: 0.95, moments: 0}}"),
+            "privacy.shares: expected counts, means and moments above 0 with ClassGaussians",
+        ),
     ],
 )
 def test_what_a_budget_cannot_cover_is_refused_before_an_image_is_read(

@@ -13,7 +13,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError
 from mosaic.executors import SerialExecutor, SideBySideExecutor, base
-from mosaic.executors.base import Envelope, answer_bytes
+from mosaic.executors.base import Envelope, answer, answer_bytes
 from mosaic.executors.injection import KINDS, Injector
 from mosaic.messages import (
     ClientState,
@@ -267,3 +267,12 @@ def test_every_executor_injects_alike_and_gives_the_same_bits(executor: str, tmp
     assert rows_without_time(tmp_path / "several", extended=True) == rows_without_time(
         tmp_path / "serial", extended=True
     )
+
+
+@pytest.mark.parametrize("fault", ["", "nan", "shape", "sender", "huge"])
+def test_who_is_asked_again_begins_where_it_began(fault: str) -> None:
+    before = ClientState({"kept": torch.zeros(1)})
+    for reply in (each for each in REPLIES if not isinstance(each, Declined)):
+        told = answer(Prepared(reply), EVALUATE, before, fault=fault)
+        assert told.state.tensors["kept"].item() == (told.message is reply)
+        assert (told.message is reply) == (fault == "")

@@ -74,6 +74,21 @@ def test_a_mixture_learns_all_of_its_parts_and_is_rebuilt_from_what_crosses() ->
     assert rebuilt(noise, labels)[2:, 0, 0, 0].tolist() == pytest.approx([0.05, 0.025])
 
 
+class Namer(Shades):
+    """Learns nothing, and tells which seed it has been given."""
+
+    def fit(self, own: OwnImages) -> Fitted:
+        return Fitted(Shade((1, 8, 8)), curves={"loss": torch.tensor([float(own.seed("generator/init"))])})
+
+
+def test_generators_of_one_class_draw_different_numbers_and_keep_their_curves() -> None:
+    seeds = {"generator/init": 3, "generator/init/1": 5}
+    counts = torch.tensor([3, 4])
+    own = OwnImages(lambda: torch.zeros(7, 1, 8, 8), torch.zeros(7), counts, counts / 7, None, None, seeds.get)  # type: ignore[arg-type]
+    curves = Mixture([Namer(0.5), Shades(0.5), Namer(0.25)]).fit(own).curves
+    assert {name: curve.tolist() for name, curve in curves.items()} == {"loss": [3.0], "loss1": [5.0]}
+
+
 def test_its_settings_follow_from_its_parts() -> None:
     mixture = Mixture([Adversarial(min_count=9, steps=7), ClassGaussians()])
     assert (mixture.min_count, mixture.conditional) == (9, True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic.server.acceptance import accepts, best_of
+from mosaic.server.acceptance import accepts, best_of, is_taken
 from mosaic.server.cohort import Judgement
 
 
@@ -99,3 +99,14 @@ def test_weights_that_are_no_numbers_are_refused_whoever_judges(
 ) -> None:
     assert not accepted(judgement(judges), judgement(judges), new=torch.tensor(number))
     assert "round 4: the weights of the new-born head are no finite numbers, so it is refused" in caplog.text
+
+
+def test_unguarded_a_student_is_taken_unless_it_has_diverged() -> None:
+    said: dict[str, float] = {}
+    nobody: Any = None
+    context: Any = SimpleNamespace(plan=SimpleNamespace(round=4), recorder=SimpleNamespace(scalar=said.__setitem__))
+    learnt, broken = {"weight": torch.ones(2)}, {"weight": torch.tensor([1.0, float("nan")])}
+    assert is_taken(learnt, learnt, nobody, context, guarded=False)
+    assert said == {}
+    assert not is_taken(learnt, broken, nobody, context, guarded=False)
+    assert said == {"server/student_accepted": 0.0}

@@ -13,7 +13,7 @@ from mosaic.model_pool import PoolKind
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.server.acceptance import accepts
+from mosaic.server.acceptance import is_taken
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.shown import SHOWN_IMAGES
@@ -42,8 +42,9 @@ class DENSE(FedAvg):
         objective: what local training minimises.
         student_updates: of the whole run, spread evenly over its distilling rounds, as many as Mosaic's default spends
             in one; 0 gives FedAvg exactly, and a round without any is FedAvg's.
-        generator_updates: of the whole run, spread evenly over its distilling rounds, as many as Mosaic's default
-            spends with ten clients. A part that is too small for a synthesis is not spent.
+        generator_updates: of the whole run, spread evenly over its distilling rounds, as many as ten clients'
+            default GANs (:class:`~mosaic.generation.Adversarial`) take. A part that is too small for a synthesis is not
+            spent.
         synthesis_steps: generator updates that one batch of images takes (paper: 30).
         synthesis: how images are made.
         learning: how the student learns.
@@ -93,7 +94,7 @@ class DENSE(FedAvg):
             return state
         model = uploads.average()
         student = self._distil(model, uploads.replies, syntheses, updates, context)
-        if not self.guarded or accepts(model, student, "student", cohort, context):
+        if is_taken(model, student, cohort, context, self.guarded):
             return replace(state, model=student, distilled=True)
         return replace(state, model=model)
 

@@ -20,7 +20,7 @@ from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.server.acceptance import accepts
+from mosaic.server.acceptance import is_taken
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.experts import class_shares
@@ -93,13 +93,15 @@ class FedFTG(FedAvg):
         """Run FedAvg's round, then distil the uploads into the average."""
         uploads = cohort.train(state.model, KeptUploads)
         state = replace(state, model=uploads.average())
-        if not uploads.clients or context.plan.share(self.student_updates) == 0:
+        updates = [context.plan.share(total) for total in (self.student_updates, self.generator_updates)]
+        if not uploads.clients or self.student_updates == 0 or not any(updates):
             return state
         student = context.blueprint.build(state.model)
         state = self._distil(student, uploads.replies, state, context)
+        if updates[0] == 0:  # in a schedule of more rounds than updates the generator alone learns in some
+            return state
         learnt = student.state_dict()  # once: clients judge a model once, and know it by its identity
-        accepted = not self.guarded or accepts(state.model, learnt, "student", cohort, context)
-        return replace(state, model=learnt) if accepted else state
+        return replace(state, model=learnt) if is_taken(state.model, learnt, cohort, context, self.guarded) else state
 
     def _distil(
         self, student: Classifier, uploads: list[TrainReply], state: ServerState, context: RoundContext

@@ -158,10 +158,10 @@ class Mosaic(Algorithm):
         gaussian = isinstance(self.program.generation, ClassGaussians)
         if not (gaussian and plain):
             super().check_privacy(privacy)
-        if not (privacy.shares.counts and privacy.shares.means):
+        if not (privacy.shares.counts and privacy.shares.means and privacy.shares.moments):
             raise MosaicError(
-                "privacy.shares: expected counts and means above 0 with ClassGaussians, which are made of both, got "
-                f"{privacy.shares.counts} and {privacy.shares.means}"
+                "privacy.shares: expected counts, means and moments above 0 with ClassGaussians, which are made of "
+                f"them, got {privacy.shares.counts}, {privacy.shares.means} and {privacy.shares.moments}"
             )
 
     def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:

@@ -161,6 +161,8 @@ def answer(
 ) -> Envelope[Reply]:
     """Let a worker answer; an exception in its code becomes a reply, and its client's state stays as it was.
 
+    So it does where a fault spoils the reply on purpose: who is asked again begins where it began.
+
     Where several ranks train together the exception goes on and ends this one: the others wait for it in the middle of
     a step, and would do so for half an hour.
 
@@ -175,7 +177,8 @@ def answer(
         with ending_within(deadline):
             provoke(fault, deadline)
             reply, new_state = worker.handle(request, state)
-            return Envelope(spoilt(reply, fault), new_state)
+            told = spoilt(reply, fault)
+            return Envelope(told, new_state if told is reply else state)
     except DeadlinePassedError:
         return Envelope(late(request.client, deadline or 0.0), state)
     except (Exception, SystemExit) as error:

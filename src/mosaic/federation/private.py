@@ -59,6 +59,11 @@ def check_private_models(privacy: Privacy, pool: ModelPool, phases: PhaseRunner)
             f"model.net: expected no BatchNorm with privacy.local_training dp_sgd, since it lets images of a batch see "
             f"each other, got {pool.blueprint.batch_norms[0]}: use GroupNorm, as SmallCNN with norm: group"
         )
+    if phases.scales_losses:
+        raise MosaicError(
+            "trainer.precision: expected bf16-mixed or 32-true with privacy.local_training dp_sgd, whose gradients of "
+            "single images are clipped as they are, got 16-mixed: set it"
+        )
     if phases.processes > 1:
         raise MosaicError(
             f"trainer.devices: expected 1 with privacy.local_training dp_sgd, got {phases.processes}: set it"

@@ -1,7 +1,7 @@
 """Several generators per client, which take turns."""
 
 from collections.abc import Sequence
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from itertools import combinations
 
 from torch import Tensor
@@ -43,12 +43,24 @@ class Mixture(Generation):
         return MixedGenerator(part.build(image_shape, class_counts) for part in self.parts)
 
     def fit(self, own: OwnImages) -> Fitted:
-        """Learn the generators one after the other."""
-        fitted = [part.fit(own) for part in self.parts]
+        """Learn the generators one after the other; those of one class draw different numbers."""
+        fitted = [part.fit(_apart(own, self._earlier_of_its_class(place))) for place, part in enumerate(self.parts)]
         return Fitted(
             MixedGenerator(each.generator for each in fitted),
             sum(each.steps for each in fitted),
             sum(each.discriminator_steps for each in fitted),
             max(each.attempts for each in fitted),
-            {name: curve for each in fitted for name, curve in each.curves.items()},
+            {
+                f"{name}{self._earlier_of_its_class(place) or ''}": curve
+                for place, each in enumerate(fitted)
+                for name, curve in each.curves.items()
+            },
         )
+
+    def _earlier_of_its_class(self, place: int) -> int:
+        return sum(type(part) is type(self.parts[place]) for part in self.parts[:place])
+
+
+def _apart(own: OwnImages, number: int) -> OwnImages:
+    """Return the same images with seeds of their own, unless they are for the first generator of a class."""
+    return own if number == 0 else replace(own, seed=lambda name: own.seed(f"{name}/{number}"))

@@ -34,6 +34,13 @@ def _figure(what: str) -> str:
     return f"server/{re.sub('[- ]', '_', what)}_accepted"
 
 
+def is_taken(old: StateDict, student: StateDict, cohort: Cohort, context: RoundContext, guarded: bool) -> bool:
+    """Whether a student replaces a model: if clients accept it; unguarded, if it has not diverged."""
+    return (
+        accepts(old, student, "student", cohort, context) if guarded else not has_diverged(student, "student", context)
+    )
+
+
 def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
     """Whether a model is at least as good as the old one on the clients' validation images.
 

@@ -125,6 +125,11 @@ class PhaseRunner:
         return int(self._probe.world_size)
 
     @property
+    def scales_losses(self) -> bool:
+        """Whether losses are scaled, since gradients have 16 bits of a small range."""
+        return str(self._template.get("precision")) in ("16", "16-mixed")
+
+    @property
     def is_watched(self) -> bool:
         """Whether the user has callbacks in every phase."""
         return bool(self._template.get("callbacks"))
