@@ -95,9 +95,25 @@ def test_hidden_layers_give_their_share_and_the_head_all(
     ours, theirs = (sums(each.build(scaled.initial(1)).train(training)) for each in (scaled, plain))
     assert ours.keys() == theirs.keys()
     assert len(ours) > 2
+    first, *_ = ours
     for name, layer in ours.items():
         inputs = torch.randn(layer.weight.shape[1] if layer.weight.dim() == 2 else (2, layer.in_channels, 8, 8))
-        torch.testing.assert_close(layer(inputs), theirs[name](inputs) / (1 if name == "head" else 0.25))
+        torch.testing.assert_close(layer(inputs), theirs[name](inputs) / (1 if name in (first, "head") else 0.25))
+
+
+@pytest.mark.parametrize("factory", [partial(ResNet18, width=16), partial(SmallCNN, width=16)], ids=["ResNet18", "CNN"])
+def test_the_first_layers_running_statistics_are_those_of_the_whole_network(factory: ClassifierFactory) -> None:
+    """Channels of a narrow network are averaged with the whole network's, which is how they must be normalised."""
+    wide, images = of(factory), torch.rand(64, 1, 8, 8)
+    whole, state = wide.build(wide.initial(0)).train(), wide.initial(0)
+    narrow = wide.scaled(0.5)
+    kept = {name: state[name][tuple(map(slice, shape))] for name, shape in narrow.shapes.items()}
+    part = narrow.build(kept).train()
+    whole(images)
+    part(images)
+    variance = next(name for name in narrow.shapes if name.endswith("running_var"))
+    ours, theirs = part.state_dict()[variance], whole.state_dict()[variance]
+    torch.testing.assert_close(ours, theirs[: len(ours)])
 
 
 @pytest.mark.parametrize("factory", [partial(ResNet18, width=4), partial(MLP, width=8)], ids=["ResNet18", "MLP"])

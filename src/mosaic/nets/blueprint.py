@@ -65,9 +65,11 @@ class Blueprint:
     def scaled(self, ratio: float) -> "Blueprint":
         """Return the blueprint of the same network with about ``ratio`` of the channels in every hidden layer.
 
-        The outputs of its convolutions and hidden linear layers are divided by ``ratio`` (HeteroFL's scaler, Diao et
-        al. 2021, arXiv 2010.01264), so that running statistics fit the wide network, whose sums have more terms.
-        **Deviation:** also in evaluation, since a narrow network serves as an expert too.
+        The outputs of its convolutions and hidden linear layers are divided by the share of channels that they sum over
+        (HeteroFL's scaler, Diao et al. 2021, arXiv 2010.01264), so that running statistics fit the wide network, whose
+        sums have more terms. **Deviations:** also in evaluation, since a narrow network serves as an expert too; not
+        where the image itself comes in, whose channels are all there: HeteroFL, which divides there too, averages no
+        running statistics.
         """
         return self if ratio == 1 else replace(self, factory=partial(_scaled, self.factory, ratio))
 
@@ -149,11 +151,20 @@ class _Reader(pickle.Unpickler):
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:
     net = factory(image_shape, num_classes).scaled(ratio)
-    for module in net.modules():
-        if isinstance(module, nn.Conv2d | nn.Linear) and module is not net.head:
-            module.register_forward_hook(partial(_divide, ratio))
+    terms = _terms(factory(image_shape, num_classes))
+    for name, module in net.named_modules():
+        if name in terms and module is not net.head:
+            share = _terms(module)[""] / terms[name]
+            if share < 1:  # what looks at the image itself sums over as many channels as in the whole network
+                module.register_forward_hook(partial(_divide, share))
     return net
 
 
-def _divide(ratio: float, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
-    return output / ratio
+def _terms(net: nn.Module) -> dict[str, int]:
+    """Return over how many channels each convolution or linear layer sums, by its name."""
+    layers = ((name, each) for name, each in net.named_modules() if isinstance(each, nn.Conv2d | nn.Linear))
+    return {name: each.weight.shape[1] for name, each in layers}
+
+
+def _divide(share: float, _module: nn.Module, _inputs: object, output: Tensor) -> Tensor:
+    return output / share
