@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mosaic.server.generators import GeneratedImages
 from mosaic.teachers import answers
-from mosaic.teachers.answers import ask_owners, ask_teacher
+from mosaic.teachers.answers import ask_owners, ask_teacher, say_nothing_of
 
 SHAPE = (1, 8, 8)
 
@@ -61,6 +61,15 @@ def test_owners_judge_their_own_images_among_their_own_classes(random: torch.Gen
 def test_an_owner_without_images_is_not_asked(random: torch.Generator) -> None:
     nets = {0: owner_nets(random)[0]}
     assert ask_owners(nets, of_owners([0, 0], random), OWNED).shape == (2, 4)
+
+
+def test_of_classes_that_nobody_knows_nothing_is_said() -> None:
+    source = GeneratedImages(torch.zeros(3, 1, 2, 2), torch.zeros(3).long(), torch.tensor([0, 1, 2]))
+    said = torch.tensor([[4.0, -30.0, 2.0], [6.0, -30.0, 0.0], [0.0, -30.0, 8.0]])
+    unknown = torch.tensor([False, True, False])
+    neutral = say_nothing_of(unknown, said, source, origin_counts=True)
+    assert neutral.tolist() == [[4, 3, 2], [3, 3, 3], [0, 4, 8]]
+    assert say_nothing_of(unknown, said, source, origin_counts=False).tolist() == [[4, 3, 2], [6, 3, 0], [0, 4, 8]]
 
 
 class Stubborn(nn.Module):

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import torch
+from torch import Tensor
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
@@ -34,7 +35,7 @@ from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
-from mosaic.teachers.answers import ask_teacher
+from mosaic.teachers.answers import ask_teacher, say_nothing_of
 from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)
@@ -191,6 +192,10 @@ class Mosaic(Algorithm):
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
         teacher = self._form_teacher(experts, evidence)
+        held = torch.stack([reply.class_counts for reply in uploads.replies]) >= self.program.generation.min_count
+        unknown = (images.class_counts.sum(0) > 0) & ~held.any(0)
+        if unknown.any():  # some generators are of clients that take no part in this round
+            teacher = self._neutral(teacher, unknown, images.conditional)
         show_samples(images, context)
         student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
         state = self._offer(student, state, cohort, context)
@@ -304,6 +309,11 @@ class Mosaic(Algorithm):
                 type(self.teacher).__name__,
             )
             return Prior(self.teacher.heads_only).form(experts, evidence)
+
+    def _neutral(self, teacher: Teacher, unknown: Tensor, conditional: bool) -> Teacher:
+        """Let a teacher say nothing of classes that its experts have seen too few images of."""
+        origin_counts = conditional and self.distillation.origin_weight > 0
+        return lambda source: say_nothing_of(unknown, teacher(source), source, origin_counts)
 
     def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Replace the average by the model between it and the student that clients like best, unless it is worse.

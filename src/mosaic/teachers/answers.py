@@ -23,6 +23,27 @@ def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(answers)  # out here it gives tensors that a loss may use
 
 
+def say_nothing_of(unknown: Tensor, answers: Tensor, source: GeneratedImages, origin_counts: bool) -> Tensor:
+    """Let answers be neutral about classes that nobody who was asked knows.
+
+    Generators of absent clients still draw such classes, which experts and prototypes would rule out.
+
+    Args:
+        unknown: whether nobody knows a class, shape ``(C,)``; somebody knows another.
+        answers: logits, shape ``(M, C)``.
+        source: the images that were asked about.
+        origin_counts: whether images have been drawn as a class, which is then counted beside the answer.
+
+    Returns:
+        Logits ``(M, C)``: of unknown classes the mean of the others. For images that were drawn as an unknown class all
+        are alike, if their origin then decides.
+    """
+    unknown = unknown.to(answers.device)
+    mean = answers[:, ~unknown].mean(1, keepdim=True)
+    neutral = torch.where(unknown, mean, answers)
+    return torch.where(unknown[source.labels][:, None], mean, neutral) if origin_counts else neutral
+
+
 @torch.no_grad()
 def ask_owners(models: Mapping[int, nn.Module], source: GeneratedImages, class_counts: Tensor) -> Tensor:
     """Return what each image's owner, the client whose generator made it, says of it, among that client's classes.
