@@ -7,7 +7,7 @@ from typing import Any, get_args
 
 LARGEST = 1e38
 """Largest number that settings may have, a third of the largest number in single precision."""
-LARGEST_COUNT = 10**9
+LARGEST_COUNT = 10**12
 """Most of anything that settings may ask for; Python and PyTorch count no further than to some 10^18 in all."""
 _LONGEST_WORDS = 300
 
