@@ -1,12 +1,12 @@
 """What all parties of a deployment agree on, made once before folders are written and carried away."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mosaic.cli.lightning import JobCLI, carry_out
 from mosaic.data import FederatedDataModule, RemoteData
 from mosaic.executors import ClientExecutor
+from mosaic.federation.job import Job
 from mosaic.tasks.global_classifier import GlobalClassifier
 
 _ANYWHERE = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precision": "32-true", "num_nodes": "1"}
@@ -16,16 +16,9 @@ _ANYWHERE = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precisio
 class AgreedCLI(JobCLI):
     """Makes what the server would run, without a look at files that only other hosts have."""
 
-    def fit(
-        self,
-        model: GlobalClassifier,
-        datamodule: FederatedDataModule,
-        ckpt_path: str | None = None,
-        weights_only: bool | None = None,
-    ) -> None:
-        """Make the job and refuse what cannot work."""
+    def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         datamodule.source = None
-        self._job(model, datamodule).check()
+        return super()._job(model, datamodule)
 
     def _remote(self, given: FederatedDataModule, executor: ClientExecutor, config: dict[str, Any]) -> RemoteData:
         """Return what all know of the data; where clients will be asked for statistics, any will do."""
@@ -33,9 +26,6 @@ class AgreedCLI(JobCLI):
         channels = data.partition.image_shape[0]
         data.mean, data.std = map(list, data.statistics or ([0.5] * channels, [0.5] * channels))
         return data
-
-    def _ledgers(self, config: Mapping[str, Any]) -> Path:
-        return Path("privacy")
 
 
 def require_agreed(config: Path) -> None:
@@ -45,4 +35,5 @@ def require_agreed(config: Path) -> None:
         MosaicError: a key is unknown, a value is out of its range, or parts do not fit together.
     """
     fixed = [f"--trainer.{key}={value}" for key, value in _ANYWHERE.items()]
-    carry_out(AgreedCLI, ["fit", "--config", str(config), "--executor=mosaic.executors.FlowerExecutor", *fixed])
+    given = ["fit", "--config", str(config), "--executor=mosaic.executors.FlowerExecutor", *fixed]
+    carry_out(AgreedCLI, given).job.check()

@@ -38,7 +38,7 @@ def setting_like(name: str, class_path: str) -> str | None:
     'distillation.steps'
     """
     try:
-        settings = settings_of(resolve_name(class_path))
+        settings = setting_types(resolve_name(class_path))
     except (ImportError, AttributeError):  # the class is another's mistake
         return None
     return _setting_among(name.split("."), {**settings, "class_path": Any, "init_args": Any})
@@ -59,7 +59,7 @@ def key_like(key: str) -> str | None:
     return _setting_among(key.split("."), {**module.SECTIONS, "trainer": Trainer, **others})
 
 
-def settings_of(owner: Any) -> dict[str, Any]:
+def setting_types(owner: Any) -> dict[str, Any]:
     """Return the types of a class's arguments where they are known; for a union, those of its first class."""
     candidates = (each for each in (owner, *typing.get_args(owner)) if each is not NoneType)
     found = next((each for each in candidates if isinstance(each, type)), None)
@@ -76,7 +76,7 @@ def _setting_among(words: Sequence[str], known: Mapping[str, Any]) -> str | None
     found = first if first in known else _most_alike(first, known)
     if found is None or not rest:
         return found
-    deeper = _setting_among(rest, settings_of(known[found]))
+    deeper = _setting_among(rest, setting_types(known[found]))
     return f"{found}.{deeper}" if deeper else None if found == first else found
 
 

@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from mosaic.cli.complaints import SETTINGS
-from mosaic.cli.likeness import settings_of
+from mosaic.cli.likeness import setting_types
 from mosaic.errors import MosaicError
 
 
@@ -27,7 +27,7 @@ def require_values(spec: Any, expected: Any, key: str) -> None:
         return
     if "class_path" in spec:
         expected, spec = resolve_name(str(spec["class_path"])), spec.get("init_args") or {}
-    hints = settings_of(expected)
+    hints = setting_types(expected)
     for name, value in spec.items():
         hint = hints.get(name, Any)
         if value is None and not _takes_none(hint):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mosaic.cli.given import stacked
+from mosaic.comparison.configurations import given_settings
 from mosaic.errors import MosaicError
 
 GONE = {
@@ -26,11 +26,11 @@ def refuse_renamed(values: Mapping[str, Any]) -> None:
     Args:
         values: a configuration of ``mosaic fit``; init arguments may stand under ``init_args`` or beside it.
     """
-    algorithm = _arguments(values.get("algorithm"))
+    algorithm = given_settings(values.get("algorithm"))
     sections = {
         "algorithm": algorithm if _class_name(values.get("algorithm")) in _WITH_FEWER else {},
-        "algorithm.distillation": _arguments(algorithm.get("distillation")),
-        "model": _arguments(values.get("model")),
+        "algorithm.distillation": given_settings(algorithm.get("distillation")),
+        "model": given_settings(values.get("model")),
     }
     lines = list(_gans(algorithm.get("generation")))
     for key, advice in GONE.items():
@@ -38,15 +38,6 @@ def refuse_renamed(values: Mapping[str, Any]) -> None:
         lines += [f"{key} is gone: {advice}"] if last in sections[section] else []
     if lines:
         raise MosaicError("; ".join(lines))
-
-
-def _arguments(section: Any) -> dict[str, Any]:
-    """Return the init arguments of a section, wherever they stand in it."""
-    if not isinstance(section, Mapping):
-        return {}
-    beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    found = stacked(beside, section.get("init_args") or {})
-    return dict(found) if isinstance(found, Mapping) else {}  # jsonargparse will say what is wrong
 
 
 def _class_name(section: Any) -> str:
@@ -57,7 +48,7 @@ def _class_name(section: Any) -> str:
 
 def _gans(generation: Any) -> Iterator[str]:
     """Say how settings of GANs are written since Gaussians are the default."""
-    arguments = _arguments(generation)
+    arguments = given_settings(generation)
     kind = _class_name(generation) or "ClassGaussians"
     if not arguments or kind not in ("ClassGaussians", "Mixture"):
         return

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import Any
 
-from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, merged, settings_of
+from mosaic.comparison.configurations import AS_CONFIGURED, algorithm_of, find_presets, given_settings, merged
 from mosaic.errors import MosaicError
 from mosaic.signatures import accepted_arguments
 
@@ -58,13 +58,13 @@ def reference_budget(
 def _student_updates(config: Mapping[str, Any]) -> int:
     from mosaic.tasks.distillation import DistillationSettings  # takes a second, which --help need not wait for
 
-    distillation = settings_of(algorithm_of(config)).get("distillation") or {}
+    distillation = given_settings(algorithm_of(config)).get("distillation") or {}
     return _distilling_rounds(config) * int(distillation.get("steps", DistillationSettings.steps))
 
 
 def _generator_updates(config: Mapping[str, Any], name: str) -> int:
     """Return the updates of all clients' generators, which they train once."""
-    steps = _generator_steps(settings_of(algorithm_of(config)), name)
+    steps = _generator_steps(given_settings(algorithm_of(config)), name)
     return min(_distilling_rounds(config), 1) * _clients(config) * steps
 
 
@@ -136,7 +136,7 @@ def _takes(config: Mapping[str, Any]) -> set[str]:
     """Return the init arguments of an algorithm: those that its class takes, and those that its YAML names."""
     algorithm = algorithm_of(config)
     found = _class_of(str(algorithm.get("class_path", "")))
-    return {*settings_of(algorithm), *(accepted_arguments(found)[0] if found else ())}
+    return {*given_settings(algorithm), *(accepted_arguments(found)[0] if found else ())}
 
 
 def _class_of(path: str) -> type | None:

@@ -86,6 +86,8 @@ def compare_algorithms(
     from mosaic.comparison.runner import finish_all
     from mosaic.comparison.writing import write_comparison
 
+    if choices:
+        require_same_choices(requests, choices, output / "outcomes.jsonl")
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
     exceptions = f", except {', '.join(own)}, which spend their own" if own else ""
     spent = {} if budget is None else {"server-side budget": f"{budget}{exceptions}"}
@@ -95,11 +97,9 @@ def compare_algorithms(
     def finish(asked: Sequence[RunRequest], file: str = "tried.jsonl") -> list[Outcome | Failure]:
         return finish_all(fit, asked, output / file, runs or output / "runs", processes, console)
 
-    if choices:
-        require_same_choices(requests, choices, output / "outcomes.jsonl")
-        with naming_disk(output, _WAY_ON):
-            requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
     with naming_disk(output, _WAY_ON):
+        if choices:
+            requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
         results = finish(requests, "outcomes.jsonl")
     facts = {
         "configuration": ", ".join(str(each.path) for each in common),

@@ -78,10 +78,17 @@ def algorithm_of(config: Mapping[str, Any]) -> dict[str, Any]:
     return {"class_path": section} if isinstance(section, str) else dict(section)
 
 
-def settings_of(section: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a class's section, which stand under ``init_args`` or, in short, beside it."""
+def given_settings(section: Any) -> dict[str, Any]:
+    """Return the settings of a class's section, under ``init_args`` or, in short, beside it; none of a mere path.
+
+    >>> given_settings({"class_path": "A", "p": 1, "init_args": {"q": 2}})
+    {'p': 1, 'q': 2}
+    """
+    if not isinstance(section, Mapping):
+        return {}
     beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    return {**beside, **(section.get("init_args") or {})}
+    under = section.get("init_args")
+    return _stacked(beside, under) if isinstance(under, Mapping) else beside
 
 
 def merged(configs: Iterable[Configuration]) -> dict[str, Any]:

@@ -151,12 +151,11 @@ class _Reader(pickle.Unpickler):
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:
     net = factory(image_shape, num_classes).scaled(ratio)
-    terms = _terms(factory(image_shape, num_classes))
-    for name, module in net.named_modules():
-        if name in terms and module is not net.head:
-            share = _terms(module)[""] / terms[name]
-            if share < 1:  # what looks at the image itself sums over as many channels as in the whole network
-                module.register_forward_hook(partial(_divide, share))
+    whole = _terms(factory(image_shape, num_classes))
+    for name, terms in _terms(net).items():
+        layer = net.get_submodule(name)
+        if layer is not net.head and terms < whole[name]:  # not what looks at the image itself
+            layer.register_forward_hook(partial(_divide, terms / whole[name]))
     return net
 
 
