@@ -43,7 +43,7 @@ class HandedOver:
         self._waiting[number] = node, data
         return number
 
-    def pull(self, numbers: Collection[str]) -> list[Delivery]:
+    def pull(self, numbers: Collection[str], most: int) -> list[Delivery]:
         found = []
         for number in [number for number in self._waiting if number in numbers]:
             node, data = self._waiting.pop(number)
@@ -53,7 +53,8 @@ class HandedOver:
                 found.append(Delivery(number, None, f"{type(error).__name__} at the node"))
                 continue
             if reply is not None:
-                found.append(Delivery(number, reply))
+                told = f"expected at most {most} bytes, got {len(reply)}"
+                found.append(Delivery(number, None, told) if len(reply) > most else Delivery(number, reply))
         return found
 
     def close(self) -> None:
@@ -97,7 +98,7 @@ class OverSockets:
         except OSError as error:
             self._found[number] = Delivery(number, None, str(error))
 
-    def pull(self, numbers: Collection[str]) -> list[Delivery]:
+    def pull(self, numbers: Collection[str], most: int) -> list[Delivery]:
         return [self._found.pop(number) for number in list(self._found) if number in numbers]
 
     def close(self) -> None:

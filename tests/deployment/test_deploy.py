@@ -188,6 +188,10 @@ def test_long_names_and_addresses_are_certified(host: str, tmp_path: Path) -> No
     certificate = x509.load_pem_x509_certificate((written / "server" / "server.crt").read_bytes())
     named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     assert host in [str(name.value) for name in named]
+    proxy = (written / "server" / "nginx.conf").read_text().splitlines()
+    listens = [line.strip() for line in proxy if "listen" in line]
+    assert listens == ["listen 8443 ssl;", *(["listen [::]:8443 ssl;"] if ":" in host else [])]
+    assert f"https://[{host}]:8443/" in (written / "README.md").read_text() or ":" not in host
 
 
 def test_nothing_is_left_behind_on_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ from mosaic.executors.remote.grid import Delivery
 FAKE = Path(__file__).with_name("fake_flwr.py")
 SOURCE = Path(flower.__file__).parents[3]
 Opened = Callable[..., FlowerGrid]
+MOST = 1 << 20
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def calls(tmp_path: Path) -> list[Any]:
 
 
 def until_delivered(grid: FlowerGrid, number: str) -> Delivery:
-    while not (found := grid.pull([number])):
+    while not (found := grid.pull([number], MOST)):
         time.sleep(0.02)
     return found[0]
 
@@ -59,18 +61,18 @@ def test_messages_go_out_and_come_back_once(opened: Opened) -> None:
     grid = opened()
     assert grid.nodes() == {7: "ecdsa-sha2-nistp384 AAAA", 8: ""}
     one, other = grid.push(7, b"abc", 60), grid.push(7, b"error", 60)
-    found = {delivery.number: delivery for delivery in grid.pull([one, other])}
+    found = {delivery.number: delivery for delivery in grid.pull([one, other], MOST)}
     assert found == {one: Delivery(one, b"cba"), other: Delivery(other, None, "broken")}
-    assert grid.pull([one, other]) == []
+    assert grid.pull([one, other], MOST) == []
 
 
 def test_a_message_that_is_not_taken_is_delivered_as_an_error(opened: Opened) -> None:
     grid = opened()
     number = grid.push(8, b"abc", 60)
-    (delivery,) = grid.pull([number])
+    (delivery,) = grid.pull([number], MOST)
     assert delivery.data is None
     assert "no message for node 8" in delivery.error
-    assert grid.pull([number]) == []
+    assert grid.pull([number], MOST) == []
 
 
 def test_flower_is_started_off_the_network_with_its_own_folder(opened: Opened, tmp_path: Path) -> None:
@@ -90,8 +92,8 @@ def test_another_run_follows_a_lost_one_and_messages_in_flight_are_errors(opened
     grid = opened()
     assert grid.nodes().keys() == {7, 8}
     lost, also = grid.push(7, b"abc", 60), grid.push(7, b"die", 60)
-    assert ["was lost" in delivery.error for delivery in grid.pull([also])] == [True]
-    assert ["was lost" in delivery.error for delivery in grid.pull([lost])] == [True]
+    assert ["was lost" in delivery.error for delivery in grid.pull([also], MOST)] == [True]
+    assert ["was lost" in delivery.error for delivery in grid.pull([lost], MOST)] == [True]
     assert grid.nodes().keys() == {7, 8}, "nodes are not taken for gone while Flower comes back"
     number = grid.push(7, b"abc", 60)
     assert until_delivered(grid, number) == Delivery(number, b"cba")
@@ -102,10 +104,10 @@ def test_another_run_follows_a_lost_one_and_messages_in_flight_are_errors(opened
 def test_runs_are_started_until_one_connects(opened: Opened, tmp_path: Path) -> None:
     grid = opened()
     grid._environment["FAKE_FLWR"] = "refuses"
-    grid.pull([grid.push(7, b"die", 60)])
+    grid.pull([grid.push(7, b"die", 60)], MOST)
     held, too_late = grid.push(7, b"abc", 60), grid.push(7, b"abc", 0)
     while len(calls(tmp_path)) < 3:
-        assert grid.pull([held]) == []
+        assert grid.pull([held], MOST) == []
         time.sleep(0.02)
     assert "takes no message" in until_delivered(grid, too_late).error
     grid._environment["FAKE_FLWR"] = ""
@@ -115,7 +117,7 @@ def test_runs_are_started_until_one_connects(opened: Opened, tmp_path: Path) -> 
 def test_who_waits_too_long_for_flower_has_no_nodes(opened: Opened) -> None:
     grid = opened()
     grid._environment["FAKE_FLWR"] = "refuses"
-    grid.pull([grid.push(7, b"die", 60)])
+    grid.pull([grid.push(7, b"die", 60)], MOST)
     held = grid.push(7, b"abc", 60)
     grid._patience = 0.0
     assert grid.nodes() == {}
@@ -124,9 +126,9 @@ def test_who_waits_too_long_for_flower_has_no_nodes(opened: Opened) -> None:
 
 def test_too_long_an_answer_is_an_error(opened: Opened) -> None:
     """The ServerApp keeps the limit; if it does not, its word is not taken either."""
-    grid = opened(largest_message=2)
+    grid = opened()
     number = grid.push(7, b"abc", 60)
-    (delivery,) = grid.pull([number])
+    (delivery,) = grid.pull([number], 2)
     assert "at most 2 bytes" in delivery.error
 
 
@@ -137,6 +139,14 @@ def test_what_keeps_a_run_from_starting_is_said(opened: Opened, mode: str, expec
     with pytest.raises(MosaicError, match=expected) as refusal:
         opened(mode, patience=0.3 if mode == "never connects" else 60)
     assert refusal.value.exit_code == 1
+
+
+def test_too_long_a_path_is_named(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (long := tmp_path / (120 * "x")).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(long))
+    with pytest.raises(MosaicError, match="set TMPDIR to a shorter path"):
+        opened()
+    assert list(long.iterdir()) == []
 
 
 def test_missing_parts_are_named(opened: Opened, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -229,12 +229,21 @@ class TestAbsentClients:
         assert lost["client"] == 0
         assert reason in str(lost["reason"])
 
-    def test_a_client_in_anothers_name_is_refused(self, config: Path, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("declines", [False, True])
+    def test_a_client_in_anothers_name_is_refused(self, declines: bool, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg")
         honest = HandedOverExecutor.handles[102]
-        instead(2, TrainRequest, lambda data: encode(replace(decode(honest(data) or b"", TrainReply), client=1)))
-        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
-        assert (lost["client"], "that of client 1" in str(lost["reason"])) == (2, True)
+
+        def answer(data: bytes) -> bytes:
+            reply = decode(honest(data) or b"", TrainReply)
+            return encode(Declined(1, "no") if declines else replace(reply, client=1))
+
+        instead(2, TrainRequest, answer)
+        run = deployed(tmp_path / "run", config, "FedAvg")
+        (lost,) = missing(run)
+        assert lost["client"] == 2
+        assert "expected a TrainReply" if declines else "that of client 1" in str(lost["reason"])
+        assert json.loads((run / "summary.json").read_text())["declined"] == []
 
     def test_a_strangers_words_are_short_and_printable(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg")
@@ -258,6 +267,30 @@ class TestAbsentClients:
         run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
         assert {(lost["client"], lost["reason"]) for lost in missing(run)} <= {(3, "it is not connected")}
         assert list((config.parent / "3" / name_of(run)).glob("000000002/*.answer"))
+
+    @pytest.mark.slow
+    def test_a_finished_run_needs_nobody_and_tells_of_all_who_came(self, config: Path, tmp_path: Path) -> None:
+        start_residents(config, "FedAvg", *TWO_ROUNDS)
+        late, first = HandedOverExecutor.handles[103], HandedOverExecutor.handles[100]
+        without_node(3)
+        with_node(0, lambda data: (with_node(3, late), first(data))[1])
+        run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
+        assert all(sum(counts) for counts in json.loads((run / "partition.json").read_text())["class_counts"])
+        summary = (run / "summary.json").read_text()
+        HandedOverExecutor.handles = {}
+        deployed(run, config, "FedAvg", *TWO_ROUNDS, "--ckpt_path=auto")
+        assert json.loads((run / "summary.json").read_text())["test_accuracy"] == json.loads(summary)["test_accuracy"]
+
+    @pytest.mark.slow
+    def test_no_run_begins_where_another_was(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        start_residents(config, "FedAvg", *TWO_ROUNDS)
+        run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
+        with pytest.raises(SystemExit):
+            deployed(tmp_path / "branch", config, "FedAvg", *FOUR_ROUNDS, f"--ckpt_path={run}")
+        assert "clients on hosts of their own remember one" in capsys.readouterr().err
+        assert not (tmp_path / "branch").exists()
 
     def test_too_few_at_the_start(self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         start_residents(config, "FedAvg")

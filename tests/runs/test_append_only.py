@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mosaic.errors import MosaicError
-from mosaic.runs.append_only import check_sizes, cut_back
+from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 
 
 def test_files_are_cut_back_and_never_filled_up(tmp_path: Path) -> None:
@@ -14,6 +14,17 @@ def test_files_are_cut_back_and_never_filled_up(tmp_path: Path) -> None:
     assert (tmp_path / "metrics.csv").read_bytes() == b"round,loss\n"
     cut_back(tmp_path, {"metrics.csv": 400})
     assert (tmp_path / "metrics.csv").read_bytes() == b"round,loss\n"
+
+
+def test_a_snapshot_names_no_other_files_than_tables_and_events(tmp_path: Path) -> None:
+    for folder in ("given", "given/run", "new", "new/run"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "mine").write_text(folder)
+        (tmp_path / folder / "metrics.csv").write_text(folder)
+    copy_append_only(tmp_path / "given/run", tmp_path / "new/run", {"../mine": 0, "mine": 0, "metrics.csv": 0})
+    assert (tmp_path / "new" / "mine").read_text() == "new"
+    assert (tmp_path / "new" / "run" / "mine").read_text() == "new/run"
+    assert (tmp_path / "new" / "run" / "metrics.csv").read_text() == "given/run"
 
 
 def test_tables_that_are_shorter_than_a_snapshot_counts_are_refused(tmp_path: Path) -> None:

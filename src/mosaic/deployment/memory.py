@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from mosaic.codec import decode, encode
-from mosaic.disk import read_signed, write_signed, write_whole
+from mosaic.disk import read_signed, sync, write_signed, write_whole
 from mosaic.errors import MosaicError
 from mosaic.executors.base import Envelope
 from mosaic.executors.remote.wire import Asked
@@ -134,6 +134,7 @@ class Memory:
         place = self._place(request)
         following = place / _name(_asked(request), self._current(request))
         place.mkdir(parents=True, exist_ok=True)
+        sync(self._folder)
         write_signed(following, encode(answer))
         self._stand_after(following, answer.state)
         up_to_now = sorted(path for path in self._rounds() if path.name <= place.name)
@@ -143,9 +144,11 @@ class Memory:
     def _stand_after(self, answer: Path, state: ClientState) -> None:
         """Make an answer the last one, and note the round in which the client first had a state."""
         write_whole(answer.parent / _LAST, json.dumps(answer.name).encode())
+        sync(answer.parent)  # or a host that loses power may stand after an earlier answer
         since = self._folder / _SINCE
         if state.tensors and not since.exists():
             write_whole(since, str(int(answer.parent.name)).encode())
+            sync(self._folder)
 
     def _place(self, request: Request) -> Path:
         return self._folder / f"{request.round:09d}"

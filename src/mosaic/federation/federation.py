@@ -129,7 +129,8 @@ class Federation:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
         job.executor.goes_on(start.run, start.round)
-        job.executor.start(job.worker())
+        if start.round < schedule.rounds or not job.executor.is_remote:  # or nobody is asked any more
+            job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
         if writes:
             loggers = RunLoggers([] if job.phases.dry_run else self.loggers, directory.loggers)
@@ -160,6 +161,8 @@ class Federation:
                 if job.phases.processes > 1:
                     _agree(stamp)
                 rounds.complete()
+            if writes and isinstance(job.data, RemoteData) and job.data.class_counts.any(1).all():
+                _write_partition(job, directory.path, anew=True)  # some may have come late
             finished = True
         finally:
             if isinstance(tracker, Tracker):
@@ -189,10 +192,12 @@ class Federation:
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         if source.resolve() != directory.path.resolve():
-            if job.privacy is not None:
+            if job.privacy is not None or job.executor.is_remote:
+                elsewhere = "clients on hosts of their own remember one run by its name"
+                why = f"clients' ledgers are in {source}" if job.privacy is not None else elsewhere
                 raise MosaicError(
-                    f"--ckpt_path {ckpt_path}: expected a run in {directory.path} itself with a privacy budget, since "
-                    f"clients' ledgers are in {source}: go on there, or start a new run without --ckpt_path"
+                    f"--ckpt_path {ckpt_path}: expected a run in {directory.path} itself, since {why}: go on in "
+                    f"{source}, or start a new run without --ckpt_path"
                 )
             directory.require_free()
             return start, partial(_branch, job, directory, source, start.sizes)
@@ -225,12 +230,12 @@ def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str,
     directory.create(job.config, fill)
 
 
-def _write_partition(job: Job, folder: Path) -> None:
-    """Write the partition as a table and a picture, if they are not there yet, or damaged."""
+def _write_partition(job: Job, folder: Path, anew: bool = False) -> None:
+    """Write the partition as a table and a picture, if they are not there yet, or damaged, or asked for anew."""
     table, picture = RunDirectory(folder).partition, folder / "partition.png"
-    if not is_whole(table):
+    if anew or not is_whole(table):
         job.data.write_partition(table)
-    if not picture.is_file():
+    if anew or not picture.is_file():
         drawn = io.BytesIO()
         partition_heat_map(job.data.class_counts.numpy(), job.data.images.class_names).savefig(drawn, format="png")
         write_whole(picture, drawn.getbuffer())

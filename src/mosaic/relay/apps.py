@@ -18,6 +18,10 @@ from .frames import receive_frame, send_frame
 
 ANY = 1 << 40
 """Whoever listens on this host's own socket may announce as much as this."""
+AT_ONCE = 1 << 28
+"""Bytes of answers after which the others are left for the next call."""
+LONGEST_REASON = 1000
+"""Characters of a stranger's error that are passed on."""
 
 
 def ask_resident(message: Message, context: Context) -> Message:
@@ -63,12 +67,15 @@ class Calls:
         return list(numbers), []
 
     def pull(self, numbers: list[str], most: int) -> tuple[Any, list[bytes]]:
-        """Give what has come; data follow in frames, one for each delivery without an error."""
-        deliveries, frames = [], []
+        """Give what has come, or some of it; data follow in frames, one for each delivery without an error."""
+        deliveries: list[list[str]] = []
+        frames: list[bytes] = []
         for number in numbers:
             for data, error in self._pulled(number, most):
-                deliveries.append([number, error])
+                deliveries.append([number, error[:LONGEST_REASON]])
                 frames += [] if error else [data]
+            if sum(map(len, frames)) > AT_ONCE:
+                break
         return deliveries, frames
 
     def _pulled(self, number: str, most: int) -> Iterator[tuple[bytes, str]]:
@@ -77,7 +84,7 @@ class Calls:
                 if message.has_error():
                     yield b"", f"Flower's error {message.error.code}: {message.error.reason or 'no reason given'}"
                 elif len(data := _unpack(message)) > most:
-                    yield b"", f"expected an answer of at most {most} bytes, got {len(data)}"
+                    yield b"", f"expected at most {most} bytes (executor.most_megabytes), got {len(data)}"
                 else:
                     yield data, ""
         except Exception as error:  # a site may send what Flower cannot read, which must not end the run

@@ -57,8 +57,8 @@ def sync_append_only(root: Path) -> None:
 
 
 def copy_append_only(source: Path, target: Path, sizes: Mapping[str, int]) -> None:
-    """Copy tables and event files of one run into another's folder."""
-    for name in sizes:
+    """Copy tables and event files of one run into another's folder, and nothing else that a snapshot may name."""
+    for name in sizes.keys() & append_only_sizes(source).keys():
         shutil.copyfile(source / name, target / name)
 
 

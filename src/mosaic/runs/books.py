@@ -50,8 +50,8 @@ class Books:
         self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
         with suppress(TypeError):  # it may be anything before it is inspected
             self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
-        if isinstance(reply, Declined):
-            self.declined.append({"client": reply.client, "asked": kind, "reason": reply.reason})
+        if isinstance(reply, Declined) and reply.client == request.client:
+            self.declined.append({"client": request.client, "asked": kind, "reason": reply.reason})
 
     def book_work(self, reply: Reply) -> None:
         """Book the updates that a reply tells of, once it is believed."""

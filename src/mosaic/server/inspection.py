@@ -98,6 +98,7 @@ class Inspector:
                 _check_tensors("model", reply.model, self._trained(request))
                 self._check_normalisation(reply)
                 _check_size("model", reply.model, request.model)
+                _check_whole("model", reply.model, request.model)
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 _check_metrics(reply.metrics, "loss")
                 loss = reply.metrics["loss"]
@@ -206,6 +207,17 @@ def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
     if (found := _largest(given)) > MOST_GROWTH:
         most = MOST_GROWTH * max(1.0, _largest(sent))
         _require(found <= most, f"{name}: expected no number beyond {most:.3g}, got {found:.3g}")
+
+
+def _check_whole(name: str, given: StateDict, sent: StateDict) -> None:
+    """Refuse counters that no training can have reached: of all uploads the largest one is taken."""
+    for tensor, after in given.items():
+        before = sent.get(tensor)
+        if before is None or before.is_floating_point() or before.numel() == 0:
+            continue
+        low, high = int(before.min()), int(before.max()) + _MOST_STEPS
+        fits = low <= int(after.min()) and int(after.max()) <= high
+        _require(fits, f"{name}.{tensor}: expected whole numbers in {low}..{high}")
 
 
 def _largest(tensors: StateDict) -> float:

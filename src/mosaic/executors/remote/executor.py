@@ -1,6 +1,7 @@
 """Ask clients on hosts of their own; who does not answer in time is missing."""
 
 import logging
+import math
 import time
 import uuid
 from abc import abstractmethod
@@ -20,13 +21,28 @@ from mosaic.messages import Declined, Failed, Reply, Request
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
-_POLL, _HELLO, _ASK_AGAIN, _LONGEST = 0.1, 60.0, 60.0, 12 * 3600.0
+_POLL, _LOOK = 0.1, 1.0
+"""Seconds between two looks for replies, and for nodes that come and go."""
+_HELLO, _ASK_AGAIN, _LONGEST_INTRODUCTION = 3600.0, 60.0, 2**24
+"""How long a node may take to say who it is, when it is asked once more, and in how many bytes it may say so."""
+_LONGEST, _SPARE = 12 * 3600.0, 60.0
+"""How long an answer is waited for without a deadline; for how long an engine is to keep one that comes in time."""
 
 
 class ClientsAbsentError(MosaicError):
     """Too few clients have come."""
 
     exit_code = 69
+
+
+class _Asking:
+    """What one call of ``map`` asks, and what has come; ``absent`` has requests to clients that are away, by place."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.clients: list[int] = []
+        self.absent: dict[int, Request] = {}
+        self.replies: dict[int, Reply] = {}
 
 
 class RemoteExecutor(ClientExecutor):
@@ -37,7 +53,7 @@ class RemoteExecutor(ClientExecutor):
             believed to be whom they say that they are: enough for a trial only.
         patience: seconds to wait at the start until all clients are there.
         fewest: clients that must be there by then; the run goes on without the others, who may come later.
-        grace: seconds that a client may be away, as its host or Flower starts again, before it counts as missing.
+        grace: seconds that a client may be seen to be away, as its host or Flower starts again, before it is missing.
         most_megabytes: largest reply that is read; four times the largest model, and at least 64, when not given.
     """
 
@@ -64,9 +80,10 @@ class RemoteExecutor(ClientExecutor):
         self._grid: Grid | None = None
         self._nodes: dict[int, int] = {}  # clients and their nodes
         self._greeted: dict[str, int] = {}  # messages that ask nodes who they are
-        self._left_out: dict[int, float] = {}  # nodes that are no client of this run, and when that was found out
+        self._asked: dict[int, float] = {}  # nodes that are there, and when each was asked last who it is
         self._known: dict[int, Introduction] = {}
-        self._seen: dict[int, float] = {}  # clients, and when each was there last
+        self._away: dict[int, float] = {}  # clients that have been there, and since when each is away
+        self._waiting: dict[str, tuple[_Asking, int, float]] = {}  # messages: place in what, and the end of patience
         self._most, self._met = 64 * 2**20, False
 
     @abstractmethod
@@ -101,45 +118,50 @@ class RemoteExecutor(ClientExecutor):
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
         """Send all requests, and yield a reply for each, in order; who does not answer in time has failed."""
-        seconds = deadline or _LONGEST
-        waiting: dict[str, tuple[int, float]] = {}  # messages: place of the request, and the end of patience
-        clients: list[int] = []
-        absent: dict[int, Request] = {}  # requests to clients that are away, by place
-        replies: dict[int, Reply] = {}
+        asking = _Asking(deadline or _LONGEST)
         self._find()
         for place, request in enumerate(requests):
-            clients.append(request.client)
-            absent[place] = request
-            self._send_present(absent, waiting, seconds)
-        for place in range(len(clients)):
-            while place not in replies:
-                leave_if_asked()
-                for found in self._open.pull(waiting.keys()) if waiting else ():
-                    at, _ = waiting.pop(found.number)
-                    replies[at] = self._read(clients[at], found)
-                now = time.monotonic()
-                for number in [number for number, (_, end) in waiting.items() if now > end]:
-                    at, _ = waiting.pop(number)
-                    replies[at] = late(clients[at], seconds)
-                if absent:
-                    self._find()
-                    self._send_present(absent, waiting, seconds)
-                    for at in [at for at, request in absent.items() if self._is_gone(request.client)]:
-                        replies[at] = Failed(absent.pop(at).client, "it is not connected")
-                if place not in replies:
-                    time.sleep(_POLL)
-            yield replies.pop(place)
+            asking.clients.append(request.client)
+            asking.absent[place] = request
+            self._send_present(asking)
+        looked = time.monotonic()
+        try:
+            for place in range(len(asking.clients)):
+                while place not in asking.replies:
+                    leave_if_asked()
+                    self._collect()
+                    if asking.absent or time.monotonic() - looked >= _LOOK:
+                        self._find()
+                        looked = time.monotonic()
+                    self._send_present(asking)
+                    for at in [at for at, request in asking.absent.items() if self._is_gone(request.client)]:
+                        asking.replies[at] = Failed(asking.absent.pop(at).client, "it is not connected")
+                    if place not in asking.replies:
+                        time.sleep(_POLL)
+                yield asking.replies.pop(place)
+        finally:
+            self._waiting = {number: each for number, each in self._waiting.items() if each[0] is not asking}
 
-    def _send_present(self, absent: dict[int, Request], waiting: dict[str, tuple[int, float]], seconds: float) -> None:
+    def _send_present(self, asking: _Asking) -> None:
         """Send requests to clients that are there."""
-        for place in [place for place, request in absent.items() if request.client in self._nodes]:
-            request = absent.pop(place)
-            number = self._send(self._nodes[request.client], request, seconds)
-            waiting[number] = place, time.monotonic() + seconds
+        for place in [place for place, request in asking.absent.items() if request.client in self._nodes]:
+            request = asking.absent.pop(place)
+            number = self._send(self._nodes[request.client], request, asking.seconds + _SPARE)
+            self._waiting[number] = asking, place, time.monotonic() + asking.seconds
+
+    def _collect(self) -> None:
+        """Take what has come for all requests, also for those of a call of ``map`` that waits until this one ends."""
+        for found in self._open.pull(self._waiting.keys(), self._most) if self._waiting else ():
+            asking, at, _ = self._waiting.pop(found.number)
+            asking.replies[at] = self._read(asking.clients[at], found)
+        now = time.monotonic()
+        for number in [number for number, (_, _, end) in self._waiting.items() if now > end]:
+            asking, at, _ = self._waiting.pop(number)
+            asking.replies[at] = late(asking.clients[at], asking.seconds)
 
     def _is_gone(self, client: int) -> bool:
         """Whether a client has never come, or has been away for longer than it may."""
-        return time.monotonic() - self._seen.get(client, -self.grace) > self.grace
+        return client not in self._known or time.monotonic() - self._away.get(client, math.inf) > self.grace
 
     def close(self) -> None:
         """End the engine."""
@@ -164,10 +186,7 @@ class RemoteExecutor(ClientExecutor):
     def _read(self, client: int, found: Delivery) -> Reply:
         """Decode what has come for a request; the cohort inspects it."""
         if found.data is None:
-            return Failed(client, found.error)
-        if len(found.data) > self._most:
-            size, most = len(found.data), self._most
-            return Failed(client, f"expected at most {most} bytes (executor.most_megabytes), got {size}")
+            return Failed(client, printable(found.error))
         try:
             reply: Reply = decode(found.data, object, LARGEST_HEADER)  # type: ignore[assignment]
         except ValueError:
@@ -200,19 +219,22 @@ class RemoteExecutor(ClientExecutor):
         self._met = True
 
     def _find(self) -> dict[int, int]:
-        """Return all clients that are there, with their nodes; ask nodes that are new who they are, and do not wait."""
+        """Return all clients that are there, with their nodes; ask other nodes who they are, and do not wait."""
         there, now = self._open.nodes(), time.monotonic()
-        self._nodes = {client: node for client, node in self._nodes.items() if node in there}
-        self._seen |= dict.fromkeys(self._nodes, now)
-        known = {*self._nodes.values(), *self._greeted.values()}
-        for node in there:
-            if node not in known and now - self._left_out.get(node, -_ASK_AGAIN) >= _ASK_AGAIN:
+        for client in [client for client, node in self._nodes.items() if node not in there]:
+            del self._nodes[client]
+            self._away[client] = now
+        self._asked = {node: at for node, at in self._asked.items() if node in there}
+        for node in there.keys() - set(self._nodes.values()):
+            if now - self._asked.get(node, -_ASK_AGAIN) >= _ASK_AGAIN:
+                self._asked[node] = now
                 self._greeted[self._send(node, Introduce(not self.terms.mean), _HELLO)] = node
-        for found in self._open.pull(self._greeted.keys()) if self._greeted else ():
+        for found in self._open.pull(self._greeted.keys(), _LONGEST_INTRODUCTION) if self._greeted else ():
             node = self._greeted.pop(found.number)
-            if (reason := self._welcome(node, there.get(node, ""), found)) is not None:
-                log.warning("node %d is left out: %s", node, reason)
-                self._left_out[node] = now
+            if node not in there or node in self._nodes.values():  # it may have been asked twice
+                continue
+            if (reason := self._welcome(node, there[node], found)) is not None:
+                log.warning("node %d is left out: %s", node, printable(reason))
         return self._nodes
 
     def _welcome(self, node: int, key: str, found: Delivery) -> str | None:
@@ -231,7 +253,7 @@ class RemoteExecutor(ClientExecutor):
             log.warning("client %d is believed without a roster of keys, which is enough for a trial only", who.client)
         log.info("client %d is node %d: %d images", who.client, node, int(who.class_counts.sum()))
         self._nodes[who.client], self._known[who.client] = node, who
-        self._seen[who.client] = time.monotonic()
+        self._away.pop(who.client, None)
         if self._worker is not None:
             self._worker.hear(who.client, who.class_counts)
         return None

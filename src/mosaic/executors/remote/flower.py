@@ -42,14 +42,11 @@ class FlowerGrid:
         federation: a SuperLink's name in ``config.toml``.
         flower_home: folder with Flower's ``config.toml``.
         patience: seconds until a run must have connected; after a loss, this long messages are held back.
-        largest_message: most bytes of an answer that are taken.
     """
 
-    def __init__(
-        self, app: Path, federation: str, flower_home: Path, patience: float = 180.0, largest_message: int = 1 << 32
-    ) -> None:
+    def __init__(self, app: Path, federation: str, flower_home: Path, patience: float = 180.0) -> None:
         self._command, self._environment = command_for(app, federation), environment_for(flower_home)
-        self._patience, self._largest = patience, largest_message
+        self._patience = patience
         self._folder = tempfile.TemporaryDirectory(prefix="mosaic-flower-")
         self._runs, self._numbers = count(1), count(1)
         self._connection: socket.socket | None = None
@@ -58,7 +55,11 @@ class FlowerGrid:
         self._taken: dict[str, str] = {}  # Flower's numbers, and ours
         self._errors: dict[str, str] = {}
         self._lost = time.monotonic()
-        self._run = self._started()
+        try:
+            self._run = self._started()
+        except BaseException:
+            self._folder.cleanup()
+            raise
         try:
             self._wait()
         except BaseException:
@@ -79,11 +80,11 @@ class FlowerGrid:
         self._send_held()
         return number
 
-    def pull(self, numbers: Collection[str]) -> list[Delivery]:
+    def pull(self, numbers: Collection[str], most: int) -> list[Delivery]:
         """See :class:`~mosaic.executors.remote.grid.Grid`."""
         self._send_held()
         waiting = [taken for taken, number in self._taken.items() if number in numbers]
-        found = self._called({"call": "pull", "numbers": waiting, "most": self._largest}) if waiting else None
+        found = self._called({"call": "pull", "numbers": waiting, "most": most}) if waiting else None
         deliveries = [replace(each, number=self._taken.pop(each.number)) for each in found or ()]
         failed = [number for number in numbers if number in self._errors]
         return [*deliveries, *(Delivery(number, None, self._errors.pop(number)) for number in failed)]
@@ -146,7 +147,7 @@ class FlowerGrid:
             if call["call"] != "pull":
                 return answer
             return [
-                Delivery(number, None if error else receive_frame(connection, self._largest), error)
+                Delivery(number, None if error else receive_frame(connection, call["most"]), error)
                 for number, error in answer
             ]
         except (OSError, ValueError) as error:

@@ -43,7 +43,11 @@ class FlowerRun:
     def __init__(self, command: list[str], environment: Mapping[str, str], path: Path) -> None:
         self._began, self._output = time.monotonic(), path.with_suffix(".log")
         self._listener = socket.socket(socket.AF_UNIX)
-        self._listener.bind(str(path))
+        try:
+            self._listener.bind(str(path))
+        except OSError as error:
+            self._listener.close()
+            raise FlowerError(f"executor: {path} cannot be made ({error}): set TMPDIR to a shorter path") from error
         path.chmod(0o600)
         self._listener.listen(1)
         self._listener.setblocking(False)

@@ -31,8 +31,11 @@ class Grid(Protocol):
         """Send a message that is of no use after so many seconds, and return its number."""
         ...
 
-    def pull(self, numbers: Collection[str]) -> list[Delivery]:
-        """Return what has come for these messages; each delivery is returned once."""
+    def pull(self, numbers: Collection[str], most: int) -> list[Delivery]:
+        """Return what has come for these messages, each delivery once, and an error for one of more than so many bytes.
+
+        It may leave deliveries for the next call, so that they are not held all at once.
+        """
         ...
 
     def close(self) -> None:
