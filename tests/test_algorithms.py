@@ -4,6 +4,7 @@ import json
 import re
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from mosaic.nets.dcgan import Generator
 from mosaic.runs.tracking import Tracker
 from mosaic.seeding import SERVER, seed_for
 from mosaic.server.generators import GeneratedImages, GeneratorMixture
+from mosaic.server.state import ServerState
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
 from mosaic.teachers import Fusion, Labels, Mean, Owner, Prior, Residual, TeacherFactory, Transformer
@@ -474,6 +476,19 @@ def test_statistics_are_recalibrated_on_images_in_random_order(
     assert not torch.equal(source.images, seen[0])
     assert len(seen) == 4
     assert all(torch.equal(seen[0], each) for each in seen)
+
+
+def test_where_nobody_knows_a_class_nothing_is_distilled(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Generators of clients that are absent draw images about which nobody here can say anything."""
+    algorithm, state = Mosaic(), ServerState({})
+    monkeypatch.setattr(algorithm, "_mix_generators", lambda *_: SimpleNamespace(class_counts=torch.tensor([[9, 9]])))
+    few = SimpleNamespace(replies=[SimpleNamespace(class_counts=torch.tensor([7, 3]))])
+    context = SimpleNamespace(plan=SimpleNamespace(round=3))
+    with caplog.at_level("WARNING", "mosaic"):
+        assert algorithm._distil(state, few, None, context) is state
+    assert "round 3: nobody has enough images of any class, so nothing is distilled" in caplog.text
 
 
 def pixels(images: Tensor) -> Tensor:

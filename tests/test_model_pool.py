@@ -251,6 +251,22 @@ class OnlyTrains(LinearNet):
         return super().forward(images)
 
 
+class Masked(LinearNet):
+    """A network with a constant that nobody can average."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+
+class Waves(LinearNet):
+    """A network of complex numbers."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.waves = nn.Parameter(torch.ones(2, dtype=torch.complex64))
+
+
 class Drawn(LinearNet):
     """A network that draws whether it is wider."""
 
@@ -297,6 +313,8 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
             lambda *_: torch.nn.Linear(1, 3),
             "cannot be built: expected a network of class mosaic.nets.Classifier",
         ),
+        (Masked, "expected finite real numbers to average, got infinite ones or NaN in mask: register a constant with"),
+        (Waves, "expected finite real numbers to average, got complex numbers in waves"),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
         pytest.param(
             partial(TorchvisionNet, name="alexnet"),
@@ -315,6 +333,8 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         "7 logits",
         "a tuple",
         "no classifier",
+        "an infinite constant",
+        "complex numbers",
         "not a vector",
         "too small images",
         "unknown",

@@ -148,6 +148,18 @@ def test_an_audit_asks_again_and_sees_the_same_bytes(tmp_path: Path) -> None:
     assert {book: book.read_bytes() for book in run.glob("privacy/*/book.json")} == books
 
 
+@pytest.mark.slow
+def test_an_audit_needs_all_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("mosaic.client.private_worker.KEPT", 1)
+    run = fit_other(tmp_path / "run", "FedAvg", *TRAINS, "--federation.schedule.collaborative_rounds=4")
+    with pytest.raises(SystemExit):
+        main(["audit", str(run)])
+    assert "got 2 answers that are gone" in capsys.readouterr().err
+    assert not (run / "audit.json").exists()
+
+
 @for_each(
     "flags, named",
     [

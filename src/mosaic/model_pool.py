@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mosaic.errors import LARGEST, MosaicError, is_number, require_whole, settings_of
-from mosaic.messages import StateDict
+from mosaic.messages import StateDict, are_finite
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, take
@@ -174,6 +174,13 @@ def _check(blueprint: Blueprint, key: str) -> None:
     net, blank = _built(blueprint, key), torch.zeros(2, *blueprint.image_shape)
     _ask(net.train(), blank, blueprint, key)
     weights, fresh = blueprint.initial(seed=0), partial(blueprint.factory, blueprint.image_shape, blueprint.num_classes)
+    for name, tensor in weights.items():
+        if tensor.is_complex() or not are_finite([tensor]):
+            got = "complex numbers" if tensor.is_complex() else "infinite ones or NaN"
+            raise MosaicError(
+                f"{key}: expected finite real numbers to average, got {got} in {name}: register a constant with "
+                "persistent=False, or keep real and imaginary parts apart"
+            )
     with torch.random.fork_rng(devices=[]):
         nets = [fresh(), fresh()]
         images = torch.rand(2, *blueprint.image_shape)

@@ -32,7 +32,7 @@ from mosaic.model_pool import ClientModels
 from mosaic.nets import SmallCNN
 from mosaic.privacy import Privacy, Shares
 from mosaic.privacy.accounting import Budget, spent
-from mosaic.privacy.dp_sgd import PoissonBatches, clipped_sums, gradients_by_image
+from mosaic.privacy.dp_sgd import PoissonBatches, clipped_sums, gradient_sums, gradients_by_image
 from mosaic.privacy.ledger import Ledger, booked
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import GRID, noisy
@@ -207,7 +207,7 @@ def test_budgets_that_do_not_fit_the_images_are_refused(phases: PhaseRunner, tmp
         make_worker(phases, tmp_path, Privacy(5.0, unit="patient"))
 
 
-def test_gradients_by_image_are_those_of_a_loop_and_their_sum_is_bounded() -> None:
+def test_gradients_by_image_are_those_of_a_loop_and_their_sum_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     net, images, labels = NET((1, 8, 8), 10).double(), DIGITS.train.pixels[:5].double() / 255, DIGITS.train.labels[:5]
     found = gradients_by_image(net, images, labels)
     sums = {name: torch.zeros_like(each[0]) for name, each in found.items()}
@@ -222,6 +222,10 @@ def test_gradients_by_image_are_those_of_a_loop_and_their_sum_is_bounded() -> No
     clipped = clipped_sums(found, 0.7)
     for name, each in clipped.items():
         torch.testing.assert_close(each / GRID, sums[name], rtol=0, atol=6 / GRID)
+    monkeypatch.setattr("mosaic.privacy.dp_sgd.LARGEST", 2 * sum(each.numel() for each in net.parameters()))
+    in_pieces = gradient_sums(net, images, labels, 0.7)
+    for name, each in clipped.items():
+        torch.testing.assert_close(in_pieces[name] / GRID, each / GRID, rtol=0, atol=6 / GRID)
     one = clipped_sums({name: each[:1] for name, each in found.items()}, 0.7)
     assert float(torch.stack([each.square().sum() for each in one.values()]).sum().sqrt()) <= GRID
 

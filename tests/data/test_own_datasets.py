@@ -58,7 +58,7 @@ def test_every_form_of_an_image_is_the_same_image() -> None:
         *(torch.from_numpy(PIXELS[0]), torch.from_numpy(PIXELS[0])[None], PIXELS[0], PIXELS[0][:, :, None]),
         *(Image.fromarray(PIXELS[0]), PIXELS[0].astype(np.float64) / 255, torch.from_numpy(PIXELS[0])[None] / 255),
     ]
-    labels = [1, np.int64(1), torch.tensor(1), np.array(1), 1, 1, 1]
+    labels = [1, np.int64(1), torch.tensor(1), np.array(1), np.array([1]), torch.tensor([[1]]), 1]
     for form, label in zip(forms, labels, strict=True):
         data = from_datasets([Listed((form, label))], Listed((form, 0)))
         assert np.array_equal(data.images.train.pixels[0, 0], PIXELS[0])
@@ -120,6 +120,10 @@ def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> Non
         (Listed({"image": grey, "label": 0}), "expected a pair of an image and its label, got dict"),
         (Listed(("path.png", 0)), "expected an image as a tensor .* got str"),
         (Listed((np.zeros((6, 5, 4), np.uint8), 0)), r"with 1 or 3 channels, got shape \(6, 5, 4\)"),
+        (
+            Listed((Image.fromarray(grey.astype(np.int32)), 0)),
+            "expected images of 16 bits with values up to 65535, got none above 385.*store values of 8 bits as uint8",
+        ),
         (Listed((grey, 0.5)), "expected the label as a whole number from 0 on, got 0.5"),
         (Listed((grey, -1)), "expected the label as a whole number from 0 on, got -1"),
         (Listed((grey, torch.tensor([0, 1]))), "expected the label as a whole number"),
@@ -139,7 +143,7 @@ def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> Non
 class Named(Listed):
     """Items of classes with names."""
 
-    def __init__(self, classes: list[str], *items: Any) -> None:
+    def __init__(self, classes: list[Any], *items: Any) -> None:
         super().__init__(*items)
         self.classes = classes
 
@@ -156,6 +160,8 @@ def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
     assert (apart.class_names, apart.train.labels.tolist()) == (("cat", "dog"), [0, 1])
     ordered = from_datasets([here, there], there, class_names=["dog", "cat"]).images
     assert (ordered.class_names, ordered.train.labels.tolist()) == (("dog", "cat"), [1, 0, 0, 1])
+    synonyms = Named([("cat", "puss"), ("dog",)], (dark, 0), (bright, 1))
+    assert from_datasets([synonyms], synonyms).images.class_names == ("cat, puss", "dog")
     renamed = from_datasets([here, there], there, class_names=["Katze", "Hund"]).images
     assert (renamed.class_names, renamed.train.labels.tolist()) == (("Katze", "Hund"), [0, 1, 1, 0])
     with pytest.raises(mosaic.MosaicError, match=r"test: expected only classes that the training file names, got eel"):

@@ -14,6 +14,7 @@ import pytest
 import torch
 import yaml
 
+from mosaic.cli.client import make_client
 from mosaic.cli.main import main
 from mosaic.client.private_worker import REFUSED
 from mosaic.codec import decode, encode
@@ -44,6 +45,7 @@ from tests.remote_clients import (
     deployed,
     missing,
     resident,
+    resident_arguments,
     residents,
     simulated,
     start_residents,
@@ -539,6 +541,25 @@ class TestPrivacy:
             assert reply == Failed(0, "it was told other numbers than its data.mean and data.std")
 
     @pytest.mark.slow
+    def test_an_audit_compares_what_is_released_with_images_that_are_not(self, config: Path, tmp_path: Path) -> None:
+        """Images to validate on are released too, so others are those of a test split."""
+        file = config.parent / "0.npz"
+        own, other = np.load(file), np.load(config.parent / "test.npz")
+        np.savez(tmp_path / "whole.npz", **own, **other)
+        for path in (file, tmp_path / "whole.npz"):
+            flags = [*resident_arguments(config, 0, "Mosaic", *self.FLAGS)[:-1], f"--data.source.path={path}"]
+            asked = [*flags, f"--audit={tmp_path / 'audit.json'}", f"--folder={tmp_path / path.stem}"]
+            if path == file:
+                with pytest.raises(
+                    MosaicError, match=r"--audit: expected a test split of data.source beside a privacy"
+                ):
+                    make_client(asked)
+            else:
+                audit = make_client([*asked, "--data.validation_share=0.2"]).audit
+                assert audit is not None
+                assert len(audit._members) == len(own["train_labels"])
+                assert len(audit._others) > 0
+
     def test_a_server_makes_a_student_of_what_sites_release(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "Mosaic", *self.FLAGS)
         run = deployed(tmp_path / "run", config, "Mosaic", *self.FLAGS)

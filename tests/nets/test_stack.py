@@ -26,6 +26,27 @@ def test_weights_come_back_as_they_went_in() -> None:
             assert tensor.is_contiguous()
 
 
+class Tied(nn.Module):
+    """A layer under two names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+        self.first = self.all[0]
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.all(inputs)
+        return outputs
+
+
+def test_a_tensor_comes_back_under_all_its_names() -> None:
+    nets = [Tied(), Tied()]
+    states = [Stack(nets).state_of(k) for k in range(2)]
+    for net, state in zip(nets, states, strict=True):
+        assert list(state) == list(net.state_dict())
+        assert all(torch.equal(tensor, state[name]) for name, tensor in net.state_dict().items())
+
+
 def test_gradients_of_matrices_have_the_layout_of_their_weights() -> None:
     stack = Stack([nn.Sequential(nn.Linear(7, 5), nn.ReLU(), nn.Linear(5, 3)) for _ in range(4)])
     weights = [weight for weight in stack.parameters() if weight.dim() == 3]

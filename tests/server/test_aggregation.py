@@ -294,6 +294,14 @@ def test_rows_of_a_narrow_classifier_by_hand() -> None:
     assert mean.result()["head.weight"].tolist() == [[1, 4], [1, 1]]
 
 
+def test_a_head_of_several_layers_has_no_rows() -> None:
+    mean = CoordinateMean({"head.0.weight": torch.full((2, 2), 9.0)})
+    for value, weight, rows in [(1.0, 1, [1, 0]), (5.0, 3, [0, 3])]:
+        model = {"head.0.weight": torch.full((2, 2), value)}
+        mean.add(model, whole(model), weight, torch.tensor(rows))
+    assert mean.result()["head.0.weight"].tolist() == [[4, 4], [4, 4]]
+
+
 # averages of a pool
 
 

@@ -11,7 +11,7 @@ from mosaic.messages import PrototypeReply, StateDict
 from mosaic.nets import Blueprint, Classifier, SmallCNN
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.discriminant import linear_discriminant
-from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head
+from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head, without_new_head
 from mosaic.server.state import ServerState
 from tests.server.test_acceptance import judgement
 
@@ -102,6 +102,24 @@ def test_clients_decide(right: tuple[int, int], taken: bool) -> None:
     state = offer_new_head(ServerState(MODEL), clients, context)
     assert torch.equal(state.model["head.weight"], MODEL["head.weight"]) != taken
     assert clients.asked == 2
+
+
+class Twice(SmallCNN):
+    """A head that a list of all layers holds too, under a later name."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.layers = nn.ModuleList([self.head])
+
+
+def test_a_head_of_two_names_is_replaced_and_taken_back_under_both() -> None:
+    clients, context = asked(Clients([[0, 1], [2, 2, 1]], (5, 6)))
+    context.blueprint = BLUEPRINT.with_factory(Twice)
+    before = context.blueprint.initial(0)
+    after = offer_new_head(ServerState(before), clients, context)
+    for state, same in ((after, False), (without_new_head(after), True)):
+        assert torch.equal(state.model["head.weight"], state.model["layers.0.weight"])
+        assert torch.equal(state.model["head.weight"], before["head.weight"]) == same
 
 
 class Elsewhere(Classifier):

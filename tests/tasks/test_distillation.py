@@ -150,10 +150,13 @@ def test_a_shift_is_a_crop_of_that_share_of_the_image(
     assert not torch.equal(shifted[0], taught.images)
 
 
-@for_each(("height", "pixels"), [(3, 1), (8, 1), (12, 2), (28, 4), (32, 4), (224, 28)])
-def test_a_shift_moves_images_of_any_size_by_at_least_a_pixel(height: int, pixels: int) -> None:
-    assert replace(PLAIN, shift=0.125).view_of(height).padding == pixels
-    assert PLAIN.view_of(height).padding == 0
+@for_each(
+    ("height", "width", "pixels"),
+    [(3, 3, 1), (8, 8, 1), (12, 12, 2), (28, 28, 4), (224, 224, 28), (64, 32, 4), (64, 8, 1), (1, 64, 0), (64, 1, 0)],
+)
+def test_a_shift_moves_images_of_any_size_and_none_out_of_sight(height: int, width: int, pixels: int) -> None:
+    assert replace(PLAIN, shift=0.125).view_of(height, width).padding == pixels
+    assert PLAIN.view_of(height, width).padding == 0
 
 
 def test_the_view_moves_images_and_does_not_mix_them(

@@ -187,12 +187,15 @@ class Mosaic(Algorithm):
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)
             return state
+        held = torch.stack([reply.class_counts for reply in uploads.replies]) >= self.program.generation.min_count
+        if not held.any():
+            log.warning("round %d: nobody has enough images of any class, so nothing is distilled", context.plan.round)
+            return state
         experts = self._form_experts(uploads, images, context)
         removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
         teacher = self._form_teacher(experts, evidence)
-        held = torch.stack([reply.class_counts for reply in uploads.replies]) >= self.program.generation.min_count
         unknown = (images.class_counts.sum(0) > 0) & ~held.any(0)
         if unknown.any():  # some generators are of clients that take no part in this round
             teacher = self._neutral(teacher, unknown, images.conditional)

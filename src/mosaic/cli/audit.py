@@ -14,6 +14,7 @@ from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.federation.job import Job
+from mosaic.privacy.ledger import answers_gone
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
@@ -40,6 +41,12 @@ def audit(run: Path) -> Path:
         raise MosaicError(
             f"mosaic audit: expected a finished run, got {run} without summary.json: --ckpt_path auto goes on with it"
         )
+    ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
+    if gone := max(map(answers_gone, ledgers.glob("client_*")), default=0):
+        raise MosaicError(
+            f"mosaic audit: expected a run whose clients keep what they have answered under their privacy budgets, got "
+            f"{gone} answers that are gone: a run with federation.snapshot_every of all its rounds keeps them"
+        )
     make_writable(run, "mosaic audit")
     require_simulation(config, "mosaic audit")
     with tempfile.TemporaryDirectory(prefix="mosaic-audit-") as folder:
@@ -49,7 +56,6 @@ def audit(run: Path) -> Path:
 
         cli = carry_out_config(JobCLI, {**config, "ckpt_path": None})
         executor = AuditingExecutor(_audits(cli.job), cli.job.executor.threads)
-        ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
         with expected_warnings():
             cli.federation.run(replace(cli.job, executor=executor, ledgers=ledgers))
         pairs = _checkpoints(directory, again, cli.job.data.num_clients)

@@ -15,6 +15,7 @@ from mosaic.audit.finding import require_own_file, write_findings
 from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, Remote, RemoteData
+from mosaic.data.images import Images
 from mosaic.data.remote import Statistics
 from mosaic.deployment.memory import require_own
 from mosaic.deployment.resident import Resident, listening, serve
@@ -81,16 +82,15 @@ class ClientCLI(MosaicCLI):
         data = RemoteData(datamodule, given.client)
         data.setup("fit")
         train, validation = data.splits[given.client]
+        audited = None if given.audit is None else _audited(data, private)
         told = data.statistics
 
         def worker(statistics: Statistics) -> Any:
             data.mean, data.std = map(list, statistics)
             job = self._job(model, data)
-            if given.audit is not None and self.audit is None:
-                images, generation = data.images.train, job.algorithm.program.generation
-                own = images.at(torch.from_numpy(train)), images.at(torch.from_numpy(validation))
-                seed = seed_for(job.seed, 0, given.client, "audit")
-                self.audit = ClientAudit(given.client, *own, job.pool, generation, seed, job.budget)
+            if audited is not None and self.audit is None:
+                generation, seed = job.algorithm.program.generation, seed_for(job.seed, 0, given.client, "audit")
+                self.audit = ClientAudit(given.client, *audited, job.pool, generation, seed, job.budget)
             return job.worker()
 
         if told is not None:
@@ -121,6 +121,15 @@ class ClientCLI(MosaicCLI):
         """Return the data as they are; the server alone asks around."""
         assert isinstance(data, RemoteData)
         return data
+
+
+def _audited(data: RemoteData, private: bool) -> tuple[Images, Images]:
+    """Return the images that an audit is about, and others: with a privacy budget those to validate on are used too."""
+    images = data.images.train
+    if private:
+        return images, data.unused()
+    train, validation = (images.at(torch.from_numpy(held)) for held in data.splits[data.own_client or 0])
+    return train, validation
 
 
 @contextmanager

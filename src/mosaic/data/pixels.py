@@ -6,6 +6,8 @@ from torch import Tensor
 from mosaic.data.images import Images
 
 _LEVELS = torch.arange(256, dtype=torch.float64) / 255
+SMALLEST_DEVIATION = 1 / 255
+"""One grey level: a channel whose pixels are all alike is divided by this, and noise in it is not blown up."""
 
 
 def pixel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -14,7 +16,7 @@ def pixel_statistics(images: Images) -> tuple[tuple[float, ...], tuple[float, ..
     shares = histograms / histograms.sum(1, keepdim=True)
     means = shares @ _LEVELS
     variances = (shares * (_LEVELS - means[:, None]) ** 2).sum(1)
-    return tuple(means.tolist()), tuple(variances.sqrt().clamp(min=1e-6).tolist())
+    return tuple(means.tolist()), tuple(variances.sqrt().clamp(min=SMALLEST_DEVIATION).tolist())
 
 
 def pixel_sums(images: Images, indices: Tensor) -> Tensor:

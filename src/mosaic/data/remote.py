@@ -85,6 +85,20 @@ class RemoteData(FederatedDataModule):
         """Note how many images of each class a client says that it trains on."""
         self._said[client] = class_counts
 
+    def unused(self) -> Images:
+        """Return images of this client that it uses for nothing, which are those of its source's test split.
+
+        Raises:
+            MosaicError: there are none.
+        """
+        try:
+            return self._own("test")
+        except MosaicError as error:
+            raise MosaicError(
+                f"--audit: expected a test split of data.source beside a privacy budget, under which all other images "
+                f"are released, got none ({error}): add one, or leave --audit out"
+            ) from error
+
     def blueprint(self, factory: ClassifierFactory) -> Blueprint:
         """Combine a network with the public facts that all parties have agreed on."""
         if self.mean is None or self.std is None:

@@ -2,7 +2,7 @@
 
 import io
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
@@ -91,6 +91,11 @@ class Blueprint:
     def skeleton(self) -> dict[str, Tensor]:
         """Every parameter and buffer by name, on the meta device."""
         return {name: tensor.to("meta") for name, tensor in self._blank.state_dict().items()}
+
+    def everywhere(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return some of the network's tensors under all names that they have in it."""
+        weights = self._blank.state_dict(keep_vars=True)
+        return {alias: new for name, new in tensors.items() for alias in weights if weights[alias] is weights[name]}
 
     @cached_property
     def batch_norms(self) -> list[str]:

@@ -6,6 +6,9 @@ from torch import Tensor, nn
 from mosaic.errors import MosaicError
 from mosaic.nets.classifier import Classifier
 
+HEAD = ("head.weight", "head.bias")
+"""Names of the tensors of a head that is one linear layer."""
+
 
 def require_features(net: Classifier, wanted_by: str) -> None:
     """Raise :class:`MosaicError` unless ``features`` gives vectors, which the key ``wanted_by`` needs."""
@@ -34,7 +37,7 @@ def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
         raise MosaicError(
             f"model.net: {wanted_by} needs a head that is one torch.nn.Linear with a bias, got {got}: {advice}"
         )
-    if not {"head.weight", "head.bias"} <= net.state_dict().keys():
+    if not {*HEAD} <= net.state_dict().keys():
         raise MosaicError(
             f"model.net: {wanted_by} needs a head whose tensors are head.weight and head.bias, got "
             f"{sorted(name for name in net.state_dict() if name.startswith('head'))}: {advice}"

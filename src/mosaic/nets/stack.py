@@ -19,7 +19,10 @@ class Stack(nn.Module):
     def __init__(self, nets: Sequence[nn.Module]) -> None:
         super().__init__()
         parameters, buffers = stack_module_state(list(nets))
-        learns, self._saved = dict(nets[0].named_parameters()), set(nets[0].state_dict())
+        learns = dict(nets[0].named_parameters())
+        first = {id(tensor): name for name, tensor in (*nets[0].named_parameters(), *nets[0].named_buffers())}
+        whole = nets[0].state_dict(keep_vars=True)
+        self._saved = {name: first[id(tensor)] for name, tensor in whole.items()}  # a tensor may have several names
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
         linear = {f"{name}.weight" for name, layer in nets[0].named_modules() if isinstance(layer, nn.Linear)}
         for name, tensor in parameters.items():
@@ -56,9 +59,11 @@ class Stack(nn.Module):
     @torch.no_grad()
     def state_of(self, k: int) -> dict[str, Tensor]:
         """Return a copy of the weights of network k under its own names, on the CPU."""
-        names = ((name, ours) for name, ours in self._names.items() if name in self._saved)
         whole = torch.contiguous_format
-        return {name: getattr(self, ours)[k].clone(memory_format=whole).cpu() for name, ours in names}
+        return {
+            name: getattr(self, self._names[first])[k].clone(memory_format=whole).cpu()
+            for name, first in self._saved.items()
+        }
 
 
 def _as_its_gradient(weight: Tensor) -> Tensor:

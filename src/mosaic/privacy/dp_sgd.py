@@ -14,6 +14,9 @@ from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import on_grid
 from mosaic.transfer import send
 
+LARGEST = 2**28
+"""Numbers that the gradients of single images may have at a time: 1 GiB."""
+
 
 class PoissonBatches:
     """Batches that each image enters by itself with one probability; a batch may be empty.
@@ -61,6 +64,24 @@ def gradients_by_image(net: nn.Module, images: Tensor, labels: Tensor) -> dict[s
 
     found: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")(learnt, images, labels)
     return found
+
+
+def gradient_sums(net: nn.Module, images: Tensor, labels: Tensor, clipping: float) -> dict[str, Tensor]:
+    """Return :func:`clipped_sums` of a batch, a few images at a time, so that not all their gradients are in memory.
+
+    Args:
+        net: see :func:`gradients_by_image`.
+        images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, B at least 1.
+        labels: shape ``(B,)``.
+        clipping: the norm that becomes 1.
+    """
+    learnt = sum(each.numel() for each in net.parameters() if each.requires_grad)
+    at_once = max(1, LARGEST // max(1, learnt))
+    total: dict[str, Tensor] = {}
+    for pixels, classes in zip(images.split(at_once), labels.split(at_once), strict=True):
+        for name, part in clipped_sums(gradients_by_image(net, pixels, classes), clipping).items():
+            total[name] = total[name] + part if name in total else part
+    return total
 
 
 def clipped_sums(gradients: dict[str, Tensor], clipping: float) -> dict[str, Tensor]:

@@ -153,6 +153,12 @@ class Ledger:
         return self._folder / f"{key}{_ANSWER}"
 
 
+def answers_gone(folder: Path) -> int:
+    """Return how many answers of training a client's book tells of and does not keep any more."""
+    training = [each.key for each in _read(folder / _BOOK) if each.key.startswith(f"{TRAINING}-") and not each.secret]
+    return sum(not any(folder.glob(f"{key}.*")) for key in training)
+
+
 def book_folder(folder: Path, client: int, alone: bool) -> Path:
     """Return where a client's book lies.
 

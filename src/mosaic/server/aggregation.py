@@ -7,6 +7,7 @@ from torch import Tensor
 
 from mosaic.messages import StateDict
 from mosaic.model_pool import ModelPool
+from mosaic.nets.requirements import HEAD
 from mosaic.nets.slicing import Places, grid
 
 
@@ -94,7 +95,7 @@ class CoordinateMean:
             model: of any width.
             where: places of its tensors in the wide one.
             weight: at least 0; a model of weight 0 leaves no trace.
-            rows: weight of every row of the classifier, shape ``(C,)``; all as ``weight`` when not given.
+            rows: weight of every row of a head that is one linear layer, shape ``(C,)``; as ``weight`` when not given.
         """
         if weight == 0:
             return
@@ -103,7 +104,7 @@ class CoordinateMean:
             if not tensor.is_floating_point():
                 self._sums[name][block] = torch.maximum(self._sums[name][block], tensor)
                 continue
-            if rows is None or not name.startswith("head."):
+            if rows is None or name not in HEAD:
                 self._sums[name][block] = self._sums[name][block].add(tensor.double(), alpha=weight)
                 self._weights[name][block] += weight
             else:

@@ -12,14 +12,13 @@ from mosaic.messages import StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.discriminant import linear_discriminant
-from mosaic.nets.requirements import require_features, require_linear_head
+from mosaic.nets.requirements import HEAD, require_features, require_linear_head
 from mosaic.server.acceptance import accepts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.state import ServerState
 
 log = logging.getLogger(__name__)
-HEAD = ("head.weight", "head.bias")
 BEFORE = "before the last round's new head: "
 """How the names of the old head's tensors begin in the server's state."""
 
@@ -66,7 +65,7 @@ def with_new_head(model: StateDict, cohort: Cohort, context: RoundContext) -> St
         before, after = ((prototypes @ weight.T + bias)[:, seen].std(1).mean() for weight, bias in (old, new))
         scale = before / after if before > 0 and after > 0 else torch.ones(())
         joined = (_joined(was, scale * now, seen) for was, now in zip(old, new, strict=True))
-    return {**model, **dict(zip(HEAD, joined, strict=True))}
+    return {**model, **context.blueprint.everywhere(dict(zip(HEAD, joined, strict=True)))}
 
 
 def _joined(old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
@@ -102,12 +101,13 @@ def offer_new_head(state: ServerState, cohort: Cohort, context: RoundContext) ->
     model = with_better_head(state.model, "global before its new head", cohort, context)
     if model is state.model:
         return state
-    old = {BEFORE + name: state.model[name] for name in HEAD}
+    old = {BEFORE + name: state.model[name] for name in model if model[name] is not state.model[name]}
     return replace(state, model=model, tensors={**state.tensors, **old})
 
 
 def without_new_head(state: ServerState) -> ServerState:
     """Take back the head of a round that is the last no more: rounds that are added go on as if it had not been."""
-    old = {name: state.tensors[BEFORE + name] for name in HEAD if BEFORE + name in state.tensors}
-    tensors = {name: tensor for name, tensor in state.tensors.items() if not name.startswith(BEFORE)}
-    return replace(state, model={**state.model, **old}, tensors=tensors) if old else state
+    old = {name: tensor for name, tensor in state.tensors.items() if name.startswith(BEFORE)}
+    tensors = {name: tensor for name, tensor in state.tensors.items() if name not in old}
+    model = {**state.model, **{name.removeprefix(BEFORE): tensor for name, tensor in old.items()}}
+    return replace(state, model=model, tensors=tensors) if old else state

@@ -113,13 +113,15 @@ class DistillationSettings:
         """Return the student's shares in the models that clients are offered."""
         return tuple(self.interpolation) if isinstance(self.interpolation, Iterable) else (self.interpolation,)
 
-    def view_of(self, height: int) -> Augmentation:
-        """Return the augmentation of the student's images of this height.
+    def view_of(self, height: int, width: int) -> Augmentation:
+        """Return the augmentation of the student's images, which shifts them by a share of their shorter side.
 
-        >>> [DistillationSettings().view_of(height).padding for height in (4, 8, 28, 32)]
-        [1, 1, 4, 4]
+        >>> [DistillationSettings().view_of(*sides).padding for sides in ((4, 4), (28, 28), (64, 32), (1, 64))]
+        [1, 4, 4, 0]
         """
-        return self.view or Augmentation(padding=max(1, int(self.shift * height + 0.5)) if self.shift else 0)
+        side = min(height, width)
+        shifts = self.shift > 0 and side > 1  # an image of one row would be shifted out of sight
+        return self.view or Augmentation(padding=max(1, int(self.shift * side + 0.5)) if shifts else 0)
 
 
 class LabelledBatch(NamedTuple):
@@ -164,7 +166,7 @@ class DistillationTask(LossTask):
     def loss(self, batch: LabelledBatch) -> Tensor:
         """Return the distillation loss of one batch."""
         settings, teacher_logits = self.settings, batch.teacher_logits
-        images = settings.view_of(batch.images.shape[-2])(batch.images, self._random)
+        images = settings.view_of(*batch.images.shape[-2:])(batch.images, self._random)
         if settings.noise:
             images = images + settings.noise * send(torch.randn(images.shape, generator=self._random), images.device)
         logits = self.student(images)

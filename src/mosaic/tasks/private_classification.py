@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mosaic.nets.classifier import Classifier
-from mosaic.privacy.dp_sgd import clipped_sums, gradients_by_image
+from mosaic.privacy.dp_sgd import gradient_sums
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import GRID
 from mosaic.tasks.classification import OptimizerFactory, View, with_rate
@@ -67,7 +67,7 @@ class PrivateClassificationTask(ManualTask):
         if len(labels) == 0:
             return {}
         with torch.no_grad():
-            return clipped_sums(gradients_by_image(self.net, self._view(images), labels), self._clipping)
+            return gradient_sums(self.net, self._view(images), labels, self._clipping)
 
     def configure_optimizers(self) -> Optimizer:
         """Return the optimiser with the given learning rate."""

@@ -41,7 +41,9 @@ def test_a_share_is_cut_off_where_there_is_no_test_split(files: dict[str, str]) 
 
 @pytest.mark.parametrize("make", [hub, lambda files, **settings: ParquetSource(**files, **settings)])
 def test_other_columns_are_kept_as_groups(make: Any, files: dict[str, str]) -> None:
-    assert make(files, group_columns=["writer"]).load().train.groups["writer"].tolist() == [0, 1, 2, 3, 4, 5]
+    groups = make(files, group_columns=["writer", "label"]).load().train.groups
+    assert groups["writer"].tolist() == [0, 1, 2, 3, 4, 5]
+    assert groups["label"].tolist() == [0, 1, 0, 1, 0, 1]
 
 
 def test_a_missing_split_is_refused(files: dict[str, str]) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mosaic.data.sources.rules import Rules, fitted, rules_of, scale_to_eight_bits
+from mosaic.data.sources.rules import Rules, check_scaled, fitted, rules_of, scale_to_eight_bits
+from mosaic.errors import MosaicError
 from tests.cases import for_each
 from tests.data.refusals import refused
 from tests.data.sources.made import png, random_pixels
@@ -67,6 +68,17 @@ def test_sixteen_bits_are_divided_by_257() -> None:
     assert np.abs(got - values / 257).max() <= 0.5
     assert got[0, :3].tolist() == [0, 255, 7]
     assert "16 bits" in notes(png(values))
+
+
+def test_eight_bits_in_sixteen_are_refused_and_twelve_are_told(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(MosaicError, match=r"here: expected images of 16 bits .* got none above 385"):
+        check_scaled(scale_to_eight_bits(np.array([0, 255, 385])), "here")
+    with caplog.at_level("WARNING", "mosaic"):
+        check_scaled(scale_to_eight_bits(np.array([0, 4095])), "there")
+        check_scaled(scale_to_eight_bits(np.array([0, 65535])), "elsewhere")
+    assert [record.getMessage()[:58] for record in caplog.records] == [
+        "there: images of 16 bits use 17 of 256 levels once they ar"
+    ]
 
 
 def test_colour_of_sixteen_bits_is_at_most_one_level_away() -> None:

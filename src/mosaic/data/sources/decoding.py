@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mosaic.data.sources.pictures import Block, Pictures
-from mosaic.data.sources.rules import MADE_COLOUR, SCALED, Rules, scale_to_eight_bits
+from mosaic.data.sources.rules import MADE_COLOUR, SCALED, Rules, check_scaled, scale_to_eight_bits
 from mosaic.data.sources.storage import Fill
 from mosaic.errors import MosaicError, first_line
 
@@ -53,6 +53,8 @@ def decode_into(pictures: Pictures, rules: Rules) -> Fill:
                 row += len(pixels)
         for note, count in notes.items():
             log.info("%s: %d of %d images are %s", pictures.origin, count, row, note)
+        if notes[SCALED] == row:
+            check_scaled(out, pictures.origin)
 
     return fill
 

@@ -91,7 +91,8 @@ class HubSource(PictureSource):
         return table
 
     def _pictures(self, table: Any, split: str) -> Pictures:
-        rest = table.select_columns([self.label_column, *self.group_columns]).with_format("arrow")[:]
+        columns = list(dict.fromkeys([self.label_column, *self.group_columns]))
+        rest = table.select_columns(columns).with_format("arrow")[:]
         return make_pictures(
             labels_of(rest[self.label_column], self.label_column, str(self.path)),
             len(table),

@@ -1,5 +1,8 @@
 """Images out of datasets that the user's own code has made."""
 
+import logging
+import math
+from collections import Counter
 from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
@@ -12,9 +15,10 @@ from mosaic.data.checks import as_tensor, eight_bits, make_image_set, names_of
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.data.sources.classes import MOST_CLASSES, agreed, numbered
-from mosaic.data.sources.rules import plain
+from mosaic.data.sources.rules import SCALED, check_scaled, plain
 from mosaic.errors import MosaicError, first_line
 
+log = logging.getLogger(__name__)
 OWNER = "client"
 """Name of the groups that say which dataset an image is of."""
 _NAMES = "expected a list of text, one for each class"
@@ -87,9 +91,12 @@ def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, .
 
 
 def _classes(name: str, dataset: Any) -> tuple[str, ...] | None:
-    """Return a dataset's ``classes``, if it has a list of text of this name."""
+    """Return a dataset's ``classes``, if it has a list of text of this name, or of synonyms, as ImageNet has."""
     classes = getattr(dataset, "classes", None)
-    return names_of(classes, f"{name}.classes: {_NAMES}") if isinstance(classes, list | tuple) else None
+    if not isinstance(classes, list | tuple):
+        return None
+    joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
+    return names_of(joined, f"{name}.classes: {_NAMES}")
 
 
 def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
@@ -99,11 +106,11 @@ def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
 
 def _read(name: str, dataset: Any) -> Images:
     """Read the items of one dataset."""
-    pixels, labels = [], []
+    pixels, labels, notes = [], [], Counter[str]()
     for number in range(len(dataset)):
         where = f"{name}[{number}]"
         image, label = _item(where, dataset, number)
-        pixels.append(_pixels(where, image))
+        pixels.append(_pixels(where, image, notes))
         labels.append(_label(where, label))
         if pixels[-1].shape != pixels[0].shape or pixels[-1].dtype != pixels[0].dtype:
             got = f"{pixels[-1].dtype} of shape {tuple(pixels[-1].shape)}"
@@ -111,7 +118,12 @@ def _read(name: str, dataset: Any) -> Images:
                 f"{where}: expected {pixels[0].dtype} of shape {tuple(pixels[0].shape)} as in {name}[0], got {got}: "
                 "resize and convert the images first"
             )
-    return Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
+    for note, count in notes.items():
+        log.info("%s: %d of %d images are %s", name, count, len(pixels), note)
+    images = Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
+    if notes[SCALED] == len(pixels):
+        check_scaled(images.pixels.numpy(), name)
+    return images
 
 
 def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:
@@ -124,11 +136,13 @@ def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:
     return item[0], item[1]
 
 
-def _pixels(where: str, image: Any) -> Tensor:
-    """Return an image as a tensor with its channels first."""
+def _pixels(where: str, image: Any, notes: Counter[str]) -> Tensor:
+    """Return an image as a tensor with its channels first, and count what was changed."""
     if isinstance(image, Image.Image):
         try:
-            image = np.array(plain(image)[0])
+            image, changes = plain(image)
+            image = np.array(image)
+            notes.update(changes)
         except ValueError as error:
             raise MosaicError(f"{where}: {first_line(error)}: convert it first") from error
     if isinstance(image, np.ndarray):
@@ -146,7 +160,7 @@ def _pixels(where: str, image: Any) -> Tensor:
 
 
 def _label(where: str, label: Any) -> int:
-    single = isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and label.ndim == 0)
+    single = isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1)
     value = label.item() if single else label
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
         raise MosaicError(f"{where}: expected the label as a whole number from 0 on, got {value!r}")

@@ -13,6 +13,7 @@
 The log counts what rules 2, 3 and 5 change, and palettes.
 """
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from io import BytesIO
@@ -26,7 +27,10 @@ from mosaic.errors import MosaicError, require_whole
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+log = logging.getLogger(__name__)
 SCALED = "of 16 bits, scaled to 8 (65535 becomes 255)"
+FEW_LEVELS = 64
+"""Images of 16 bits that use fewer of the 256 levels are likely to hold fewer bits than their type says."""
 MADE_COLOUR = "grey, repeated to three channels"
 MADE_GREY = "colour, made grey by luma"
 LARGEST_SIDE = 8192
@@ -144,6 +148,29 @@ def scale_to_eight_bits(values: np.ndarray) -> np.ndarray:
     array([  0,   0,   1,   1, 128, 255], dtype=uint8)
     """
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+
+
+def check_scaled(pixels: np.ndarray, origin: str) -> None:
+    """Refuse images that rule 2 has made black, since they hold 8 bits in 16, and warn of those it has made dark.
+
+    Args:
+        pixels: of images that were all of 16 bits, as uint8.
+        origin: of the images, for errors.
+
+    Raises:
+        MosaicError: no value was above 385.
+    """
+    levels = int(pixels.max(initial=0)) + 1
+    if levels <= 2:
+        raise MosaicError(
+            f"{origin}: expected images of 16 bits with values up to 65535, got none above 385, which would be nearly "
+            "black: store values of 8 bits as uint8"
+        )
+    if levels <= FEW_LEVELS:
+        log.warning(
+            "%s: images of 16 bits use %d of 256 levels once they are scaled to 8: multiply those of 12 bits by 16",
+            *(origin, levels),
+        )
 
 
 def fitted(image: "Image", height: int, width: int) -> "Image":

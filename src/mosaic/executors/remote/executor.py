@@ -12,6 +12,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
+from mosaic.data.pixels import SMALLEST_DEVIATION
 from mosaic.errors import MosaicError, printable, require_at_least_zero, require_positive
 from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
@@ -95,7 +96,7 @@ class RemoteExecutor(ClientExecutor):
         self._meet()
         count, total, squares = torch.stack([who.pixel_sums for who in self._known.values()]).sum(0)
         mean = total / count
-        std = (squares / count - mean**2).clamp(min=0).sqrt().clamp(min=1e-6)
+        std = (squares / count - mean**2).clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
         return mean.tolist(), std.tolist()
 
     def goes_on(self, run: str, after: int) -> None:
