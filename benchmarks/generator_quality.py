@@ -42,7 +42,7 @@ from mosaic.nets.inference import predict, to_pixels
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import Snapshot, find_snapshot
 from mosaic.seeding import SERVER, generator_for, seed_for
-from mosaic.server.generators import GeneratorMixture, UploadedGenerators
+from mosaic.server.generators import GeneratorMixture, uploaded_generator
 from mosaic.server.state import ServerState
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -75,8 +75,8 @@ class FinishedRun:
         """Return some or all uploaded generators as the source of images that the server makes of them."""
         uploads = self.state.generators[clients]
         shape = self.blueprint.image_shape
-        generators = UploadedGenerators(uploads, self.algorithm.program.generation, shape)
-        return GeneratorMixture(uploads, generators, self.phases.device, self.algorithm.distillation.generator_balance)
+        build = partial(uploaded_generator, generation=self.algorithm.program.generation, image_shape=shape)
+        return GeneratorMixture(uploads, build, self.phases.device, self.algorithm.distillation.generator_balance)
 
     def random(self, phase: str) -> torch.Generator:
         """Return the stream of one part of the measurement."""

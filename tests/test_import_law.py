@@ -66,6 +66,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.comparison",
         "mosaic.report",
         "mosaic.federation",
+        "mosaic.runs",
         "mosaic.server",
         "mosaic.algorithms",
     ),

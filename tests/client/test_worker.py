@@ -39,7 +39,7 @@ from mosaic.nets import MLP, SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
-from mosaic.server.generators import GeneratedImages, GeneratorMixture, UploadedGenerators
+from mosaic.server.generators import GeneratedImages, GeneratorMixture, uploaded_generator
 from mosaic.tasks.generation import GenerationTask
 from mosaic.training.phases import PhaseRunner
 
@@ -575,8 +575,8 @@ def generator_of(
 
 def images_from(reply: GeneratorReply, settings: Adversarial, count: int = 300) -> GeneratedImages:
     """What the server draws."""
-    nets = UploadedGenerators([reply], settings, (1, 8, 8))
-    return GeneratorMixture([reply], nets, torch.device("cpu")).draw(count, torch.Generator().manual_seed(0))
+    build = partial(uploaded_generator, generation=settings, image_shape=(1, 8, 8))
+    return GeneratorMixture([reply], build, torch.device("cpu")).draw(count, torch.Generator().manual_seed(0))
 
 
 WITHOUT_REST = [

@@ -6,7 +6,6 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.gates import FusionGate, MeanGate
 from mosaic.nets.teacher import (
     FeatureExperts,
-    FusedMixture,
     ImageExperts,
     MixtureOfExperts,
     NoOpinion,
@@ -62,7 +61,7 @@ def mixtures(experts: list[Classifier]) -> list[nn.Module]:
         expert.train()
     return [
         MixtureOfExperts(ImageExperts(experts), MeanGate()),
-        FusedMixture(ImageExperts(experts), nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), fusion),
+        MixtureOfExperts(ImageExperts(experts), fusion, nn.Sequential(nn.Flatten(), nn.Linear(64, 3))),
     ]
 
 
@@ -86,7 +85,7 @@ def test_side_by_side_asks_experts_once_and_says_what_they_and_their_mixtures_sa
     experts = ImageExperts([nn.Sequential(nn.Flatten(), nn.Linear(4, 3)) for _ in range(2)])
     meta = nn.Sequential(nn.Flatten(), nn.Linear(4, 3))
     plain = MixtureOfExperts(experts, MeanGate())
-    fused = FusedMixture(experts, meta, FusionGate(torch.tensor([[3, 2, 0], [0, 2, 5]]), torch.zeros(2, 3)))
+    fused = MixtureOfExperts(experts, FusionGate(torch.tensor([[3, 2, 0], [0, 2, 5]]), torch.zeros(2, 3)), meta)
     images = torch.rand(5, 1, 2, 2, generator=random)
     expected = torch.cat([experts(images), plain(images)[:, None], fused(images)[:, None]], dim=1)
     experts.experts[0].register_forward_hook(lambda *_: asked.append(1))
@@ -113,6 +112,6 @@ def test_without_a_meta_model_experts_alone_decide_by_hand(random: torch.Generat
             return torch.tensor([1.5, -0.5, 100.0]).expand(len(images), 3)
 
     gate = FusionGate(torch.tensor([[4, 4, 0]]), torch.zeros(1, 3))
-    teacher = FusedMixture(ImageExperts([Knows()]), NoOpinion(3), gate)
+    teacher = MixtureOfExperts(ImageExperts([Knows()]), gate, NoOpinion(3))
     said = teacher(torch.rand(2, 1, 2, 2, generator=random))
     torch.testing.assert_close(said, torch.tensor([[2 / 3, -2 / 3, 0.0]]).expand(2, 3), rtol=1e-4, atol=1e-5)

@@ -1,3 +1,5 @@
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -5,7 +7,7 @@ from torch import Tensor
 from mosaic.generation import Adversarial
 from mosaic.messages import GeneratorReply
 from mosaic.nets import Generator
-from mosaic.server.generators import GeneratorMixture, UploadedGenerators
+from mosaic.server.generators import GeneratorMixture, uploaded_generator
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
@@ -29,7 +31,7 @@ def uploads(counts: list[list[int]]) -> list[GeneratorReply]:
 
 
 def mixture(balance: float = 0.5) -> GeneratorMixture:
-    return GeneratorMixture(uploads(COUNTS), [Flat(0), Flat(1)], CPU, balance)
+    return GeneratorMixture(uploads(COUNTS), lambda upload: Flat(upload.client), CPU, balance)
 
 
 def test_every_image_comes_with_its_own_owner_and_label(
@@ -65,12 +67,15 @@ def real_generators(settings: Adversarial) -> tuple[list[GeneratorReply], list[G
     return sent, nets
 
 
+def real_mixture(sent: list[GeneratorReply], settings: Adversarial) -> GeneratorMixture:
+    return GeneratorMixture(sent, partial(uploaded_generator, generation=settings, image_shape=SHAPE), CPU)
+
+
 @pytest.mark.parametrize("conditional", [True, False])
 def test_images_lie_in_the_range_of_pixels_and_carry_no_gradient(random: torch.Generator, conditional: bool) -> None:
     settings = Adversarial(latent_dim=4, width=2, conditional=conditional)
     sent, _ = real_generators(settings)
-    nets = UploadedGenerators(sent, settings, SHAPE)
-    source = GeneratorMixture(sent, nets, CPU).draw(20, random)
+    source = real_mixture(sent, settings).draw(20, random)
     assert source.images.shape == (20, *SHAPE)
     assert 0 <= source.images.min() < source.images.max() <= 1
     assert not source.images.requires_grad
@@ -80,17 +85,9 @@ def test_drawing_leaves_the_uploads_as_they_were(random: torch.Generator) -> Non
     settings = Adversarial(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
     before = [{name: tensor.clone() for name, tensor in reply.generator.items()} for reply in sent]
-    GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU).draw(20, random)
+    real_mixture(sent, settings).draw(20, random)
     for reply, weights in zip(sent, before, strict=True):
         assert all(torch.equal(tensor, weights[name]) for name, tensor in reply.generator.items())
-
-
-def test_generators_are_built_one_at_a_time() -> None:
-    settings = Adversarial(latent_dim=4, width=2)
-    sent, _ = real_generators(settings)
-    nets = UploadedGenerators(sent, settings, SHAPE)
-    assert len(nets) == len(sent) == len(list(nets)) == len(nets[:])
-    assert nets[0] is not nets[0]
 
 
 def test_a_mixture_knows_whose_generators_it_has() -> None:
@@ -98,23 +95,21 @@ def test_a_mixture_knows_whose_generators_it_has() -> None:
         GeneratorReply(7, {}, torch.tensor([1, 0, 0]), {}, {}),
         GeneratorReply(2, {}, torch.tensor([0, 3, 5]), {}, {}),
     ]
-    source = GeneratorMixture(sent, [Flat(0), Flat(1)], CPU)
+    source = GeneratorMixture(sent, lambda _: Flat(0), CPU)
     assert source.clients == [7, 2]
     assert source.class_counts.tolist() == [[1, 0, 0], [0, 3, 5]]
 
 
 @pytest.mark.parametrize("conditional", [True, False])
 def test_a_mixture_knows_whether_labels_are_heeded(conditional: bool) -> None:
-    assert (
-        GeneratorMixture(uploads(COUNTS), [Flat(0, conditional), Flat(1, conditional)], CPU).conditional is conditional
-    )
+    assert GeneratorMixture(uploads(COUNTS), lambda _: Flat(0, conditional), CPU).conditional is conditional
 
 
 def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
     settings = Adversarial(latent_dim=4, width=2)
     sent, nets = real_generators(settings)
     before = torch.get_rng_state()
-    loaded = UploadedGenerators(sent, settings, SHAPE)
+    loaded = [uploaded_generator(upload, settings, SHAPE) for upload in sent]
     assert torch.equal(torch.get_rng_state(), before)
     noise, labels = torch.randn(3, 4), torch.tensor([0, 1, 2])
     for ours, theirs in zip(loaded, nets, strict=True):
@@ -124,7 +119,7 @@ def test_loading_takes_the_uploaded_weights_and_no_random_numbers() -> None:
 def test_the_generator_of_random_numbers_decides_the_images() -> None:
     settings = Adversarial(latent_dim=4, width=2)
     sent, _ = real_generators(settings)
-    source = GeneratorMixture(sent, UploadedGenerators(sent, settings, SHAPE), CPU)
+    source = real_mixture(sent, settings)
     first, again, other = (source.draw(9, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
     assert all(torch.equal(*pair) for pair in zip(first, again, strict=True))
     assert not torch.equal(first.images, other.images)
@@ -132,7 +127,7 @@ def test_the_generator_of_random_numbers_decides_the_images() -> None:
 
 def test_a_mixture_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one generator"):
-        GeneratorMixture([], [], CPU)
+        GeneratorMixture([], lambda _: Flat(0), CPU)
 
 
 def test_images_of_one_generator_show_what_its_owner_holds(random: torch.Generator) -> None:

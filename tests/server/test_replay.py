@@ -12,7 +12,7 @@ COUNTS = [[90, 0, 10], [0, 40, 10], [50, 50, 0]]
 
 
 def drawn(seed: int = 0) -> StateDict:
-    everybody = GeneratorMixture(uploads(COUNTS), [Flat(0), Flat(1), Flat(2)], CPU)
+    everybody = GeneratorMixture(uploads(COUNTS), lambda upload: Flat(upload.client), CPU)
     return replayed_images(everybody, ReplaySettings(share=0.5, images=600), torch.Generator().manual_seed(seed))
 
 

@@ -27,7 +27,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
-from mosaic.server.generators import GeneratorMixture, UploadedGenerators, collect_generators, show_samples
+from mosaic.server.generators import GeneratorMixture, collect_generators, show_samples, uploaded_generator
 from mosaic.server.new_head import offer_new_head, with_better_head, without_new_head
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.replay import replayed_images
@@ -280,8 +280,9 @@ class Mosaic(Algorithm):
         return self._mixture(used, context)
 
     def _mixture(self, used: Sequence[GeneratorReply], context: RoundContext) -> GeneratorMixture:
-        nets = UploadedGenerators(used, self.program.generation, context.blueprint.image_shape)
-        return GeneratorMixture(used, nets, context.phases.device, self.distillation.generator_balance)
+        shape = context.blueprint.image_shape
+        build = partial(uploaded_generator, generation=self.program.generation, image_shape=shape)
+        return GeneratorMixture(used, build, context.phases.device, self.distillation.generator_balance)
 
     def _form_experts(
         self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext

@@ -94,8 +94,15 @@ class Federation(federation.Federation):
         with raising(), silence():
             _check_given(
                 {
-                    **{"net": net, "data": data, "algorithm": algorithm, "trainer": trainer, "optimizer": optimizer},
-                    **{"executor": executor, "clients": clients, "privacy": privacy, "seed": seed},
+                    "net": net,
+                    "data": data,
+                    "algorithm": algorithm,
+                    "trainer": trainer,
+                    "optimizer": optimizer,
+                    "executor": executor,
+                    "clients": clients,
+                    "privacy": privacy,
+                    "seed": seed,
                 }
             )
             assert data is not None, "just checked"

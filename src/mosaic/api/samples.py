@@ -1,5 +1,6 @@
 """Images of clients' generators, drawn from the last snapshot of a run."""
 
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from mosaic.generation.base import Generation
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import Snapshot, list_snapshots
-from mosaic.server.generators import GeneratorMixture, UploadedGenerators
+from mosaic.server.generators import GeneratorMixture, uploaded_generator
 
 
 class Samples(NamedTuple):
@@ -56,7 +57,8 @@ def draw_samples(
     if client not in clients:
         known = f"one of {', '.join(map(str, clients))}" if clients else "a run in which clients send generators"
         raise MosaicError(f"client: expected {known}, got {client!r}: {run} has no generator of it")
-    mixture = GeneratorMixture(uploads, UploadedGenerators(uploads, generation, shape), torch.device("cpu"))
+    build = partial(uploaded_generator, generation=generation, image_shape=shape)
+    mixture = GeneratorMixture(uploads, build, torch.device("cpu"))
     images, _, labels = mixture.draw_from(clients.index(client), count, torch.Generator().manual_seed(seed))
     if mixture.conditional:
         return Samples(images, labels)

@@ -18,8 +18,13 @@ _AROUND = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected
 """What stands around a cause."""
 _KEY = r'Parser key "([^"]+)":'
 _KINDS = {
-    **{"int": "a whole number", "float": "a number", "bool": "true, false", "str": "text", "list": "a list"},
-    **{"dict": "settings by name", "NoneType": "null"},
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true, false",
+    "str": "text",
+    "list": "a list",
+    "dict": "settings by name",
+    "NoneType": "null",
 }
 """What Python's types are called in YAML."""
 

@@ -68,8 +68,14 @@ def _options() -> dict[str, list[str]]:
     own = ArgumentParser(add_help=False)
     add_own_arguments(own)
     functions: dict[str, Callable[..., object]] = {
-        **{"compare": compare_algorithms, "audit": audit, "report": report, "deploy": deploy, "export": export},
-        **{"configs": configs, "schema": schema, "completion": completion},
+        "compare": compare_algorithms,
+        "audit": audit,
+        "report": report,
+        "deploy": deploy,
+        "export": export,
+        "configs": configs,
+        "schema": schema,
+        "completion": completion,
     }
     return {
         **dict.fromkeys(("fit", "validate", "test", "predict"), runs),

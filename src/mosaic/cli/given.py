@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from mosaic.errors import MosaicError
-from mosaic.runs.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml
 
 _SUFFIXES = (".yaml", ".yml")
 _STACKED = ("", "c", "config", "overlay", "algorithms")

@@ -10,9 +10,15 @@ from types import NoneType
 from typing import Any
 
 _HOMES = {
-    **{"algorithm": "mosaic.algorithms", "executor": "mosaic.executors", "generation": "mosaic.generation"},
-    **{"source": "mosaic.data", "partition": "mosaic.data", "net": "mosaic.nets", "optimizer": "torch.optim"},
-    **{"loggers": "lightning.pytorch.loggers", "callbacks": "lightning.pytorch.callbacks"},
+    "algorithm": "mosaic.algorithms",
+    "executor": "mosaic.executors",
+    "generation": "mosaic.generation",
+    "source": "mosaic.data",
+    "partition": "mosaic.data",
+    "net": "mosaic.nets",
+    "optimizer": "torch.optim",
+    "loggers": "lightning.pytorch.loggers",
+    "callbacks": "lightning.pytorch.callbacks",
 }
 """Where the classes live that a key may hold, by the last word of the key."""
 

@@ -14,8 +14,13 @@ from mosaic.privacy import Privacy
 from mosaic.tasks.global_classifier import GlobalClassifier
 
 SECTIONS: dict[str, Any] = {
-    **{"model": GlobalClassifier, "data": FederatedDataModule, "algorithm": Algorithm, "executor": ClientExecutor},
-    **{"federation": Federation, "clients": ClientModels, "privacy": Privacy},
+    "model": GlobalClassifier,
+    "data": FederatedDataModule,
+    "algorithm": Algorithm,
+    "executor": ClientExecutor,
+    "federation": Federation,
+    "clients": ClientModels,
+    "privacy": Privacy,
 }
 """Sections of a configuration, and what they make."""
 

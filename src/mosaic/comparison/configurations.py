@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import get_loader
 
 from mosaic.errors import MosaicError
-from mosaic.runs.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml
 
 _SECTIONS = ("trainer", "model", "data", "federation", "clients")
 

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mosaic.deployment.authority import make_node_files, make_server_files, require_cryptography
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
-from mosaic.runs.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml
 
 REMOTE = ("mosaic.data.Remote", "Remote")
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")

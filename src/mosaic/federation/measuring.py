@@ -50,10 +50,6 @@ class Measurer:
         own = self._job.clients_models(model)
         return self.evaluator.measure_own((pool.of(client).build(tensors), images[client]) for client, tensors in own)
 
-    def measure_in(self, round: int, model: StateDict) -> Measurement:
-        """Measure the models of a round in which that is due."""
-        return self.measure(model) if self.due(round) else Measurement()
-
     def validate(self, round: int, model: StateDict, cohort: Cohort) -> dict[int, Validation]:
         """Return the clients' validation of models, by the round that made them.
 

@@ -28,7 +28,7 @@ from mosaic.runs.tracking import SilentTracker, Tracker
 from mosaic.server.asking import QuorumError
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
-from mosaic.server.faults import Faults, Phase, phase_of
+from mosaic.server.faults import PHASES, Faults, Phase
 from mosaic.server.state import ServerState
 from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
 
@@ -142,7 +142,7 @@ class Rounds:
         )
         self._state = self._of_a_round(self._job.algorithm.round(self._state, cohort, context))
         evaluated = perf_counter()
-        measurement = self._measurer.measure_in(round, self._state.model)
+        measurement = self._measurer.measure(self._state.model) if self._measurer.due(round) else Measurement()
         self._books.book_seconds("evaluation", perf_counter() - evaluated)
         if self._books.untrained(before):
             log.warning("round %d: no client has trained, so nothing has been learnt of their images", round)
@@ -266,7 +266,7 @@ class Rounds:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
 
     def _miss(self, request: Request, reason: str) -> None:
-        self._missing[phase_of(request)] += 1
+        self._missing[PHASES[type(request)]] += 1
         self._books.book_failure(request, reason)
 
     def _note(self, reply: Reply) -> None:

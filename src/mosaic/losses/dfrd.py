@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mosaic.losses.distillation import divergences
+
 
 def fidelity(ensemble_logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy of the ensemble's logits ``(B, C)`` for generated images with their labels ``(B,)``."""
@@ -26,6 +28,5 @@ def transferability(student_logits: Tensor, ensemble_logits: Tensor, labels: Ten
         Scalar, at most 0; 0 if there is no such image.
     """
     student, ensemble = student_logits.log_softmax(-1), ensemble_logits.log_softmax(-1)
-    divergence = F.kl_div(student, ensemble, log_target=True, reduction="none").sum(-1)
     learnable = (ensemble.argmax(-1) == labels) & (student.argmax(-1) != labels)
-    return -torch.where(learnable, divergence, 0.0).mean()
+    return -torch.where(learnable, divergences(ensemble, student), 0.0).mean()

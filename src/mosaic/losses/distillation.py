@@ -21,7 +21,7 @@ def knowledge_distillation(student_logits: Tensor, teacher_logits: Tensor, tempe
     """
     student = (student_logits / temperature).log_softmax(-1)
     teacher = (teacher_logits / temperature).log_softmax(-1)
-    return temperature**2 * _divergence(teacher, student)
+    return temperature**2 * divergences(teacher, student).mean()
 
 
 def pseudo_label_cross_entropy(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
@@ -39,7 +39,7 @@ def jensen_shannon(p_logits: Tensor, q_logits: Tensor) -> Tensor:
     """
     log_p, log_q = p_logits.log_softmax(-1), q_logits.log_softmax(-1)
     log_m = log_p.logaddexp(log_q) - math.log(2)  # mix probabilities, not logits
-    return 0.5 * (_divergence(log_p, log_m) + _divergence(log_q, log_m))
+    return 0.5 * (divergences(log_p, log_m).mean() + divergences(log_q, log_m).mean())
 
 
 def mosaic_distillation(
@@ -69,6 +69,11 @@ def mosaic_distillation(
     return total
 
 
-def _divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
-    """Mean KL(p || q) over images, of log-probabilities of shape ``(B, C)``."""
-    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1).mean()
+def divergences(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """Return the Kullback-Leibler divergence KL(p || q) of every image, shape ``(B,)``, in nats.
+
+    Args:
+        log_p: log-probabilities, shape ``(B, C)``.
+        log_q: likewise.
+    """
+    return F.kl_div(log_q, log_p, log_target=True, reduction="none").sum(-1)

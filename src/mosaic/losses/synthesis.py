@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mosaic.losses.distillation import divergences
+
 
 def boundary_support(
     student_logits: Tensor, teacher_logits: Tensor, temperature: float = 1.0, only_disagreeing: bool = True
@@ -31,10 +33,10 @@ def boundary_support(
     """
     student = (student_logits / temperature).log_softmax(-1)
     teacher = (teacher_logits / temperature).log_softmax(-1)
-    divergences = temperature**2 * F.kl_div(student, teacher, log_target=True, reduction="none").sum(-1)
+    found = temperature**2 * divergences(teacher, student)
     if only_disagreeing:
-        divergences = divergences * (student_logits.argmax(-1) != teacher_logits.argmax(-1))
-    return divergences.mean()
+        found = found * (student_logits.argmax(-1) != teacher_logits.argmax(-1))
+    return found.mean()
 
 
 def hard_label_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:

@@ -54,18 +54,23 @@ class FeatureExperts(nn.Module):
 
 
 class MixtureOfExperts(nn.Module):
-    """Experts, which map images to ``(B, E, C)``, and a gate to ``(B, C)``, frozen and in eval mode."""
+    """Experts, which map images to ``(B, E, C)``, and a gate to ``(B, C)``, frozen and in eval mode.
 
-    def __init__(self, experts: nn.Module, gate: nn.Module) -> None:
+    Args:
+        experts: see above.
+        gate: maps the experts' logits, and where there is a meta model its logits ``(B, C)`` too.
+        meta: another model of all classes, see :class:`~mosaic.nets.gates.FusionGate`.
+    """
+
+    def __init__(self, experts: nn.Module, gate: nn.Module, meta: nn.Module | None = None) -> None:
         super().__init__()
-        self.experts = experts
-        self.gate = gate
+        self.experts, self.gate, self.meta = experts, gate, meta
         self.eval()
         self.requires_grad_(False)
 
     def join(self, opinions: Tensor, images: Tensor) -> Tensor:
         """Map the experts' logits ``(B, E, C)`` on these images to the mixture's ``(B, C)``."""
-        logits: Tensor = self.gate(opinions)
+        logits: Tensor = self.gate(opinions) if self.meta is None else self.gate(opinions, self.meta(images))
         if logits.ndim != 2:
             raise MosaicError(
                 f"algorithm.teacher: expected logits of shape (B, C) of {type(self.gate).__name__}, got shape "
@@ -76,21 +81,6 @@ class MixtureOfExperts(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map pixels ``(B, channels, H, W)`` to the mixture's logits ``(B, C)``."""
         return self.join(self.experts(images), images)
-
-
-class FusedMixture(MixtureOfExperts):
-    """Experts and a meta model, combined by a :class:`~mosaic.nets.gates.FusionGate`, frozen and in eval mode."""
-
-    def __init__(self, experts: nn.Module, meta: nn.Module, gate: nn.Module) -> None:
-        super().__init__(experts, gate)
-        self.meta = meta
-        self.eval()
-        self.requires_grad_(False)
-
-    def join(self, opinions: Tensor, images: Tensor) -> Tensor:
-        """Map the experts' logits ``(B, E, C)`` on these images to the mixture's ``(B, C)``."""
-        logits: Tensor = self.gate(opinions, self.meta(images))
-        return logits
 
 
 class NoOpinion(nn.Module):

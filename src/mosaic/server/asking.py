@@ -1,4 +1,4 @@
-"""Ask the clients of one phase: doubt every reply, ask again, and go on while enough of them answer."""
+"""Ask the clients of one phase: inspect every reply, ask again, and go on while enough of them answer."""
 
 import logging
 from collections import defaultdict, deque

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share, require_whole
-from mosaic.messages import EvaluateRequest, GeneratorRequest, PrototypeRequest, ReleaseRequest, Request, TrainRequest
+from mosaic.messages import EvaluateRequest, GeneratorRequest, PrototypeRequest, ReleaseRequest, TrainRequest
 
 Phase = Literal["train", "generate", "summarise", "judge"]
 PHASES: dict[type, Phase] = {
@@ -20,11 +20,6 @@ _SECTION = "federation.faults"
 _USUAL_QUORUM = 0.5
 _TOLERANCE = 1e-9
 """Of a quorum, whose product with a number of clients is rounded."""
-
-
-def phase_of(request: Request) -> Phase:
-    """Return the phase that a request belongs to."""
-    return PHASES[type(request)]
 
 
 @dataclass(frozen=True)

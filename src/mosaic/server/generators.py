@@ -1,9 +1,9 @@
 """The clients' generators as one source of images that no client ever had."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,7 +46,7 @@ class GeneratorMixture:
 
     Args:
         uploads: the clients' generators, at least one.
-        generators: the networks with the uploaded weights, aligned with ``uploads``.
+        build: makes the network of an upload, each time when it is to draw, so that they are never held all at once.
         device: where images are made; each generator is there only while it is at work.
         balance: gamma; client i is drawn in proportion to ``n[i]^gamma``. 0 draws all clients alike.
     """
@@ -54,18 +54,16 @@ class GeneratorMixture:
     def __init__(
         self,
         uploads: Sequence[GeneratorReply],
-        generators: Sequence[ImageGenerator],
+        build: Callable[[GeneratorReply], ImageGenerator],
         device: torch.device,
         balance: float = 0.5,
     ) -> None:
         if not uploads:
             raise ValueError("GeneratorMixture needs at least one generator, got none")
+        self._uploads, self._build, self._device, self._balance = uploads, build, device, balance
         self.class_counts = torch.stack([upload.class_counts for upload in uploads])
         self.clients = [upload.client for upload in uploads]
-        self.conditional = generators[0].conditional
-        self._generators = generators
-        self._device = device
-        self._balance = balance
+        self.conditional = build(uploads[0]).conditional
 
     @torch.no_grad()
     def draw(self, count: int, random: torch.Generator) -> GeneratedImages:
@@ -104,7 +102,7 @@ class GeneratorMixture:
 
     def _make(self, row: int, labels: Tensor, random: torch.Generator) -> Tensor:
         """Return an image for every label, of one generator."""
-        generator = send(self._generators[row], self._device).eval()
+        generator = send(self._build(self._uploads[row]), self._device).eval()
         images: list[Tensor] = []
         for wanted in labels.split(_AT_A_TIME):
             noise = torch.randn(len(wanted), generator.latent_dim, generator=random)
@@ -112,35 +110,14 @@ class GeneratorMixture:
         return torch.cat(images)
 
 
-class UploadedGenerators(Sequence[ImageGenerator]):
-    """The networks of uploaded generators, each built when it is asked for, so that they are never held all at once.
-
-    Args:
-        uploads: the clients' generators.
-        generation: how they were learnt.
-        image_shape: channels, height, width.
-    """
-
-    def __init__(
-        self,
-        uploads: Sequence[GeneratorReply],
-        generation: Generation,
-        image_shape: tuple[int, int, int],
-    ) -> None:
-        self._uploads, self._generation, self._image_shape = uploads, generation, image_shape
-
-    def __len__(self) -> int:
-        return len(self._uploads)
-
-    def __getitem__(self, row: Any) -> Any:
-        """Return a new network with the weights of the upload in this row, or a list of them for a slice."""
-        if isinstance(row, slice):
-            return [self[index] for index in range(*row.indices(len(self)))]
-        upload = self._uploads[row]
-        with torch.random.fork_rng(devices=[]):
-            generator = self._generation.build(self._image_shape, upload.class_counts)
-        generator.load_state_dict(upload.generator)
-        return generator
+def uploaded_generator(
+    upload: GeneratorReply, generation: Generation, image_shape: tuple[int, int, int]
+) -> ImageGenerator:
+    """Return a new network with the weights of an upload; ``generation`` says how it was learnt."""
+    with torch.random.fork_rng(devices=[]):
+        generator = generation.build(image_shape, upload.class_counts)
+    generator.load_state_dict(upload.generator)
+    return generator
 
 
 def collect_generators(

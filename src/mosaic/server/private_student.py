@@ -78,9 +78,8 @@ def train_student(
         log.warning("round %d: no class stands out of the noise, so no student is trained", context.plan.round)
         return state
     generator, counts = fitted
-    images = GeneratorMixture(
-        [GeneratorReply(SERVER, generator.state_dict(), counts, {}, {})], [generator], context.phases.device
-    )
+    upload = GeneratorReply(SERVER, generator.state_dict(), counts, {}, {})
+    images = GeneratorMixture([upload], lambda _: generator, context.phases.device)
     wanted = shown_labels(counts, context.phases.dry_run.batch(SHOWN_IMAGES))
     shown = images.draw_from(0, wanted, context.generator_for("samples"))
     context.recorder.images("synthesis/samples", shown.images, shown.labels)

@@ -9,17 +9,6 @@ from mosaic.teachers.prior import Prior
 from mosaic.teachers.trained import Residual, TrainedTeacher, Transformer
 
 __all__ = [
-    "Evidence",
-    "FitSettings",
-    "Fusion",
-    "GatedTeacher",
-    "Labels",
-    "Mean",
-    "Owner",
-    "Prior",
-    "Prototypes",
-    "Residual",
-    "TeacherFactory",
-    "TrainedTeacher",
-    "Transformer",
-]
+    "Evidence", "FitSettings", "Fusion", "GatedTeacher", "Labels", "Mean", "Owner", "Prior", "Prototypes", "Residual",
+    "TeacherFactory", "TrainedTeacher", "Transformer",
+]  # fmt: skip

@@ -4,7 +4,7 @@ from torch import nn
 
 from mosaic.model_pool import PoolKind
 from mosaic.nets.gates import FusionGate
-from mosaic.nets.teacher import FusedMixture, MixtureOfExperts, NoOpinion
+from mosaic.nets.teacher import MixtureOfExperts, NoOpinion
 from mosaic.server.experts import Experts
 from mosaic.teachers.base import GatedTeacher
 from mosaic.teachers.evidence import Evidence
@@ -35,7 +35,7 @@ class Fusion(GatedTeacher):
         meta: nn.Module = NoOpinion(evidence.context.blueprint.num_classes)
         if self.needs_prototypes(evidence.context.pool.kind):
             meta = evidence.prototype_classifier(self.head)
-        return FusedMixture(evidence.opinions(experts, self.heads_only), meta, self.gate(experts, evidence))
+        return MixtureOfExperts(evidence.opinions(experts, self.heads_only), self.gate(experts, evidence), meta)
 
     def gate(self, experts: Experts, evidence: Evidence) -> FusionGate:
         """Return the gate that also hears the meta model."""

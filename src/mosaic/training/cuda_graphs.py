@@ -43,32 +43,32 @@ class GraphCache:
     @contextmanager
     def serving(self, networks: Iterable[nn.Module]) -> Iterator[None]:
         """Replay the training passes of these networks inside the block, wherever they train on a GPU."""
-        guests = [_Guest(network, self) for network in networks]
-        for guest in guests:
-            vars(guest.network)["forward"] = guest
+        replacements = [_Replacement(network, self) for network in networks]
+        for replacement in replacements:
+            vars(replacement.network)["forward"] = replacement
         try:
             yield
         finally:
-            for guest in guests:
-                guest.leave()
+            for replacement in replacements:
+                replacement.restore()
 
-    def passes_of(self, guest: "_Guest", images: Tensor) -> "_CapturedPass | None":
+    def passes_of(self, replacement: "_Replacement", images: Tensor) -> "_CapturedPass | None":
         """Return the captured passes of this architecture and such batches; capture them if there is room."""
-        key = guest.structure, _batch_of(images)
+        key = replacement.structure, _batch_of(images)
         if key not in self._passes and len(self._passes) < KEPT:
-            self._passes[key] = _CapturedPass(guest, images)
+            self._passes[key] = _CapturedPass(replacement, images)
         return self._passes.get(key)
 
 
-class _Guest(StandIn):
+class _Replacement(StandIn):
     """Stands in the place of a network's ``forward`` for one phase."""
 
     def __init__(self, network: nn.Module, cache: GraphCache) -> None:
         self.network, self._cache = network, cache
         self._replaced = vars(network).get("forward")
         self.forward: Forward = network.forward
-        self._homes: dict[Hashable, _CapturedPass | None] = {}
-        self._home: _CapturedPass | None = None
+        self._by_batch: dict[Hashable, _CapturedPass | None] = {}
+        self._last: _CapturedPass | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Any:
         """Give a copy of the network its ordinary passes."""
@@ -101,34 +101,34 @@ class _Guest(StandIn):
 
     def __call__(self, images: Tensor, *others: Any, **named: Any) -> Tensor:
         """Map a batch to the network's outputs."""
-        home = None if others or named else self._home_for(images)
-        if home is None:
+        passes = None if others or named else self._passes_for(images)
+        if passes is None:
             return self.forward(images, *others, **named)
-        home.move_in(self)
-        outputs: Tensor = _Replay.apply(home, images, *self.learning)
+        passes.copy_weights_of(self)
+        outputs: Tensor = _Replay.apply(passes, images, *self.learning)
         return outputs
 
-    def _home_for(self, images: Tensor) -> "_CapturedPass | None":
+    def _passes_for(self, images: Tensor) -> "_CapturedPass | None":
         """Return the captured passes that do what the network would do now, if there are any."""
         trains = torch.is_grad_enabled() and not images.requires_grad and images.device.type in DEVICES
         if not trains or not self.learning or self.structure is None or not self.is_as_before():
             return None
-        if self._home is not None and self._home.waits():  # another pass would overwrite what its gradient needs
+        if self._last is not None and self._last.waits():  # another pass would overwrite what its gradient needs
             return None
         batch = _batch_of(images)
-        if batch not in self._homes:
-            self._homes[batch] = self._cache.passes_of(self, images)
-        home = self._homes[batch]
-        self._home = home or self._home
-        return home
+        if batch not in self._by_batch:
+            self._by_batch[batch] = self._cache.passes_of(self, images)
+        passes = self._by_batch[batch]
+        self._last = passes or self._last
+        return passes
 
-    def leave(self) -> None:
-        """Give the network back its forward pass, and weights of its own: the next guest overwrites the graphs'."""
+    def restore(self) -> None:
+        """Give the network back its forward pass, and weights of its own: the next network overwrites the graphs'."""
         del vars(self.network)["forward"]
         if self._replaced is not None:
             vars(self.network)["forward"] = self._replaced
-        if self._home is not None:
-            self._home.move_out(self)
+        if self._last is not None:
+            self._last.return_weights_of(self)
 
 
 class _CapturedPass:
@@ -138,19 +138,19 @@ class _CapturedPass:
         node: the forward pass that has been replayed last, in autograd, until its backward pass.
     """
 
-    def __init__(self, guest: _Guest, images: Tensor) -> None:
+    def __init__(self, replacement: _Replacement, images: Tensor) -> None:
         self.node: Callable[[], object] = _nothing
-        self._weights = [tensor.data for tensor in guest.tensors]
+        self._weights = [tensor.data for tensor in replacement.tensors]
         self._images = images.clone()
-        name, kind = type(guest.network).__name__, images.device.type
+        name, kind = type(replacement.network).__name__, images.device.type
         enabled, dtype = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
         # weights are cast in every pass: a cast that autocast keeps would lie outside the graph
-        with _unchanged(guest, images.device), torch.autocast(kind, dtype, enabled, cache_enabled=False):
-            outputs = guest.forward(self._images)  # what is wrong with the network itself is said out here
+        with _unchanged(replacement, images.device), torch.autocast(kind, dtype, enabled, cache_enabled=False):
+            outputs = replacement.forward(self._images)  # what is wrong with the network itself is said out here
             self._gradient = torch.zeros_like(outputs)
             del outputs
             try:
-                self._capture(guest)
+                self._capture(replacement)
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -159,7 +159,7 @@ class _CapturedPass:
                     f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, which asks for the same kernels in "
                     f"every step and no look at a value ({said}): leave model.cuda_graphs out"
                 ) from error
-            if not guest.is_as_before() or structure_of(guest.network) != guest.structure:
+            if not replacement.is_as_before() or structure_of(replacement.network) != replacement.structure:
                 raise MosaicError(
                     f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, since its forward pass changes "
                     "attributes of the network: leave model.cuda_graphs out"
@@ -169,18 +169,18 @@ class _CapturedPass:
         """Whether a forward pass waits for its backward pass."""
         return self.node() is not None
 
-    def move_in(self, guest: _Guest) -> None:
+    def copy_weights_of(self, replacement: _Replacement) -> None:
         """Copy a network's weights to where the graphs look for them, and let it hold those from now on."""
-        pairs = list(zip(guest.tensors, self._weights, strict=True))
+        pairs = list(zip(replacement.tensors, self._weights, strict=True))
         if all(tensor.data_ptr() == weight.data_ptr() for tensor, weight in pairs):
             return
         for tensor, weight in pairs:
             weight.copy_(tensor.data)
             tensor.data = weight
 
-    def move_out(self, guest: _Guest) -> None:
+    def return_weights_of(self, replacement: _Replacement) -> None:
         """Give a network weights of its own, unless a Trainer has moved them away already."""
-        for tensor, weight in zip(guest.tensors, self._weights, strict=True):
+        for tensor, weight in zip(replacement.tensors, self._weights, strict=True):
             if tensor.data_ptr() == weight.data_ptr():
                 tensor.data = tensor.data.clone()
 
@@ -197,12 +197,12 @@ class _CapturedPass:
         copies = iter(torch._foreach_mul([found for found in self._gradients if found is not None], 1))
         return [None if found is None else next(copies) for found in self._gradients]
 
-    def _capture(self, guest: _Guest) -> None:
+    def _capture(self, replacement: _Replacement) -> None:
         def forward() -> Tensor:
-            return guest.forward(self._images)
+            return replacement.forward(self._images)
 
         def backward(outputs: Tensor) -> tuple[Tensor | None, ...]:
-            return torch.autograd.grad(outputs, guest.learning, self._gradient, allow_unused=True)
+            return torch.autograd.grad(outputs, replacement.learning, self._gradient, allow_unused=True)
 
         warm_up(lambda: backward(forward() * 1))  # a backward pass that begins with cuBLAS warns of a missing context
         pool = memory_pool()
@@ -262,15 +262,15 @@ def _stream() -> torch.cuda.Stream:
 
 
 @contextmanager
-def _unchanged(guest: _Guest, device: torch.device) -> Iterator[None]:
+def _unchanged(replacement: _Replacement, device: torch.device) -> Iterator[None]:
     """Put buffers and random generators back after the block."""
-    kept = [buffer.clone() for buffer in guest.network.buffers()]
+    kept = [buffer.clone() for buffer in replacement.network.buffers()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
             yield
     finally:
         with torch.no_grad():
-            for buffer, value in zip(guest.network.buffers(), kept, strict=True):
+            for buffer, value in zip(replacement.network.buffers(), kept, strict=True):
                 buffer.copy_(value)
 
 

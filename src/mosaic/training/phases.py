@@ -35,15 +35,25 @@ _UNSET = (
 )
 OWNED_BY_PHASES: dict[str, Any] = {
     **dict.fromkeys(_UNSET),
-    **{"max_steps": -1, "check_val_every_n_epoch": 1, "reload_dataloaders_every_n_epochs": 0, "overfit_batches": 0.0},
-    **{"accumulate_grad_batches": 1, "use_distributed_sampler": True, "inference_mode": True},
-    **{"enable_autolog_hparams": True, "barebones": False},
+    "max_steps": -1,
+    "check_val_every_n_epoch": 1,
+    "reload_dataloaders_every_n_epochs": 0,
+    "overfit_batches": 0.0,
+    "accumulate_grad_batches": 1,
+    "use_distributed_sampler": True,
+    "inference_mode": True,
+    "enable_autolog_hparams": True,
+    "barebones": False,
 }
 """Keys of ``trainer:`` that every phase sets itself, with Lightning's defaults; a null is accepted for each of them."""
 
 _QUIET: dict[str, Any] = {
-    **{"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False},
-    **{"num_sanity_val_steps": 0, "max_epochs": 1},
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "num_sanity_val_steps": 0,
+    "max_epochs": 1,
 }
 
 

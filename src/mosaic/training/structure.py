@@ -1,4 +1,4 @@
-"""Do two networks launch the same kernels? What decides it but weights and images, as a value that can be compared."""
+"""The structure of a network: all that decides which kernels it launches, but weights and images, as one value."""
 
 from collections.abc import Hashable, Iterator
 from enum import Enum

@@ -97,11 +97,3 @@ def whole_numbers(part: object) -> np.ndarray | None:
     if numbers.shape != (0,) and (numbers.ndim != 1 or not np.issubdtype(numbers.dtype, np.integer)):
         return None
     return np.sort(numbers).astype(np.int64)
-
-
-def check_enough_images(num_clients: int, num_images: int) -> None:
-    """Raise :class:`MosaicError` if there are more clients than images."""
-    if num_clients > num_images:
-        raise MosaicError(
-            f"data.partition.num_clients: expected at most {num_images}, one per image, got {num_clients}: lower it"
-        )

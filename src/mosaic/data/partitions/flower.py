@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic.data.partitions.base import Groups, Partition, check_enough_images
+from mosaic.data.partitions.base import Groups, Partition
 from mosaic.errors import MosaicError
 
 
@@ -43,7 +43,11 @@ class FlowerPartition(Partition):
         Raises:
             MosaicError: the class cannot be imported, or raises.
         """
-        check_enough_images(self.num_clients, len(labels))
+        if self.num_clients > len(labels):
+            raise MosaicError(
+                f"data.partition.num_clients: expected at most {len(labels)}, one per image, got {self.num_clients}: "
+                "lower it"
+            )
         os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
         from datasets import Dataset
 

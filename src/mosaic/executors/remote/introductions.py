@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError
 from mosaic.executors.remote.wire import Introduction, Terms
-from mosaic.runs.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml
 
 MOST_IMAGES = 2**31
 _ROUNDING = 1 + 1e-9

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mosaic.errors import MosaicError
-from mosaic.runs.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml
 
 LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"{name}: &{name} [{', '.join([f'*{below}'] * 10)}]\n" for below, name in zip("abcdef", "bcdefg", strict=True)
