@@ -1,11 +1,13 @@
 """Comparisons from Python are those of the command line."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import pandas
 import pytest
 
 import mosaic
+from mosaic.algorithms import FedAvg
 from tests.api.test_fitting import overrides
 from tests.small_runs import DIGITS, TINY
 
@@ -24,19 +26,26 @@ def nested(flat: dict[str, object]) -> dict[str, object]:
     return whole
 
 
+class Failing(FedAvg):
+    """Fails where clients would train."""
+
+    def round(self, *_: object) -> NoReturn:
+        raise ValueError("not today")
+
+
 def test_a_comparison_is_a_table_of_numbers_with_its_runs(tmp_path: Path) -> None:
     partition = {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 4, "alpha": 1}}
     small = nested({key: value for key, value in SMALL.items() if "partition" not in key})
     small["data"] = {"partition": partition}
     broken = tmp_path / "broken.yaml"
-    broken.write_text("algorithm: {class_path: mosaic.algorithms.FedProx, init_args: {mu: -1}}")
+    broken.write_text(f"algorithm: {__name__}.Failing")
     found = mosaic.compare([DIGITS, small], ["fedavg", str(broken)], seeds=[3], output=tmp_path / "out")
     table, runs = found.table, found.runs
     assert list(table.index) == ["fedavg", str(broken)]
     assert table["test accuracy"].iloc[0] == pytest.approx(100 * runs["test_accuracy"].iloc[0], abs=0.01)
     assert pandas.isna(table["test accuracy"].iloc[1])
     assert found.run("fedavg", 3).summary["test_accuracy"] == runs["test_accuracy"].iloc[0]
-    assert "mu" in found.failures[str(broken), 3]
+    assert "not today" in found.failures[str(broken), 3]
     assert repr(found) == f"Comparison('{tmp_path / 'out'}', 1 runs, 1 failed)"
     assert found.plot.rounds().axes
     assert found.plot.traffic().axes
@@ -45,7 +54,9 @@ def test_a_comparison_is_a_table_of_numbers_with_its_runs(tmp_path: Path) -> Non
             found.run(algorithm, seed)
 
 
-def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path) -> None:
+def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    wrong = tmp_path_factory.mktemp("given") / "wrong.yaml"
+    wrong.write_text("algorithm: {class_path: mosaic.algorithms.FedProx, init_args: {mu: -1}}")
     for given, told in (
         ({"algorithms": "fedavg"}, "algorithms: expected a list of names"),
         ({"algorithms": []}, "--algorithms: expected different values, at least one"),
@@ -58,6 +69,8 @@ def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path) -> None:
         ({"student_updates": "a"}, "--student_updates: expected 0 or more, got 'a'"),
         ({"partition_seed": -1}, "--partition_seed: expected 0 or more, got -1"),
         ({"tune": ["a=1,2"]}, "tune: expected text"),
+        ({"tune": "a=1,2"}, "fedavg: --a: there is no such option"),
+        ({"algorithms": ["fedavg", str(wrong)]}, "wrong.yaml: algorithm.mu: expected 0 or more, got -1"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             mosaic.compare(DIGITS, **{"algorithms": ["fedavg"], **given, "output": tmp_path / "out"})  # type: ignore[arg-type]

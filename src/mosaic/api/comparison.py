@@ -10,7 +10,7 @@ from mosaic.api.arguments import Config, config_files
 from mosaic.api.plots import ComparisonPlots
 from mosaic.api.raising import raising
 from mosaic.api.run import Run, load
-from mosaic.cli.main import fit
+from mosaic.cli.main import check, fit
 from mosaic.comparison.command import compare_algorithms
 from mosaic.comparison.formats import comma_separated
 from mosaic.comparison.outcome import Failure, Outcome
@@ -146,6 +146,7 @@ def compare(
             output = Path("runs", "compare")
         folder, results = compare_algorithms(
             fit,
+            check,
             first,
             ",".join(_listed("algorithms", algorithms, str)),
             ",".join(numbers),

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 
+from mosaic.cli.gone import gone
 from mosaic.cli.likeness import class_like, key_like, setting_like
 from mosaic.errors import MosaicError, users_mistake
 
@@ -53,6 +54,8 @@ def complaint(text: str) -> str:
     'a: arguments are required: b'
     >>> complaint("Parser key \"a\":\n - Type X expects a class: Option 'witdh' is not accepted. Got value: N(witdh=3)")
     'a.witdh: there is no such setting'
+    >>> complaint("Parser key \"a\":\n - Problem with given class_path 'A':\n   Group 'b' does not accept option 'c'")
+    'a.b.c: there is no such setting'
     >>> complaint("the following arguments are required: fit.data.partition, fit.client")
     'expected a value for data.partition and client, got none: see --help'
     """
@@ -60,13 +63,16 @@ def complaint(text: str) -> str:
         named = re.sub(r"\bfit\.", "", lacking[1])  # as mosaic client calls what others read of a fit
         return f"expected a value for {named.replace(', ', ' and ')}, got none: see --help"
     if option := re.search(r"^unrecognized arguments: --([\w.]+)", text):
-        return f"--{option[1]}: there is no such option{_meant(key_like(option[1]), '--') or ': see --help'}"
+        there_is_none = f"--{option[1]}: there is no such option"
+        return gone(option[1]) or f"{there_is_none}{_meant(key_like(option[1]), '--') or ': see --help'}"
     if strange := re.search(r"^Subcommand '\w+' does not accept option '(.+)'", text):
-        return f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
+        return gone(strange[1]) or f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
     keys = list(dict.fromkeys(re.findall(_KEY, text)))
     if not keys:
         return shortened(text)
     key, block = ".".join(keys), _innermost(text)
+    if grouped := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
+        return _no_setting(key, f"{grouped[1]}.{grouped[2]}", text)
     if (module := _missing_module(text)) is not None:
         return f"{key}: there is no module {module}: {_way_to(module)}"
     if strange := re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([\w.]+)=", text):
@@ -97,6 +103,8 @@ def _value(block: str) -> str:
 def _no_setting(key: str, name: str, text: str) -> str:
     """Say that a class has no such setting, and which it has of a similar name."""
     classes = re.findall(r"class_path[= ]'([\w.]+)'", text.partition("Given value")[0])
+    if (advice := gone(f"{key}.{name}", classes[-1] if classes else "")) is not None:
+        return advice
     like = setting_like(name, classes[-1]) if classes else None
     return f"{key}.{name}: there is no such setting{_meant(like, f'{key}.')}"
 

@@ -222,6 +222,13 @@ class JobCLI(MosaicCLI):
         self.federation, self.job = federation, job
 
 
+class CheckedCLI(MosaicCLI):
+    """Makes what the configuration names, and runs nothing."""
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
 def make_worker(config: Mapping[str, Any]) -> Worker:
     """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
     return carry_out_config(JobCLI, config).job.worker()

@@ -4,7 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 from mosaic import __version__
 from mosaic.cli.complaints import one_line
@@ -65,8 +65,6 @@ def _overview() -> str:
 def _run(command: str, *given: str, from_process: bool) -> None:
     if command not in _COMMANDS:
         raise MosaicError(f"expected a command, one of {', '.join(_COMMANDS)}, got {command}: see mosaic --help")
-    if command in ("compare", "partition", "client", "deploy"):  # what others read of a run has kept its names
-        _refuse_renamed(given)
     if command in ("audit", "client", "partition", "fit", "validate", "test", "predict"):
         from mosaic.federation.progress import configure_logging
 
@@ -76,11 +74,11 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.comparison.command import compare_algorithms, require_all
 
             try:
-                _, results = cast(tuple[Path, list[object]], _call(compare_algorithms, command, given, fit=fit))
+                written = _call(compare_algorithms, command, given, fit=fit, check=check)
             except Preempted as leaving:
                 leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
                 raise
-            require_all(results)
+            require_all(cast(tuple[Path, list[object]], written)[1])
         case "audit":
             from mosaic.cli.audit import audit
 
@@ -136,17 +134,18 @@ def fit(arguments: Sequence[str] | None) -> Path | None:
     Returns:
         The run's folder, if the subcommand is ``fit``.
     """
-    _refuse_renamed((sys.argv[1:] if arguments is None else arguments)[1:])
     from mosaic.cli.lightning import run
 
-    return run(arguments)
+    with one_line():
+        return run(arguments)
 
 
-def _refuse_renamed(given: Sequence[str]) -> None:
-    from mosaic.cli.given import read_arguments
-    from mosaic.cli.renamed import refuse_renamed
+def check(arguments: Sequence[str]) -> None:
+    """Refuse arguments of ``mosaic fit`` that name or hold what cannot be made; no image is read."""
+    from mosaic.cli.lightning import CheckedCLI, carry_out
 
-    refuse_renamed(read_arguments(given))
+    with one_line():
+        carry_out(CheckedCLI, arguments)
 
 
 def _call(
@@ -156,29 +155,32 @@ def _call(
 
     Required arguments are positional, or options like all others.
     """
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog=f"mosaic {name}", description=_COMMANDS[name], exit_on_error=False)
+    parser = _parser(name)
     parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
 
-def _completion(given: Sequence[str]) -> str:
-    """Return the completion script of a shell."""
+def _parser(command: str) -> Any:
+    """Return a parser that takes whole names only, as YAML does, and raises on a bad request."""
     from jsonargparse import ArgumentParser
 
+    return ArgumentParser(
+        prog=f"mosaic {command}", description=_COMMANDS[command], exit_on_error=False, allow_abbrev=False
+    )
+
+
+def _completion(given: Sequence[str]) -> str:
+    """Return the completion script of a shell."""
     from mosaic.cli.completion import Shell, completion
 
-    parser = ArgumentParser(prog="mosaic completion", description=_COMMANDS["completion"], exit_on_error=False)
+    parser = _parser("completion")
     parser.add_argument("shell", type=Shell, default="bash", nargs="?", help="bash or zsh")
     return completion(parser.parse_args(list(given)).shell)
 
 
 def _report(given: Sequence[str]) -> Path:
     """Write the page about one run, or about several side by side."""
-    from jsonargparse import ArgumentParser
-
-    parser = ArgumentParser(prog="mosaic report", description=_COMMANDS["report"], exit_on_error=False)
+    parser = _parser("report")
     parser.add_argument("runs", type=Path, nargs="+", help="folders of runs, finished or not")
     parser.add_argument("--output", type=Path, help="file to write; an older report is replaced")
     chosen = parser.parse_args(list(given))

@@ -1,5 +1,7 @@
 """The sections of a configuration, and the parser that reads them."""
 
+import re
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
@@ -7,11 +9,13 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.algorithms import Algorithm
 from mosaic.data import FederatedDataModule
+from mosaic.errors import MosaicError
 from mosaic.executors import ClientExecutor
 from mosaic.federation.federation import Federation
 from mosaic.model_pool import ClientModels
 from mosaic.privacy import Privacy
 from mosaic.tasks.global_classifier import GlobalClassifier
+from mosaic.yaml_files import read_yaml
 
 SECTIONS: dict[str, Any] = {
     "model": GlobalClassifier,
@@ -29,7 +33,17 @@ class MosaicParser(LightningArgumentParser):
     """Raises on a bad request instead of printing usage and leaving, so that the command says it in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, **kwargs})
+        super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, **kwargs})
+
+    def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        """Read a configuration, unless a parser would hang or guess at it, or it tells of a run of Python objects."""
+        if re.search("^from_objects: true", read_yaml(Path(cfg_path)), re.MULTILINE):
+            raise MosaicError(
+                f"{cfg_path}: expected a configuration, got the description of Python objects, which cannot be run: "
+                "describe the run in YAML"
+            )
+        found: Namespace = super().parse_path(cfg_path, *args, **kwargs)
+        return found
 
     def get_defaults(self, *args: Any, **kwargs: Any) -> Namespace:
         """Leave out the arguments of default classes, or jsonargparse would hand them to classes that replace these.

@@ -11,13 +11,14 @@ from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import (
     Fit,
     RunRequest,
+    check_each,
     plan_runs,
     read_rows,
     require_one_device,
     require_simulation,
     require_whole_runs,
 )
-from mosaic.comparison.tuning import read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import read_choices, require_same_choices, trials, tuned
 from mosaic.disk import make_writable, naming_disk
 from mosaic.errors import MosaicError
 
@@ -26,6 +27,7 @@ _WAY_ON = "the same command then goes on with what is there"
 
 def compare_algorithms(
     fit: Fit,
+    check: Fit,
     config: Path,
     algorithms: str = "mosaic,fedavg",
     seeds: str = "0,1,2",
@@ -43,6 +45,7 @@ def compare_algorithms(
 
     Args:
         fit: runs mosaic fit.
+        check: refuses arguments of mosaic fit with which no run could begin.
         config: of mosaic fit, which all runs have in common.
         algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
             configuration's own algorithm.
@@ -79,6 +82,10 @@ def compare_algorithms(
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
+    if choices:
+        require_same_choices(requests, choices, output / "outcomes.jsonl")
+    there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}
+    check_each(check, [request for request in trials(requests, choices) if request.algorithm not in there])
     for option, folder in (("--output", output), ("--runs", runs or output)):
         make_writable(folder, option)
     from rich.console import Console
@@ -86,8 +93,6 @@ def compare_algorithms(
     from mosaic.comparison.runner import finish_all
     from mosaic.comparison.writing import write_comparison
 
-    if choices:
-        require_same_choices(requests, choices, output / "outcomes.jsonl")
     console = Console(highlight=False, markup=False)  # names and reasons may hold square brackets
     exceptions = f", except {', '.join(own)}, which spend their own" if own else ""
     spent = {} if budget is None else {"server-side budget": f"{budget}{exceptions}"}

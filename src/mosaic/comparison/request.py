@@ -1,5 +1,6 @@
 """The runs of a comparison: one request for each algorithm and seed, alike in all but the algorithm."""
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
 
 Fit = Callable[[Sequence[str]], object]
-"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
+"""Run ``mosaic fit`` with these arguments, or check them; a function that other processes can import."""
 Rows = Mapping[str, Sequence[Configuration]]
 """Configurations of every algorithm of the table by its name; later ones win."""
 
@@ -121,6 +122,21 @@ def plan_runs(
             seeding = (f"--seed_everything={seed}", f"--data.seed={seed if partition_seed is None else partition_seed}")
             runs.append(RunRequest(name, seed, tuple(configs), (*seeding, *matched)))
     return runs
+
+
+def check_each(check: Fit, requests: Sequence[RunRequest]) -> None:
+    """Refuse requests with which no run could begin, before any begins; of those that differ in their seed, one.
+
+    Raises:
+        MosaicError: a key is unknown, or a value out of its range.
+    """
+    different = {(request.algorithm, request.tuned): request for request in reversed(requests)}
+    for request in reversed(different.values()):
+        with tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
+            try:
+                check(request.arguments(Path(aside)))
+            except MosaicError as error:
+                raise MosaicError(f"{request.algorithm}: {error}") from error
 
 
 def _require_different(option: str, values: Sequence[str] | Sequence[int]) -> None:

@@ -63,6 +63,12 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
+def trials(requests: Sequence[RunRequest], choices: Sequence[Choice]) -> list[RunRequest]:
+    """Return the requests with each setting that an algorithm may choose, or as they are where it chooses none."""
+    settings: list[tuple[str, ...]] = [(setting,) for choice in choices for setting in choice.settings]
+    return [replace(request, tuned=setting) for request in requests for setting in settings or [()]]
+
+
 def tuned(
     requests: Sequence[RunRequest], choices: Sequence[Choice], finish: Finish, outcomes: Path
 ) -> list[RunRequest]:
