@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+from collections.abc import Sequence
 from numbers import Integral, Real
 from typing import Any, get_args
 
@@ -78,6 +79,14 @@ def require_decay(section: str, **values: float) -> None:
     for key, value in values.items():
         if not is_number(value) or not 0 <= value < 1:
             raise MosaicError(f"{section}.{key}: expected a value in [0, 1), got {value}")
+
+
+def require_betas(section: str, **given: object) -> None:
+    """Raise :class:`MosaicError` unless every value, by key, is two decays; see :func:`require_positive`."""
+    for key, betas in given.items():
+        if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
+            raise MosaicError(f"{section}.{key}: expected two numbers, got {betas!r}")
+        require_decay(section, **{f"{key}[{place}]": beta for place, beta in enumerate(betas)})
 
 
 def require_choice(section: str, choices: Any, **values: object) -> None:

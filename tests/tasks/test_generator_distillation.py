@@ -287,7 +287,8 @@ def test_the_first_optimiser_is_the_generators_and_the_second_the_students(make:
     ("setting", "value", "expected"),
     [
         ("iterations", 0, "above 0"),
-        ("batch_size", 0, "above 0"),
+        ("batch_size", 0, "at least 2 images"),
+        ("iterations", 1.5, "a whole number"),
         ("latent_dim", 0, "above 0"),
         ("width", 0, "above 0"),
         ("generator_learning_rate", 0.0, "above 0"),
@@ -296,5 +297,7 @@ def test_the_first_optimiser_is_the_generators_and_the_second_the_students(make:
     ],
 )
 def test_what_cannot_be_trained_is_refused(setting: str, value: float, expected: str) -> None:
-    with pytest.raises(MosaicError, match=rf"^algorithm\.tuning\.{setting}: expected .*{expected}, got {value}$"):
+    with pytest.raises(MosaicError, match=rf"^algorithm\.tuning\.{setting}: expected .*{expected}.*, got {value}$"):
         GeneratorDistillationSettings(**{setting: value})
+    with pytest.raises(MosaicError, match=r"generator_betas\[1\]: expected a value in \[0, 1\), got 1.0"):
+        GeneratorDistillationSettings(generator_betas=(0.9, 1.0))

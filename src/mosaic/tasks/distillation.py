@@ -15,6 +15,7 @@ from mosaic.errors import (
     require_at_least_zero,
     require_count,
     require_decay,
+    require_kinds,
     require_positive,
     require_share,
 )
@@ -104,6 +105,7 @@ class DistillationSettings:
             noise=self.noise,
         )
         require_share(section, alpha=self.alpha, shift=self.shift)
+        require_kinds(section, balanced=(self.balanced, bool), freeze_statistics=(self.freeze_statistics, bool))
         if not self.shares or not all(is_number(share) and 0 < share <= 1 for share in self.shares):
             raise MosaicError(f"{section}.interpolation: expected shares in (0, 1], got {self.interpolation}")
         require_decay(section, min_confidence=self.min_confidence, average_decay=self.average_decay)

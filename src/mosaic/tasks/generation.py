@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mosaic.errors import (
-    MosaicError,
     require_at_least_zero,
+    require_betas,
     require_choice,
     require_count,
     require_decay,
+    require_kinds,
     require_positive,
+    require_whole,
 )
 from mosaic.losses import adversarial
 from mosaic.nets.batchnorm import batch_norm_inputs
@@ -99,13 +101,10 @@ class GenerationSettings:
             inversion_weight=self.inversion_weight,
             inversion_below=self.inversion_below,
         )
-        if not isinstance(self.betas, Sequence) or len(self.betas) != 2:
-            raise MosaicError(f"{section}.betas: expected two numbers, got {self.betas!r}")
-        require_decay(
-            section,
-            average_decay=self.average_decay,
-            **{f"betas[{place}]": beta for place, beta in enumerate(self.betas)},
-        )
+        require_whole(section, inversion_below=self.inversion_below)
+        require_decay(section, average_decay=self.average_decay)
+        require_betas(section, betas=self.betas)
+        require_kinds(section, conditional=(self.conditional, bool))
 
     @property
     def guidance_weights(self) -> dict[str, float]:

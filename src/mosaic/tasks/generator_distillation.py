@@ -8,7 +8,15 @@ import torch
 from torch import Tensor, nn
 from torch.optim import SGD, Optimizer
 
-from mosaic.errors import require_at_least_zero, require_positive
+from mosaic.errors import (
+    require_a_batch,
+    require_at_least_zero,
+    require_betas,
+    require_choice,
+    require_count,
+    require_kinds,
+    require_positive,
+)
 from mosaic.nets.batchnorm import freeze_statistics
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.dcgan import Generator, Initialization
@@ -53,16 +61,17 @@ class GeneratorDistillationSettings:
     def __post_init__(self) -> None:
         """Refuse what cannot be trained."""
         section = "algorithm.tuning"
+        require_count(section, iterations=self.iterations, latent_dim=self.latent_dim, width=self.width)
+        require_a_batch(section, self.batch_size)
         require_positive(
             section,
-            iterations=self.iterations,
-            batch_size=self.batch_size,
-            latent_dim=self.latent_dim,
-            width=self.width,
             generator_learning_rate=self.generator_learning_rate,
             student_learning_rate=self.student_learning_rate,
         )
         require_at_least_zero(section, student_weight_decay=self.student_weight_decay)
+        require_betas(section, generator_betas=self.generator_betas)
+        require_choice(section, Initialization, initialization=self.initialization)
+        require_kinds(section, redraw=(self.redraw, bool), freeze_statistics=(self.freeze_statistics, bool))
 
     def build_generator(self, image_shape: ImageShape, num_classes: int) -> Generator:
         """Return a freshly initialised conditional generator."""

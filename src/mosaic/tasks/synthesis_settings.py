@@ -9,6 +9,7 @@ from mosaic.errors import (
     require_choice,
     require_count,
     require_decay,
+    require_kinds,
     require_positive,
     require_share,
 )
@@ -70,6 +71,8 @@ class SynthesisSettings:
             label_weight=self.label_weight,
             divergence_weight=self.divergence_weight,
         )
+        flags = ("only_disagreeing", "mean_statistics", "hard_labels")
+        require_kinds(section, **{name: (getattr(self, name), bool) for name in flags})
         require_choice(section, Initialization, initialization=self.initialization)
         require_count(section, batch_size=self.batch_size, latent_dim=self.latent_dim, width=self.width)
         require_a_batch(section, self.batch_size)
