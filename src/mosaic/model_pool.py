@@ -14,6 +14,7 @@ from mosaic.errors import LARGEST, MosaicError, is_number, require_whole, settin
 from mosaic.messages import StateDict, are_finite
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
+from mosaic.nets.requirements import HEAD
 from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, take
 from mosaic.seeding import seed_for
 
@@ -33,7 +34,7 @@ class ClientModels:
         rho: alternative to levels, with ``sigma``: client i of N has level ``(1/2)^min(sigma, floor(rho i / N))``.
         sigma: largest number of times that widths are halved.
         slicing: selects the channels of a sub-model.
-        classifier_rows: ``holders`` averages a class's row of the classifier over the clients that hold the class,
+        classifier_rows: ``holders`` averages a class's row of a linear head over the clients that hold the class,
             ``all`` over all clients, like every other tensor.
     """
 
@@ -81,7 +82,7 @@ class ClientModels:
         for key, given in (("models", self.models or ()), ("levels", self.levels or ())):
             if len(given) > num_clients:
                 log.warning("clients.%s: %d for %d clients: the last are not used", key, len(given), num_clients)
-        return ModelPool(
+        pool = ModelPool(
             blueprint,
             self._own(blueprint, num_clients),
             self._ratios(num_clients),
@@ -89,6 +90,9 @@ class ClientModels:
             self.classifier_rows,
             seed,
         )
+        if pool.kind == "widths" and self.classifier_rows == "holders" and not {*HEAD} <= blueprint.shapes.keys():
+            log.warning("clients.classifier_rows: the head is not one linear layer, so it is averaged like the body")
+        return pool
 
     def _own(self, blueprint: Blueprint, num_clients: int) -> tuple[Blueprint | None, ...]:
         kinds = [

@@ -70,6 +70,15 @@ def test_settings_of_gans_need_their_class(
     assert f"algorithm.generation: steps is a setting of GANs, and generators here are {kind}: write" in line
 
 
+def test_settings_stand_all_beside_class_path_or_all_under_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed = {"class_path": "mosaic.generation.ClassGaussians", "steps": 3}
+    (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(of_mosaic(generation=mixed)))
+    line = refusal(capsys, "fit", "--config", str(DIGITS), "--config", str(tmp_path / "mixed.yaml"))
+    assert "expected the settings of a class under init_args, beside class_path, got some beside it" in line
+
+
 @pytest.mark.parametrize("option", ["--overlay", "--algorithms"])
 def test_compare_refuses_them_before_anything_is_run(
     option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,12 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
 
 import pytest
 import torch
 import yaml
 
-from mosaic.cli.main import main
+from mosaic.cli.main import check, main
 from mosaic.data import SklearnDigits
 from tests.small_runs import (
     DIGITS,
@@ -178,6 +179,15 @@ def test_a_dry_run_says_nothing_to_loggers(tmp_path: Path) -> None:
     logger = f"{{class_path: lightning.pytorch.loggers.CSVLogger, init_args: {{save_dir: {tmp_path / 'csv'}}}}}"
     main(fit_arguments(tmp_path / "run", "FedAvg", f"--federation.loggers=[{logger}]", "--trainer.fast_dev_run=true"))
     assert not any(tmp_path.iterdir())
+
+
+def test_a_configuration_may_come_through_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    text = DIGITS.read_text()
+    writer = Thread(target=(tmp_path / "pipe").write_text, args=(text,))
+    writer.start()
+    check(["fit", "--config", str(tmp_path / "pipe")])
+    writer.join()
 
 
 @pytest.mark.parametrize("command", ["configs", "schema", "completion"])

@@ -222,7 +222,7 @@ def test_gradients_by_image_are_those_of_a_loop_and_their_sum_is_bounded(monkeyp
     clipped = clipped_sums(found, 0.7)
     for name, each in clipped.items():
         torch.testing.assert_close(each / GRID, sums[name], rtol=0, atol=6 / GRID)
-    monkeypatch.setattr("mosaic.privacy.dp_sgd.LARGEST", 2 * sum(each.numel() for each in net.parameters()))
+    monkeypatch.setattr("mosaic.privacy.dp_sgd.AT_ONCE", 2 * sum(each.numel() for each in net.parameters()))
     in_pieces = gradient_sums(net, images, labels, 0.7)
     for name, each in clipped.items():
         torch.testing.assert_close(in_pieces[name] / GRID, each / GRID, rtol=0, atol=6 / GRID)

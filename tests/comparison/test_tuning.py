@@ -8,7 +8,7 @@ import pytest
 from mosaic.cli.main import main
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
-from mosaic.comparison.tuning import Choice, read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import Choice, first_trials, read_choices, require_same_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome
 from tests.small_runs import DIGITS
@@ -52,6 +52,19 @@ def test_one_setting_is_chosen_after_the_other(tmp_path: Path) -> None:
     bench = Bench({"ours at 0.1, 0.01": 0.5, "ours at 0.1, 0.001": 0.6, "ours at 0.03, 0.001": 0.9})
     assert choose(bench, tmp_path, RATES, LAST) == [("rate=0.1", "last=0.001")] * 2
     assert "ours at 0.03, 0.001" not in bench.ran
+
+
+def test_what_will_be_tried_first_is_checked_first() -> None:
+    """A setting may exist beside the first value of another alone."""
+    asked = first_trials([RunRequest("ours", 4, (), ())], [RATES, LAST])
+    assert [request.tuned for request in asked] == [
+        ("rate=0.01", "last=0.01"),
+        ("rate=0.03", "last=0.01"),
+        ("rate=0.1", "last=0.01"),
+        ("rate=0.01", "last=0.01"),
+        ("rate=0.01", "last=0.001"),
+    ]
+    assert first_trials([RunRequest("ours", 4, (), ())], []) == [RunRequest("ours", 4, (), ())]
 
 
 def test_the_first_wins_among_equals(tmp_path: Path) -> None:

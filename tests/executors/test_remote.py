@@ -244,7 +244,7 @@ class TestAbsentClients:
         run = deployed(tmp_path / "run", config, "FedAvg")
         (lost,) = missing(run)
         assert lost["client"] == 2
-        assert "expected a TrainReply" if declines else "that of client 1" in str(lost["reason"])
+        assert ("expected a TrainReply" if declines else "that of client 1") in str(lost["reason"])
         assert json.loads((run / "summary.json").read_text())["declined"] == []
 
     def test_a_strangers_words_are_short_and_printable(self, config: Path, tmp_path: Path) -> None:

@@ -43,10 +43,12 @@ class Mailbox:
     away: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     seconds: Mapping[int, list[float]] = field(default_factory=dict)
     kept: dict[str, tuple[float, float, bytes]] = field(default_factory=dict)
+    strangers: list[int] = field(default_factory=list)
 
     def nodes(self) -> dict[int, str]:
         present = range(CLIENTS)
-        return {10 + i: "" for i in present if not within(self.clock.now, *self.away.get(i, (0, 0)))}
+        there = [10 + i for i in present if not within(self.clock.now, *self.away.get(i, (0, 0)))]
+        return dict.fromkeys([*there, *self.strangers], "")
 
     def push(self, node: int, data: bytes, seconds: float) -> str:
         client, number = node - 10, str(len(self.kept))
@@ -115,6 +117,18 @@ def test_who_was_away_between_two_phases_is_back_in_the_next(clock: Clock) -> No
     assert failed(asked(executor, 0, 1, 2)) == []
     clock.now = 1610.0
     assert failed(asked(executor, 0, 1, 2)) == []
+
+
+def test_a_stranger_is_asked_ever_more_rarely_and_told_once(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    mailbox = Mailbox(clock)
+    executor = met(mailbox)
+    mailbox.strangers = [99]
+    before = len(mailbox.kept)
+    mailbox.seconds = {0: [4000.0]}
+    with caplog.at_level("WARNING", "mosaic"):
+        assert failed(asked(executor, 0)) == []
+    assert 5 < len(mailbox.kept) - before < 10
+    assert len([record for record in caplog.records if "node 99 is left out" in record.getMessage()]) == 1
 
 
 def test_grace_begins_when_a_client_is_seen_to_be_away(clock: Clock) -> None:

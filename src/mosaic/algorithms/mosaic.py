@@ -182,7 +182,7 @@ class Mosaic(Algorithm):
     def _distil(
         self, state: ServerState, uploads: KeptUploads | ClassMeans, cohort: Cohort, context: RoundContext
     ) -> ServerState:
-        """Make the uploads a teacher and teach a student; return the state as it is where none is accepted."""
+        """Make the uploads a teacher and teach a student; return the state as it is if none is accepted."""
         images = self._mix_generators(state, uploads, context)
         if images is None:
             log.warning("round %d: no generator to make images with, so nothing is distilled", context.plan.round)

@@ -42,7 +42,7 @@ def audit(run: Path) -> Path:
             f"mosaic audit: expected a finished run, got {run} without summary.json: --ckpt_path auto goes on with it"
         )
     ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
-    if gone := max(map(answers_gone, ledgers.glob("client_*")), default=0):
+    if gone := answers_gone(ledgers):
         raise MosaicError(
             f"mosaic audit: expected a run whose clients keep what they have answered under their privacy budgets, got "
             f"{gone} answers that are gone: a run with federation.snapshot_every of all its rounds keeps them"

@@ -124,7 +124,11 @@ class ClientCLI(MosaicCLI):
 
 
 def _audited(data: RemoteData, private: bool) -> tuple[Images, Images]:
-    """Return the images that an audit is about, and others: with a privacy budget those to validate on are used too."""
+    """Return the images that a client trains on, and others; with a privacy budget it uses those to validate on too.
+
+    Raises:
+        MosaicError: with a budget, its source has no others.
+    """
     images = data.images.train
     if private:
         return images, data.unused()

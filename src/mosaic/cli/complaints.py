@@ -103,6 +103,8 @@ def _value(block: str) -> str:
 def _no_setting(key: str, name: str, text: str) -> str:
     """Say that a class has no such setting, and which it has of a similar name."""
     classes = re.findall(r"class_path[= ]'([\w.]+)'", text.partition("Given value")[0])
+    if name == "class_path":
+        return f"{key}: expected the settings of a class under init_args, beside class_path, got some beside it"
     if (advice := gone(f"{key}.{name}", classes[-1] if classes else "")) is not None:
         return advice
     like = setting_like(name, classes[-1]) if classes else None

@@ -141,7 +141,14 @@ def fit(arguments: Sequence[str] | None) -> Path | None:
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Refuse arguments of ``mosaic fit`` that name or hold what cannot be made; no image is read."""
+    """Make all that arguments of ``mosaic fit`` name, without a look at an image.
+
+    Args:
+        arguments: they begin with the subcommand.
+
+    Raises:
+        MosaicError: they name or hold what cannot be made.
+    """
     from mosaic.cli.lightning import CheckedCLI, carry_out
 
     with one_line():

@@ -36,8 +36,18 @@ class MosaicParser(LightningArgumentParser):
         super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, **kwargs})
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Read a configuration, unless a parser would hang or guess at it, or it tells of a run of Python objects."""
-        if re.search("^from_objects: true", read_yaml(Path(cfg_path)), re.MULTILINE):
+        """Read a configuration.
+
+        Args:
+            cfg_path: of a file, or of a pipe, which can be read only once.
+            args: of the parser's own method.
+            kwargs: likewise.
+
+        Raises:
+            MosaicError: a parser would hang or guess at the file, or it tells of a run of Python objects.
+        """
+        path = Path(cfg_path)
+        if path.is_file() and re.search("^from_objects: true", read_yaml(path), re.MULTILINE):
             raise MosaicError(
                 f"{cfg_path}: expected a configuration, got the description of Python objects, which cannot be run: "
                 "describe the run in YAML"

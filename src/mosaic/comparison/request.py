@@ -125,18 +125,23 @@ def plan_runs(
 
 
 def check_each(check: Fit, requests: Sequence[RunRequest]) -> None:
-    """Refuse requests with which no run could begin, before any begins; of those that differ in their seed, one.
+    """Refuse requests with which no run could begin, before any begins; of those that differ in their seed alone, one.
+
+    Args:
+        check: raises :class:`MosaicError` at arguments of ``mosaic fit`` with which no run could begin.
+        requests: all that is to be run, and tried.
 
     Raises:
         MosaicError: a key is unknown, or a value out of its range.
     """
     different = {(request.algorithm, request.tuned): request for request in reversed(requests)}
     for request in reversed(different.values()):
+        name = " with ".join([request.algorithm, *filter(None, [", ".join(request.tuned)])])
         with tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
             try:
                 check(request.arguments(Path(aside)))
             except MosaicError as error:
-                raise MosaicError(f"{request.algorithm}: {error}") from error
+                raise MosaicError(f"{name}: {error}") from error
 
 
 def _require_different(option: str, values: Sequence[str] | Sequence[int]) -> None:

@@ -63,10 +63,20 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
-def trials(requests: Sequence[RunRequest], choices: Sequence[Choice]) -> list[RunRequest]:
-    """Return the requests with each setting that an algorithm may choose, or as they are where it chooses none."""
-    settings: list[tuple[str, ...]] = [(setting,) for choice in choices for setting in choice.settings]
-    return [replace(request, tuned=setting) for request in requests for setting in settings or [()]]
+def first_trials(requests: Sequence[RunRequest], choices: Sequence[Choice]) -> list[RunRequest]:
+    """Return the requests with each setting that an algorithm may choose, beside the first values of all others.
+
+    Args:
+        requests: of a comparison.
+        choices: the settings; without any the requests are returned as they are.
+    """
+    first = tuple(choice.settings[0] for choice in choices)
+    every = [
+        (*first[:place], setting, *first[place + 1 :])
+        for place, choice in enumerate(choices)
+        for setting in choice.settings
+    ]
+    return [replace(request, tuned=settings) for request in requests for settings in every or [()]]
 
 
 def tuned(

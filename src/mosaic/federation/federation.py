@@ -202,9 +202,11 @@ class Federation:
             directory.require_free()
             return start, partial(_branch, job, directory, source, start.sizes)
         if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
+            bound = job.privacy is not None or job.executor.is_remote
+            other = "" if bound else "choose a new name with --federation.run_dir, or "
             raise MosaicError(
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
-                "choose a new name with --federation.run_dir, or go on from the last one with --ckpt_path last"
+                f"{other}go on from the last one with --ckpt_path last"
             )
         require_books(job.ledgers, start.booked)
         return start, partial(self._go_on, job, directory, start.round, start.sizes)
@@ -232,6 +234,8 @@ def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str,
 
 def _write_partition(job: Job, folder: Path, anew: bool = False) -> None:
     """Write the partition as a table and a picture, if they are not there yet, or damaged, or asked for anew."""
+    if not job.data.class_counts.any():  # a run that has finished asks no client elsewhere
+        return
     table, picture = RunDirectory(folder).partition, folder / "partition.png"
     if anew or not is_whole(table):
         job.data.write_partition(table)

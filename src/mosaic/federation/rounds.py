@@ -84,7 +84,7 @@ class Rounds:
         Raises:
             QuorumError: some must answer, and no client has trained in any round: the model is what it was at first.
         """
-        if self._writer is not None:
+        if self._writer is not None and self._job.data.class_counts.any():
             self._writer.write_partition()
         measurement = self._rounds()
         if (why := self._books.untrained()) and self._faults.quorum_of("train"):

@@ -14,7 +14,7 @@ from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import on_grid
 from mosaic.transfer import send
 
-LARGEST = 2**28
+AT_ONCE = 2**28
 """Numbers that the gradients of single images may have at a time: 1 GiB."""
 
 
@@ -74,9 +74,12 @@ def gradient_sums(net: nn.Module, images: Tensor, labels: Tensor, clipping: floa
         images: pixels in ``[0, 1]``, shape ``(B, channels, H, W)``, B at least 1.
         labels: shape ``(B,)``.
         clipping: the norm that becomes 1.
+
+    Returns:
+        Whole numbers, so that it does not matter where the batch is divided.
     """
     learnt = sum(each.numel() for each in net.parameters() if each.requires_grad)
-    at_once = max(1, LARGEST // max(1, learnt))
+    at_once = max(1, AT_ONCE // max(1, learnt))
     total: dict[str, Tensor] = {}
     for pixels, classes in zip(images.split(at_once), labels.split(at_once), strict=True):
         for name, part in clipped_sums(gradients_by_image(net, pixels, classes), clipping).items():

@@ -154,9 +154,21 @@ class Ledger:
 
 
 def answers_gone(folder: Path) -> int:
-    """Return how many answers of training a client's book tells of and does not keep any more."""
-    training = [each.key for each in _read(folder / _BOOK) if each.key.startswith(f"{TRAINING}-") and not each.secret]
-    return sum(not any(folder.glob(f"{key}.*")) for key in training)
+    """Return how many answers of training the books of all clients tell of that are not kept any more.
+
+    Args:
+        folder: of the books of all clients.
+
+    Raises:
+        MosaicError: a book is damaged.
+    """
+    training = [
+        (book.parent, each.key)
+        for book in _books(folder)
+        for each in _read(book)
+        if each.key.startswith(f"{TRAINING}-") and not each.secret
+    ]
+    return sum(not any(place.glob(f"{key}.*")) for place, key in training)
 
 
 def book_folder(folder: Path, client: int, alone: bool) -> Path:

@@ -84,7 +84,7 @@ class Calls:
                 if message.has_error():
                     yield b"", f"Flower's error {message.error.code}: {message.error.reason or 'no reason given'}"
                 elif len(data := _unpack(message)) > most:
-                    yield b"", f"expected at most {most} bytes (executor.most_megabytes), got {len(data)}"
+                    yield b"", f"expected at most {most} bytes, got {len(data)}"
                 else:
                     yield data, ""
         except Exception as error:  # a site may send what Flower cannot read, which must not end the run

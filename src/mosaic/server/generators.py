@@ -113,7 +113,13 @@ class GeneratorMixture:
 def uploaded_generator(
     upload: GeneratorReply, generation: Generation, image_shape: tuple[int, int, int]
 ) -> ImageGenerator:
-    """Return a new network with the weights of an upload; ``generation`` says how it was learnt."""
+    """Return a new network with the weights of an upload.
+
+    Args:
+        upload: of a client.
+        generation: how it was learnt.
+        image_shape: channels, height, width.
+    """
     with torch.random.fork_rng(devices=[]):
         generator = generation.build(image_shape, upload.class_counts)
     generator.load_state_dict(upload.generator)

@@ -54,7 +54,7 @@ def decode_into(pictures: Pictures, rules: Rules) -> Fill:
         for note, count in notes.items():
             log.info("%s: %d of %d images are %s", pictures.origin, count, row, note)
         if notes[SCALED] == row:
-            check_scaled(out, pictures.origin)
+            check_scaled(int(out.max(initial=0)), pictures.origin)
 
     return fill
 

@@ -51,7 +51,11 @@ class DatasetsSource(Source):
 
     def load(self) -> ImageSet:
         """Read all items."""
-        parts = [_read(name, dataset) for name, dataset in _named(self._train, self._test)]
+        read = [_read(name, dataset) for name, dataset in _named(self._train, self._test)]
+        parts = [part for part, _ in read]
+        for of_sixteen, origin in ((read[:-1], "datasets"), (read[-1:], "test")):
+            if all(scaled for _, scaled in of_sixteen):
+                check_scaled(max(int(part.pixels.max()) for part, _ in of_sixteen), origin)
         shape = parts[0].shape
         for (name, _), part in zip(_named(self._train, self._test), parts, strict=True):
             if part.shape != shape:
@@ -104,8 +108,8 @@ def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
     yield "test", test
 
 
-def _read(name: str, dataset: Any) -> Images:
-    """Read the items of one dataset."""
+def _read(name: str, dataset: Any) -> tuple[Images, bool]:
+    """Read the items of one dataset; return whether all of them were of 16 bits, too."""
     pixels, labels, notes = [], [], Counter[str]()
     for number in range(len(dataset)):
         where = f"{name}[{number}]"
@@ -121,9 +125,7 @@ def _read(name: str, dataset: Any) -> Images:
     for note, count in notes.items():
         log.info("%s: %d of %d images are %s", name, count, len(pixels), note)
     images = Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
-    if notes[SCALED] == len(pixels):
-        check_scaled(images.pixels.numpy(), name)
-    return images
+    return images, notes[SCALED] == len(pixels)
 
 
 def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:

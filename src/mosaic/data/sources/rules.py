@@ -150,17 +150,17 @@ def scale_to_eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def check_scaled(pixels: np.ndarray, origin: str) -> None:
+def check_scaled(largest: int, origin: str) -> None:
     """Refuse images that rule 2 has made black, since they hold 8 bits in 16, and warn of those it has made dark.
 
     Args:
-        pixels: of images that were all of 16 bits, as uint8.
+        largest: value of images that were all of 16 bits, once they have 8.
         origin: of the images, for errors.
 
     Raises:
         MosaicError: no value was above 385.
     """
-    levels = int(pixels.max(initial=0)) + 1
+    levels = largest + 1
     if levels <= 2:
         raise MosaicError(
             f"{origin}: expected images of 16 bits with values up to 65535, got none above 385, which would be nearly "

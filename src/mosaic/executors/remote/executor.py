@@ -25,7 +25,8 @@ log = logging.getLogger(__name__)
 _POLL, _LOOK = 0.1, 1.0
 """Seconds between two looks for replies, and for nodes that come and go."""
 _HELLO, _ASK_AGAIN, _LONGEST_INTRODUCTION = 3600.0, 60.0, 2**24
-"""How long a node may take to say who it is, when it is asked once more, and in how many bytes it may say so."""
+"""How long a node may take to say who it is; when it is asked once more, then after twice as long each time; and the most
+bytes of its answer."""
 _LONGEST, _SPARE = 12 * 3600.0, 60.0
 """How long an answer is waited for without a deadline; for how long an engine is to keep one that comes in time."""
 
@@ -81,10 +82,11 @@ class RemoteExecutor(ClientExecutor):
         self._grid: Grid | None = None
         self._nodes: dict[int, int] = {}  # clients and their nodes
         self._greeted: dict[str, int] = {}  # messages that ask nodes who they are
-        self._asked: dict[int, float] = {}  # nodes that are there, and when each was asked last who it is
+        self._asked: dict[int, tuple[float, float]] = {}  # nodes: when to ask who it is, and how long to wait then
+        self._left_out: dict[int, str] = {}  # nodes that are no client of this run, and why
         self._known: dict[int, Introduction] = {}
         self._away: dict[int, float] = {}  # clients that have been there, and since when each is away
-        self._waiting: dict[str, tuple[_Asking, int, float]] = {}  # messages: place in what, and the end of patience
+        self._waiting: dict[str, tuple[_Asking, int, float]] = {}  # messages: whose, at which place, and until when
         self._most, self._met = 64 * 2**20, False
 
     @abstractmethod
@@ -121,12 +123,12 @@ class RemoteExecutor(ClientExecutor):
         """Send all requests, and yield a reply for each, in order; who does not answer in time has failed."""
         asking = _Asking(deadline or _LONGEST)
         self._find()
-        for place, request in enumerate(requests):
-            asking.clients.append(request.client)
-            asking.absent[place] = request
-            self._send_present(asking)
-        looked = time.monotonic()
         try:
+            for place, request in enumerate(requests):
+                asking.clients.append(request.client)
+                asking.absent[place] = request
+                self._send_present(asking)
+            looked = time.monotonic()
             for place in range(len(asking.clients)):
                 while place not in asking.replies:
                     leave_if_asked()
@@ -170,6 +172,7 @@ class RemoteExecutor(ClientExecutor):
             self._grid.close()
             self._grid = None
         self._met = False
+        self._waiting.clear()
         super().close()
 
     @property
@@ -187,7 +190,8 @@ class RemoteExecutor(ClientExecutor):
     def _read(self, client: int, found: Delivery) -> Reply:
         """Decode what has come for a request; the cohort inspects it."""
         if found.data is None:
-            return Failed(client, printable(found.error))
+            advice = " (executor.most_megabytes)" if found.error.startswith("expected at most") else ""
+            return Failed(client, printable(f"{found.error}{advice}"))
         try:
             reply: Reply = decode(found.data, object, LARGEST_HEADER)  # type: ignore[assignment]
         except ValueError:
@@ -225,17 +229,21 @@ class RemoteExecutor(ClientExecutor):
         for client in [client for client, node in self._nodes.items() if node not in there]:
             del self._nodes[client]
             self._away[client] = now
-        self._asked = {node: at for node, at in self._asked.items() if node in there}
-        for node in there.keys() - set(self._nodes.values()):
-            if now - self._asked.get(node, -_ASK_AGAIN) >= _ASK_AGAIN:
-                self._asked[node] = now
+        strangers = there.keys() - set(self._nodes.values())
+        self._asked = {node: when for node, when in self._asked.items() if node in strangers}
+        self._greeted = {number: node for number, node in self._greeted.items() if node in strangers}
+        for node in strangers:
+            due, wait = self._asked.get(node, (now, _ASK_AGAIN))
+            if now >= due:
+                self._asked[node] = now + wait, min(2 * wait, _HELLO)
+                self._greeted = {number: other for number, other in self._greeted.items() if other != node}
                 self._greeted[self._send(node, Introduce(not self.terms.mean), _HELLO)] = node
         for found in self._open.pull(self._greeted.keys(), _LONGEST_INTRODUCTION) if self._greeted else ():
             node = self._greeted.pop(found.number)
-            if node not in there or node in self._nodes.values():  # it may have been asked twice
-                continue
-            if (reason := self._welcome(node, there[node], found)) is not None:
+            reason = self._welcome(node, there[node], found)
+            if reason is not None and reason != self._left_out.get(node):
                 log.warning("node %d is left out: %s", node, printable(reason))
+            self._left_out[node] = reason or ""
         return self._nodes
 
     def _welcome(self, node: int, key: str, found: Delivery) -> str | None:

@@ -47,7 +47,8 @@ class FlowerRun:
             self._listener.bind(str(path))
         except OSError as error:
             self._listener.close()
-            raise FlowerError(f"executor: {path} cannot be made ({error}): set TMPDIR to a shorter path") from error
+            advice = ": set TMPDIR to a shorter path" if "too long" in str(error) else ""
+            raise FlowerError(f"executor: {path} cannot be made ({error}){advice}") from error
         path.chmod(0o600)
         self._listener.listen(1)
         self._listener.setblocking(False)
