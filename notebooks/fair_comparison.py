@@ -29,8 +29,8 @@ folder = Path(tempfile.mkdtemp())
 # %% [markdown]
 # ## Two seeds, three methods
 #
-# Files and values after the first are common to all methods: here a short schedule, so that this page is made in two
-# minutes. `config` is the algorithm of the configuration itself, which is Mosaic with settings for digits.
+# Files and values after the first are common to all methods: here a short schedule, so that this page is made in half
+# a minute. `config` is the algorithm of the configuration itself, which is Mosaic with settings for digits.
 
 # %%
 short = {"federation": {"schedule": {"collaborative_rounds": 4, "local_steps": 10, "fine_tune_rounds": 1}}}

@@ -55,8 +55,8 @@ run.plot.partition()
 # %% [markdown]
 # ## What the generators learnt
 #
-# Each client learns a generator of its own images and uploads it once. It is told which digit to draw, so a client can
-# only draw what it holds. Beside model weights, counts and measurements, the generators and cluster centres of features
+# Each client learns a generator of its own images and uploads it once. A generator is told which digit to draw, and is
+# asked only for digits that its client holds. Beside model weights, counts and measurements, the generators and cluster centres of features
 # are all that the server gets to know of the images.
 
 # %%

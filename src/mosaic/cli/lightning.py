@@ -37,6 +37,7 @@ from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import silence
 
 C = TypeVar("C", bound="MosaicCLI")
+_FIT = "run a federation; of the Trainer's keys those that every phase sets itself, such as max_epochs, are refused"
 
 
 class MosaicCLI(LightningCLI):
@@ -54,6 +55,8 @@ class MosaicCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
+        if "fit" in self.subcommands():
+            self._parser("fit").description = _FIT
         self.config = parser.parse_args(args)
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":

@@ -33,7 +33,7 @@ class MosaicParser(LightningArgumentParser):
     """Raises on a bad request instead of printing usage and leaving, so that the command says it in one line."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{"exit_on_error": False, "allow_abbrev": False, **kwargs})
+        super().__init__(*args, **{"prog": "mosaic", "exit_on_error": False, "allow_abbrev": False, **kwargs})
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
         """Read a configuration.

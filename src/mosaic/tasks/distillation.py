@@ -51,8 +51,8 @@ class DistillationSettings:
             equally often).
         min_confidence: the smallest probability of its most likely class, according to the teacher, with which an image
             is kept; 0 keeps all (released).
-        shift: the largest shift of an image in either direction before the student sees it, as a share of its height
-            and at least a pixel; the teacher sees it in place (ours: an eighth, CIFAR's usual four pixels of 32;
+        shift: the largest shift of an image in either direction before the student sees it, as a share of its shorter
+            side and at least a pixel; the teacher sees it in place (ours: an eighth, CIFAR's usual four pixels of 32;
             released: 0, no shift).
         view: an augmentation of the student's images that replaces ``shift`` (DENSE, arXiv 2112.12371; released: none).
         noise: standard deviation of Gaussian noise on the pixels, after the shift; the teacher sees images without it
