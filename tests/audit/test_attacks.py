@@ -19,9 +19,10 @@ from mosaic.audit.attacks import (
     within_classes,
 )
 from mosaic.audit.client import ClientAudit, matched
+from mosaic.audit.finding import CLASSIFIER, SEARCH
 from mosaic.data import Images, SklearnDigits
 from mosaic.generation import ClassGaussians
-from mosaic.messages import TrainReply, TrainRequest
+from mosaic.messages import GeneratorReply, GeneratorRequest, TrainReply, TrainRequest
 from mosaic.nets import SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
@@ -29,7 +30,7 @@ from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import Mechanism
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, whole_sums
-from tests.small_runs import same_models
+from tests.small_runs import LinearNet, same_models
 
 DIGITS = SklearnDigits().load()
 BLUEPRINT = Blueprint(partial(SmallCNN, width=4), (1, 8, 8), 10, (0.3,), (0.4,))
@@ -152,6 +153,30 @@ def test_without_anybody_to_compare_there_is_nothing(part: str, random: torch.Ge
     net = SmallCNN((1, 8, 8), 10, width=4).state_dict()
     audit.see(Mock(spec=TrainRequest, model=net), Mock(spec=TrainReply, model=net))
     assert audit.findings([]) == []
+
+
+def test_images_whose_loss_has_fallen_since_the_first_model_are_members() -> None:
+    """White ones, of black and white images of one pixel; the second round by itself would tell the opposite."""
+    white, black = (Images(torch.full((4, 1, 1, 1), value), torch.zeros(4).long()) for value in (255, 0))
+    pool = same_models(Blueprint(LinearNet, (1, 1, 1), 2, (0.0,), (1.0,)), 1)
+    audit = ClientAudit(0, white, black, pool, ClassGaussians(), seed=0)
+    first, uploaded, second = (
+        pool.blueprint.initial(0) | {"head.weight": torch.tensor([[weight], [0.0]]), "head.bias": torch.zeros(2)}
+        for weight in (0.0, 1.0, 2.0)
+    )
+    for model in (first, second):
+        audit.see(Mock(spec=TrainRequest, model=model), Mock(spec=TrainReply, model=uploaded))
+        assert [(each.attack, each.auc) for each in audit.findings([])] == [(CLASSIFIER, 1.0)]
+
+
+def test_what_another_clients_generator_draws_as_well_is_no_member() -> None:
+    pixels, _, member = split(20)
+    members, others = (Images(pixels[own], torch.zeros(20).long()) for own in (member, ~member))
+    audit = ClientAudit(0, members, others, same_models(BLUEPRINT, 1), Mock(build=lambda *_: Linear(pixels)), seed=0)
+    counts = torch.tensor([20])
+    audit.see(Mock(spec=GeneratorRequest), Mock(spec=GeneratorReply, generator={}, class_counts=counts))
+    found = {each.attack: each.auc for each in audit.findings([Linear(pixels[~member])])}
+    assert found[SEARCH] > 0.95
 
 
 @pytest.mark.parametrize(("noise", "lowest", "highest"), [(0.0, 0.9, 1.0), (0.05, 0.75, 1.0), (8.0, 0.38, 0.62)])

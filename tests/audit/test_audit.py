@@ -99,7 +99,7 @@ def test_a_client_of_eight_images_is_found_out_by_its_gan(tmp_path: Path) -> Non
     main(["fit", "--config", "configs/digits.yaml", *gan, *replay, *short, f"--federation.run_dir={run}"])
     main(["audit", str(run)])
     small = {each.attack: each for each in findings(run) if each.client == 0}
-    assert max(small[GENERATOR].auc, small[SEARCH].auc) > 0.7
+    assert min(small[GENERATOR].auc, small[SEARCH].auc) > 0.7
     assert all(0.3 < each.null_auc < 0.7 for each in findings(run))
 
 
