@@ -13,6 +13,7 @@ import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import yaml
@@ -31,6 +32,8 @@ from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.inference import to_pixels
 from mosaic.report.rounds import Round, read_rounds
 from mosaic.seeding import seed_for
+from mosaic.training.phases import PhaseRunner
+from mosaic.training.task import Task
 
 REPOSITORY = Path(__file__).parent.parent
 DIGITS = REPOSITORY / "configs" / "digits.yaml"
@@ -78,6 +81,20 @@ def fit_other(run_dir: Path, algorithm: str, *more: str) -> Path:
     """Run any algorithm, tiny; the folder is the caller's own."""
     main(fit_arguments(run_dir, algorithm, *more))
     return run_dir
+
+
+def dry_run(*arguments: str | Path) -> set[str]:
+    """Run one batch of every phase; return what was trained, besides the step on which the optimiser is tried."""
+    seen: set[str] = set()
+    run = PhaseRunner.run
+
+    def noting(phases: PhaseRunner, task: Task, batches: Any, seed: int) -> dict[str, Tensor]:
+        seen.add(type(task).__name__)
+        return run(phases, task, batches, seed)
+
+    with patch.object(PhaseRunner, "run", noting):
+        main([*map(str, arguments), "--trainer.fast_dev_run=true"])
+    return seen - {"TrialStep"}
 
 
 def parsed(*flags: str | Path, command: str = "fit") -> dict[str, Any]:

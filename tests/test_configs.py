@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mosaic.cli.main import main
 from tests.cases import for_each
-from tests.small_runs import REPOSITORY, parsed
+from tests.small_runs import REPOSITORY, dry_run, parsed
 
 CONFIGS = REPOSITORY / "configs"
 DIGITS = CONFIGS / "digits.yaml"
@@ -18,6 +17,8 @@ CLIENTS = sorted((CONFIGS / "clients").glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "data").glob("*_*.yaml"))
 SECTIONS = {"algorithms": "algorithm", "clients": "clients", "data": "data", "partitions": "data"}
 """What an overlay in each folder may change."""
+WITHOUT_GATE = {"ClassificationTask", "DistillationTask"}
+"""What Mosaic trains where clients have models of their own."""
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
@@ -101,23 +102,24 @@ def test_gpu_configurations_are_mosaics_defaults_and_the_released_rates_an_overl
     assert (schedule["learning_rate"], schedule["fine_tune_learning_rate"]) == (0.01, 1e-4)
 
 
-def walk(tmp_path: Path, *configs: Path) -> None:
+def walk(tmp_path: Path, *configs: Path) -> set[str]:
     """One batch of every phase, on the CPU."""
-    flags = [argument for config in configs for argument in ("--config", str(config))]
-    dry = ["--trainer.fast_dev_run=true", "--trainer.accelerator=cpu"]
-    main(["fit", *flags, *dry, f"--federation.run_dir={tmp_path / 'run'}"])
+    flags = [argument for config in configs for argument in ("--config", config)]
+    trained = dry_run("fit", *flags, "--trainer.accelerator=cpu", f"--federation.run_dir={tmp_path / 'run'}")
     assert not (tmp_path / "run").exists()
+    return trained
 
 
-@pytest.mark.parametrize("algorithm", ["mosaic", "fedavg"])
-def test_clients_with_different_widths_walk_every_phase(algorithm: str, tmp_path: Path) -> None:
-    walk(tmp_path, CONFIGS / "heterogeneous_digits.yaml", CONFIGS / "algorithms" / f"{algorithm}.yaml")
+@pytest.mark.parametrize(("algorithm", "trained"), [("mosaic", WITHOUT_GATE), ("fedavg", {"ClassificationTask"})])
+def test_clients_with_different_widths_walk_every_phase(algorithm: str, trained: set[str], tmp_path: Path) -> None:
+    overlay = CONFIGS / "algorithms" / f"{algorithm}.yaml"
+    assert walk(tmp_path, CONFIGS / "heterogeneous_digits.yaml", overlay) == trained
 
 
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", ["digits", pytest.param("heterogeneous_digits", marks=pytest.mark.slow)])
 def test_clients_with_different_architectures_walk_every_phase(config: str, overlay: Path, tmp_path: Path) -> None:
-    walk(tmp_path, CONFIGS / f"{config}.yaml", overlay)
+    assert walk(tmp_path, CONFIGS / f"{config}.yaml", overlay) == WITHOUT_GATE
 
 
 WITH_FILES = pytest.mark.skipif(
@@ -128,7 +130,8 @@ WITH_FILES = pytest.mark.skipif(
 @pytest.mark.slow
 @WITH_FILES
 def test_the_heterogeneous_cifar_configuration_walks_every_phase(tmp_path: Path) -> None:
-    walk(tmp_path, CONFIGS / "heterogeneous_cifar10.yaml", CONFIGS / "data" / "cifar10_part.yaml")
+    trained = walk(tmp_path, CONFIGS / "heterogeneous_cifar10.yaml", CONFIGS / "data" / "cifar10_part.yaml")
+    assert trained == {*WITHOUT_GATE, "GenerationTask"}
 
 
 @WITH_FILES
@@ -138,4 +141,5 @@ def test_the_heterogeneous_cifar_configuration_walks_every_phase(tmp_path: Path)
     ids=lambda path: path.stem,
 )
 def test_a_run_on_real_files_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
-    walk(tmp_path, CONFIGS / f"{overlay.stem.rpartition('_')[0]}.yaml", overlay)
+    trained = walk(tmp_path, CONFIGS / f"{overlay.stem.rpartition('_')[0]}.yaml", overlay)
+    assert trained == {*WITHOUT_GATE, "GatingTask"}

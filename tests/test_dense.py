@@ -13,7 +13,6 @@ import torch
 from torch import nn
 
 from mosaic.algorithms import DENSE, CoBoosting
-from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.messages import Declined, Executor, Reply, Request, StateDict, TrainReply
 from mosaic.model_pool import ClientModels
@@ -33,6 +32,7 @@ from tests.small_runs import (
     UNSEEN,
     SharedRuns,
     assert_same_run,
+    dry_run,
     final_model,
     fit_other,
     parsed,
@@ -357,8 +357,8 @@ def test_a_released_preset_spends_what_its_code_does_and_runs_dry(name: str, tmp
     settings = parsed(DIGITS, preset_of(name))["algorithm"]["init_args"]
     assert sum(range(1, 201)) == settings["student_updates"]
     assert settings["generator_updates"] == 200 * settings["synthesis_steps"]
-    dry = ["--trainer.fast_dev_run=true", f"--federation.run_dir={tmp_path}/run"]
-    main(["fit", f"--config={DIGITS}", f"--config={preset_of(name)}", *dry])
+    flags = [f"--config={preset_of(name)}", f"--federation.run_dir={tmp_path}/run"]
+    assert dry_run("fit", f"--config={DIGITS}", *flags) == {"ClassificationTask", "PoolSynthesisTask"}
 
 
 def test_co_boosting_differs_from_dense_in_what_the_paper_says_and_nothing_else() -> None:

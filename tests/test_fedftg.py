@@ -31,6 +31,7 @@ from tests.small_runs import (
     REPOSITORY,
     SharedRuns,
     assert_same_run,
+    dry_run,
     final_model,
     fit_arguments,
     fit_other,
@@ -290,8 +291,8 @@ def test_the_released_budget_is_that_of_thirteen_rounds_with_ten_clients() -> No
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", [pytest.param("fedftg", marks=pytest.mark.slow), "fedftg_released", "dfrd"])
 def test_every_preset_walks_every_phase(preset: str, tmp_path: Path) -> None:
-    flags = ["--config", str(PRESETS / f"{preset}.yaml"), "--trainer.fast_dev_run=true"]
-    main(["fit", "--config", str(DIGITS), *flags, f"--federation.run_dir={tmp_path / 'run'}"])
+    flags = ["--config", PRESETS / f"{preset}.yaml", f"--federation.run_dir={tmp_path / 'run'}"]
+    assert dry_run("fit", "--config", DIGITS, *flags) == {"ClassificationTask", "GeneratorDistillationTask"}
     assert not (tmp_path / "run").exists()
 
 

@@ -22,6 +22,7 @@ from tests.small_runs import (
     TWO_ROUNDS,
     UNSEEN,
     SharedRuns,
+    dry_run,
     final_model,
     fit_arguments,
     stages,
@@ -165,9 +166,11 @@ def test_later_configs_and_flags_win(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_walks_every_phase_and_leaves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_dir = tmp_path / "run"
-    main(["fit", "--config", str(DIGITS), f"--federation.run_dir={run_dir}", "--trainer.fast_dev_run=true"])
-    assert not run_dir.exists()
+    adversarial = "--algorithm.generation=Adversarial"
+    trained = dry_run("fit", "--config", DIGITS, adversarial, f"--federation.run_dir={tmp_path / 'run'}")
+    assert trained == {"ClassificationTask", "GenerationTask", "GatingTask", "DistillationTask"}
+    assert "dry run: one batch of every phase has run" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_stored_configuration_undoes_no_option_before_it(shared_run: SharedRuns, tmp_path: Path) -> None:

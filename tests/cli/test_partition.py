@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from io import StringIO
 from pathlib import Path
 
@@ -29,10 +30,8 @@ def show(output: Path, *more: str) -> list[dict[str, list[int]]]:
 def test_table_indices_and_picture_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clients = show(tmp_path / "out")
     labels = SklearnDigits().load().train.labels.numpy()
-    rows = [
-        line.split() for line in capsys.readouterr().out.splitlines() if line.split()[:1] and line.split()[0].isdigit()
-    ]
-    for client, (row, held) in enumerate(zip(rows, clients, strict=False)):
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if re.match(r" +\d", line)]
+    for client, (row, held) in enumerate(zip(rows, clients, strict=True)):
         counts = np.bincount(labels[held["train"]], minlength=10).tolist()
         shown = [0 if cell == "·" else int(cell) for cell in row]
         assert shown == [client, *counts, sum(counts), len(held["validation"])]

@@ -2,6 +2,7 @@ import dataclasses
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -48,13 +49,17 @@ NET = partial(SmallCNN, width=2, norm="group")
 
 
 def make_worker(
-    phases: PhaseRunner, folder: Path, privacy: Privacy = RELEASES, data: FederatedDataModule | None = None
+    phases: PhaseRunner,
+    folder: Path,
+    privacy: Privacy = RELEASES,
+    data: FederatedDataModule | None = None,
+    **more: int,
 ) -> PrivateWorker:
     data = data or federation(partition=Given(40, 60))
     pool = ClientModels().pool(data.blueprint(NET), data.num_clients, 0)
     program = ClientProgram(generation=ClassGaussians(coefficients=4))
     optimizer = partial(torch.optim.SGD, lr=1e3)
-    return PrivateWorker(data, pool, optimizer, program, phases, 0, Budget.of(privacy, 4), folder)
+    return PrivateWorker(data, pool, optimizer, program, phases, 0, Budget.of(privacy, 4), folder, **more)
 
 
 def weights() -> dict[str, Tensor]:
@@ -170,6 +175,17 @@ def test_what_exceeds_the_budget_is_declined_with_a_fixed_text(phases: PhaseRunn
     for kept in tmp_path.rglob("*.answer"):
         kept.unlink()
     assert ask(train_request(round=1)) == Declined(0, FORGOTTEN)
+
+
+@pytest.mark.parametrize(("keep", "kept"), [(1, 20), (30, 30)])
+def test_answers_are_kept_as_long_as_a_server_may_go_back(
+    keep: int, kept: int, phases: PhaseRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For as many rounds as there are between snapshots, and for twenty at least."""
+    ledgers = Mock(wraps=Ledger)
+    monkeypatch.setattr("mosaic.client.private_worker.Ledger", ledgers)
+    assert isinstance(make_worker(phases, tmp_path, TRAINS, keep=keep).handle(train_request(), NOTHING)[0], TrainReply)
+    assert ledgers.call_args.args[2] == kept
 
 
 @pytest.mark.parametrize("spoil", ["double", "missing", "shape"])

@@ -12,7 +12,7 @@ from rich.console import Console
 from mosaic.cli.main import main
 from mosaic.comparison import runner
 from mosaic.comparison.request import RunRequest
-from mosaic.training.signals import EXIT_CODE, heeding_signals, leave_if_alone_and_asked
+from mosaic.training.signals import EXIT_CODE, INTERRUPTED, heeding_signals, leave_if_alone_and_asked
 
 LIMIT = 600.0
 """Seconds after which a stand-in that nobody ends gives up."""
@@ -39,9 +39,9 @@ def finish_four(folder: Path) -> None:
 
 @pytest.mark.usefixtures("processes")
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGTERM, EXIT_CODE), (signal.SIGINT, None)], ids=["SIGTERM", "SIGINT"]
+    ("number", "code"), [(signal.SIGTERM, EXIT_CODE), (signal.SIGINT, INTERRUPTED)], ids=["SIGTERM", "SIGINT"]
 )
-def test_runs_end_with_their_comparison_and_no_other_begins(number: int, code: int | None, tmp_path: Path) -> None:
+def test_runs_end_with_their_comparison_and_no_other_begins(number: int, code: int, tmp_path: Path) -> None:
     end_four(number, code, tmp_path)
 
 
@@ -51,7 +51,7 @@ def test_runs_end_when_their_comparison_is_killed(tmp_path: Path) -> None:
     end_four(signal.SIGKILL, -signal.SIGKILL, tmp_path)
 
 
-def end_four(number: int, code: int | None, tmp_path: Path) -> None:
+def end_four(number: int, code: int, tmp_path: Path) -> None:
     """Send a signal when two of four runs are under way; the pipe that they write into ends with the last of them."""
     os.mkfifo(tmp_path / "begun")
     first = multiprocessing.get_context("spawn").Process(target=finish_four, args=(tmp_path,))
@@ -62,4 +62,4 @@ def end_four(number: int, code: int | None, tmp_path: Path) -> None:
         os.kill(first.pid, number)
         assert begun.read() == ""
     first.join()
-    assert code in (None, first.exitcode)
+    assert first.exitcode == code

@@ -13,7 +13,10 @@ import pytest
 from mosaic.relay.frames import receive_frame, send_frame
 
 pytest.importorskip("flwr", reason="Flower is an extra: pip install '.[flower]'")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # import flwr: typer asks click for an old name
+pytestmark = [
+    pytest.mark.slow,  # that suite installs Flower
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),  # import flwr: typer asks click for an old name
+]
 MOST = 1 << 20
 
 

@@ -156,6 +156,7 @@ def test_a_snapshot_may_be_named_by_its_whole_path(
     run = shutil.copytree(straight, tmp_path / "run")
     monkeypatch.chdir(tmp_path)
     main(four_rounds(Path("run"), f"--ckpt_path={run.resolve() / 'rounds' / '0004'}"))
+    assert_same_run(run, straight)
 
 
 def test_a_snapshot_may_be_named_from_within_its_run(

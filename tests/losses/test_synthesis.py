@@ -7,7 +7,7 @@ import scipy.stats
 import torch
 from torch import Tensor
 
-from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, signed_step
+from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, output_diversification, signed_step
 
 TEACHER = torch.tensor([[0.8, 0.2], [0.8, 0.2], [0.4, 0.6]]).log()
 STUDENT = torch.tensor([[0.5, 0.5], [0.1, 0.9], [0.3, 0.7]]).log()
@@ -64,6 +64,13 @@ def test_how_hard_an_image_is_has_no_gradient(random: torch.Generator) -> None:
     own = p[np.arange(5), labels.numpy()]
     expected = (1 - own)[:, None] * (p - np.eye(3)[labels.numpy()]) / 5
     np.testing.assert_allclose(scores.grad.numpy(), expected)
+
+
+def test_diversification_weighs_softened_probabilities(random: torch.Generator) -> None:
+    scores, weights = logits(random, 5, 3), 2 * torch.rand(5, 3, generator=torch.Generator().manual_seed(1)) - 1
+    expected = (weights.numpy() * scipy.special.softmax(scores.numpy() / 4, axis=1)).sum()
+    found = output_diversification(scores, 4.0, torch.Generator().manual_seed(1))
+    assert found.item() == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("size", [8 / 255, -0.01])

@@ -81,6 +81,12 @@ def test_frozen_statistics_do_not_freeze_the_weights(
     assert all(not torch.equal(parameter, before[name]) for name, parameter in student.named_parameters())
 
 
+def test_the_optimiser_moves_the_student_at_its_rate(student: Classifier) -> None:
+    (group,) = distillation(student, learning_rate=0.25).configure_optimizers().param_groups
+    assert group["lr"] == 0.25
+    assert {id(parameter) for parameter in group["params"]} == {id(parameter) for parameter in student.parameters()}
+
+
 def test_pseudo_labels_alone_ignore_how_sure_the_teacher_is(
     blueprint: Blueprint, taught: LabelledBatch, phases: PhaseRunner
 ) -> None:

@@ -33,9 +33,9 @@ def task(client: int, settings: GenerationSettings) -> GenerationTask:
         return GenerationTask(settings, guide, prior / prior.sum(), 100, seed=100 + client)
 
 
-def train(given: Any, networks: tuple[Any, Any], images: Tensor, labels: Tensor, settings: GenerationSettings) -> None:
+def train(given: Any, images: Tensor, labels: Tensor) -> None:
     """Do what a Trainer does, in a bare loop."""
-    optimizers = [torch.optim.Adam(net.parameters(), settings.learning_rate, settings.betas) for net in networks]
+    optimizers = given.configure_optimizers()
 
     def descend(optimizer: Any, loss: Tensor) -> None:
         optimizer.zero_grad()
@@ -68,9 +68,9 @@ def test_each_learns_what_it_learns_alone(settings: GenerationSettings, precise:
     labels = torch.randint(0, CLASSES, (STEPS, CLIENTS, BATCH), generator=random)
     alone = [task(client, settings) for client in range(CLIENTS)]
     for k, each in enumerate(alone):
-        train(each, (each.discriminator, each.generator), images[:, k], labels[:, k], settings)
+        train(each, images[:, k], labels[:, k])
     stacked = StackedGenerationTask([task(client, settings) for client in range(CLIENTS)])
-    train(stacked, (stacked.discriminators, stacked.generators), images, labels, settings)
+    train(stacked, images, labels)
     for ours, theirs in zip(stacked.trained_generators(), alone, strict=True):
         expected = theirs.trained_generator().state_dict()
         for name, tensor in ours.state_dict().items():

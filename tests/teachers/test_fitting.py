@@ -36,6 +36,7 @@ def test_every_epoch_is_a_full_pass(phases: PhaseRunner, examples: int, batch_si
     settings = replace(SHORT, batch_size=batch_size)
     fit(gate, inputs, torch.arange(examples) % 3, 3, settings, phases, seed=0)
     assert min(Counter(gate.seen)[example] for example in range(examples)) >= settings.epochs
+    assert len(gate.seen) < 2 * settings.epochs * max(examples, 2)
 
 
 def trained(phases: PhaseRunner, seed: int) -> nn.Module:

@@ -110,9 +110,12 @@ def test_black_and_white_is_grey() -> None:
     assert set(np.unique(decoded(png(picture)))) == {0, 255}
 
 
-@pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "HSV"])
-def test_other_colour_spaces_become_rgb(mode: str) -> None:
-    assert decoded(Image.new(mode, (6, 5))).shape == (5, 6, 3)
+@pytest.mark.parametrize(
+    ("mode", "red"), [("CMYK", (0, 255, 255, 0)), ("YCbCr", (76, 85, 255)), ("HSV", (0, 255, 255))]
+)
+def test_other_colour_spaces_become_rgb(mode: str, red: tuple[int, ...]) -> None:
+    found = decoded(Image.new(mode, (6, 5), red))
+    assert np.abs(found - np.tile([255.0, 0.0, 0.0], (5, 6, 1))).max() <= 1
 
 
 def test_channels_are_forced_on_request() -> None:
