@@ -10,7 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -27,11 +27,11 @@ from mosaic.batches import ShuffledBatches
 from mosaic.cli.main import main
 from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.model_pool import ClientModels, ModelPool
-from mosaic.nets import Blueprint
+from mosaic.nets import Blueprint, SmallCNN
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.inference import to_pixels
 from mosaic.report.rounds import Round, read_rounds
-from mosaic.seeding import seed_for
+from mosaic.seeding import SERVER, seed_for
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.task import Task
 
@@ -149,6 +149,12 @@ def written(run: Path) -> dict[str, int]:
 def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:
     """The pool in which every client runs the global network."""
     return ClientModels().pool(blueprint, num_clients, seed=0)
+
+
+def initial_model() -> dict[str, Tensor]:
+    """What a tiny run begins with."""
+    weights = digits(4).blueprint(partial(SmallCNN, width=16)).initial(seed_for(0, 0, SERVER, "init"))
+    return {f"net.{name}": tensor for name, tensor in weights.items()}
 
 
 def final_model(run_dir: Path) -> dict[str, Tensor]:

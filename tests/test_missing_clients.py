@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,16 @@ from mosaic.cli.main import main
 from mosaic.client.worker import Worker
 from mosaic.executors import SerialExecutor
 from mosaic.messages import Failed, Reply, Request
-from mosaic.nets import SmallCNN
 from mosaic.report.html import report
 from mosaic.report.summary import print_summary
-from mosaic.seeding import SERVER, seed_for
 from tests.small_runs import (
     FOUR_ROUNDS,
     SharedRuns,
     assert_same_run,
-    digits,
     final_model,
     fit_arguments,
     fit_other,
+    initial_model,
     rows_without_time,
     stages,
     tiny_fit,
@@ -70,9 +67,8 @@ def failures(run: Path) -> list[tuple[int, int, str]]:
 def test_where_no_upload_arrives_the_model_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(tiny_fit(tmp_path / "lost", *losing({"Train": EVERYBODY}), NO_QUORUM, NO_HEAD))
     assert "no generator to make images with, so nothing is distilled" in capsys.readouterr().err
-    untrained = digits(4).blueprint(partial(SmallCNN, width=16)).initial(seed_for(0, 0, SERVER, "init"))
-    model = final_model(tmp_path / "lost")
-    assert all(torch.equal(tensor, untrained[name.removeprefix("net.")]) for name, tensor in model.items())
+    untrained = initial_model()
+    assert all(torch.equal(tensor, untrained[name]) for name, tensor in final_model(tmp_path / "lost").items())
     assert failures(tmp_path / "lost") == [(1, client, "Train") for client in EVERYBODY]
 
 
