@@ -2,13 +2,15 @@
 
 import importlib.util
 import re
+import shlex
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 
-from tests.small_runs import REPOSITORY
+from tests.small_runs import DIGITS, REPOSITORY, dry_run
 
 PAGES = sorted([*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"), *REPOSITORY.glob("*/*.md")])
 
@@ -81,6 +83,26 @@ def test_pages_from_elsewhere_link_pages_of_the_site() -> None:
     assert "[The house](architecture.md)" in pages["contributing.md"]
     assert "[benchmarks/results.md](speed.md)" in pages["contributing.md"]
     assert "tests/README.md says" in pages["contributing.md"], "the site has no such page"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("page", "flags"),
+    [
+        ("start", "--model.net flowers_net.FlowersNet"),
+        *((f"how_to/{page}", "") for page in ("algorithm", "gate", "network")),
+    ],
+)
+def test_what_users_copy_runs(page: str, flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the flags that the page gives, or these."""
+    text = (REPOSITORY / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for name, block in re.findall(r'^ *```python title="([\w.]+)"\n(.*?)^ *```$', text, flags=re.DOTALL | re.MULTILINE):
+        (tmp_path / name).write_text(textwrap.dedent(block))
+    flags = flags or re.findall(r"python -m mosaic fit --config configs/digits\.yaml (.+)", text)[0]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "ClassificationTask" in dry_run("fit", "--config", DIGITS, *shlex.split(flags))
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

@@ -4,17 +4,19 @@ import csv
 import json
 import logging
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from lightning.pytorch.loggers import CSVLogger, Logger, MLFlowLogger
+from lightning.pytorch.loggers import CometLogger, CSVLogger, Logger, MLFlowLogger, WandbLogger
 
 import mosaic
 from mosaic.algorithms import FedAvg
 from mosaic.errors import MosaicError
-from mosaic.runs.loggers import RunLoggers
+from mosaic.runs.loggers import _IDENTITIES, RunLoggers
+from tests.cases import for_each
 from tests.small_runs import LinearNet, digits, parsed
 
 
@@ -93,6 +95,11 @@ def test_a_logger_goes_on_with_what_an_earlier_one_has_begun(tmp_path: Path) -> 
     RunLoggers([partial(keep, id=None), partial(keep, id=None)], tmp_path / "loggers.json")
     RunLoggers([partial(keep, id="mine")], tmp_path / "loggers.json")
     assert [logger.id for logger in made] == ["first", None, "mine"]
+
+
+@for_each(("logger", "key"), [(MLFlowLogger, "run_id"), (CometLogger, "experiment_key"), (WandbLogger, "id")])
+def test_lightnings_loggers_go_on_by_one_name_each(logger: type[Logger], key: str) -> None:
+    assert [each for each in _IDENTITIES if each in signature(logger).parameters][:1] == [key]
 
 
 def test_figures_wait_until_their_round_is_over_and_come_in_order(tmp_path: Path) -> None:
