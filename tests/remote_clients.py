@@ -1,7 +1,6 @@
 """A federation whose clients are elsewhere, without a network: residents in this process behind a grid."""
 
 import io
-import json
 import socket
 from collections.abc import Callable, Collection
 from contextlib import redirect_stderr
@@ -190,8 +189,3 @@ def simulated(run: Path, algorithm: str, *more: str) -> Path:
     curves = ["--algorithm.share_curves=false"] if algorithm == "Mosaic" else []  # as in a deployment
     main([*given, "--executor=SerialExecutor", *curves])
     return run
-
-
-def missing(run: Path) -> list[dict[str, object]]:
-    told: list[dict[str, object]] = json.loads((run / "summary.json").read_text())["failed"]
-    return told

@@ -27,6 +27,7 @@ from mosaic.tasks.distillation import DistillationSettings
 from mosaic.tasks.generation import GenerationTask
 from mosaic.teachers import Fusion, Labels, Mean, Owner, Prior, Residual, TeacherFactory, Transformer
 from tests.cases import for_each
+from tests.cli.test_main import refusal
 from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
@@ -38,6 +39,7 @@ from tests.small_runs import (
     fit_other,
     rows_without_time,
     stages,
+    summary,
     take_steps,
     tiny_fit,
 )
@@ -340,15 +342,6 @@ def test_origins_count_beside_a_teacher_that_has_taken_them_out(teacher: Teacher
     Mosaic(generation=Adversarial(conditional=False), teacher=teacher)
 
 
-def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one line that a bad request gets."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("mosaic: error: "))
-    return line
-
-
 @pytest.mark.parametrize(
     ("switches", "key"),
     [
@@ -363,7 +356,7 @@ def test_what_cannot_be_done_is_said_before_anything_is_written(
     switches: list[str], key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = tiny_fit(tmp_path / "run", *(f"--algorithm.{switch}" for switch in switches))
-    assert refusal(capsys, arguments).startswith(f"mosaic: error: {key}")
+    assert refusal(capsys, *arguments).startswith(f"mosaic: error: {key}")
     assert not (tmp_path / "run").exists()
 
 
@@ -376,7 +369,7 @@ def test_a_gate_without_prototypes_names_the_setting(
     switches: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     more = [f"--algorithm.{switch}" for switch in [*switches, "prototypes.min_count=100000"]]
-    said = refusal(capsys, tiny_fit(tmp_path / "run", *more))
+    said = refusal(capsys, *tiny_fit(tmp_path / "run", *more))
     assert re.search(r"algorithm\.prototypes\.min_count: expected at most \d+, .* got 100000", said)
     assert not (tmp_path / "run").exists()
 
@@ -411,11 +404,6 @@ def test_clients_with_next_to_nothing_take_part_and_give_what_they_know(tmp_path
     told = summary(tmp_path / "run")
     assert [(facts["client"], facts["classes"]) for facts in told["generators"]] == [(0, 10), (1, 1), (2, 1)]
     assert [(each["client"], each["asked"]) for each in told["declined"]] == [(3, "Generator")]
-
-
-def summary(run: Path) -> dict[str, Any]:
-    read: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return read
 
 
 # generators that diverge

@@ -1,8 +1,10 @@
 """Whole runs of FedFTG and DFRD: FedAvg where they do nothing, a generator that survives, books that add up."""
 
 import itertools
-import json
+import re
+from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -17,14 +19,17 @@ from mosaic.algorithms import DFRD, FedAvg, FedFTG, fedftg
 from mosaic.algorithms.dfrd import DFRDObjective
 from mosaic.algorithms.fedftg import FedFTGObjective
 from mosaic.cli.main import main
+from mosaic.errors import MosaicError
 from mosaic.messages import TrainReply
 from mosaic.nets import Blueprint
 from mosaic.runs.snapshots import Snapshot
 from mosaic.server.context import RoundPlan
 from mosaic.server.kept_generator import load_generator
 from mosaic.server.state import ServerState
-from mosaic.tasks.generator_distillation import Conditions
+from mosaic.tasks.generator_distillation import Conditions, GeneratorDistillationSettings
 from mosaic.training.dry_run import DryRun
+from tests.cases import for_each
+from tests.cli.test_main import refusal
 from tests.small_runs import (
     DIGITS,
     FOUR_ROUNDS,
@@ -37,7 +42,9 @@ from tests.small_runs import (
     fit_other,
     parsed,
     run_and_die,
+    same,
     stages,
+    summary,
     with_killer,
 )
 
@@ -73,18 +80,10 @@ def straight(request: pytest.FixtureRequest, shared_run: SharedRuns) -> tuple[st
     return request.param, shared_run(request.param, *SMALL, "--algorithm.guarded=false")
 
 
-def summary(path: Path) -> dict:  # type: ignore[type-arg]
-    return json.loads((path / "summary.json").read_text())  # type: ignore[no-any-return]
-
-
 def kept(path: Path, round: int, prefix: str = "generator.") -> dict[str, Tensor]:
     """What the server remembers of the generator after a round."""
     tensors = Snapshot.read(path / "rounds" / f"{round:04d}").server.tensors
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def same(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
-    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 @pytest.mark.parametrize("algorithm", METHODS)
@@ -228,47 +227,28 @@ def test_they_work_with_the_pools_that_fedavg_works_with() -> None:
     assert {FedFTG.supports, DFRD.supports} == {FedAvg.supports}
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "setting", "says"),
+@for_each(
+    ("make", "says"),
     [
-        ("FedFTG", "student_updates=-1", "algorithm.student_updates: expected 0 or more, got -1"),
-        pytest.param(
-            "FedFTG",
-            "generator_updates=-1",
-            "algorithm.generator_updates: expected 0 or more, got -1",
-            marks=pytest.mark.slow,
-        ),
-        ("FedFTG", "diversity_weight=-1", "algorithm.diversity_weight: expected 0 or more, got -1.0"),
-        pytest.param(
-            "FedFTG",
-            "classification_weight=-1",
-            "algorithm.classification_weight: expected 0 or more, got -1.0",
-            marks=pytest.mark.slow,
-        ),
-        ("FedFTG", "tuning.iterations=0", "algorithm.tuning.iterations: expected a number above 0, got 0"),
-        pytest.param(
-            "DFRD",
-            "student_updates=-1",
-            "algorithm.student_updates: expected 0 or more, got -1",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            "DFRD",
-            "transfer_weight=-1",
-            "algorithm.transfer_weight: expected 0 or more, got -1.0",
-            marks=pytest.mark.slow,
-        ),
-        ("DFRD", "average_share=1.5", "algorithm.average_share: expected a share in [0, 1], got 1.5"),
-        ("DFRD", "average_decay=1", "algorithm.average_decay: expected a value in [0, 1), got 1.0"),
+        (partial(FedFTG, student_updates=-1), "student_updates: expected 0 or more, got -1"),
+        (partial(FedFTG, generator_updates=-1), "generator_updates: expected 0 or more, got -1"),
+        (partial(FedFTG, diversity_weight=-1.0), "diversity_weight: expected 0 or more, got -1.0"),
+        (partial(FedFTG, classification_weight=-1.0), "classification_weight: expected 0 or more, got -1.0"),
+        (partial(GeneratorDistillationSettings, iterations=0), "tuning.iterations: expected a number above 0, got 0"),
+        (partial(DFRD, student_updates=-1), "student_updates: expected 0 or more, got -1"),
+        (partial(DFRD, transfer_weight=-1.0), "transfer_weight: expected 0 or more, got -1.0"),
+        (partial(DFRD, average_share=1.5), "average_share: expected a share in [0, 1], got 1.5"),
+        (partial(DFRD, average_decay=1.0), "average_decay: expected a value in [0, 1), got 1.0"),
     ],
 )
-def test_a_setting_out_of_range_is_one_clear_line(
-    algorithm: str, setting: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        fit_other(tmp_path / "run", algorithm, f"--algorithm.{setting}")
-    assert stop.value.code == 2
-    assert [line for line in capsys.readouterr().err.splitlines() if "error: " in line] == [f"mosaic: error: {says}"]
+def test_a_setting_out_of_range_is_refused(make: Callable[[], object], says: str) -> None:
+    with pytest.raises(MosaicError, match=f"^algorithm.{re.escape(says)}$"):
+        make()
+
+
+def test_it_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, *fit_arguments(tmp_path / "run", "FedFTG", "--algorithm.tuning.iterations=0"))
+    assert line == "mosaic: error: algorithm.tuning.iterations: expected a number above 0, got 0"
     assert not (tmp_path / "run").exists()
 
 

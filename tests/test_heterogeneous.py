@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from mosaic.algorithms import FedAvg, Mosaic
-from mosaic.cli.main import main
 from mosaic.executors import SerialExecutor
 from mosaic.federation.schedule import Schedule
 from mosaic.messages import Reply, Request, StateDict, TrainReply, TrainRequest
@@ -24,6 +23,7 @@ from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import Uploads
 from mosaic.training.phases import PhaseRunner
+from tests.cli.test_main import refusal
 from tests.small_runs import (
     FOUR_ROUNDS,
     TWO_ROUNDS,
@@ -34,6 +34,7 @@ from tests.small_runs import (
     final_model,
     fit_other,
     rows_without_time,
+    same,
     stages,
     tiny_fit,
 )
@@ -60,13 +61,6 @@ class Pooled(Classifier):
         super().__init__(image_shape, num_classes)
         self.body = nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Flatten())
         self.head = nn.Linear(16 * image_shape[0], num_classes)
-
-
-class SevenLogits(LinearNet):
-    """A network that does not ask how many classes there are."""
-
-    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
-        super().__init__(image_shape, 7)
 
 
 class Overhearing(SerialExecutor):
@@ -99,10 +93,6 @@ def overhear(
 
 def traffic(run: Path, way: str) -> int:
     return json.loads((run / "summary.json").read_text())[f"bytes_{way}"]["Train"]
-
-
-def same(one: StateDict, other: StateDict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 # all alike
@@ -415,41 +405,10 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
 # refusals
 
 
-def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
-    """The one line that a bad request gets."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    assert stop.value.code == 2
-    (line,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("mosaic: error: "))
-    return line.removeprefix("mosaic: error: ")
-
-
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        pytest.param(
-            ["--clients.levels=[0]"],
-            "clients.levels: expected shares of the channels in (0, 1], got 0",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--clients.levels=[1.0,1.5]"],
-            "clients.levels: expected shares of the channels in (0, 1], got 1.5",
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
-            ["--clients.levels=[]"], "clients.levels: expected at least one entry, got none", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            ["--clients.models=[]"], "clients.models: expected at least one entry, got none", marks=pytest.mark.slow
-        ),
         (["--clients.levels=[0.5]", "--clients.rho=2"], "clients: expected one of models, levels and rho"),
-        pytest.param(
-            [THREE, "--clients.levels=[0.5]"], "clients: expected one of models, levels and rho", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            [THREE, "--clients.rho=2"], "clients: expected one of models, levels and rho", marks=pytest.mark.slow
-        ),
         ([THREE, "--algorithm.teacher.heads_only=true"], "algorithm.teacher: expected one that looks at images"),
         pytest.param(
             [THREE, "--algorithm.teacher=Prototypes"],
@@ -482,7 +441,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             marks=pytest.mark.slow,
         ),
         (
-            [of_models("global", {"class_path": "tests.test_heterogeneous.SevenLogits"})],
+            [of_models("global", {"class_path": "tests.small_runs.SevenLogits"})],
             "clients.models[1]: expected 10 logits for each image, one per class, got a tensor of shape (2, 7)",
         ),
         (
@@ -498,7 +457,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
             "clients.levels: LinearNet does not say how it is scaled: override Classifier.scaled, or give every client",
         ),
         (
-            ["--model.net=tests.test_heterogeneous.SevenLogits"],
+            ["--model.net=tests.small_runs.SevenLogits"],
             "model.net: expected 10 logits for each image, one per class, got a tensor of shape (2, 7)",
         ),
         (
@@ -513,7 +472,7 @@ def refusal(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> str:
 def test_what_cannot_work_is_said_before_anything_is_written(
     flags: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert says in refusal(capsys, tiny_fit(tmp_path / "run", *flags))
+    assert says in refusal(capsys, *tiny_fit(tmp_path / "run", *flags))
     assert not (tmp_path / "run").exists()
 
 
@@ -533,8 +492,8 @@ def test_an_algorithm_says_which_pools_it_cannot_work_with_and_which_can(
     algorithm: str, flag: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = [argument for argument in tiny_fit(tmp_path / "run", flag) if not argument.startswith("--algorithm")]
-    line = refusal(capsys, [*arguments, f"--algorithm=mosaic.algorithms.{algorithm}"])
-    assert line.startswith(says)
+    line = refusal(capsys, *arguments, f"--algorithm=mosaic.algorithms.{algorithm}")
+    assert line.startswith(f"mosaic: error: {says}")
     assert "mosaic.algorithms.Mosaic works with all of these" in line
     assert not (tmp_path / "run").exists()
 

@@ -1,12 +1,18 @@
 """Baselines that change the local loss: FedAvg, bit for bit, where the change vanishes, and only there."""
 
+import re
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
 from mosaic.algorithms import FedAvg, FedProx, FedRS, FedVLS
-from tests.small_runs import TWO_ROUNDS, SharedRuns, assert_same_run, final_model, fit_other
+from mosaic.errors import MosaicError
+from tests.cases import for_each
+from tests.cli.test_main import refusal
+from tests.small_runs import TWO_ROUNDS, SharedRuns, assert_same_run, final_model, fit_arguments, fit_other
 
 WIDTHS = "--clients.levels=[1,0.5,0.5,0.25]"
 FEW_CLASSES = "--data.partition.alpha=0.05"
@@ -112,29 +118,23 @@ def test_they_work_with_the_pools_that_fedavg_works_with() -> None:
     assert {FedProx.supports, FedRS.supports, FedVLS.supports} == {FedAvg.supports}
 
 
-@pytest.mark.parametrize(
-    ("algorithm", "setting", "says"),
+@for_each(
+    ("make", "says"),
     [
-        ("FedProx", "mu=-0.1", "algorithm.mu: expected 0 or more, got -0.1"),
-        pytest.param(
-            "FedRS", "alpha=-0.1", "algorithm.alpha: expected a share in [0, 1], got -0.1", marks=pytest.mark.slow
-        ),
-        ("FedRS", "alpha=1.1", "algorithm.alpha: expected a share in [0, 1], got 1.1"),
-        pytest.param(
-            "FedVLS", "suppression=-1", "algorithm.suppression: expected 0 or more, got -1.0", marks=pytest.mark.slow
-        ),
-        pytest.param(
-            "FedVLS", "distillation=-1", "algorithm.distillation: expected 0 or more, got -1.0", marks=pytest.mark.slow
-        ),
-        ("FedVLS", "epsilon=0", "algorithm.epsilon: expected a number above 0, got 0.0"),
+        (partial(FedProx, mu=-0.1), "mu: expected 0 or more, got -0.1"),
+        (partial(FedRS, alpha=-0.1), "alpha: expected a share in [0, 1], got -0.1"),
+        (partial(FedRS, alpha=1.1), "alpha: expected a share in [0, 1], got 1.1"),
+        (partial(FedVLS, suppression=-1.0), "suppression: expected 0 or more, got -1.0"),
+        (partial(FedVLS, distillation=-1.0), "distillation: expected 0 or more, got -1.0"),
+        (partial(FedVLS, epsilon=0.0), "epsilon: expected a number above 0, got 0.0"),
     ],
 )
-def test_a_setting_out_of_range_is_one_clear_line(
-    algorithm: str, setting: str, says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(tmp_path / "run", algorithm, f"--algorithm.{setting}")
-    assert stop.value.code == 2
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
-    assert errors == [f"mosaic: error: {says}"]
+def test_a_setting_out_of_range_is_refused(make: Callable[[], FedAvg], says: str) -> None:
+    with pytest.raises(MosaicError, match=f"^algorithm.{re.escape(says)}$"):
+        make()
+
+
+def test_it_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, *fit_arguments(tmp_path / "run", "FedVLS", "--algorithm.epsilon=0"))
+    assert line == "mosaic: error: algorithm.epsilon: expected a number above 0, got 0.0"
     assert not (tmp_path / "run").exists()

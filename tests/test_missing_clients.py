@@ -20,6 +20,7 @@ from tests.small_runs import (
     FOUR_ROUNDS,
     SharedRuns,
     assert_same_run,
+    failed,
     final_model,
     fit_arguments,
     fit_other,
@@ -59,7 +60,7 @@ def losing(lost: Mapping[str, list[int]]) -> list[str]:
 
 
 def failures(run: Path) -> list[tuple[int, int, str]]:
-    told = json.loads((run / "summary.json").read_text())["failed"]
+    told = failed(run)
     assert {each["reason"] for each in told} <= {"its line is dead"}
     return [(each["round"], each["client"], each["asked"]) for each in told]
 

@@ -13,19 +13,12 @@ from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18,
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.slicing import Slicing, grid
 from tests.cases import for_each
-from tests.small_runs import LinearNet, same_models
+from tests.small_runs import LinearNet, SevenLogits, same_models
 
 RULES = pytest.mark.parametrize(
     "rule", [FirstChannels(), RandomChannels(), RollingWindow()], ids=lambda r: type(r).__name__
 )
 NARROW = partial(SmallCNN, width=2)
-
-
-class Deaf(LinearNet):
-    """A network that has made up its mind about the number of classes."""
-
-    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
-        super().__init__(image_shape, 7)
 
 
 class Wordy(LinearNet):
@@ -307,7 +300,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
             r"cannot be built: it cannot be pickled \(.*\), by which it is copied: define its",
         ),
         (OnlyTrains, "cannot take images of 1x8x8: "),
-        (Deaf, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
+        (SevenLogits, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
         (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
         (
             lambda *_: torch.nn.Linear(1, 3),

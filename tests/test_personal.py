@@ -41,7 +41,9 @@ from tests.small_runs import (
     fit_other,
     rows_without_time,
     run_and_die,
+    same,
     same_models,
+    summary,
     take_steps,
     with_killer,
 )
@@ -88,17 +90,9 @@ def load(path: Path) -> dict[str, Any]:
     return torch.load(path, weights_only=True)
 
 
-def summary(run: Path) -> dict[str, Any]:
-    return json.loads((run / "summary.json").read_text())
-
-
 def rows(run: Path) -> list[dict[str, str]]:
     with (run / "metrics.csv").open() as file:
         return list(csv.DictReader(file))
-
-
-def same(one: StateDict, other: StateDict) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def norm_part(model: StateDict) -> StateDict:

@@ -4,7 +4,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import yaml
@@ -16,7 +15,7 @@ from mosaic.report.contents import read_run
 from mosaic.report.html import page
 from mosaic.report.summary import print_summary
 from tests.cases import for_each
-from tests.small_runs import DIGITS, SharedRuns, final_model, fit_other
+from tests.small_runs import DIGITS, SharedRuns, final_model, fit_other, summary
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
 PUBLIC = ("--data.mean=[0.3]", "--data.std=[0.38]")
@@ -29,11 +28,6 @@ SUMS = (
 )
 TRAINS = (*PUBLIC, f"--privacy={SGD}", "--model.net.norm=group", "--model.net.width=2")
 MORE = "--federation.schedule.collaborative_rounds=2"
-
-
-def summary(run: Path) -> dict[str, Any]:
-    told: dict[str, Any] = json.loads((run / "summary.json").read_text())
-    return told
 
 
 @pytest.fixture

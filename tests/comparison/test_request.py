@@ -10,6 +10,7 @@ from mosaic.comparison.configurations import find_presets, read_configuration
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_whole_runs
 from mosaic.errors import MosaicError
+from tests.comparison.test_configurations import write
 from tests.small_runs import DIGITS
 
 BUDGET = Budget(600, 6000)
@@ -20,11 +21,6 @@ SPENDS = {"algorithm": {"class_path": "x.Y", "init_args": {"student_updates": 1,
 def spender(tmp_path: Path) -> Path:
     """A preset that says what its server may spend."""
     return write(tmp_path / "spender.yaml", SPENDS)
-
-
-def write(path: Path, content: object) -> Path:
-    path.write_text(yaml.safe_dump(content))
-    return path
 
 
 def plan(*algorithms: str, **changes: object) -> list[tuple[str, int, tuple[str, ...]]]:

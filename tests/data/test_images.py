@@ -7,14 +7,11 @@ from mosaic.data.images import Images
 from mosaic.data.pixels import pixel_statistics
 from tests.cases import for_each
 from tests.data.refusals import refused
+from tests.data.sources.made import random_pixels
 
 
 def grey(labels: list[int], size: int = 4) -> Images:
     return images_from_arrays(np.zeros((len(labels), size, size), np.uint8), np.array(labels), "zeros")
-
-
-def random_pixels(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
 def test_channels_come_first_and_every_pixel_keeps_its_place() -> None:

@@ -16,13 +16,10 @@ from sklearn.datasets import load_digits
 
 from mosaic.data import NpzSource, ParquetSource, SklearnDigits, TorchvisionSource
 from tests.data.refusals import refused
+from tests.data.sources.made import random_pixels
 
 DATA = os.environ.get("MOSAIC_DATA")
 needs_data = pytest.mark.skipif(DATA is None, reason="MOSAIC_DATA names no folder with real image sets")
-
-
-def random_pixels(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
 # digits

@@ -2,7 +2,6 @@
 
 import ast
 import importlib.util
-import json
 import os
 import re
 import signal
@@ -27,7 +26,7 @@ from mosaic.executors.injection import Fault
 from mosaic.executors.processes.link import open_port
 from mosaic.executors.ray import executor as ray_executor
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
-from tests.small_runs import REPOSITORY, TWO_ROUNDS, assert_same_run, fit_arguments, fit_other, tiny_fit
+from tests.small_runs import REPOSITORY, TWO_ROUNDS, assert_same_run, failed, fit_arguments, fit_other, tiny_fit
 
 needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 HERE = "tests.executors.test_executors"
@@ -256,7 +255,7 @@ def test_a_client_that_fails_names_itself_wherever_it_trains(
 def test_a_run_goes_on_without_a_client_that_fails_or_leaves(how: str, arguments: list[str], tmp_path: Path) -> None:
     """An exit with code 0 in a client's code would else be taken for the end of the run."""
     main(fedavg(tmp_path / "run", *arguments, failing("", how, once=tmp_path / "failed")))
-    (lost,) = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    (lost,) = failed(tmp_path / "run")
     error = "ZeroDivisionError" if how == "raise" else "SystemExit"
     assert lost["reason"] == f"{error} in the client's code: its log says more"
     assert children() == []
@@ -294,7 +293,7 @@ def assert_fails_by_name(
 def test_a_process_that_a_client_kills_is_started_again(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """The first process, which clients do not kill, takes over meanwhile."""
     main(fedavg(tmp_path / "run", *TWO_ROUNDS, *ranks(2), failing("1", "kill")))
-    told = json.loads((tmp_path / "run" / "summary.json").read_text())["failed"]
+    told = failed(tmp_path / "run")
     assert {each["reason"] for each in told} == {"its process ended"}
     assert told[0]["round"] == told[0]["client"] == 1
     assert "worker 1 ended while it worked for client 1, and is started again" in capfd.readouterr().err
@@ -339,7 +338,7 @@ def test_a_worker_killed_in_any_phase_costs_one_reply_and_nothing_else(
     more = executor(f"{HERE}.{name}", "--executor.workers=2")
     main(tiny_fit(tmp_path / "killed", *TWO_ROUNDS, *more))
     (client,) = CrashOnce.killed
-    told = json.loads((tmp_path / "killed" / "summary.json").read_text())["failed"]
+    told = failed(tmp_path / "killed")
     assert told == [{"round": 1, "client": client, "asked": asked[2:], "reason": "its process ended"}]
     assert children() == []
     main(tiny_fit(tmp_path / "lost", *TWO_ROUNDS, *losing_once(asked, client)))

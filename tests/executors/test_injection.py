@@ -30,7 +30,7 @@ from mosaic.messages import (
 )
 from mosaic.training.deadline import DeadlinePassedError, ending_within, stop_if_late
 from mosaic.training.signals import Interruptible
-from tests.small_runs import SharedRuns, fit_arguments, rows_without_time
+from tests.small_runs import SharedRuns, failed, fit_arguments, rows_without_time
 
 EVALUATE = EvaluateRequest(3, 1, {})
 ZEROS = torch.zeros(2)
@@ -225,11 +225,6 @@ def test_a_delay_lasts_beyond_the_deadline_and_without_one_is_none(
 EACH = {kind: 0.06 for kind in KINDS if kind not in ("delay", "crash")}
 MIXED = json.dumps({**EACH, "crash": 0.06})
 LOW = "--federation.faults.quorum=0"
-
-
-def failed(run: Path) -> list[dict[str, Any]]:
-    told: list[dict[str, Any]] = json.loads((run / "summary.json").read_text())["failed"]
-    return told
 
 
 def test_a_run_with_every_fault_completes_and_retries_make_it_whole(tmp_path: Path, shared_run: SharedRuns) -> None:

@@ -34,6 +34,7 @@ from mosaic.messages import (
     TrainReply,
     TrainRequest,
 )
+from tests.cli.test_main import refusal
 from tests.remote_clients import (
     CLIENTS,
     EXECUTOR,
@@ -43,7 +44,6 @@ from tests.remote_clients import (
     OverSocketsExecutor,
     arguments,
     deployed,
-    missing,
     resident,
     resident_arguments,
     residents,
@@ -51,7 +51,7 @@ from tests.remote_clients import (
     start_residents,
     write_parts,
 )
-from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, assert_same_run, rows_without_time
+from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, assert_same_run, failed, rows_without_time
 
 Handle = Callable[[bytes], bytes | None]
 ALL = "--federation.faults.quorum=1"
@@ -143,7 +143,7 @@ class TestBits:
         with_node(1, forgets_the_first)
         run = deployed(tmp_path / "run", config, "FedAvg", "--federation.faults.retries=1")
         assert seen[0] == seen[1]
-        assert missing(run) == []
+        assert failed(run) == []
         assert (
             len(list((config.parent / "1" / name_of(run)).glob("*/*.answer"))) == 2
         )  # training, and the judgement of the last model
@@ -212,7 +212,7 @@ class TestAbsentClients:
         start_residents(config, "FedAvg")
         instead(3, TrainRequest, lambda _: None)
         run = deployed(tmp_path / "run", config, "FedAvg", "--federation.faults.deadline=0.1")
-        (lost,) = missing(run)
+        (lost,) = failed(run)
         assert (lost["client"], lost["asked"]) == (3, "Train")
         assert "no answer within 0.1 s" in str(lost["reason"])
 
@@ -228,7 +228,7 @@ class TestAbsentClients:
     def test_nonsense_is_refused_by_name(self, answer: Handle, reason: str, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg")
         instead(0, TrainRequest, answer)
-        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
+        (lost,) = failed(deployed(tmp_path / "run", config, "FedAvg"))
         assert lost["client"] == 0
         assert reason in str(lost["reason"])
 
@@ -243,7 +243,7 @@ class TestAbsentClients:
 
         instead(2, TrainRequest, answer)
         run = deployed(tmp_path / "run", config, "FedAvg")
-        (lost,) = missing(run)
+        (lost,) = failed(run)
         assert lost["client"] == 2
         assert ("expected a TrainReply" if declines else "that of client 1") in str(lost["reason"])
         assert json.loads((run / "summary.json").read_text())["declined"] == []
@@ -251,7 +251,7 @@ class TestAbsentClients:
     def test_a_strangers_words_are_short_and_printable(self, config: Path, tmp_path: Path) -> None:
         start_residents(config, "FedAvg")
         instead(1, TrainRequest, lambda _: encode(Failed(1, "\x1b[31mlong\x00 " + 500 * "x")))
-        (lost,) = missing(deployed(tmp_path / "run", config, "FedAvg"))
+        (lost,) = failed(deployed(tmp_path / "run", config, "FedAvg"))
         assert len(str(lost["reason"])) <= 300
         assert str(lost["reason"]).isprintable()
 
@@ -268,7 +268,7 @@ class TestAbsentClients:
 
         with_node(0, lets_3_in)
         run = deployed(tmp_path / "run", config, "FedAvg", *TWO_ROUNDS)
-        assert {(lost["client"], lost["reason"]) for lost in missing(run)} <= {(3, "it is not connected")}
+        assert {(lost["client"], lost["reason"]) for lost in failed(run)} <= {(3, "it is not connected")}
         assert list((config.parent / "3" / name_of(run)).glob("000000002/*.answer"))
 
     @pytest.mark.slow
@@ -313,7 +313,7 @@ class TestStrangers:
         with_node(1, resident(config, 1, "FedAvg", "--data.batch_size=16").handle)
         run = deployed(tmp_path / "run", config, "FedAvg", ANY)
         assert "client 1 runs another configuration or version of mosaic" in capsys.readouterr().err
-        assert {lost["client"] for lost in missing(run)} == {1}
+        assert {lost["client"] for lost in failed(run)} == {1}
 
     def test_a_roster_decides_who_is_who(
         self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -325,7 +325,7 @@ class TestStrangers:
         roster.write_text("".join(f"{client}: ecdsa-sha2-nistp384 AAAA{client} us\n" for client in range(CLIENTS)))
         run = deployed(tmp_path / "run", config, "FedAvg", f"--executor.roster={roster}")
         assert "it says that it is client 2, and its key is not that client's" in capsys.readouterr().err
-        assert {lost["client"] for lost in missing(run)} == {2}
+        assert {lost["client"] for lost in failed(run)} == {2}
 
     @pytest.mark.parametrize(
         ("text", "told"),
@@ -346,7 +346,7 @@ class TestStrangers:
         HandedOverExecutor.handles = {**HandedOverExecutor.handles, 7: HandedOverExecutor.handles[100]}
         run = deployed(tmp_path / "run", config, "FedAvg")
         assert "client 0 is there already, as node" in capsys.readouterr().err
-        assert missing(run) == []
+        assert failed(run) == []
 
 
 class TestResident:
@@ -400,13 +400,6 @@ class TestResident:
     def test_anything_else_is_no_message(self, data: bytes, own: Handle) -> None:
         with pytest.raises(ValueError, match="expected"):
             own(data)
-
-
-def refusal(capsys: pytest.CaptureFixture[str], *given: str) -> str:
-    with pytest.raises(SystemExit) as stop:
-        main(list(given))
-    assert stop.value.code == 2
-    return capsys.readouterr().err.splitlines()[-1]
 
 
 class TestBadInput:
@@ -512,9 +505,9 @@ def test_a_client_that_is_away_for_a_moment_is_waited_for(config: Path, tmp_path
     with_node(2, answers_and_leaves)
     run = deployed(tmp_path / "run", config, "FedAvg", "--executor.grace=20")
     assert left == [True]
-    assert missing(run) == []
+    assert failed(run) == []
     with_node(2, answers_and_leaves)
-    assert {lost["client"] for lost in missing(deployed(tmp_path / "hasty", config, "FedAvg"))} == {2}
+    assert {lost["client"] for lost in failed(deployed(tmp_path / "hasty", config, "FedAvg"))} == {2}
 
 
 class TestPrivacy:

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 
 from mosaic.nets import Blueprint, ResNet18
 from mosaic.nets.batchnorm import batch_norm_inputs, batch_norms, held_statistics, recalibrate
+from tests.networks import copy_of
 
 
 def test_layers_are_found_by_type_even_in_shortcuts() -> None:
@@ -81,10 +82,6 @@ def test_an_error_inside_the_block_removes_the_hooks() -> None:
         raise KeyError
     net(torch.rand(4, 2))
     assert layers == []
-
-
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
 
 
 @pytest.mark.parametrize("modes", [(True, True), (True, False), (False, False)])

@@ -11,6 +11,7 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
+from tests.networks import copy_of, unchanged
 
 TINY = GenerationSettings(latent_dim=4, width=2, batch_size=8)
 RELEASED = replace(
@@ -53,14 +54,6 @@ def inputs_of(net: nn.Module) -> list[tuple[Tensor, ...]]:
     seen: list[tuple[Tensor, ...]] = []
     net.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(tensor.detach().clone() for tensor in inputs)))
     return seen
-
-
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
-
-
-def unchanged(net: nn.Module, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_the_guide_stays_frozen_in_eval_mode_with_its_statistics(guide: Classifier, phases: PhaseRunner) -> None:

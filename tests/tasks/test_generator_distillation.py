@@ -21,6 +21,7 @@ from mosaic.tasks.generator_distillation import (
 )
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
+from tests.networks import copy_of, unchanged
 
 TINY = GeneratorDistillationSettings(iterations=2, batch_size=8, latent_dim=4, width=2)
 COUNTS = torch.tensor([[20, 0, 5], [0, 0, 15]])
@@ -56,14 +57,6 @@ def train(
 ) -> dict[str, Tensor]:
     updates = AlternatingUpdates(generator_updates, student_updates, task.settings.iterations)
     return phases.run(task, updates, seed=0)
-
-
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
-
-
-def unchanged(net: nn.Module, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_both_learn_and_every_update_is_recorded(make: Make, phases: PhaseRunner) -> None:

@@ -21,6 +21,7 @@ from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
+from tests.networks import copy_of, unchanged
 
 EXPERTS = 3
 TINY = SynthesisSettings(batch_size=8, latent_dim=4, width=2)
@@ -61,14 +62,6 @@ def train(
     task: PoolSynthesisTask, phases: PhaseRunner, syntheses: int = 2, updates: int = 4, seed: int = 0, steps: int = 3
 ) -> dict[str, Tensor]:
     return phases.run(task, AlternatingUpdates(syntheses * steps, updates, syntheses), seed)
-
-
-def copy_of(net: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in net.state_dict().items()}
-
-
-def unchanged(net: nn.Module, before: dict[str, Tensor]) -> bool:
-    return all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def watch(net: nn.Module, look: Callable[[nn.Module, Tensor], Any]) -> list[Any]:
