@@ -15,6 +15,7 @@ from mosaic.nets.batchnorm import batch_norms
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
+from tests.networks import inputs_of
 
 
 class Lesson:
@@ -102,13 +103,6 @@ def test_pseudo_labels_alone_ignore_how_sure_the_teacher_is(
     assert losses[2] != losses[3]
 
 
-def inputs_of(net: nn.Module) -> list[Tensor]:
-    """What the net is given from now on."""
-    seen: list[Tensor] = []
-    net.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach().clone()))
-    return seen
-
-
 # the view
 
 VIEW = Augmentation(padding=1, flip=True)
@@ -127,7 +121,7 @@ def seen_through(
     student = blueprint.build(blueprint.initial(0))
     seen = inputs_of(student)
     phases.run(distillation(student, seed, view=view, shift=shift, noise=noise), Lesson(taught, 3), seed=0)
-    return seen
+    return [images for (images,) in seen]
 
 
 def test_without_a_view_the_student_sees_what_the_teacher_saw(

@@ -11,7 +11,7 @@ from mosaic.nets import Blueprint, Classifier
 from mosaic.tasks.generation import GenerationSettings, GenerationTask
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
-from tests.networks import copy_of, unchanged
+from tests.networks import copy_of, inputs_of, unchanged
 
 TINY = GenerationSettings(latent_dim=4, width=2, batch_size=8)
 RELEASED = replace(
@@ -47,13 +47,6 @@ def own_batches(steps: int) -> ShuffledBatches:
 
 def train(task: GenerationTask, phases: PhaseRunner, steps: int = 3) -> dict[str, Tensor]:
     return phases.run(task, own_batches(steps), seed=0)
-
-
-def inputs_of(net: nn.Module) -> list[tuple[Tensor, ...]]:
-    """What the net is given from now on."""
-    seen: list[tuple[Tensor, ...]] = []
-    net.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(tensor.detach().clone() for tensor in inputs)))
-    return seen
 
 
 def test_the_guide_stays_frozen_in_eval_mode_with_its_statistics(guide: Classifier, phases: PhaseRunner) -> None:

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mosaic.algorithms.dfrd import DFRDObjective
 from mosaic.algorithms.fedftg import FedFTGObjective
@@ -21,7 +21,7 @@ from mosaic.tasks.generator_distillation import (
 )
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
-from tests.networks import copy_of, unchanged
+from tests.networks import copy_of, inputs_of, unchanged
 
 TINY = GeneratorDistillationSettings(iterations=2, batch_size=8, latent_dim=4, width=2)
 COUNTS = torch.tensor([[20, 0, 5], [0, 0, 15]])
@@ -129,19 +129,12 @@ def test_the_same_seed_gives_the_same_nets_bit_for_bit(make: Make, phases: Phase
         assert not unchanged(getattr(other, name), copy_of(getattr(first, name)))
 
 
-def asked_of(net: nn.Module) -> list[tuple[Tensor, Tensor]]:
-    """Noise and labels that a generator is given from now on."""
-    asked: list[tuple[Tensor, Tensor]] = []
-    net.register_forward_pre_hook(lambda _, inputs: asked.append(inputs))
-    return asked
-
-
 @for_each(("redraw", "different"), [(True, 8), (False, 2)])
 def test_noise_is_drawn_for_every_update_or_once_for_each_block(
     make: Make, phases: PhaseRunner, redraw: bool, different: int
 ) -> None:
     task = make(replace(TINY, redraw=redraw))
-    asked = asked_of(task.generator)
+    asked = inputs_of(task.generator)
     train(task, phases)
     assert len(asked) == 8
     assert len({noise.sum().item() for noise, _ in asked}) == different
@@ -151,7 +144,7 @@ def test_the_earlier_generator_makes_its_share_of_the_students_images_alone(make
     torch.manual_seed(5)
     remembered = TINY.build_generator((1, 8, 8), 3).eval().requires_grad_(False)
     task = make(earlier=EarlierGenerator(remembered, 0.25))
-    before, of_earlier, of_latest = copy_of(remembered), asked_of(remembered), asked_of(task.generator)
+    before, of_earlier, of_latest = copy_of(remembered), inputs_of(remembered), inputs_of(task.generator)
     train(task, phases, generator_updates=0)
     assert [len(labels) for _, labels in of_earlier] == [2, 2, 2]
     assert [len(labels) for _, labels in of_latest] == [6, 6, 6]
@@ -164,7 +157,7 @@ def test_a_share_of_nothing_or_everything_asks_one_generator(
 ) -> None:
     remembered = TINY.build_generator((1, 8, 8), 3).eval().requires_grad_(False)
     task = make(earlier=EarlierGenerator(remembered, share))
-    calls = asked_of(remembered), asked_of(task.generator)
+    calls = inputs_of(remembered), inputs_of(task.generator)
     train(task, phases, generator_updates=0)
     assert tuple(map(len, calls)) == asked
 
@@ -253,7 +246,7 @@ def test_labels_are_drawn_as_often_as_the_clients_hold_them(random: torch.Genera
 
 def test_only_held_classes_are_asked_for_in_training(make: Make, phases: PhaseRunner) -> None:
     task = make()
-    asked = asked_of(task.generator)
+    asked = inputs_of(task.generator)
     train(task, phases)
     assert set(torch.cat([labels for _, labels in asked]).tolist()) == {0, 2}
 
