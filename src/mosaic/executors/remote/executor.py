@@ -25,8 +25,7 @@ log = logging.getLogger(__name__)
 _POLL, _LOOK = 0.1, 1.0
 """Seconds between two looks for replies, and for nodes that come and go."""
 _HELLO, _ASK_AGAIN, _LONGEST_INTRODUCTION = 3600.0, 60.0, 2**24
-"""How long a node may take to say who it is; when it is asked again, then after twice as long each time; in how many bytes
-it may answer."""
+"""How long a node may take to say who it is; when it is asked again, later and later; most bytes of its answer."""
 _LONGEST, _SPARE = 12 * 3600.0, 60.0
 """How long an answer is waited for without a deadline; for how long an engine is to keep one that comes in time."""
 
