@@ -69,7 +69,7 @@ def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_fac
         ({"student_updates": "a"}, "--student_updates: expected 0 or more, got 'a'"),
         ({"partition_seed": -1}, "--partition_seed: expected 0 or more, got -1"),
         ({"tune": ["a=1,2"]}, "tune: expected text"),
-        ({"tune": "a=1,2"}, "fedavg: --a: there is no such option"),
+        ({"tune": "a=1,2"}, "fedavg with a=1: --a: there is no such option"),
         ({"algorithms": ["fedavg", str(wrong)]}, "wrong.yaml: algorithm.mu: expected 0 or more, got -1"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
