@@ -37,8 +37,8 @@ class Schedule:
             small steps from one model the experts hardly differ.
         distill_rounds: rounds after which the server distils; after the last collaborative one when not given.
         fine_tune_rounds: rounds after the collaborative ones (released: 80).
-        learning_rate: of local training in collaborative rounds, for SGD (released: 0.01; clients' validation images of
-            digits, MNIST, Fashion-MNIST and CIFAR-10 chose 0.1).
+        learning_rate: of local training in collaborative rounds, for SGD; Adam takes about a hundredth (released: 0.01;
+            clients' validation images of digits, MNIST, Fashion-MNIST and CIFAR-10 chose 0.1).
         fine_tune_learning_rate: of local training in fine-tuning rounds (released: 1e-4; they chose 0.01), whatever the
             algorithm: an average gains from a small last rate as well as a student does.
         participation: share of the clients that take part in a round, in ``(0, 1]``.
