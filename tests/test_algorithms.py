@@ -197,15 +197,14 @@ def test_an_average_student_has_other_weights_and_the_same_statistics(distilled:
 
 
 @pytest.mark.slow
-def test_an_interpolated_student_lies_between_average_and_student(
-    distilled: Path, shared_run: SharedRuns, tmp_path: Path
-) -> None:
-    start = final_model(shared_run("FedAvg", *UNSEEN))
+def test_an_interpolated_student_lies_between_average_and_student(shared_run: SharedRuns, tmp_path: Path) -> None:
+    start, plain = final_model(shared_run("FedAvg", *UNSEEN)), "new_head=false"
     # The first share is taken unseen.
-    between = fit_with(["distillation.interpolation=[0.25,1.0]"], tmp_path / "run", *UNSEEN)
+    whole = fit_with([plain], tmp_path / "whole", *UNSEEN)
+    between = fit_with([plain, "distillation.interpolation=[0.25,1.0]"], tmp_path / "run", *UNSEEN)
     offered = json.loads((between / "summary.json").read_text())
     assert offered["stages"]["student"] == offered["test_accuracy"]
-    ours, student = final_model(between), final_model(distilled)
+    ours, student = final_model(between), final_model(whole)
     for name, tensor in ours.items():
         if tensor.is_floating_point():
             torch.testing.assert_close(tensor, 0.75 * start[name] + 0.25 * student[name])
@@ -220,7 +219,7 @@ def test_every_generator_shows_samples_of_its_own(tmp_path: Path, monkeypatch: p
     def plain(self: Generator, noise: Tensor, labels: Tensor | None = None) -> Tensor:
         return self.layers[0].weight.flatten()[0].sigmoid().expand(len(noise), *self.image_shape)
 
-    def keep(self: Tracker, name: str, images: Tensor) -> None:
+    def keep(self: Tracker, name: str, images: Tensor, *_: object) -> None:
         assert 0 < len(images) <= 64
         shown[name] = set(images.flatten().tolist())
 

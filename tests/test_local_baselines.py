@@ -92,13 +92,13 @@ def test_mosaic_takes_the_same_objective(algorithm: str, objective: str, setting
 @pytest.mark.slow
 def test_a_strong_proximal_term_keeps_clients_near(tmp_path: Path) -> None:
     """At rate 0.01 and mu 80, a step takes back 0.8 of what the steps before it have moved."""
-    steps = "--federation.schedule.local_steps=10"
+    steps, rate = "--federation.schedule.local_steps=10", "--federation.schedule.learning_rate=0.01"
     start, free, held = (
         final_model(fit_other(tmp_path / name, "FedProx", FEW_CLASSES, steps, *more))["net.head.weight"]
         for name, *more in (
             ("start", "--federation.schedule.learning_rate=1e-30"),
-            ("free", "--algorithm.mu=0"),
-            ("held", "--algorithm.mu=80"),
+            ("free", "--algorithm.mu=0", rate),
+            ("held", "--algorithm.mu=80", rate),
         )
     )
     assert 0 < (held - start).norm() < 0.5 * (free - start).norm()
