@@ -104,7 +104,7 @@ class Reader(Classifier):
 # A schedule, an algorithm, and what Lightning's Trainer should be told. Everything else has defaults.
 
 # %%
-schedule = mosaic.Schedule(collaborative_rounds=5, local_steps=20, fine_tune_rounds=2, learning_rate=0.03)
+schedule = mosaic.Schedule(collaborative_rounds=5, local_steps=20, fine_tune_rounds=2)
 runs = {}
 for name, algorithm in {"FedAvg": FedAvg(), "Mosaic": Mosaic()}.items():
     federation = mosaic.Federation(run_dir=str(folder / name), schedule=schedule)
