@@ -84,7 +84,7 @@ class Cohort:
         on_reply: is shown every reply that is believed.
         on_missing: is told the request of a client that counts as missing, and why.
         judging: whether clients may be asked to judge at all.
-        validation: most images that each client can validate on, by client, likewise.
+        validation: most images that each client can validate on, by client; absent where nobody knows.
         prototypes: how clients summarise their images.
     """
 

@@ -60,7 +60,7 @@ class Inspector:
     Attributes:
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
-        validation: most images that each client can validate on, likewise.
+        validation: most images that each client can validate on, by client; absent where nobody knows.
         prototypes: how clients summarise their images; where nobody says, any number of prototypes of any size.
         generator: gives, by images per class, a generator with the agreed names, shapes and types; ``None`` where none
             is asked for.

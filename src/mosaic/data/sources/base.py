@@ -20,7 +20,7 @@ from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
 
-LAYOUT = 1
+RULES_VERSION = 1
 """Version of the rules in ``rules.py``; increase it when they change, so that older caches are ignored."""
 
 
@@ -165,7 +165,7 @@ class PictureSource(Source):
             cached(
                 self.cache_dir,
                 shape,
-                fingerprint(LAYOUT, rules, shape, part.labels.tobytes(), *part.identity()),
+                fingerprint(RULES_VERSION, rules, shape, part.labels.tobytes(), *part.identity()),
                 decode_into(part, rules),
             )
             for part, shape in zip(parts, full, strict=True)
