@@ -1,5 +1,6 @@
 """Read YAML files, and refuse those at which a parser would hang or guess."""
 
+import re
 from pathlib import Path
 
 import yaml
@@ -33,6 +34,19 @@ def read_yaml(path: Path) -> str:
         raise MosaicError(f"{path}: expected a configuration of sections, got {kind}")
     _Walk(path).visit(root, ())
     return text
+
+
+def refuse_objects(path: Path, text: str) -> None:
+    """Refuse the configuration of a run of Python objects, which tells of them and cannot make them.
+
+    Raises:
+        MosaicError: it is one.
+    """
+    if re.search(r"^[\s{]*[\"']?from_objects[\"']?\s*:\s*(true|yes|on)\b", text, re.MULTILINE | re.IGNORECASE):
+        raise MosaicError(
+            f"{path}: expected a configuration, got the description of Python objects, which cannot be run: describe "
+            "the run in YAML"
+        )
 
 
 class _Walk:

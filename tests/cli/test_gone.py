@@ -73,10 +73,10 @@ def test_settings_of_gans_need_their_class(
 def test_settings_stand_all_beside_class_path_or_all_under_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mixed = {"class_path": "mosaic.generation.ClassGaussians", "steps": 3}
+    mixed = {"class_path": "mosaic.generation.ClassGaussians", "components": 3}
     (tmp_path / "mixed.yaml").write_text(yaml.safe_dump(of_mosaic(generation=mixed)))
     line = refusal(capsys, "fit", "--config", str(DIGITS), "--config", str(tmp_path / "mixed.yaml"))
-    assert "expected the settings of a class under init_args, beside class_path, got some beside it" in line
+    assert "expected the settings of a class under init_args, beside class_path, got components beside it" in line
 
 
 @pytest.mark.parametrize("option", ["--overlay", "--algorithms"])

@@ -1,6 +1,6 @@
 """What each algorithm chooses for itself: by validation, one setting after the other, no run twice."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -8,7 +8,7 @@ import pytest
 from mosaic.cli.main import main
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
-from mosaic.comparison.tuning import Choice, first_trials, read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import Choice, check_all, read_choices, require_same_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome
 from tests.small_runs import DIGITS
@@ -54,17 +54,33 @@ def test_one_setting_is_chosen_after_the_other(tmp_path: Path) -> None:
     assert "ours at 0.03, 0.001" not in bench.ran
 
 
-def test_what_will_be_tried_first_is_checked_first() -> None:
-    """A setting may exist beside the first value of another alone."""
-    asked = first_trials([RunRequest("ours", 4, (), ())], [RATES, LAST])
-    assert [request.tuned for request in asked] == [
-        ("rate=0.01", "last=0.01"),
-        ("rate=0.03", "last=0.01"),
-        ("rate=0.1", "last=0.01"),
-        ("rate=0.01", "last=0.01"),
-        ("rate=0.01", "last=0.001"),
-    ]
-    assert first_trials([RunRequest("ours", 4, (), ())], []) == [RunRequest("ours", 4, (), ())]
+def checked(fails: Callable[[str], bool], *choices: Choice, names: Sequence[str] = ("ours", "theirs")) -> list[str]:
+    """What is checked before anything is run."""
+    seen: list[str] = []
+
+    def check(arguments: Sequence[str]) -> None:
+        seen.append(" ".join(arguments[1:]))
+        if fails(seen[-1]):
+            raise MosaicError("no")
+
+    check_all(check, [RunRequest(name, seed, (), (f"--{name}",)) for name in names for seed in (4, 5)], choices)
+    return seen
+
+
+def test_every_row_is_checked_once_and_every_choice_until_it_can_be_made() -> None:
+    assert checked(lambda _: False) == ["--ours", "--theirs"]
+    plain, ours = ["--ours", "--theirs"], "--ours --rate=0.01 --last=0.01"
+    assert checked(lambda _: False, RATES, LAST) == [*plain, ours, ours]
+    assert checked(lambda given: "0.01" in given, RATES) == [*plain, "--ours --rate=0.01", "--ours --rate=0.03"]
+    mine = checked(lambda given: "--ours --rate" in given, RATES)
+    assert mine[-1] == "--theirs --rate=0.01", "only some rows may have a setting"
+
+
+def test_rows_and_choices_that_nobody_can_make_are_refused_by_name() -> None:
+    with pytest.raises(MosaicError, match=r"^theirs: no$"):
+        checked(lambda given: given == "--theirs")
+    with pytest.raises(MosaicError, match=r"^ours with rate=0\.01: no$"):
+        checked(lambda given: "rate" in given, RATES)
 
 
 def test_the_first_wins_among_equals(tmp_path: Path) -> None:

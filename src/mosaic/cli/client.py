@@ -47,6 +47,7 @@ def add_own_arguments(parser: ArgumentParser) -> None:
 class ClientCLI(MosaicCLI):
     """Parses what ``fit`` parses, and makes what answers for one client where ``fit`` would run rounds."""
 
+    description = "answer for one client until a signal ends this process"
     resident: Resident
     audit: ClientAudit | None = None
 
@@ -57,8 +58,7 @@ class ClientCLI(MosaicCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse them, under the name that the user has called."""
-        own = self._parser("fit")
-        own.prog, own.description = "mosaic client", "answer for one client until a signal ends this process"
+        self._parser("fit").prog = "mosaic client"
         super().parse_arguments(parser, args)
 
     def fit(

@@ -1,8 +1,9 @@
 """Complaints of jsonargparse in one line: the key, what was expected there, what was got and what may be meant."""
 
+import ast
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -104,11 +105,26 @@ def _no_setting(key: str, name: str, text: str) -> str:
     """Say that a class has no such setting, and which it has of a similar name."""
     classes = re.findall(r"class_path[= ]'([\w.]+)'", text.partition("Given value")[0])
     if name == "class_path":
-        return f"{key}: expected the settings of a class under init_args, beside class_path, got some beside it"
+        beside = _beside_class_path(key, text)
+        old = (gone(f"{key}.{each}") for each in beside)
+        told = f"{key}: expected the settings of a class under init_args, beside class_path, got "
+        return next(filter(None, old), f"{told}{', '.join(beside) or 'some'} beside it")
     if (advice := gone(f"{key}.{name}", classes[-1] if classes else "")) is not None:
         return advice
     like = setting_like(name, classes[-1]) if classes else None
     return f"{key}.{name}: there is no such setting{_meant(like, f'{key}.')}"
+
+
+def _beside_class_path(key: str, text: str) -> list[str]:
+    """Return the settings that stand beside the class path of a key, in what was given for the outermost one."""
+    found = re.findall(r"(?:Given|Got) value: (\{.*\})", text)
+    inner = key.removeprefix(re.findall(_KEY, text)[0]).split(".")
+    with suppress(ValueError, SyntaxError, LookupError, AttributeError):
+        value = ast.literal_eval(found[-1])
+        for name in filter(None, inner):
+            value = value[name] if name in value else value["init_args"][name]
+        return [each for each in value if each not in ("class_path", "init_args", "dict_kwargs")]
+    return []
 
 
 def _no_class(key: str, block: str) -> str | None:

@@ -37,16 +37,17 @@ from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import silence
 
 C = TypeVar("C", bound="MosaicCLI")
-_FIT = "run a federation; of the Trainer's keys those that every phase sets itself, such as max_epochs, are refused"
 
 
 class MosaicCLI(LightningCLI):
     """``fit`` runs a federation; ``validate`` and ``test`` are Lightning's own; ``predict`` writes a table.
 
     Attributes:
+        description: of the command.
         run_dir: folder of the run that ``fit`` has made.
     """
 
+    description = "run a federation; the Trainer's keys that every phase sets itself, such as max_epochs, are refused"
     run_dir: Path | None = None
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -56,7 +57,7 @@ class MosaicCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
         """Parse without Lightning's warning about a process that has arguments of its own, as notebooks do."""
         if "fit" in self.subcommands():
-            self._parser("fit").description = _FIT
+            self._parser("fit").description = self.description
         self.config = parser.parse_args(args)
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":

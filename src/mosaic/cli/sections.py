@@ -1,6 +1,5 @@
 """The sections of a configuration, and the parser that reads them."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +8,12 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.algorithms import Algorithm
 from mosaic.data import FederatedDataModule
-from mosaic.errors import MosaicError
 from mosaic.executors import ClientExecutor
 from mosaic.federation.federation import Federation
 from mosaic.model_pool import ClientModels
 from mosaic.privacy import Privacy
 from mosaic.tasks.global_classifier import GlobalClassifier
-from mosaic.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml, refuse_objects
 
 SECTIONS: dict[str, Any] = {
     "model": GlobalClassifier,
@@ -47,11 +45,8 @@ class MosaicParser(LightningArgumentParser):
             MosaicError: a parser would hang or guess at the file, or it tells of a run of Python objects.
         """
         path = Path(cfg_path)
-        if path.is_file() and re.search("^from_objects: true", read_yaml(path), re.MULTILINE):
-            raise MosaicError(
-                f"{cfg_path}: expected a configuration, got the description of Python objects, which cannot be run: "
-                "describe the run in YAML"
-            )
+        if path.is_file():
+            refuse_objects(path, read_yaml(path))
         found: Namespace = super().parse_path(cfg_path, *args, **kwargs)
         return found
 

@@ -11,14 +11,13 @@ from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import (
     Fit,
     RunRequest,
-    check_each,
     plan_runs,
     read_rows,
     require_one_device,
     require_simulation,
     require_whole_runs,
 )
-from mosaic.comparison.tuning import first_trials, read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import check_all, read_choices, require_same_choices, tuned
 from mosaic.disk import make_writable, naming_disk
 from mosaic.errors import MosaicError
 
@@ -85,7 +84,7 @@ def compare_algorithms(
     if choices:
         require_same_choices(requests, choices, output / "outcomes.jsonl")
     there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}
-    check_each(check, [request for request in first_trials(requests, choices) if request.algorithm not in there])
+    check_all(check, [request for request in requests if request.algorithm not in there], choices)
     for option, folder in (("--output", output), ("--runs", runs or output)):
         make_writable(folder, option)
     from rich.console import Console

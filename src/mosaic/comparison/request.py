@@ -1,6 +1,5 @@
 """The runs of a comparison: one request for each algorithm and seed, alike in all but the algorithm."""
 
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,26 +121,6 @@ def plan_runs(
             seeding = (f"--seed_everything={seed}", f"--data.seed={seed if partition_seed is None else partition_seed}")
             runs.append(RunRequest(name, seed, tuple(configs), (*seeding, *matched)))
     return runs
-
-
-def check_each(check: Fit, requests: Sequence[RunRequest]) -> None:
-    """Refuse requests with which no run could begin, before any begins; of those that differ in their seed alone, one.
-
-    Args:
-        check: raises :class:`MosaicError` at arguments of ``mosaic fit`` with which no run could begin.
-        requests: all that is to be run, and tried.
-
-    Raises:
-        MosaicError: a key is unknown, or a value out of its range.
-    """
-    different = {(request.algorithm, request.tuned): request for request in reversed(requests)}
-    for request in reversed(different.values()):
-        name = " with ".join([request.algorithm, *filter(None, [", ".join(request.tuned)])])
-        with tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
-            try:
-                check(request.arguments(Path(aside)))
-            except MosaicError as error:
-                raise MosaicError(f"{name}: {error}") from error
 
 
 def _require_different(option: str, values: Sequence[str] | Sequence[int]) -> None:

@@ -1,11 +1,12 @@
 """Choose settings for each algorithm: by the clients' validation images, never by the test split."""
 
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.request import RunRequest
+from mosaic.comparison.request import Fit, RunRequest
 from mosaic.errors import MosaicError
 
 Finish = Callable[[Sequence[RunRequest]], list[Outcome | Failure]]
@@ -63,20 +64,53 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
-def first_trials(requests: Sequence[RunRequest], choices: Sequence[Choice]) -> list[RunRequest]:
-    """Return the requests with each setting that an algorithm may choose, beside the first values of all others.
+def first_trials(request: RunRequest, choices: Sequence[Choice], place: int) -> list[RunRequest]:
+    """Return a request with each setting of one choice, beside the first settings of all others.
 
     Args:
-        requests: of a comparison.
-        choices: the settings; without any the requests are returned as they are.
+        request: of an algorithm.
+        choices: all of a comparison.
+        place: of the choice among them.
     """
-    first = tuple(choice.settings[0] for choice in choices)
-    every = [
-        (*first[:place], setting, *first[place + 1 :])
-        for place, choice in enumerate(choices)
-        for setting in choice.settings
-    ]
-    return [replace(request, tuned=settings) for request in requests for settings in every or [()]]
+    first = [choice.settings[0] for choice in choices]
+    every = [(*first[:place], setting, *first[place + 1 :]) for setting in choices[place].settings]
+    return [replace(request, tuned=settings) for settings in every]
+
+
+def check_all(check: Fit, requests: Sequence[RunRequest], choices: Sequence[Choice]) -> None:
+    """Refuse requests with which no run could begin, and choices that nobody could make, before any run begins.
+
+    Args:
+        check: raises :class:`MosaicError` at arguments of ``mosaic fit`` with which no run could begin.
+        requests: all that is to be run; of those that differ in their seed alone, one is asked.
+        choices: what algorithms choose; a value that fails, or a key that only some of them have, is no fault here.
+
+    Raises:
+        MosaicError: a key is unknown, or a value out of its range.
+    """
+    first = list({request.algorithm: request for request in reversed(requests)}.values())[::-1]
+    for request in first:
+        if (error := _fault(check, request)) is not None:
+            raise error
+    for place in range(len(choices) if first else 0):
+        errors: list[MosaicError] = []
+        for trial in (trial for request in first for trial in first_trials(request, choices, place)):
+            if (error := _fault(check, trial)) is None:
+                break
+            errors.append(error)
+        else:
+            raise errors[0]
+
+
+def _fault(check: Fit, request: RunRequest) -> MosaicError | None:
+    """Return why no run of a request could begin, if none could."""
+    with tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
+        try:
+            check(request.arguments(Path(aside)))
+        except MosaicError as error:
+            name = " with ".join([request.algorithm, *filter(None, [", ".join(request.tuned)])])
+            return MosaicError(f"{name}: {error}")
+    return None
 
 
 def tuned(

@@ -18,7 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mosaic.deployment.authority import make_node_files, make_server_files, require_cryptography
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
-from mosaic.yaml_files import read_yaml
+from mosaic.yaml_files import read_yaml, refuse_objects
 
 REMOTE = ("mosaic.data.Remote", "Remote")
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
@@ -96,7 +96,9 @@ def _is_address(host: str) -> bool:
 
 
 def _number_of_clients(config: Path) -> int:
-    given = yaml.safe_load(read_yaml(config))
+    text = read_yaml(config)
+    refuse_objects(config, text)
+    given = yaml.safe_load(text)
     data = given.get("data")
     partition = data.get("partition") if isinstance(data, dict) else None
     settings = partition.get("init_args") if isinstance(partition, dict) else None
