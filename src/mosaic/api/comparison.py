@@ -90,11 +90,8 @@ class Comparison:
             found = self.failures.get((algorithm, seed))
             why = f"failed: {found}" if found else f"expected one of {', '.join(f'{a} {s}' for a, s in known)}"
             raise MosaicError(f"run of {algorithm!r}, seed {seed!r}: {why}")
-        names = (
-            algorithm,
-            trial_name(algorithm, known[algorithm, seed].tuned),
-        )  # a trial that was chosen is not run again
-        folders = [run_folder(name, seed, self._runs) for name in names]
+        trial = trial_name(algorithm, known[algorithm, seed].tuned)  # one that was chosen is not run again
+        folders = [run_folder(name, seed, self._runs) for name in (algorithm, trial)]
         return load(next((folder for folder in folders if folder.is_dir()), folders[0]))
 
 

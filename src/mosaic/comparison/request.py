@@ -84,12 +84,7 @@ def require_whole_runs(config: Mapping[str, Any]) -> None:
 
 
 def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare") -> None:
-    """Refuse clients on hosts of their own, and objects, for a command that runs rounds of its own."""
-    if config.get("from_objects"):
-        raise MosaicError(
-            f"{command}: expected a configuration, got the description of Python objects, which cannot be run: "
-            "describe the run in YAML"
-        )
+    """Refuse clients on hosts of their own, for a command that runs rounds of its own."""
     partition = (config.get("data") or {}).get("partition") or {}
     path = str(partition.get("class_path", "") if isinstance(partition, Mapping) else partition)
     if path.rpartition(".")[2] == "Remote":

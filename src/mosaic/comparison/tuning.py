@@ -64,19 +64,6 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
-def first_trials(request: RunRequest, choices: Sequence[Choice], place: int) -> list[RunRequest]:
-    """Return a request with each setting of one choice, beside the first settings of all others.
-
-    Args:
-        request: of an algorithm.
-        choices: all of a comparison.
-        place: of the choice among them.
-    """
-    first = [choice.settings[0] for choice in choices]
-    every = [(*first[:place], setting, *first[place + 1 :]) for setting in choices[place].settings]
-    return [replace(request, tuned=settings) for settings in every]
-
-
 def check_all(check: Fit, requests: Sequence[RunRequest], choices: Sequence[Choice]) -> None:
     """Refuse requests with which no run could begin, and choices that nobody could make, before any run begins.
 
@@ -92,10 +79,11 @@ def check_all(check: Fit, requests: Sequence[RunRequest], choices: Sequence[Choi
     for request in first:
         if (error := _fault(check, request)) is not None:
             raise error
-    for place in range(len(choices) if first else 0):
+    settings = _first_settings(choices)
+    for place, choice in enumerate(choices if first else ()):
         errors: list[MosaicError] = []
-        for trial in (trial for request in first for trial in first_trials(request, choices, place)):
-            if (error := _fault(check, trial)) is None:
+        for tried in (replace(request, tuned=each) for request in first for each in _tries(settings, choice, place)):
+            if (error := _fault(check, tried)) is None:
                 break
             errors.append(error)
         else:
@@ -131,13 +119,10 @@ def tuned(
         MosaicError: no run with any value of a setting has finished.
     """
     first = {request.algorithm: request for request in reversed(requests)}
-    settings = {name: tuple(choice.settings[0] for choice in choices) for name in first}
+    settings = dict.fromkeys(first, _first_settings(choices))
     best: dict[str, Outcome | Failure] = {}
     for place, choice in enumerate(choices):
-        tried = {
-            name: [(*kept[:place], setting, *kept[place + 1 :]) for setting in choice.settings]
-            for name, kept in settings.items()
-        }
+        tried = {name: _tries(kept, choice, place) for name, kept in settings.items()}
         found = finish([_named_by(first[name], each) for name, every in tried.items() for each in every])
         if all(isinstance(result, Failure) for result in found):
             raise MosaicError(f"--tune: all {len(found)} runs that try {choice.key} have failed, as told above")
@@ -156,6 +141,15 @@ def tuned(
         if isinstance(result, Outcome) and (name, result.seed) not in there:
             replace(result, algorithm=name).write(outcomes)
     return [replace(request, tuned=settings[request.algorithm]) for request in requests]
+
+
+def _first_settings(choices: Sequence[Choice]) -> tuple[str, ...]:
+    return tuple(choice.settings[0] for choice in choices)
+
+
+def _tries(kept: tuple[str, ...], choice: Choice, place: int) -> list[tuple[str, ...]]:
+    """Return what is tried of one choice: each of its settings at its place, beside those that are kept."""
+    return [(*kept[:place], setting, *kept[place + 1 :]) for setting in choice.settings]
 
 
 def trial_name(algorithm: str, settings: Sequence[str]) -> str:

@@ -133,8 +133,9 @@ class Memory:
             return
         place = self._place(request)
         following = place / _name(_asked(request), self._current(request))
-        place.mkdir(parents=True, exist_ok=True)
-        sync(self._folder)
+        if not place.is_dir():
+            place.mkdir(parents=True)
+            sync(self._folder)
         write_signed(following, encode(answer))
         self._stand_after(following, answer.state)
         up_to_now = sorted(path for path in self._rounds() if path.name <= place.name)

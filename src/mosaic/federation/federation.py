@@ -191,8 +191,9 @@ class Federation:
         check_same(RunDirectory(source), job.config, start, job.data.num_clients, sensitive_to)
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
+        bound = job.privacy is not None or job.executor.is_remote
         if source.resolve() != directory.path.resolve():
-            if job.privacy is not None or job.executor.is_remote:
+            if bound:
                 elsewhere = "clients on hosts of their own remember one run by its name"
                 why = f"clients' ledgers are in {source}" if job.privacy is not None else elsewhere
                 raise MosaicError(
@@ -202,7 +203,6 @@ class Federation:
             directory.require_free()
             return start, partial(_branch, job, directory, source, start.sizes)
         if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
-            bound = job.privacy is not None or job.executor.is_remote
             other = "" if bound else "choose a new name with --federation.run_dir, or "
             raise MosaicError(
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
