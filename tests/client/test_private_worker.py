@@ -32,7 +32,7 @@ from mosaic.messages import (
 from mosaic.model_pool import ClientModels
 from mosaic.nets import SmallCNN
 from mosaic.privacy import Privacy, Shares
-from mosaic.privacy.accounting import Budget, spent
+from mosaic.privacy.accounting import PrivacyBudget, spent
 from mosaic.privacy.dp_sgd import PoissonBatches, clipped_sums, gradient_sums, gradients_by_image
 from mosaic.privacy.ledger import Ledger, booked
 from mosaic.privacy.noise import SecretNoise
@@ -59,7 +59,7 @@ def make_worker(
     pool = ClientModels().pool(data.blueprint(NET), data.num_clients, 0)
     program = ClientProgram(generation=ClassGaussians(coefficients=4))
     optimizer = partial(torch.optim.SGD, lr=1e3)
-    return PrivateWorker(data, pool, optimizer, program, phases, 0, Budget.of(privacy, 4), folder, **more)
+    return PrivateWorker(data, pool, optimizer, program, phases, 0, PrivacyBudget.of(privacy, 4), folder, **more)
 
 
 def weights() -> dict[str, Tensor]:
@@ -312,7 +312,7 @@ def test_the_worker_trains_and_releases_with_the_numbers_of_its_budget(
     for name, recorder in (("PrivateClassificationTask", Task), ("PoissonBatches", Batches), ("noisy", released)):
         monkeypatch.setattr(f"mosaic.client.private_worker.{name}", recorder)
     privacy = dataclasses.replace(TRAINS, clipping=0.7, sampling_rate=0.2)
-    worker, planned = make_worker(phases, tmp_path, privacy), Budget.of(privacy, 4).mechanisms
+    worker, planned = make_worker(phases, tmp_path, privacy), PrivacyBudget.of(privacy, 4).mechanisms
     for request in (train_request(), ReleaseRequest(0, 1)):
         assert not isinstance(worker.handle(request, NOTHING)[0], Declined | Failed)
     assert seen["task"] == (0.7, planned["training"].noise, 16)

@@ -7,13 +7,13 @@ import pytest
 import yaml
 
 from mosaic.algorithms import DENSE
-from mosaic.comparison.budget import Budget, matching_flags, reference_budget, spends
+from mosaic.comparison.budget import DistillationBudget, matching_flags, reference_budget, spends
 from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
 from tests.cases import for_each
 from tests.small_runs import DIGITS
 
-BUDGET = Budget(600, 6000)
+BUDGET = DistillationBudget(600, 6000)
 FLAGS = ("--algorithm.student_updates=600", "--algorithm.generator_updates=6000")
 FOUR_CLIENTS = {"data": {"partition": {"class_path": "P", "init_args": {"num_clients": 4}}}}
 
@@ -31,12 +31,14 @@ def mosaic(students: int, generators: int, **more: object) -> dict[str, Any]:
     return {**FOUR_CLIENTS, "algorithm": {"class_path": "mosaic.algorithms.Mosaic", "init_args": settings}, **more}
 
 
-def amounts(budget: Budget) -> tuple[int, int]:
+def amounts(budget: DistillationBudget) -> tuple[int, int]:
     return budget.student_updates, budget.generator_updates
 
 
 def test_the_budget_is_mosaics() -> None:
-    assert reference_budget(merged([read_configuration(DIGITS)]), {}, None, None) == Budget(600, 10 * 600, "mosaic")
+    assert reference_budget(merged([read_configuration(DIGITS)]), {}, None, None) == DistillationBudget(
+        600, 10 * 600, "mosaic"
+    )
 
 
 def test_the_budget_grows_with_clients_and_distilling_rounds() -> None:
@@ -80,11 +82,11 @@ def test_the_budget_is_that_of_the_row_and_not_of_what_lies_below_it(tmp_path: P
     config.write_text(yaml.safe_dump(mosaic(5, 7)))
     common = read_configuration(config)
     rows = {name: merged([common, *find_presets(name)]) for name in ("config", "mosaic")}
-    assert reference_budget(merged([common]), rows, None, None) == Budget(600, 4 * 600, "mosaic")
+    assert reference_budget(merged([common]), rows, None, None) == DistillationBudget(600, 4 * 600, "mosaic")
     own = {"config": rows["config"]}
-    assert reference_budget(merged([common]), own, None, None) == Budget(5, 4 * 7, "config")
+    assert reference_budget(merged([common]), own, None, None) == DistillationBudget(5, 4 * 7, "config")
     rivals = {"dense": merged([common, *find_presets("dense")])}
-    assert reference_budget(merged([common]), rivals, None, None) == Budget(600, 4 * 600, "mosaic")
+    assert reference_budget(merged([common]), rivals, None, None) == DistillationBudget(600, 4 * 600, "mosaic")
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_one_of_several_variants_sets_the_budget_and_is_named(names: list[str], 
     every = {"mosaic": mosaic(1, 1), "config": mosaic(2, 2), "paper": mosaic(3, 3), "other": mosaic(4, 4)}
     budget = reference_budget({}, {name: every[name] for name in names}, None, None)
     steps = dict(zip(every, (1, 2, 3, 4), strict=True))[reference]
-    assert budget == Budget(steps, 4 * steps, reference)
+    assert budget == DistillationBudget(steps, 4 * steps, reference)
     assert str(budget).endswith(f"generator updates, as {reference} spends")
 
 

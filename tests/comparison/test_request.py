@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mosaic.comparison.budget import Budget
+from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.configurations import find_presets, read_configuration
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_whole_runs
@@ -13,7 +13,7 @@ from mosaic.errors import MosaicError
 from tests.comparison.test_configurations import write
 from tests.small_runs import DIGITS
 
-BUDGET = Budget(600, 6000)
+BUDGET = DistillationBudget(600, 6000)
 SPENDS = {"algorithm": {"class_path": "x.Y", "init_args": {"student_updates": 1, "generator_updates": 2, "rate": 3}}}
 
 

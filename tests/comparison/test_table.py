@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mosaic.comparison.budget import Budget
+from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.formats import comma_separated, latex, markdown
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
@@ -117,7 +117,7 @@ def test_other_local_steps_are_told() -> None:
 
 
 def test_other_updates_than_the_budgets_are_told_of_those_who_distil() -> None:
-    budget = Budget(600, 6000, "mosaic")
+    budget = DistillationBudget(600, 6000, "mosaic")
     spent = {"local": 10, "student": 600, "generator": 6000}
     results = [
         outcome("mosaic", 0, 0.9, updates=spent),
@@ -134,7 +134,7 @@ def test_other_updates_than_the_budgets_are_told_of_those_who_distil() -> None:
 
 def test_who_was_told_a_budget_and_spends_nothing_says_so() -> None:
     idle = replace(outcome("dense", 0, 0.9), request={"flags": ["--algorithm.student_updates=600"]})
-    assert comparison_table([idle], Budget(600, 0)).notes == [
+    assert comparison_table([idle], DistillationBudget(600, 0)).notes == [
         "dense: 0 student updates on seed 0, where the budget is 600"
     ]
 

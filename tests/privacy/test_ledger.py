@@ -10,7 +10,7 @@ from mosaic.codec import encode
 from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
-from mosaic.privacy.accounting import Budget, Mechanism, spent
+from mosaic.privacy.accounting import Mechanism, PrivacyBudget, spent
 from mosaic.privacy.ledger import (
     ForgottenError,
     Ledger,
@@ -23,7 +23,7 @@ from mosaic.privacy.ledger import (
 )
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
-BUDGET = Budget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
+BUDGET = PrivacyBudget.of(Privacy(3.0, shares=Shares(0.05, 0.25, 0.4, 0.3), local_training="dp_sgd"), 10)
 EVERYTHING = list(BUDGET.mechanisms.values())
 TRAINING = EVERYTHING[-1]
 
@@ -59,7 +59,7 @@ def test_no_mechanism_goes_beyond_its_plan_while_epsilon_is_far(tmp_path: Path) 
 def test_another_plan_does_not_buy_more_than_epsilon(tmp_path: Path) -> None:
     with (before := Ledger(tmp_path / "client_0000", BUDGET)).open():
         before.book("release", EVERYTHING)
-    later = Budget(BUDGET.privacy, {"counts": Mechanism("counts", 50.0, steps=2)})
+    later = PrivacyBudget(BUDGET.privacy, {"counts": Mechanism("counts", 50.0, steps=2)})
     with (after := Ledger(tmp_path / "client_0000", later)).open(), pytest.raises(OverspentError):
         after.book("more", [Mechanism("counts", 50.0)])
 

@@ -179,7 +179,7 @@ def trained(client: int, correct: list[int], total: list[int]) -> TrainReply:
 
 
 def after_training(executor: Scripted, *clients: int) -> Cohort:
-    asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distillation=(1, 1)), POOL, judges=True)
+    asked = Cohort(executor, RoundPlan(4, 9, clients, 1, 0.0, 0.1, distillation=(1, 1)), POOL, judge_received=True)
     asked.train(WEIGHTS, Uploads)
     return asked
 
@@ -205,7 +205,7 @@ def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and
     executor = Scripted(trained(0, [1, 0], [2, 2]), replace(trained(1, [0, 0], [0, 0]), model={}, judgement={}))
     executor.replies = (executor.replies[0], replace(executor.replies[1], metrics=executor.replies[0].metrics))
     plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
-    asked = Cohort(executor, plan, pool, judges=True)
+    asked = Cohort(executor, plan, pool, judge_received=True)
     asked.train(WEIGHTS, Uploads)
     assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [True, False]
     assert asked.received is not None
@@ -219,7 +219,7 @@ def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and
 def test_nobody_has_judged_what_nobody_received() -> None:
     pool = ClientModels(models=[partial(SmallCNN, width=2)]).pool(POOL.blueprint, 1, seed=0)
     executor = Scripted(replace(trained(0, [1, 0], [2, 2]), model={}, judgement={}))
-    asked = Cohort(executor, RoundPlan(4, 9, (0,), 1, 0.0, 0.1, distillation=(1, 1)), pool, judges=True)
+    asked = Cohort(executor, RoundPlan(4, 9, (0,), 1, 0.0, 0.1, distillation=(1, 1)), pool, judge_received=True)
     asked.train(WEIGHTS, Uploads)
     assert asked.received is None
 
@@ -349,7 +349,7 @@ def test_without_validation_images_all_models_are_equal() -> None:
 def test_without_judging_nobody_is_asked_to_judge() -> None:
     executor = Scripted()
     plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
-    silent = Cohort(executor, plan, POOL, judges=True, judging=False)
+    silent = Cohort(executor, plan, POOL, judge_received=True, judging=False)
     assert silent.received is None
     assert silent.evaluate(MODEL).clients == ()
     assert executor.asked == []

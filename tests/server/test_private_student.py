@@ -11,7 +11,7 @@ from mosaic.generation import ClassGaussians
 from mosaic.messages import ReleaseReply
 from mosaic.nets import Blueprint
 from mosaic.privacy import Privacy
-from mosaic.privacy.accounting import Budget
+from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.server import private_student
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.released import pooled
@@ -19,7 +19,7 @@ from mosaic.server.state import ServerState
 from mosaic.tasks.distillation import DistillationSettings
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
-BUDGET, GENERATION = Budget.of(Privacy(5.0)), ClassGaussians(coefficients=2)
+BUDGET, GENERATION = PrivacyBudget.of(Privacy(5.0)), ClassGaussians(coefficients=2)
 DIM = 4
 
 

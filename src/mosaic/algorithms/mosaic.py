@@ -20,7 +20,7 @@ from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
-from mosaic.privacy.accounting import Budget
+from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.settings import Privacy
 from mosaic.server.acceptance import accepts, best_of, has_diverged
 from mosaic.server.cohort import Cohort
@@ -234,7 +234,9 @@ class Mosaic(Algorithm):
         images = self._mixture(state.generators, context)
         return replayed_images(images, self.program.replay, context.generator_for("replay"))
 
-    def _private_round(self, budget: Budget, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+    def _private_round(
+        self, budget: PrivacyBudget, state: ServerState, cohort: Cohort, context: RoundContext
+    ) -> ServerState:
         """Train a student on what clients have released, as soon as somebody has; then average, if clients train."""
         generation = self.program.generation
         assert isinstance(generation, ClassGaussians), "check_privacy has seen to it"

@@ -36,7 +36,7 @@ from mosaic.messages import (
 from mosaic.model_pool import ModelPool
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.nets.inference import predict, to_pixels
-from mosaic.privacy.accounting import MEANS, MOMENTS, Budget
+from mosaic.privacy.accounting import MEANS, MOMENTS, PrivacyBudget
 from mosaic.privacy.release import PublicFeatures, Release
 
 MOST_MEMBERS, MOST_OTHERS, DRAWS, REFERENCES = 500, 1000, 1000, 3
@@ -63,7 +63,7 @@ class ClientAudit:
         pool: ModelPool,
         generation: Generation,
         seed: int,
-        budget: Budget | None = None,
+        budget: PrivacyBudget | None = None,
     ) -> None:
         self._budget = budget
         self.client, self._pool, self._generation, self._seed = client, pool, generation, seed
@@ -118,7 +118,7 @@ class ClientAudit:
         found = (self._finding(attack, *scored) for attack, scored in scores.items())
         return [each for each in found if each is not None]
 
-    def _match(self, release: Release, budget: Budget) -> tuple[Tensor, Tensor]:
+    def _match(self, release: Release, budget: PrivacyBudget) -> tuple[Tensor, Tensor]:
         assert isinstance(self._generation, ClassGaussians), "only these are made of sums"
         features = PublicFeatures.of(self._pool.blueprint, self._generation.coefficients)
         noise = [budget.mechanisms[name].noise if name in budget.mechanisms else torch.inf for name in (MEANS, MOMENTS)]

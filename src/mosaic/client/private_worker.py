@@ -33,7 +33,7 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.inference import to_pixels
-from mosaic.privacy.accounting import RELEASED, TRAINING, Budget, Mechanism
+from mosaic.privacy.accounting import RELEASED, TRAINING, Mechanism, PrivacyBudget
 from mosaic.privacy.dp_sgd import PoissonBatches
 from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, book_folder
 from mosaic.privacy.noise import SecretNoise
@@ -90,7 +90,7 @@ class PrivateWorker(Worker):
         program: ClientProgram,
         phases: PhaseRunner,
         seed: int,
-        budget: Budget,
+        budget: PrivacyBudget,
         folder: Path,
         keep: int = KEPT,
     ) -> None:

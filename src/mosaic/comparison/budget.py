@@ -16,7 +16,7 @@ PREFERRED = "mosaic"
 
 
 @dataclass(frozen=True)
-class Budget:
+class DistillationBudget:
     """Optimiser steps of a whole run: of the global model, and of all generators, the clients' included.
 
     Attributes:
@@ -34,7 +34,7 @@ class Budget:
 
 def reference_budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
-) -> Budget:
+) -> DistillationBudget:
     """Return the budget of all server-side distillation: the given figures, or else what Mosaic spends.
 
     Mosaic is the row ``mosaic``, else the configuration's own, else the first row that is a variant of it, else its
@@ -43,7 +43,7 @@ def reference_budget(
     """
     name, config = _reference(common, rows)
     try:
-        return Budget(
+        return DistillationBudget(
             _student_updates(config) if student is None else student,
             _generator_updates(config, name) if generator is None else generator,
             name if student is None and generator is None else "",
@@ -122,7 +122,7 @@ def _clients(config: Mapping[str, Any]) -> int:
     return int(count)
 
 
-def matching_flags(config: Mapping[str, Any], budget: Budget) -> tuple[str, ...]:
+def matching_flags(config: Mapping[str, Any], budget: DistillationBudget) -> tuple[str, ...]:
     """Return flags that tell an algorithm its budget, if it takes one."""
     return tuple(f"--algorithm.{key}={getattr(budget, key)}" for key in spends(config))
 

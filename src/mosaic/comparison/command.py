@@ -5,7 +5,7 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
-from mosaic.comparison.budget import Budget, reference_budget, spends
+from mosaic.comparison.budget import DistillationBudget, reference_budget, spends
 from mosaic.comparison.configurations import merged, read_configuration
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import (
@@ -147,7 +147,7 @@ def require_all(results: Sequence[object]) -> None:
 
 def _budget(
     common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
-) -> Budget | None:
+) -> DistillationBudget | None:
     """Return what all rows may spend; nothing where it cannot be counted and no row needs it."""
     try:
         return reference_budget(common, rows, student, generator)

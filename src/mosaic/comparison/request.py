@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from mosaic.comparison.budget import Budget, matching_flags
+from mosaic.comparison.budget import DistillationBudget, matching_flags
 from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
 
@@ -95,7 +95,11 @@ def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare
 
 
 def plan_runs(
-    rows: Rows, seeds: Sequence[int], partition_seed: int | None, budget: Budget | None, own_budget: Sequence[str]
+    rows: Rows,
+    seeds: Sequence[int],
+    partition_seed: int | None,
+    budget: DistillationBudget | None,
+    own_budget: Sequence[str],
 ) -> list[RunRequest]:
     """Return all runs of a comparison, algorithm by algorithm.
 

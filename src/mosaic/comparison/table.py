@@ -5,7 +5,7 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from mosaic.comparison.budget import Budget
+from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.outcome import Failure, Outcome
 
 T = TypeVar("T")
@@ -53,7 +53,7 @@ class Table:
 
 
 def comparison_table(
-    results: Sequence[Outcome | Failure], budget: Budget | None = None, own_budget: Collection[str] = ()
+    results: Sequence[Outcome | Failure], budget: DistillationBudget | None = None, own_budget: Collection[str] = ()
 ) -> Table:
     """Return one row for each algorithm, in the order in which they first appear.
 
@@ -146,7 +146,7 @@ def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -
     return ["other local steps than the first row"] if differs else []
 
 
-def _other_budget(found: Sequence[Outcome], budget: Budget | None) -> list[str]:
+def _other_budget(found: Sequence[Outcome], budget: DistillationBudget | None) -> list[str]:
     """Say what runs that distil have spent, where that is not the budget."""
     if budget is None:
         return []

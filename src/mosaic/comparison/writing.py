@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from rich.console import Console
 
-from mosaic.comparison.budget import Budget
+from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
@@ -35,7 +35,7 @@ def write_comparison(
     facts: Mapping[str, str],
     output: Path,
     console: Console,
-    budget: Budget | None = None,
+    budget: DistillationBudget | None = None,
     own_budget: Collection[str] = (),
 ) -> None:
     """Print the table and write it, with plots of the runs that have finished.

@@ -27,7 +27,7 @@ from mosaic.federation.schedule import Schedule
 from mosaic.messages import StateDict
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.privacy.accounting import Budget
+from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.settings import Privacy
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -70,13 +70,13 @@ class Job:
         return self.pool.blueprint
 
     @cached_property
-    def budget(self) -> Budget | None:
+    def budget(self) -> PrivacyBudget | None:
         """The privacy budget of every client over all rounds of the schedule, where there is one."""
         if self.privacy is None:
             return None
         schedule = Schedule(**self.config["federation"]["schedule"])
         steps = sum(schedule.plan(round, 1, seed=0).steps for round in range(1, schedule.rounds + 1))
-        return Budget.of(self.privacy, steps)
+        return PrivacyBudget.of(self.privacy, steps)
 
     @property
     def own_models(self) -> OwnModels:

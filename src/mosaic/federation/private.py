@@ -9,7 +9,7 @@ from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.model_pool import ModelPool
-from mosaic.privacy.accounting import Budget, accountant, spent
+from mosaic.privacy.accounting import PrivacyBudget, accountant, spent
 from mosaic.privacy.ledger import booked
 from mosaic.privacy.settings import IMAGE, Privacy
 from mosaic.training.phases import PhaseRunner
@@ -70,7 +70,7 @@ def check_private_models(privacy: Privacy, pool: ModelPool, phases: PhaseRunner)
         )
 
 
-def privacy_facts(budget: Budget, ledgers: Path) -> dict[str, Any]:
+def privacy_facts(budget: PrivacyBudget, ledgers: Path) -> dict[str, Any]:
     """Return what the summary says: what is promised, what was spent, by which mechanisms, and what is not covered.
 
     Args:

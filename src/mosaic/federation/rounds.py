@@ -125,14 +125,14 @@ class Rounds:
             self._books.book_updates,
             self._job.budget,
         )
-        judges = round > 1 and self._measurer.due(round - 1)
+        judge_received = round > 1 and self._measurer.due(round - 1)
         images, most_validation = self._announced()
         cohort = Cohort(
             self._executor,
             plan,
             self._job.pool,
             images,
-            judges,
+            judge_received,
             self._faults,
             self._note,
             self._miss,

@@ -45,7 +45,7 @@ class Mechanism:
 
 
 @dataclass(frozen=True)
-class Budget:
+class PrivacyBudget:
     """A budget and the mechanisms that spend it.
 
     Attributes:
@@ -57,9 +57,9 @@ class Budget:
     mechanisms: Mapping[str, Mechanism]
 
     @staticmethod
-    def of(privacy: Privacy, steps: int = 0) -> "Budget":
+    def of(privacy: Privacy, steps: int = 0) -> "PrivacyBudget":
         """Return the budget of a run in which every client is asked for so many steps of training."""
-        return Budget(privacy, calibrate(privacy, steps))
+        return PrivacyBudget(privacy, calibrate(privacy, steps))
 
 
 def accountant() -> str:

@@ -21,7 +21,7 @@ from mosaic.codec import decode, encode
 from mosaic.disk import read_signed, sync, write_signed, write_whole
 from mosaic.errors import MosaicError
 from mosaic.messages import Reply
-from mosaic.privacy.accounting import TRAINING, Budget, Mechanism, spent
+from mosaic.privacy.accounting import TRAINING, Mechanism, PrivacyBudget, spent
 from mosaic.privacy.noise import new_secret
 
 _BOOK, _ANSWER = "book.json", ".answer"
@@ -61,7 +61,7 @@ class Ledger:
         keep: answers of training that are kept: a server may go back by so many rounds.
     """
 
-    def __init__(self, folder: Path, budget: Budget, keep: int = KEPT) -> None:
+    def __init__(self, folder: Path, budget: PrivacyBudget, keep: int = KEPT) -> None:
         self._folder, self._budget, self._keep = folder, budget, keep
 
     @contextmanager

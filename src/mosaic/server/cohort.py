@@ -79,7 +79,7 @@ class Cohort:
         plan: who takes part and how.
         pool: which client runs which model.
         images: training images that each client has announced, by client; absent where nobody knows.
-        judges: whether clients judge the model that they receive before they train.
+        judge_received: whether clients judge the model that they receive before they train.
         faults: how long clients may take, and how many must answer.
         on_reply: is shown every reply that is believed.
         on_missing: is told the request of a client that counts as missing, and why.
@@ -94,7 +94,7 @@ class Cohort:
         plan: RoundPlan,
         pool: ModelPool,
         images: Mapping[int, int] = MappingProxyType({}),
-        judges: bool = False,
+        judge_received: bool = False,
         faults: Faults = Faults(),
         on_reply: Callable[[Reply], None] = lambda _: None,
         on_missing: Callable[[Request, str], None] = lambda *_: None,
@@ -104,7 +104,7 @@ class Cohort:
     ) -> None:
         self._plan, self._pool, self._inspector = plan, pool, Inspector(pool, images, validation, prototypes)
         self._asker = Asker(executor, faults, plan.round, on_reply, on_missing)
-        self._judges, self._judging, self._sent = judges and judging, judging, StateDict()
+        self._judge_received, self._judging, self._sent = judge_received and judging, judging, StateDict()
         self._judgements: dict[int, StateDict] = {}
         self._blind: set[int] = set()
         self._heard: list[tuple[StateDict, Judgement]] = []
@@ -138,7 +138,7 @@ class Cohort:
                 plan.learning_rate,
                 keep=client in keep or pool.keeps_own(client),
                 upload=uploads.takes_own_models or not pool.keeps_own(client),
-                judge=self._judges and self._receives(model, client),
+                judge=self._judge_received and self._receives(model, client),
                 replay=dict(replay),
             )
             for client in plan.clients
@@ -184,7 +184,7 @@ class Cohort:
     def received(self) -> Judgement | None:
         """The clients' judgement of the model that they received for training, if any were asked for one."""
         judges = [client for client in self._judges_of(self._sent) if self._receives(self._sent, client)]
-        return self._joined(self._judgements, judges) if self._judges and judges else None
+        return self._joined(self._judgements, judges) if self._judge_received and judges else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.

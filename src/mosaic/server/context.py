@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mosaic.batches import part_of
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.privacy.accounting import Budget
+from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.seeding import SERVER, generator_for, seed_for
 from mosaic.training.phases import PhaseRunner
 
@@ -125,7 +125,7 @@ class RoundContext:
     recorder: Recorder
     measure: Callable[[str], AbstractContextManager[None]]
     count: Callable[[str, int], None]
-    budget: Budget | None = None
+    budget: PrivacyBudget | None = None
 
     @property
     def blueprint(self) -> Blueprint:

@@ -8,7 +8,7 @@ import torch
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import GeneratorReply, are_finite
 from mosaic.nets.teacher import NoOpinion
-from mosaic.privacy.accounting import Budget
+from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.release import PublicFeatures, Release
 from mosaic.seeding import SERVER
 from mosaic.server.cohort import Cohort
@@ -26,7 +26,7 @@ _PREFIX, _CLIENTS = "release.", "release.clients"
 
 
 def collect_releases(
-    state: ServerState, budget: Budget, generation: ClassGaussians, cohort: Cohort, context: RoundContext
+    state: ServerState, budget: PrivacyBudget, generation: ClassGaussians, cohort: Cohort, context: RoundContext
 ) -> tuple[ServerState, bool]:
     """Ask clients of the round that have released nothing yet, and add what comes to the sums.
 
@@ -55,7 +55,7 @@ def collect_releases(
 
 def train_student(
     state: ServerState,
-    budget: Budget,
+    budget: PrivacyBudget,
     generation: ClassGaussians,
     settings: DistillationSettings,
     context: RoundContext,
