@@ -21,7 +21,8 @@ from mosaic.batches import ShuffledBatches
 from mosaic.losses.adversarial import diversity
 from mosaic.nets import Classifier, SmallCNN
 from mosaic.seeding import seeded
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
+from mosaic.tasks.generation_settings import GenerationSettings
 from mosaic.training.phases import PhaseRunner, many_phases
 
 CPU = PhaseRunner({"accelerator": "cpu", "devices": 1})

@@ -37,7 +37,7 @@ def ruined(shared_run: SharedRuns) -> Path:
 def test_every_round_tells_whether_its_student_was_taken(ruined: Path) -> None:
     rounds = read_rounds(ruined)
     assert [row["student_accepted"] for row in rounds] == [0, 0, 0, 0]
-    assert students_of(rounds) == Students(offered=4, refused=4)
+    assert students_of(rounds) == Students(offered=4, accepted=0)
 
 
 def test_rounds_without_a_student_have_an_empty_cell(shared_run: SharedRuns) -> None:

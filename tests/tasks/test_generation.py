@@ -8,7 +8,8 @@ from mosaic.batches import ShuffledBatches
 from mosaic.errors import MosaicError
 from mosaic.losses.priors import label_prior
 from mosaic.nets import Blueprint, Classifier
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
+from mosaic.tasks.generation_settings import GenerationSettings
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 from tests.networks import copy_of, inputs_of, unchanged

@@ -19,7 +19,8 @@ from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask
 from mosaic.tasks.distillation import DistillationSettings, DistillationTask, LabelledBatch
 from mosaic.tasks.gating import GatingTask
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
+from mosaic.tasks.generation_settings import GenerationSettings
 from mosaic.training.blocks import BLOCK, Blocks
 from mosaic.training.manual import ManualTask
 from mosaic.training.phases import PhaseRunner

@@ -31,7 +31,7 @@ def gone(key: str, owner: str = "") -> str | None:
 
 def _of_gans(name: str, owner: str) -> str | None:
     """Say how a setting of GANs is written, since Gaussians are the default."""
-    from mosaic.tasks.generation import GenerationSettings
+    from mosaic.tasks.generation_settings import GenerationSettings
 
     kind = owner.rpartition(".")[2] or "ClassGaussians"
     if kind not in ("ClassGaussians", "Mixture") or name not in GenerationSettings.__dataclass_fields__:

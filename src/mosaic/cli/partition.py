@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mosaic.data import FederatedDataModule
-from mosaic.disk import make_writable
+from mosaic.disk import make_writable, write_whole
 from mosaic.errors import MosaicError
 from mosaic.runs.figures import partition_heat_map
 
@@ -61,7 +61,7 @@ def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
     console = Console()
     print_partition(counts, validation, names, len(data.images.train), console)
     data.write_partition(indices)
-    partition_heat_map(counts, names).savefig(picture)
+    write_whole(picture, partition_heat_map(counts, names).png())
     console.print(f"Indices:  {indices}\nHeat map: {picture}", highlight=False, soft_wrap=True)
 
 

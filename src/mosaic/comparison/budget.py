@@ -90,7 +90,7 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
 
 def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
     """Return the updates of a client's GANs; where clients train none, others may spend what a default one takes."""
-    from mosaic.tasks.generation import GenerationSettings
+    from mosaic.tasks.generation_settings import GenerationSettings
 
     trained = list(_gans(settings.get("generation") or {})) or [{}]
     if any(given.get("epochs", GenerationSettings.epochs) > 0 for given in trained):

@@ -59,7 +59,7 @@ class Outcome:
             date=str(date.fromtimestamp(file.stat().st_mtime)),
             machine=f"{where['cpu_count']} CPU cores ({where['processor']}), {', '.join(where['gpus']) or 'no GPU'}",
             rounds=_abridged(rounds),
-            summary={**kept, "students": students_of(rounds).counts, **sums, "phases": summary["seconds"]},
+            summary={**kept, "students": students_of(rounds)._asdict(), **sums, "phases": summary["seconds"]},
         )
 
     @classmethod
@@ -83,7 +83,7 @@ class Outcome:
         if not isinstance(self.seed, int) or not isinstance(self.algorithm, str) or not isinstance(self.machine, str):
             raise TypeError("seed, algorithm or machine")
         date.fromisoformat(self.date)
-        _ = self.students, self.tuned, self.distils, self.summary["bytes_up"]
+        _ = self.students.refused, self.tuned, self.distils, self.summary["bytes_up"]
 
     def write(self, file: Path) -> None:
         """Write the outcome among those of the same comparison."""
@@ -124,8 +124,7 @@ class Outcome:
     @property
     def students(self) -> Students:
         """What became of the distilled models."""
-        counts = self.summary["students"]
-        return Students(counts["offered"], counts["offered"] - counts["accepted"])
+        return Students(**self.summary["students"])
 
     @property
     def distils(self) -> bool:

@@ -1,6 +1,5 @@
 """Write a comparison: one table in four forms, and accuracy against rounds and against traffic."""
 
-import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -54,8 +53,7 @@ def write_comparison(
     for name, label in OVER.items():
         picture = output / f"{name}.png"
         if drawn := accuracy_bands(outcomes, name):
-            bands(drawn, x_label=label, y_label="test accuracy, %").savefig(painted := io.BytesIO(), format="png")
-            write_whole(picture, painted.getbuffer())
+            write_whole(picture, bands(drawn, x_label=label, y_label="test accuracy, %").png())
         else:  # an older one would show other runs
             picture.unlink(missing_ok=True)
     for part in table.parted():

@@ -1,6 +1,5 @@
 """Start or resume a run, and end it in order."""
 
-import io
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -240,9 +239,7 @@ def _write_partition(job: Job, folder: Path, anew: bool = False) -> None:
     if anew or not is_whole(table):
         job.data.write_partition(table)
     if anew or not picture.is_file():
-        drawn = io.BytesIO()
-        partition_heat_map(job.data.class_counts.numpy(), job.data.images.class_names).savefig(drawn, format="png")
-        write_whole(picture, drawn.getbuffer())
+        write_whole(picture, partition_heat_map(job.data.class_counts.numpy(), job.data.images.class_names).png())
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from rich.console import Console
@@ -33,14 +34,11 @@ def first_rank() -> bool:
     return int(getattr(rank_zero_only, "rank", None) or 0) == 0
 
 
+@cache
 def _console() -> Console:
-    global _shared_console
-    if _shared_console is None:
-        _shared_console = Console(stderr=True)
-    return _shared_console
+    return Console(stderr=True)
 
 
-_shared_console: Console | None = None
 _MONTH = 30 * 24 * 3600.0
 
 

@@ -10,7 +10,8 @@ from mosaic.messages import are_finite
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.dcgan import Generator
 from mosaic.seeding import seeded
-from mosaic.tasks.generation import GenerationSettings, GenerationTask
+from mosaic.tasks.generation import GenerationTask
+from mosaic.tasks.generation_settings import GenerationSettings
 from mosaic.tasks.stacked_generation import StackedGenerationTask
 
 RETRY = 0.1

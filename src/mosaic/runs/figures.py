@@ -38,10 +38,13 @@ class Picture(Figure):
         with _any_letter():
             super().draw(renderer)
 
-    def _repr_png_(self) -> bytes:
+    def png(self) -> bytes:
+        """Return the picture as the bytes of a PNG file."""
         drawn = io.BytesIO()
         self.savefig(drawn, format="png")
         return drawn.getvalue()
+
+    _repr_png_ = png
 
 
 def partition_heat_map(class_counts: np.ndarray, class_names: Sequence[str]) -> Picture:

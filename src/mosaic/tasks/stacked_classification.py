@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +13,13 @@ from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.stack import Stack
 from mosaic.tasks.classification import LocalLoss, OptimizerFactory, View, with_rate
+from mosaic.tasks.stacked import StackedTask
 from mosaic.training.manual import LossTask
 
 _ADVICE = "which a network in a stack cannot answer: use another executor"
 
 
-class StackedClassificationTask(LossTask):
+class StackedClassificationTask(StackedTask, LossTask):
     """Local training of K clients with one architecture; each learns what it would learn alone, up to rounding.
 
     All share a forward pass (``torch.func.vmap``), every client has its own loss, and the optimiser sees stacked
@@ -49,14 +50,6 @@ class StackedClassificationTask(LossTask):
         self._losses, self._optimizer, self._learning_rate, self._views = losses, optimizer, learning_rate, views
         self._steps, self._taken, self._same_loss = list(steps), 0, same_loss
         self._finished: dict[int, StateDict] = {}
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Move every tensor; stacked kernels have five dimensions, which no memory format concerns."""
-        return self if "memory_format" in kwargs else super().to(*args, **kwargs)
-
-    def networks(self) -> Iterable[nn.Module]:
-        """Return nothing to compile: ``torch.func`` calls the stack's networks by its own way."""
-        return ()
 
     def captured_networks(self) -> Iterable[nn.Module]:
         """Return the stack, whose step launches as many kernels as that of a single network."""
