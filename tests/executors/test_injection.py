@@ -14,7 +14,7 @@ from mosaic.codec import decode, encode
 from mosaic.errors import MosaicError
 from mosaic.executors import SerialExecutor, SideBySideExecutor, base
 from mosaic.executors.base import Envelope, answer, answer_bytes
-from mosaic.executors.injection import KINDS, Injector
+from mosaic.executors.injection import FAULTS, Injector
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -222,7 +222,7 @@ def test_a_delay_lasts_beyond_the_deadline_and_without_one_is_none(
 
 # whole runs
 
-EACH = {kind: 0.06 for kind in KINDS if kind not in ("delay", "crash")}
+EACH = {kind: 0.06 for kind in FAULTS if kind not in ("delay", "crash")}
 MIXED = json.dumps({**EACH, "crash": 0.06})
 LOW = "--federation.faults.quorum=0"
 

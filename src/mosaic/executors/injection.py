@@ -24,7 +24,7 @@ from mosaic.messages import (
 from mosaic.seeding import generator_for
 
 Fault = Literal["", "exception", "crash", "delay", "nan", "shape", "sender", "garbage", "huge"]
-KINDS: tuple[Fault, ...] = get_args(Fault)[1:]
+FAULTS: tuple[Fault, ...] = get_args(Fault)[1:]
 LOST: tuple[Fault, ...] = ("crash", "garbage")
 """Faults that leave no reply."""
 GARBAGE = b"no message"
@@ -48,12 +48,12 @@ class Injector:
 
     def __init__(self, shares: Mapping[str, float] | None) -> None:
         given = dict(shares or {})
-        if strange := sorted(given.keys() - {*KINDS}):
-            raise MosaicError(f"executor.faults: expected kinds out of {', '.join(KINDS)}, got {strange[0]}")
+        if strange := sorted(given.keys() - {*FAULTS}):
+            raise MosaicError(f"executor.faults: expected kinds out of {', '.join(FAULTS)}, got {strange[0]}")
         require_share("executor.faults", **given)
         if (total := sum(given.values())) > 1:
             raise MosaicError(f"executor.faults: expected shares of requests that add up to at most 1, got {total:g}")
-        self._shares = {kind: given[kind] for kind in KINDS if given.get(kind)}
+        self._shares = {kind: given[kind] for kind in FAULTS if given.get(kind)}
         self._attempts: Counter[tuple[int, int, str]] = Counter()
 
     def draw(self, request: Request) -> Fault:

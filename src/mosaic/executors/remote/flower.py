@@ -6,6 +6,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
@@ -55,16 +56,12 @@ class FlowerGrid:
         self._taken: dict[str, str] = {}  # Flower's numbers, and ours
         self._errors: dict[str, str] = {}
         self._lost = time.monotonic()
-        try:
+        with ExitStack() as undo:
+            undo.callback(self._folder.cleanup)
             self._run = self._started()
-        except BaseException:
-            self._folder.cleanup()
-            raise
-        try:
+            undo.callback(self.close)
             self._wait()
-        except BaseException:
-            self.close()
-            raise
+            undo.pop_all()
 
     def nodes(self) -> Mapping[int, str]:
         """See :class:`~mosaic.executors.remote.grid.Grid`."""
