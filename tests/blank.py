@@ -1,8 +1,6 @@
 """Figures that come out blank: drawing takes half of a tiny run."""
 
-from matplotlib.figure import Figure
-
-from mosaic.runs.figures import bands, confusion_matrix, heat_map, partition_heat_map
+from mosaic.runs.figures import Picture, bands, confusion_matrix, heat_map, partition_heat_map
 from mosaic.runs.sample_figure import class_samples
 
 FIGURES = {
@@ -17,13 +15,13 @@ FIGURES = {
 """Where figures are asked for, and what makes them."""
 
 
-class BlankFigure(Figure):
+class BlankFigure(Picture):
     """A figure on which nothing is drawn."""
 
     def draw(self, renderer: object) -> None:
         """Draw nothing."""
 
 
-def blank(*_: object, **__: object) -> Figure:
+def blank(*_: object, **__: object) -> BlankFigure:
     """Make a blank figure in place of any other."""
     return BlankFigure(figsize=(1, 1), dpi=10)

@@ -3,6 +3,7 @@
 import errno
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,28 @@ def test_a_file_that_cannot_be_written_stays_as_it_was(tmp_path: Path, monkeypat
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "facts", b"new and longer")
     assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [("facts", b"old")]
+
+
+def test_several_may_write_one_file_at_once_and_nobody_sees_half_of_it(tmp_path: Path) -> None:
+    file, contents = tmp_path / "page", [bytes([each]) * 200_000 for each in b"ab"]
+
+    def write(data: bytes) -> None:
+        for _ in range(50):
+            write_whole(file, data)
+            assert file.read_bytes() in contents
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(write, contents))
+    assert [path.name for path in tmp_path.iterdir()] == ["page"]
+
+
+def test_what_a_killed_process_has_left_aside_goes_once_it_is_old(tmp_path: Path) -> None:
+    old, new = tmp_path / ".page[1].aaaa.tmp", tmp_path / ".page[1].bbbb.tmp"
+    for left in (old, new):
+        left.touch()
+    os.utime(old, (0, 0))
+    write_whole(tmp_path / "page[1]", b"")
+    assert {path.name for path in tmp_path.iterdir()} == {new.name, "page[1]"}
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EFBIG])

@@ -1,13 +1,16 @@
 """Write files whole or not at all, hold locks, and report a full, read-only or broken disk in one line."""
 
 import errno
+import glob
 import hashlib
 import logging
 import os
 import tempfile
 import threading
+import time
+import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -19,6 +22,8 @@ log = logging.getLogger(__name__)
 _TROUBLES = {
     getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "ESTALE") if hasattr(errno, name)
 }
+_LONGEST_WRITE = 3600.0
+"""Seconds after which a file that lies aside was left there by a killed process."""
 _MISSING = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR}
 
 
@@ -80,8 +85,13 @@ def _is_gone(error: BaseException | None, folder: Path) -> bool:
 
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
-    """Write a file aside, sync and rename it, so that nobody ever sees half of it."""
-    aside = path.with_name(f".{path.name}.tmp")
+    """Write a file aside, sync and rename it, so that nobody ever sees half of it, however many write it at once."""
+    begin = path.name[:60]  # names have 255 bytes at most
+    for left in path.parent.glob(f".{glob.escape(begin)}.*.tmp"):
+        with suppress(OSError):  # somebody else clears away what a killed process has left, too
+            if time.time() - left.stat().st_mtime > _LONGEST_WRITE:
+                left.unlink()
+    aside = path.with_name(f".{begin}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         write_synced(aside, data)
         aside.replace(path)
@@ -144,7 +154,7 @@ def lock(file: Path, taken: str) -> FileLock:
     Raises:
         MosaicError: another process holds it; the message is ``taken``.
     """
-    held = FileLock(file)
+    held = FileLock(file, fallback_to_soft=False)  # for which a file that exists is a lock that is held
     try:
         held.acquire(blocking=False)
     except Timeout as error:

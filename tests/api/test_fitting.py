@@ -28,8 +28,10 @@ from mosaic.executors import FlowerExecutor, RanksExecutor, SerialExecutor
 from mosaic.generation import Adversarial, Mixture
 from mosaic.nets import SmallCNN
 from mosaic.privacy import Privacy
+from mosaic.runs.checkpoint import same_weights
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
+from mosaic.server.faults import Faults
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings
 from mosaic.teachers import FitSettings, Fusion
@@ -52,8 +54,9 @@ def digits(**more: Any) -> FederatedDataModule:
 
 def tiny(run_dir: Path, **more: Any) -> mosaic.Run:
     """A run of objects that is over in a moment."""
+    faults = more.pop("faults", Faults())
     given = {"net": LinearNet, "data": digits(), "algorithm": FedAvg(), "trainer": {"accelerator": "cpu"}, **more}
-    return mosaic.Federation(str(run_dir), ONE_ROUND).fit(**given)
+    return mosaic.Federation(str(run_dir), ONE_ROUND, faults=faults).fit(**given)
 
 
 def test_a_configuration_gives_the_commands_run_bit_for_bit(shared_run: SharedRuns, tmp_path: Path) -> None:
@@ -130,6 +133,22 @@ def test_a_bad_request_raises_the_line_that_the_command_prints(given: tuple[Any,
     with pytest.raises(mosaic.MosaicError, match=told) as error:
         mosaic.fit(*given)
     assert "\n" not in str(error.value)
+
+
+def test_an_executor_begins_every_run_anew(tmp_path: Path) -> None:
+    """Its clients remember nothing of the run before, and faults on purpose are drawn as if it were the first."""
+
+    def made() -> SerialExecutor:
+        return SerialExecutor(threads=1, faults={"exception": 0.3})
+
+    given: dict[str, Any] = {"algorithm": LocalOnly(), "faults": Faults(quorum=0.0)}
+    used = made()
+    tiny(tmp_path / "before", executor=used, seed=0, **given)
+    again = tiny(tmp_path / "again", executor=used, seed=1, **given)
+    fresh = tiny(tmp_path / "fresh", executor=made(), seed=1, **given)
+    assert again.summary["failed"] == fresh.summary["failed"] != []
+    for client in range(4):
+        assert same_weights(*(run.path / "clients" / f"{client:02d}.ckpt" for run in (again, fresh)))
 
 
 def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path: Path) -> None:

@@ -133,10 +133,24 @@ def test_a_run_that_goes_on_has_not_finished_any_more(
     monkeypatch.setattr(Rounds, "complete", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(four_rounds(again, "--ckpt_path=auto"))
-    assert (again / "summary.json").is_file()
+    results = ("summary.json", "global.ckpt", "confusion.csv", "audit.json")
+    (again / "audit.json").write_text("{}")
+    assert all((again / name).is_file() for name in results)
     with pytest.raises(ZeroDivisionError):
         main(four_rounds(again, "--federation.schedule.fine_tune_rounds=5", "--ckpt_path=auto"))
-    assert not (again / "summary.json").exists()
+    assert not any((again / name).exists() for name in results)
+
+
+def test_a_branch_that_ends_before_its_first_round_goes_on_from_where_it_began(
+    straight: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    branch = four_rounds(tmp_path / "branch")
+    with monkeypatch.context() as patched:
+        patched.setattr(Rounds, "complete", lambda _: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            main([*branch, f"--ckpt_path={straight / 'rounds' / '0003'}"])
+    main([*branch, "--ckpt_path=auto"])
+    assert_same_run(tmp_path / "branch", straight)
 
 
 def test_fedavg_takes_more_rounds_whatever_the_default_of_distilling(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: who may write there, and that it appears whole."""
 
 import errno
+import os
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,19 @@ def test_a_folder_is_claimed_by_one_process_at_a_time(tmp_path: Path) -> None:
     first.close()
     second.claim()
     second.close()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_takes_runs(number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    run = RunDirectory(tmp_path / "run")
+    run.create({"seed_everything": 0})
+    run.close()
+    run.claim()
+    run.close()
 
 
 def test_a_run_that_another_process_is_at_is_left_alone(

@@ -1,5 +1,7 @@
 """Snapshots: whole or refused, and the one before is offered."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -69,6 +71,32 @@ def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(
 def test_what_a_killed_process_has_half_written_goes_with_the_next_snapshot(tmp_path: Path) -> None:
     (tmp_path / ".0002.tmp" / "clients").mkdir(parents=True)
     Snapshot(3, ServerState({"w": torch.ones(2)})).write(tmp_path, keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["0003"]
+
+
+def test_an_old_snapshot_that_cannot_be_deleted_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        if path.name == "0001":
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", refuse)
+    for round in (1, 2, 3):
+        Snapshot(round, ServerState({"w": torch.ones(2)})).write(tmp_path, keep=1)
+    assert [path.name for path in list_snapshots(tmp_path)] == ["0001", "0003"]
+    assert "0001 stays, since it cannot be moved (Operation not permitted): delete it" in caplog.text
+
+
+def test_files_that_cannot_be_deleted_are_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("mosaic.runs.snapshots.shutil.rmtree", lambda *_, **__: None)
+        for round in (1, 2):
+            Snapshot(round, ServerState({"w": torch.ones(2)})).write(tmp_path, keep=1)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".0001.old.tmp", "0002"]
+    Snapshot(3, ServerState({"w": torch.ones(2)})).write(tmp_path, keep=1)
     assert [path.name for path in tmp_path.iterdir()] == ["0003"]
 
 

@@ -66,9 +66,8 @@ def audit(run: Path) -> Path:
     show(findings)
     if same is False:
         log.warning("the rounds ended in another model than %s holds, so its uploads were others too", run)
-    output = run / "audit.json"
-    write_findings(output, findings, same_run=same)
-    return output
+    write_findings(directory.audit, findings, same_run=same)
+    return directory.audit
 
 
 def _checkpoints(first: RunDirectory, again: RunDirectory, clients: int) -> list[tuple[Path, Path]]:

@@ -94,6 +94,7 @@ class ClientExecutor(ABC):
     def start(self, worker: Worker) -> None:
         """Get ready to answer requests."""
         self._worker = worker
+        self._injector.begin()
 
     def present(self) -> frozenset[int] | None:
         """Return the clients that can be asked now; nothing where all of them always can."""

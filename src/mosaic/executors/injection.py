@@ -56,6 +56,10 @@ class Injector:
         self._shares = {kind: given[kind] for kind in FAULTS if given.get(kind)}
         self._attempts: Counter[tuple[int, int, str]] = Counter()
 
+    def begin(self) -> None:
+        """Begin a run, in which nothing has been asked yet."""
+        self._attempts.clear()
+
     def draw(self, request: Request) -> Fault:
         """Return the fault of the next attempt to have this request answered, nothing for most."""
         if not self._shares:

@@ -175,6 +175,7 @@ class Federation:
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
         found, sensitive_to = find_snapshot(ckpt_path, directory.path), job.algorithm.resume_sensitive_to
+        job.executor.states = ClientStates()  # an executor may have served another run before
         if found is None:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
@@ -200,7 +201,7 @@ class Federation:
                     f"{source}, or start a new run without --ckpt_path"
                 )
             directory.require_free()
-            return start, partial(_branch, job, directory, source, start.sizes)
+            return start, partial(_branch, job, directory, source, start)
         if found.resolve() != list_snapshots(directory.rounds)[-1].resolve():
             other = "" if bound else "choose a new name with --federation.run_dir, or "
             raise MosaicError(
@@ -214,19 +215,20 @@ class Federation:
         """Restore a run's folder to its state at a snapshot of a round; with more to come it has not finished."""
         directory.complete(partial(_write_partition, job))
         if round < self.schedule.rounds:
-            directory.summary.unlink(missing_ok=True)
+            directory.remove_results()
         directory.write_config(job.config)
         cut_back(directory.path, sizes)
         drop_old(directory.rounds, self.keep_snapshots)
 
 
-def _branch(job: Job, directory: RunDirectory, source: Path, sizes: Mapping[str, int]) -> None:
-    """Make a new folder for a run that starts from another run's snapshot."""
+def _branch(job: Job, directory: RunDirectory, source: Path, start: Snapshot) -> None:
+    """Make a new folder for a run that starts from another run's snapshot, which it keeps as its own first one."""
 
     def fill(folder: Path) -> None:
         _write_partition(job, folder)
-        copy_append_only(source, folder, sizes)
-        cut_back(folder, sizes)
+        copy_append_only(source, folder, start.sizes)
+        cut_back(folder, start.sizes)
+        replace(start, clients=job.executor.states).write(RunDirectory(folder).rounds, keep=1)
 
     directory.create(job.config, fill)
 

@@ -35,6 +35,7 @@ class RunDirectory:
         loggers: how loggers go on with what they have begun.
         partition: who holds what.
         confusion: table of the final global model's guesses on the test split.
+        audit: what attacks on the run's uploads have found.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -45,6 +46,7 @@ class RunDirectory:
         self.checkpoint, self.summary = self.path / "global.ckpt", self.path / "summary.json"
         self.loggers = self.path / "loggers.json"
         self.partition, self.confusion = self.path / "partition.json", self.path / "confusion.csv"
+        self.audit = self.path / "audit.json"
         self._claim: FileLock | None = None
 
     @property
@@ -179,6 +181,12 @@ class RunDirectory:
         if not is_whole(self.environment):
             write_whole(self.environment, f"{json.dumps(describe_environment(), indent=2)}\n".encode())
         fill(self.path)
+
+    def remove_results(self) -> None:
+        """Remove what a finished run leaves, as it goes on: final models, figures, and the audit of its uploads."""
+        for file in (self.summary, self.checkpoint, self.confusion, self.audit):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(self.client_checkpoint(0).parent, ignore_errors=True)
 
     def require(self) -> None:
         """Refuse a folder without a run."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 import uuid
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from mosaic.messages import ClientState
 from mosaic.runs.books import Books
 from mosaic.server.state import ServerState
 
+log = logging.getLogger(__name__)
 _SERVER = "server.safetensors"
 
 
@@ -123,7 +125,12 @@ def drop_old(rounds: Path, keep: int) -> None:
     for left in rounds.glob(".*.tmp"):
         shutil.rmtree(left, ignore_errors=True)
     for old in list_snapshots(rounds)[:-keep]:
-        shutil.rmtree(old)
+        aside = old.with_name(f".{old.name}.old.tmp")
+        try:
+            old.rename(aside)
+        except OSError as error:
+            log.warning("%s stays, since it cannot be moved (%s): delete it", old, error.strerror)
+        shutil.rmtree(aside, ignore_errors=True)  # what stays is tried again after the next snapshot
 
 
 def find_snapshot(ckpt_path: str | None, run_path: Path) -> Path | None:
