@@ -487,6 +487,16 @@ def test_a_model_of_its_own_that_diverges_leaves_the_one_before(phases: PhaseRun
     assert same(left, state)
 
 
+def test_a_model_with_finite_weights_that_says_nothing_has_no_image_right(phases: PhaseRunner) -> None:
+    """Whoever has most images right is taken."""
+    model = weights()
+    broken = {**model, "head.bias": torch.full_like(model["head.bias"], -3e38)}
+    broken["head.weight"] = torch.full_like(model["head.weight"], -3e38)
+    reply = ask(make_worker(phases), EvaluateRequest(0, 1, broken))
+    assert reply.total[0] > 0
+    assert reply.correct.sum() == 0
+
+
 def test_a_client_with_its_own_model_judges_the_global_one(phases: PhaseRunner) -> None:
     judged = EvaluateRequest(1, 1, weights())
     remembered = ClientState(own_blueprint().initial(0))

@@ -64,6 +64,18 @@ def test_measuring_gives_accuracy_loss_and_confusion(evaluator: Evaluator) -> No
     assert measurement.loss == pytest.approx(float(losses + 2 / 3), abs=1e-6)
 
 
+@pytest.mark.parametrize("nothing", [float("nan"), -float("inf"), float("inf")])
+def test_a_model_that_says_nothing_has_no_image_right(evaluator: Evaluator, nothing: float) -> None:
+    """Or a broken one would be right about all images of class 0."""
+    broken = Constant(1)
+    broken.logits = torch.full((1, 3), nothing)
+    evaluator.observe(broken, "student")
+    measurement = evaluator.measure(broken)
+    own = evaluator.measure_own([(broken, 4)])
+    assert [evaluator.stages["student"], measurement.accuracy, own.own_accuracy] == [0, 0, 0]
+    assert measurement.confusion.sum() == 0
+
+
 def test_no_more_than_one_batch_of_logits_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hundred experts and two hundred classes would be gigabytes for a whole test split."""
     kept: list[torch.Size] = []

@@ -24,7 +24,7 @@ from mosaic.messages import (
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
-from mosaic.nets.inference import predict, to_pixels
+from mosaic.nets.inference import guesses, predict, to_pixels
 from mosaic.seeding import generator_for, seed_for
 from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
 from mosaic.tasks.stacked_classification import StackedClassificationTask
@@ -182,7 +182,7 @@ class LocalTraining:
             nothing = torch.zeros(classes, dtype=torch.long)
             return {"correct": nothing, "total": nothing, "loss": nothing.double()}
         logits = predict(net, data.images.pixels[own], self._phases.device)
-        correct = labels[logits.argmax(-1) == labels]
+        correct = labels[guesses(logits) == labels]
         losses = cross_entropy(logits, labels, reduction="none").double().nan_to_num(nan=torch.inf, posinf=torch.inf)
         loss = torch.zeros(classes, dtype=torch.double).index_add_(0, labels, losses)
         correct, total = (found.bincount(minlength=classes) for found in (correct, labels))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_confusion_matrix
 
 from mosaic.data.images import Images
-from mosaic.nets.inference import predict
+from mosaic.nets.inference import guesses, predict
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,8 @@ class Measurement:
     Attributes:
         accuracy: share of test images that the global model gets right.
         loss: mean cross-entropy of the global model in nats.
-        confusion: counts of the global model, rows true classes, columns guesses, shape ``(C, C)``.
+        confusion: counts of the global model, rows true classes, columns guesses, shape ``(C, C)``; an
+            image with logits that name no class is in none.
         own_accuracy: mean over clients, by training images, of the share that the client's own model gets right.
     """
 
@@ -59,8 +60,8 @@ class Evaluator:
         """
         if len(self._labels) == 0:
             return
-        guesses = self._guesses(module)
-        columns = guesses.reshape(len(guesses), -1).unbind(1)
+        guessed = self._guesses(module)
+        columns = guessed.reshape(len(guessed), -1).unbind(1)
         kinds = {stage.split(": ")[0] for stage in stages if ": " in stage}
         self.stages = {name: value for name, value in self.stages.items() if name.split(": ")[0] not in kinds}
         for stage, column in zip(stages, columns, strict=True):
@@ -71,7 +72,9 @@ class Evaluator:
         if len(self._labels) == 0:
             return Measurement()
         logits = predict(model, self._pixels, self._device)
-        confusion = multiclass_confusion_matrix(logits.argmax(-1), self._labels, self._num_classes)
+        guessed = guesses(logits)
+        known = guessed >= 0
+        confusion = multiclass_confusion_matrix(guessed[known], self._labels[known], self._num_classes)
         loss = torch.nn.functional.cross_entropy(logits, self._labels)
         return Measurement(float(confusion.diag().sum() / len(self._labels)), float(loss), confusion)
 
@@ -85,11 +88,10 @@ class Evaluator:
         if len(self._labels) == 0:
             return Measurement()
         for model, images in models:
-            guesses = self._guesses(model)
-            correct += images * int((guesses == self._labels).sum())
+            correct += images * int((self._guesses(model) == self._labels).sum())
             total += images * len(self._labels)
         return Measurement(own_accuracy=correct / total if total else None)
 
     def _guesses(self, module: nn.Module) -> Tensor:
-        """Return the most likely class of every image; logits of many experts are never held for all images."""
-        return predict(module, self._pixels, self._device, ask=lambda pixels: module(pixels).argmax(-1))
+        """Return each image's most likely class, or -1; logits of many experts are never held for all images."""
+        return predict(module, self._pixels, self._device, ask=lambda pixels: guesses(module(pixels)))

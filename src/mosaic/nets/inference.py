@@ -21,6 +21,18 @@ def to_bytes(pixels: Tensor) -> Tensor:
     return (pixels * 255).round().to(torch.uint8)
 
 
+def guesses(logits: Tensor) -> Tensor:
+    """Return the most likely class, shape ``(...)``, of logits ``(..., C)``; -1, which is no class, where none is.
+
+    That is where the largest logit is no finite number: ``argmax`` would name a class all the same.
+
+    >>> guesses(torch.tensor([[0.0, 2.0], [float("nan"), 0.0], [-float("inf"), -float("inf")]]))
+    tensor([ 1, -1, -1])
+    """
+    largest, classes = logits.max(-1)
+    return classes.where(largest.isfinite(), -1)
+
+
 def images_at_once(images: Tensor, device: torch.device) -> int:
     """Return how many images a forward pass is given: on CPUs as many as keep what layers hand on in the caches.
 

@@ -12,7 +12,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import versioned
-from mosaic.nets.inference import to_pixels
+from mosaic.nets.inference import guesses, to_pixels
 from mosaic.nets.small_cnn import SmallCNN
 from mosaic.tasks.classification import OptimizerFactory
 
@@ -110,8 +110,10 @@ class GlobalClassifier(LightningModule):
         images, labels = batch
         if len(labels):  # a rank's share of a small last batch may be empty
             logits = self(to_pixels(images))
-            self.accuracy.update(logits, labels)
-            self.balanced_accuracy.update(logits, labels)
+            guessed = guesses(logits)
+            guessed = guessed.where(guessed >= 0, (labels + 1) % logits.shape[1])  # no guess is a wrong one
+            self.accuracy.update(guessed, labels)
+            self.balanced_accuracy.update(guessed, labels)
             self.loss.update(cross_entropy(logits, labels, reduction="none"))
         for name in ("loss", "accuracy", "balanced_accuracy"):
             self.log(f"{stage}/{name}", getattr(self, name), on_step=False, on_epoch=True)
