@@ -70,6 +70,19 @@ def test_both_learn_and_every_update_is_recorded(make: Make, phases: PhaseRunner
     assert all(curve.isfinite().all() for curve in curves.values())
 
 
+def test_the_student_keeps_what_does_not_learn(make: Make, phases: PhaseRunner) -> None:
+    """Such as features that somebody else has learnt, which a network has frozen."""
+    given = make()
+    frozen = [p for name, p in given.student.named_parameters() if not name.startswith("head")]
+    for parameter in frozen:
+        parameter.requires_grad = False
+    before, head = [p.clone() for p in frozen], given.student.head.weight.clone()
+    train(GeneratorDistillationTask(given.generator, given.student, given.objective, COUNTS.sum(0), TINY, 1), phases)
+    assert all(torch.equal(*pair) for pair in zip(frozen, before, strict=True))
+    assert not any(p.requires_grad for p in frozen)
+    assert not torch.equal(given.student.head.weight, head)
+
+
 def test_the_judges_stay_frozen_in_eval_mode_with_their_statistics(make: Make, phases: PhaseRunner) -> None:
     task = make()
     before, training = copy_of(task.objective), []

@@ -452,3 +452,18 @@ def test_ranks_share_a_batch(make: Make, phases: PhaseRunner, monkeypatch: pytes
 def test_what_cannot_be_trained_is_refused(settings: Any, key: str, value: float, expected: str) -> None:
     with pytest.raises(MosaicError, match=rf"^algorithm\.{key}: expected {expected}, got {value}$"):
         settings(**{key.split(".")[1]: value})
+
+
+def test_the_student_keeps_what_does_not_learn(
+    blueprint: Blueprint, ensemble: MixtureOfExperts, phases: PhaseRunner
+) -> None:
+    """Such as features that somebody else has learnt, which a network has frozen."""
+    student = blueprint.build(blueprint.initial(99))
+    frozen = [p for name, p in student.named_parameters() if not name.startswith("head")]
+    for parameter in frozen:
+        parameter.requires_grad = False
+    before, head = [p.clone() for p in frozen], student.head.weight.clone()
+    train(PoolSynthesisTask(student, ensemble, TINY, FEW, STILL, syntheses=2, seed=1), phases)
+    assert all(torch.equal(*pair) for pair in zip(frozen, before, strict=True))
+    assert not any(p.requires_grad for p in frozen)
+    assert not torch.equal(student.head.weight, head)

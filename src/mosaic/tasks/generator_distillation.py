@@ -165,7 +165,7 @@ class GeneratorDistillationTask(ManualTask):
         self.earlier = earlier.generator if earlier else None
         self._share = earlier.share if earlier else 0.0
         self._class_counts = class_counts
-        self._student_parameters = list(student.parameters())
+        self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self._seed, self._random = seed, torch.Generator()
         self._update = 0
 

@@ -59,7 +59,7 @@ class PoolSynthesisTask(ManualTask):
         self.student, self.ensemble = student, ensemble.to(memory_format=torch.channels_last)  # faster on CPUs
         self.synthesis, self.learning, self.reweighing = synthesis, learning, reweighing
         self._syntheses, self._seed = syntheses, seed
-        self._student_parameters = list(student.parameters())
+        self._student_parameters = [parameter for parameter in student.parameters() if parameter.requires_grad]
         self.generator = self._fresh_generator(seed)
         self._noise: tuple[nn.Parameter, ...] = ()  # hidden from the module, or DDP would make it equal on all ranks
         self._seeds = torch.randint(2**62, (syntheses,), generator=torch.Generator().manual_seed(seed)).tolist()
