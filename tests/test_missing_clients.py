@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from mosaic.cli.main import main
 from mosaic.client.worker import Worker
@@ -16,6 +17,7 @@ from mosaic.executors import SerialExecutor
 from mosaic.messages import Failed, Reply, Request
 from mosaic.report.html import report
 from mosaic.report.summary import print_summary
+from mosaic.teachers.answers import say_nothing_of
 from tests.small_runs import (
     FOUR_ROUNDS,
     SharedRuns,
@@ -98,6 +100,20 @@ def test_a_teacher_without_prototypes_makes_way_for_one_that_needs_none(
     others = [flag for flag in tiny_fit(tmp_path / "prior") if not flag.startswith("--algorithm.teacher")]
     main([*others, "--algorithm.teacher=Prior", NO_HEAD])
     assert_same_run(tmp_path / "lost", tmp_path / "prior", extended=True)  # but for the bytes of what was asked for
+
+
+def test_a_class_whose_prototypes_are_lost_is_not_ruled_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its images are still drawn; a meta model that has never heard of the class would say that they are others."""
+    unknown: list[list[int]] = []
+
+    def noting(classes: Tensor, *more: Any) -> Tensor:
+        unknown.append(classes.nonzero().flatten().tolist())
+        return say_nothing_of(classes, *more)
+
+    monkeypatch.setattr("mosaic.algorithms.mosaic.say_nothing_of", noting)
+    flags = [flag for flag in tiny_fit(tmp_path / "run") if "data.partition" not in flag]
+    main([*flags, "--data.partition=tests.client.test_worker.ByRemainder", *losing({"Prototype": [1]})])
+    assert unknown == [[1, 4, 7]]  # the digits that client 1 alone holds
 
 
 def test_a_generator_that_did_not_arrive_is_asked_for_in_the_next_distilling_round(tmp_path: Path) -> None:

@@ -195,9 +195,9 @@ class Mosaic(Algorithm):
         removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
-        teacher = self._form_teacher(experts, evidence)
-        unknown = (images.class_counts.sum(0) > 0) & ~held.any(0)
-        if unknown.any():  # some generators are of clients that take no part in this round
+        teacher, learnt = self._form_teacher(experts, evidence)
+        unknown = (images.class_counts.sum(0) > 0) & ~(held.any(0) & learnt)
+        if unknown.any():  # generators of clients that take no part in this round, or whose prototypes are missing
             teacher = self._neutral(teacher, unknown, images.conditional)
         show_samples(images, context)
         student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
@@ -302,10 +302,19 @@ class Mosaic(Algorithm):
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
 
-    def _form_teacher(self, experts: Experts, evidence: Evidence) -> Teacher:
-        """Form the teacher, or where the prototypes that it needs are missing, one that needs none."""
+    def _form_teacher(self, experts: Experts, evidence: Evidence) -> tuple[Teacher, Tensor]:
+        """Form the teacher, or where the prototypes that it needs are missing, one that needs none.
+
+        Returns:
+            The teacher, and which classes it could learn, shape ``(C,)``: what learns from prototypes takes a class
+            without any for one that never occurs.
+        """
+        every = torch.ones(evidence.context.blueprint.num_classes, dtype=torch.bool)
         try:
-            return self.teacher.form(experts, evidence)
+            teacher = self.teacher.form(experts, evidence)
+            if not self.needs_prototypes(evidence.context.pool.kind):
+                return teacher, every
+            return teacher, torch.bincount(evidence.prototypes[1], minlength=len(every)) > 0
         except MissingPrototypesError:
             log.warning(
                 "round %d: no client has sent a prototype (algorithm.prototypes.min_count: %d) for %s, so Prior takes "
@@ -314,10 +323,10 @@ class Mosaic(Algorithm):
                 self.program.prototypes.min_count,
                 type(self.teacher).__name__,
             )
-            return Prior(self.teacher.heads_only).form(experts, evidence)
+            return Prior(self.teacher.heads_only).form(experts, evidence), every
 
     def _neutral(self, teacher: Teacher, unknown: Tensor, conditional: bool) -> Teacher:
-        """Let a teacher say nothing of classes that its experts have seen too few images of."""
+        """Let a teacher say nothing of classes of which it has seen too few images, or no prototype."""
         origin_counts = conditional and self.distillation.origin_weight > 0
         return lambda source: say_nothing_of(unknown, teacher(source), source, origin_counts)
 

@@ -26,7 +26,8 @@ def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
 def say_nothing_of(unknown: Tensor, answers: Tensor, source: GeneratedImages, origin_counts: bool) -> Tensor:
     """Let answers be neutral about classes that nobody who was asked knows.
 
-    Generators of absent clients still draw such classes, which experts and prototypes would rule out.
+    Generators of absent clients, and of those whose prototypes are missing, still draw such classes, which experts or
+    prototypes would rule out.
 
     Args:
         unknown: whether nobody knows a class, shape ``(C,)``; somebody knows another.

@@ -73,14 +73,19 @@ class Evidence:
         names = (f"expert: {name}" for name in experts.names)
         self.context.observe(together, *names, "plain ensemble", *("gated teacher" for _ in mixtures))
 
+    @cached_property
     def prototypes(self) -> tuple[Tensor, Tensor]:
-        """Return the clients' prototypes in the averaged model's features, shape ``(P, F)``, and labels ``(P,)``."""
+        """The clients' prototypes in the averaged model's features, shape ``(P, F)``, and labels ``(P,)``; asked once.
+
+        Raises:
+            MissingPrototypesError: there is none.
+        """
         return join_prototypes(self.cohort.prototypes(self.model))
 
     @torch.no_grad()
     def opinions_on_prototypes(self, experts: Experts) -> tuple[Tensor, Tensor]:
         """Return what the experts' heads say of the prototypes, shape ``(P, E, C)``, and the true classes ``(P,)``."""
-        prototypes, labels = self.prototypes()
+        prototypes, labels = self.prototypes
         return self._of_heads(experts).from_features(prototypes), labels
 
     def opinions_on_images(self, experts: Experts, heads_only: bool) -> tuple[Tensor, Tensor]:
@@ -115,7 +120,7 @@ class Evidence:
     def prototype_classifier(self, settings: FitSettings) -> PrototypeClassifier:
         """Train a classifier on the clients' prototypes, and measure it."""
         context = self.context
-        prototypes, labels = self.prototypes()
+        prototypes, labels = self.prototypes
         with context.measure("gate"):
             classifier, curves = fit_prototype_classifier(
                 self.trunk, prototypes, labels, settings, context.phases, context.seed_for("gate")
