@@ -3,7 +3,9 @@
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -300,6 +302,14 @@ def test_a_student_that_was_refused_teaches_nobody(tmp_path: Path) -> None:
     assert not any(request.model for (_, client), (request, _) in heard.items() if client in (1, 2))
 
 
+def test_a_second_student_that_was_refused_teaches_nobody_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic.algorithms.mosaic.accepts", lambda *args: args[-1].plan.round == 1)
+    heard = overhear(tmp_path / "run", THREE, *FOUR_ROUNDS, "--algorithm.teach_back=true")
+    assert {round for (round, client), (request, _) in heard.items() if request.model and client in (1, 2)} == {2}
+
+
 @pytest.mark.slow
 def test_what_was_taught_waits_for_a_client_that_is_away(tmp_path: Path) -> None:
     """Half of the clients take part in each round: what comes back is sent with the next request, whenever that is."""
@@ -374,6 +384,20 @@ def test_fine_tuning_by_sub_models_is_taken_unless_it_is_worse(
     assert result.model["normalize.mean"].item() == (1.5 if taken else 0.5)
     assert result.distilled
     assert taken or same(result.model, state.model)
+
+
+@pytest.mark.parametrize(("after", "kept"), [(6, 1.5), (4, 0.5)])
+def test_a_round_that_distils_again_begins_with_the_better_of_earlier_student_and_average(
+    blueprint: Blueprint, phases: PhaseRunner, after: int, kept: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a new student that is refused leaves an average that nobody has compared with the earlier one."""
+    monkeypatch.setattr(Mosaic, "_distil", lambda _, state, *more: state)
+    known: Any = tuple(SimpleNamespace(client=client) for client in (0, 2))
+    state = ServerState(blueprint.initial(0), generators=known, distilled=True)
+    context = context_of(blueprint, phases, (0, 2), levels=[1.0, 0.5])
+    distilling = replace(context, plan=replace(context.plan, distillation=(2, 2)))
+    cohort: Any = Scripted(context.pool, [0, 2], {0.5: 5, 1.5: after})
+    assert Mosaic().round(state, cohort, distilling).model["normalize.mean"].item() == kept
 
 
 @pytest.mark.parametrize(

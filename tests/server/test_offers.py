@@ -66,3 +66,16 @@ def test_models_of_ones_own_learn_from_the_global_one(blueprint: Blueprint, monk
     assert after.returned.keys() == {"1"}
     expected: Tensor = reply.model["head.bias"] + 1
     torch.testing.assert_close(after.returned["1"]["head.bias"], expected)
+
+
+def test_a_model_that_diverges_while_it_is_taught_is_not_sent_back(
+    blueprint: Blueprint, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its client would decline it in every round, and be sent it again."""
+    nothing = torch.full((3,), torch.nan)
+    monkeypatch.setattr(module, "distil", lambda own, *_: {**own.state_dict(), "head.bias": nothing})
+    reply, asked = SimpleNamespace(client=1, model=blueprint.initial(7)), context(blueprint)
+    asked.pool = SimpleNamespace(keeps_own=lambda _: True, of=lambda _: blueprint)
+    uploads, state = SimpleNamespace(replies=[reply]), ServerState(blueprint.initial(0))
+    assert Mosaic()._teach_back(state, cast(Any, uploads), cast(Any, None), asked).returned == {}
+    assert "the weights of the model taught for client 1 are no finite numbers, so it is refused" in caplog.text

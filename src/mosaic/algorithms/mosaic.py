@@ -171,7 +171,8 @@ class Mosaic(Algorithm):
             return self._private_round(context.budget, state, cohort, context)
         state = without_new_head(state)
         if context.plan.distils:
-            averaged, uploads = self._train(state, self._collector(context), cohort, context)
+            tuned, uploads = self._train(state, self._collector(context), cohort, context)
+            averaged = self._guard(state, tuned, cohort, context)
             after = self._distil(averaged, uploads, cohort, context)
         else:
             tuned, _ = self._train(state, Uploads, cohort, context)
@@ -201,8 +202,9 @@ class Mosaic(Algorithm):
             teacher = self._neutral(teacher, unknown, images.conditional)
         show_samples(images, context)
         student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
-        state = self._offer(student, state, cohort, context)
-        return self._teach_back(state, uploads, images, context) if self.teach_back and state.distilled else state
+        offered = self._offer(student, state, cohort, context)
+        accepted = offered.model is not state.model
+        return self._teach_back(offered, uploads, images, context) if self.teach_back and accepted else offered
 
     def _train(
         self, state: ServerState, collect: Callable[..., U], cohort: Cohort, context: RoundContext
@@ -369,12 +371,13 @@ class Mosaic(Algorithm):
                 taught = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
-                first, *_ = self.distillation.shares  # nobody judges
-                returned[str(reply.client)] = on_the_way(reply.model, taught, first)
+                if not has_diverged(taught, f"model taught for client {reply.client}", context):
+                    first, *_ = self.distillation.shares  # nobody judges
+                    returned[str(reply.client)] = on_the_way(reply.model, taught, first)
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Keep the student if fine-tuning by sub-models makes it worse: it was trained as a whole network."""
+        """Keep an earlier student if training by sub-models makes it worse: it was trained as a whole network."""
         if not before.distilled or context.pool.kind != "widths":
             return after
         better = accepts(before.model, after.model, "fine-tuning", cohort, context)
