@@ -176,6 +176,15 @@ def test_recalibration_changes_statistics_alone(blueprint: Blueprint, training: 
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
 
 
+def test_recalibration_draws_nothing_at_random(random: torch.Generator) -> None:
+    """Else the statistics behind dropout depend on what has trained in this process before."""
+    net, images = nn.Sequential(nn.Dropout(0.5), nn.Linear(3, 2), nn.BatchNorm1d(2)), torch.rand(8, 3, generator=random)
+    stream = torch.get_rng_state()
+    recalibrate(net, images)
+    assert torch.equal(torch.get_rng_state(), stream)
+    torch.testing.assert_close(net[2].running_mean, net[1](images).mean(0))
+
+
 def test_what_was_measured_before_does_not_matter(random: torch.Generator) -> None:
     net, images = shift_and_scale(random), torch.rand(8, 3, generator=random)
     recalibrate(net, images)

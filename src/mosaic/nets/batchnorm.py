@@ -50,8 +50,8 @@ def held_statistics(net: nn.Module) -> Iterator[None]:
 def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
     """Reset the running statistics of every BatchNorm layer, and measure them on these images.
 
-    The statistics become the mean over the chunks. The images must be in random order, because the variances do not
-    include differences between chunks.
+    The statistics become the mean over the chunks; all other layers work as in eval mode. The images must be in random
+    order, because the variances do not include differences between chunks.
 
     Args:
         net: changed in place; it runs on the device of the images, and then returns to its own device and mode.
@@ -64,7 +64,9 @@ def recalibrate(net: nn.Module, images: Tensor, chunk: int = 256) -> None:
     for layer in layers:
         layer.reset_running_stats()
         layer.momentum = None  # PyTorch then keeps the mean of all batches
-    send(net, images.device).train()
+    send(net, images.device).eval()  # all else is as the statistics will find it: dropout would also draw at random
+    for layer in layers:
+        layer.train()
     for batch in images.split(chunk):
         if len(batch) > 1:
             net(batch)
