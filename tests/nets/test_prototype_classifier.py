@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.nets import Blueprint
-from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel
+from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel, _nearest_others
 
 
 def clusters(random: torch.Generator, sizes: list[int]) -> tuple[Tensor, Tensor]:
@@ -42,6 +42,27 @@ def test_an_absent_class_gets_no_votes(random: torch.Generator) -> None:
 def test_equal_prototypes_give_finite_votes(count: int) -> None:
     kernel = PrototypeKernel(torch.ones(count, 2), torch.zeros(count, dtype=torch.long), 2)
     assert kernel(torch.tensor([[1.0, 1.0], [50.0, 0.0]])).tolist() == [[1.0, 0.0], [1.0, 0.0]]
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7, 100])
+def test_a_neighbour_is_nearest_among_all_others_whatever_the_chunk(random: torch.Generator, chunk: int) -> None:
+    points = torch.randn(7, 2, generator=random)
+    distances = (points[:, None] - points).norm(dim=2)
+    expected = [min(row[:k].tolist() + row[k + 1 :].tolist()) for k, row in enumerate(distances)]
+    torch.testing.assert_close(_nearest_others(points, chunk), torch.tensor(expected))
+
+
+def test_no_distances_of_all_prototypes_to_all_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred clients with a hundred classes may send some ten thousand."""
+    held: list[int] = []
+
+    def noting(one: Tensor, other: Tensor) -> Tensor:
+        held.append(len(one) * len(other))
+        return (one - other.T).abs()
+
+    monkeypatch.setattr(torch, "cdist", noting)
+    PrototypeKernel(torch.arange(3000.0)[:, None], torch.zeros(3000).long(), 1)
+    assert max(held) < 3000**2 / 2
 
 
 def prototype_classifier(blueprint: Blueprint, random: torch.Generator) -> PrototypeClassifier:

@@ -26,8 +26,7 @@ class PrototypeKernel(nn.Module):
     def __init__(self, prototypes: Tensor, labels: Tensor, num_classes: int, relative_width: float = 0.7) -> None:
         super().__init__()
         counts = torch.bincount(labels, minlength=num_classes).float().clamp(min=1)
-        distances = torch.cdist(prototypes, prototypes).fill_diagonal_(torch.inf)
-        nearest = distances.min(1).values if len(prototypes) > 1 else torch.ones(1)
+        nearest = _nearest_others(prototypes) if len(prototypes) > 1 else torch.ones(1)
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("votes", nn.functional.one_hot(labels, num_classes).float() / counts)
         self.register_buffer("width", (relative_width * nearest.median()).clamp(min=1e-6))
@@ -37,6 +36,16 @@ class PrototypeKernel(nn.Module):
         exponents = -0.5 * (torch.cdist(features, self.prototypes) / self.width) ** 2
         scores: Tensor = exponents.softmax(-1) @ self.votes
         return scores / scores.sum(-1, keepdim=True)
+
+
+def _nearest_others(points: Tensor, chunk: int = 1024) -> Tensor:
+    """Return the distance of each of several points ``(P, F)`` to the nearest other one, shape ``(P,)``."""
+    nearest = []
+    for start, rows in zip(range(0, len(points), chunk), points.split(chunk), strict=True):
+        distances = torch.cdist(rows, points)  # all rows at once take memory with the square of their number
+        distances[:, start:].fill_diagonal_(torch.inf)
+        nearest.append(distances.min(1).values)
+    return torch.cat(nearest)
 
 
 class PrototypeClassifier(nn.Module):
