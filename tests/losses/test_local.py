@@ -103,6 +103,12 @@ def test_restriction_by_hand(counts: list[int], alpha: float, scales: list[float
     torch.testing.assert_close(restriction_scales(torch.tensor(counts), alpha), torch.tensor(scales))
 
 
+def test_restriction_by_counts_that_include_replayed_images_leaves_the_loss_in_single_precision() -> None:
+    scales = restriction_scales(torch.tensor([6.0, 3.0, 0.0], dtype=torch.float64), 0.5)
+    assert restricted_cross_entropy(torch.zeros(2, 3), torch.tensor([0, 1]), scales).dtype == torch.float32
+    torch.testing.assert_close(scales, restriction_scales(torch.tensor([6, 3, 0]), 0.5))
+
+
 def test_restriction_follows_shares_and_not_sizes() -> None:
     few, many = (restriction_scales(torch.tensor(counts), 0.3) for counts in ([6, 3, 0], [6000, 3000, 0]))
     torch.testing.assert_close(few, many)

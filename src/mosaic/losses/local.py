@@ -57,7 +57,7 @@ def restriction_scales(class_counts: Tensor, alpha: float) -> Tensor:
     >>> restriction_scales(torch.tensor([6, 3, 0]), alpha=0.5)
     tensor([1.0000, 0.7500, 0.5000])
     """
-    shares_of_most = class_counts / class_counts.max()
+    shares_of_most = (class_counts / class_counts.max()).float()  # counts that include replayed images are float64
     return (1 - alpha) * shares_of_most + alpha
 
 
