@@ -4,12 +4,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from mosaic.algorithms.base import Algorithm
 from mosaic.data.module import FederatedDataModule
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.model_pool import ModelPool
+from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import PrivacyBudget, accountant, spent
+from mosaic.privacy.dp_sgd import gradients_by_image
 from mosaic.privacy.ledger import booked
 from mosaic.privacy.settings import IMAGE, Privacy
 from mosaic.training.phases import PhaseRunner
@@ -48,7 +52,7 @@ def check_private_models(privacy: Privacy, pool: ModelPool, phases: PhaseRunner)
     """Refuse models and devices with which the promise would not hold.
 
     Raises:
-        MosaicError: clients' models differ, or a layer lets images see each other.
+        MosaicError: clients' models differ, or a layer lets images see each other or remembers them.
     """
     if pool.kind != "same":
         raise MosaicError("clients: expected one model for all clients with a privacy budget: leave out this section")
@@ -67,6 +71,29 @@ def check_private_models(privacy: Privacy, pool: ModelPool, phases: PhaseRunner)
     if phases.processes > 1:
         raise MosaicError(
             f"trainer.devices: expected 1 with privacy.local_training dp_sgd, got {phases.processes}: set it"
+        )
+    _require_gradients_by_image(pool.blueprint)
+
+
+def _require_gradients_by_image(blueprint: Blueprint) -> None:
+    """Take gradients of single blank images, since a client that cannot take them has already paid for them.
+
+    Raises:
+        MosaicError: the network has none, or remembers something of the images that it is trained on.
+    """
+    net, images = blueprint.build(blueprint.initial(seed=0)).train(), torch.zeros(2, *blueprint.image_shape)
+    before = {name: buffer.clone() for name, buffer in net.named_buffers()}
+    try:
+        with torch.random.fork_rng(devices=[]):  # dropout draws
+            gradients_by_image(net, images, torch.zeros(2, dtype=torch.long))
+        changed = [name for name, buffer in net.named_buffers() if not torch.equal(buffer, before[name])]
+        found = f"one that changes {changed[0]} in training" if changed else ""
+    except Exception as error:
+        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if found:
+        raise MosaicError(
+            "model.net: expected gradients of single images, and nothing that is remembered of them, with "
+            f"privacy.local_training dp_sgd, got {found}: use layers without running statistics, such as GroupNorm"
         )
 
 
