@@ -410,3 +410,20 @@ def test_experts_take_the_epsilon_that_they_are_given(blueprint: Blueprint) -> N
     uploads = KeptUploads(same_models(blueprint, 1), 2, blueprint.initial(99))
     take_in(uploads, [TrainReply(0, blueprint.initial(0), torch.tensor([3, 0, 1]), {}, {})])
     assert uploads.experts(1.0).prior[0].tolist() == pytest.approx([4 / 7, 1 / 7, 2 / 7])
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"),
+    [
+        ({}, "all"),
+        ({"heads_only": True}, "head"),
+        ({"heads_only": True, "keep_models": True}, "all"),
+    ],
+)
+def test_of_models_whose_heads_are_the_experts_nothing_else_is_kept(
+    blueprint: Blueprint, options: dict[str, bool], kept: str
+) -> None:
+    uploads = KeptUploads(same_models(blueprint, 1), 2, blueprint.initial(99), **options)
+    take_in(uploads, [TrainReply(0, blueprint.initial(0), torch.tensor([3, 0, 1]), {}, {})])
+    names = {"all": set(blueprint.shapes), "head": {"head.weight", "head.bias"}}[kept]
+    assert uploads.replies[0].model.keys() == names

@@ -254,7 +254,7 @@ class Mosaic(Algorithm):
         most = context.phases.dry_run.most_experts
         heads_only, blueprint = self.teacher.heads_only, context.blueprint
         if self.experts == "clients":
-            return partial(KeptUploads, heads_only=heads_only, most=most)
+            return partial(KeptUploads, heads_only=heads_only, keep_models=self._owners_label, most=most)
         numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
         return partial(
             ClassMeans,

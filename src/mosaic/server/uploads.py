@@ -65,19 +65,22 @@ class KeptUploads(Uploads):
 
     Attributes:
         heads_only: whether experts are the models' last layers alone.
+        keep_models: whether the whole models are kept beside these layers.
         most: form only the first so many experts.
-        replies: the uploads, in order of arrival.
+        replies: the uploads, in order of arrival, with the tensors that are kept.
     """
 
     heads_only: bool = False
+    keep_models: bool = False
     most: int | None = None
     takes_own_models: ClassVar[bool] = True
     replies: list[TrainReply] = field(default_factory=list, init=False)
 
     def add(self, reply: TrainReply) -> None:
-        """Add one upload and keep it."""
+        """Add one upload, and keep what is needed of it."""
         super().add(reply)
-        self.replies.append(reply)
+        whole = self.keep_models or not self.heads_only
+        self.replies.append(reply if whole else replace(reply, model=_head_tensors(reply.model)))
 
     def experts(self, epsilon: float) -> Experts:
         """Return the clients' models as experts.
@@ -190,9 +193,11 @@ class ClassMeans(Uploads):
         return self.pool.blueprint.build(mean)
 
     def _averaged_part(self, reply: TrainReply) -> StateDict:
-        if not self.heads_only:
-            return reply.model
-        return {name: tensor for name, tensor in reply.model.items() if name.startswith("head.")}
+        return _head_tensors(reply.model) if self.heads_only else reply.model
+
+
+def _head_tensors(model: StateDict) -> StateDict:
+    return {name: tensor for name, tensor in model.items() if name.startswith("head.")}
 
 
 def pooled_variances(replies: Sequence[TrainReply], layers: Sequence[str], weights: Tensor) -> StateDict:
