@@ -51,8 +51,8 @@ class FedFTG(FedAvg):
 
     Args:
         objective: what local training minimises.
-        student_updates: of the whole run, spread evenly over its rounds; 0 gives FedAvg exactly, and a round without
-            any is FedAvg's and trains no generator.
+        student_updates: of the whole run, spread evenly over its rounds; 0 gives FedAvg exactly. A round to which none
+            falls keeps FedAvg's model, and trains the generator alone if generator updates fall to it.
         generator_updates: of the whole run, spread evenly over its rounds; clients take turns in judging.
         tuning: how generator and student learn.
         classification_weight: weight of the clients' cross-entropy in the generator's loss (released: 1).

@@ -17,7 +17,10 @@ class PrototypeHead(FedAvg):
     """FedAvg; after the last round clients are offered the averaged model with the linear discriminant of prototypes.
 
     No experts and no generators: whatever a mixture adds, it adds to this. In the manner of CCVR (Luo et al., NeurIPS
-    2021, arXiv 2106.05001), which trains a head on samples of class Gaussians.
+    2021, arXiv 2106.05001), which trains a head on samples of class Gaussians. **Deviation:** the head is a closed form
+    (:func:`~mosaic.nets.discriminant.linear_discriminant`) that clients may refuse, instead of one that is trained to
+    convergence: Mosaic offers the same new head, so that the two differ by the mixture alone, and a head that was
+    trained on the same prototypes was worth less (docs/results.md).
 
     Args:
         objective: what local training minimises.

@@ -19,6 +19,9 @@ class ReplaySettings:
     among them, its own too: else it would learn that what looks generated is none of its own, and a teacher of such
     experts is wrong about generated images.
 
+    A round with replay takes as many steps as one without, since algorithms are compared at equal steps: a client sees
+    fewer of its own images in it, with ``local_epochs`` too.
+
     Attributes:
         share: of every batch, in ``[0, 1)``, that is generated; 0 sends nothing to anybody.
         images: sent to every client for one round; they are shown again where a round needs more.
