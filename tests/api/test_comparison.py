@@ -54,6 +54,21 @@ def test_a_comparison_is_a_table_of_numbers_with_its_runs(tmp_path: Path) -> Non
             found.run(algorithm, seed)
 
 
+def test_a_run_is_that_of_the_table_whatever_shares_its_folder(tmp_path: Path) -> None:
+    """The chosen run lies among the trials; an untuned comparison has left one of the same name beside it."""
+    values, runs = nested({**SMALL, "federation.schedule.learning_rate": 0.001}), tmp_path / "runs"
+    plain = mosaic.compare([DIGITS, values], ["fedavg"], seeds=[0], output=tmp_path / "plain", runs=runs)
+    tune = "federation.schedule.learning_rate=0.1,0.2"
+    tuned = mosaic.compare([DIGITS, values], ["fedavg"], seeds=[0], output=tmp_path / "tuned", runs=runs, tune=tune)
+    for found in (plain, tuned):
+        run, shown = found.run("fedavg", 0), found.runs.iloc[0]
+        assert (run.summary["test_accuracy"], run.summary["rounds"]) == (shown["test_accuracy"], len(run.metrics))
+    assert plain.run("fedavg", 0).path != tuned.run("fedavg", 0).path
+    (file := tuned.run("fedavg", 0).path / "summary.json").write_text('{"test_accuracy": 0.5}')
+    with pytest.raises(mosaic.MosaicError, match=f"expected that of the table, got another one in {file.parent}: "):
+        tuned.run("fedavg", 0)
+
+
 def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     wrong = tmp_path_factory.mktemp("given") / "wrong.yaml"
     wrong.write_text("algorithm: {class_path: mosaic.algorithms.FedProx, init_args: {mu: -1}}")

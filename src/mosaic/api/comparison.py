@@ -83,16 +83,23 @@ class Comparison:
         """Return one of the runs.
 
         Raises:
-            MosaicError: it is not among them, has failed, or its folder is no longer there.
+            MosaicError: it is not among them, has failed, or its folder is no longer there or holds another run by now.
         """
         known = {(outcome.algorithm, outcome.seed): outcome for outcome in self._outcomes}
         if (algorithm, seed) not in known:
             found = self.failures.get((algorithm, seed))
             why = f"failed: {found}" if found else f"expected one of {', '.join(f'{a} {s}' for a, s in known)}"
             raise MosaicError(f"run of {algorithm!r}, seed {seed!r}: {why}")
-        trial = trial_name(algorithm, known[algorithm, seed].tuned)  # one that was chosen is not run again
-        folders = [run_folder(name, seed, self._runs) for name in (algorithm, trial)]
-        return load(next((folder for folder in folders if folder.is_dir()), folders[0]))
+        outcome = known[algorithm, seed]
+        trial = trial_name(algorithm, outcome.tuned)  # one that was chosen is not run again
+        folders = [run_folder(name, seed, self._runs) for name in (trial, algorithm)]
+        there = [folder for folder in folders if folder.is_dir()]
+        if there and not any(map(outcome.lies_in, there)):
+            raise MosaicError(
+                f"run of {algorithm!r}, seed {seed!r}: expected that of the table, got another one in {there[0]}: give "
+                "each comparison a folder of runs of its own, or open this one with mosaic.load"
+            )
+        return load(next(filter(outcome.lies_in, there), folders[-1]))
 
 
 def compare(

@@ -89,6 +89,11 @@ class Outcome:
         """Write the outcome among those of the same comparison."""
         JsonLines(file, _KEY).put(asdict(self))
 
+    def lies_in(self, run: Path) -> bool:
+        """Whether a run's folder holds the run that these figures are of."""
+        summary = read_facts(run / "summary.json")
+        return all(summary.get(key) == self.summary[key] for key in _KEPT if key in self.summary)
+
     @property
     def last(self) -> float | None:
         """Accuracy of the global model after the last round."""
