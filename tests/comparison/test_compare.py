@@ -73,6 +73,17 @@ def test_its_figures_are_those_of_the_runs(compared: Path) -> None:
     assert float(rows["fedavg"]["seeds"]) == 2
 
 
+@pytest.mark.parametrize(("asked", "missing"), [("Train", 1), ("Evaluate", 1), ("Generator", 0)])
+def test_clients_who_have_judged_nothing_are_counted(compared: Path, tmp_path: Path, asked: str, missing: int) -> None:
+    run = shutil.copytree(compared / "runs" / "fedavg" / "seed0", tmp_path / "run")
+    facts = summary(compared, "fedavg", 0)
+    failed = [{"round": 1, "client": 2, "asked": asked, "reason": "late"}]
+    (run / "summary.json").write_text(json.dumps({**facts, "failed": failed}))
+    found = Outcome.of(RunRequest("fedavg", 0, (), ()), run)
+    assert found.summary["missing"] == missing
+    assert (found.chosen is None) == bool(missing)
+
+
 def summary(output: Path, algorithm: str, seed: int) -> dict[str, Any]:
     facts: dict[str, Any] = json.loads((output / "runs" / algorithm / f"seed{seed}" / "summary.json").read_text())
     return facts

@@ -57,6 +57,17 @@ def test_rounds_without_validation_are_not_chosen() -> None:
     assert cell(comparison_table([outcome("a", 0, 0.9, rounds)]), "a", "validated best") == "70.00"
 
 
+@pytest.mark.parametrize("tuned", [[], ["federation.schedule.participation=0.5"]], ids=str)
+def test_rounds_with_different_judges_are_not_compared(tuned: list[str]) -> None:
+    """Each round's model is judged by who takes part in the next one: the best would be that of the easiest clients."""
+    whole = outcome("a", 0, 0.45, [(0.35, 0.97), (0.45, 0.94)])
+    share = {} if tuned else {"federation": {"schedule": {"participation": 0.5}}}
+    some = replace(whole, request={"config": share, "tuned": tuned})
+    missed = replace(whole, summary={**whole.summary, "missing": 1})
+    assert (whole.chosen, some.chosen, missed.chosen) == (0.35, None, None)
+    assert cell(comparison_table([some]), "a", "validated best") == "-"
+
+
 def test_who_has_no_global_model_gets_a_dash_and_a_column_of_its_own() -> None:
     table = comparison_table([outcome("a", 0, 0.9), outcome("local", 0, None, own_test_accuracy=0.4)])
     assert cell(table, "local", "test accuracy") == cell(table, "a", "clients' own models") == "-"

@@ -17,6 +17,8 @@ from mosaic.runs.facts import read_facts
 _KEY = ("algorithm", "seed")
 _NETWORKS = ("local", "student", "generator", "discriminator")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
+_JUDGING = ("Train", "Evaluate")
+"""Requests with whose answers clients judge models."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Outcome:
             raise MosaicError(f"{run} holds no finished run (summary.json is missing)")
         summary, where = read_facts(file), read_facts(run / "environment.json")
         kept = {key: summary[key] for key in _KEPT if key in summary}
+        missing = sum(each["asked"] in _JUDGING for each in summary.get("failed", ()))
         sums = {way: sum(summary[way].values()) for way in ("bytes_up", "bytes_down", "seconds")}
         return cls(
             algorithm=request.algorithm,
@@ -59,7 +62,13 @@ class Outcome:
             date=str(date.fromtimestamp(file.stat().st_mtime)),
             machine=f"{where['cpu_count']} CPU cores ({where['processor']}), {', '.join(where['gpus']) or 'no GPU'}",
             rounds=_abridged(rounds),
-            summary={**kept, "students": students_of(rounds)._asdict(), **sums, "phases": summary["seconds"]},
+            summary={
+                **kept,
+                "missing": missing,
+                "students": students_of(rounds)._asdict(),
+                **sums,
+                "phases": summary["seconds"],
+            },
         )
 
     @classmethod
@@ -106,10 +115,22 @@ class Outcome:
 
     @property
     def chosen(self) -> float | None:
-        """Accuracy after the round with the best validation accuracy, the first among equals."""
+        """Accuracy after the round with the best validation accuracy, the first among equals.
+
+        None where not all clients judge every round: the best would be the one whose judges are the easiest to please.
+        """
+        if not self._judged_by_all:
+            return None
         validated = [row for row in self.rounds if row.get("validation_accuracy") is not None]
         best = max(validated, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
         return None if best is None else best.get("test_accuracy")
+
+    @property
+    def _judged_by_all(self) -> bool:
+        schedule = (self.request.get("config", {}).get("federation") or {}).get("schedule") or {}
+        tuned = dict(setting.split("=", 1) for setting in self.tuned)
+        share = tuned.get("federation.schedule.participation", schedule.get("participation", 1))
+        return float(share) == 1 and not self.summary.get("missing")
 
     @property
     def validated(self) -> float | None:
