@@ -1,6 +1,7 @@
 """What everybody may spend: as much as the Mosaic of the comparison, told to all who can be told."""
 
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from mosaic.algorithms import DENSE
 from mosaic.comparison.budget import DistillationBudget, matching_flags, reference_budget, spends
 from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.errors import MosaicError
+from mosaic.federation.schedule import Schedule
 from tests.cases import for_each
 from tests.small_runs import DIGITS
 
@@ -37,7 +39,7 @@ def amounts(budget: DistillationBudget) -> tuple[int, int]:
 
 def test_the_budget_is_mosaics() -> None:
     assert reference_budget(merged([read_configuration(DIGITS)]), {}, None, None) == DistillationBudget(
-        600, 10 * 600, "mosaic"
+        600, 10 * 600, "mosaic", default_gan=True
     )
 
 
@@ -47,6 +49,32 @@ def test_the_budget_grows_with_clients_and_distilling_rounds() -> None:
     assert amounts(reference_budget({}, rows, None, None)) == (2 * 5, 4 * 7)
     assert amounts(reference_budget({}, rows, 3, None)) == (3, 28)
     assert amounts(reference_budget({}, rows, None, 9)) == (10, 9)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "clients"),
+    [
+        ({"participation": 0.5}, 5),
+        ({"participation": 0.04}, 1),
+        ({"participation": 0.3, "distill_rounds": [1, 3]}, 5),
+        ({"participation": 0.5, "distill_rounds": []}, 0),
+        ({"participation": 1.0, "distill_rounds": [1, 3]}, 10),
+    ],
+    ids=str,
+)
+def test_only_clients_that_take_part_in_a_distilling_round_train_generators(
+    schedule: dict[str, Any], clients: int
+) -> None:
+    """As many as the plans of all seeds ask on average; one round asks as many with any seed."""
+    config = mosaic(5, 7, federation={"schedule": schedule})
+    config["data"] = {"partition": {"class_path": "P", "init_args": {"num_clients": 10}}}
+    plan = Schedule(**schedule)
+    asked = [
+        len({client for round in plan.distills_after for client in plan.plan(round, 10, seed).clients})
+        for seed in range(200)
+    ]
+    assert abs(mean(asked) - clients) < 0.5
+    assert amounts(reference_budget({}, {"mosaic": config}, None, None))[1] == clients * 7
 
 
 @pytest.mark.parametrize(
@@ -82,11 +110,11 @@ def test_the_budget_is_that_of_the_row_and_not_of_what_lies_below_it(tmp_path: P
     config.write_text(yaml.safe_dump(mosaic(5, 7)))
     common = read_configuration(config)
     rows = {name: merged([common, *find_presets(name)]) for name in ("config", "mosaic")}
-    assert reference_budget(merged([common]), rows, None, None) == DistillationBudget(600, 4 * 600, "mosaic")
+    assert reference_budget(merged([common]), rows, None, None) == DistillationBudget(600, 4 * 600, "mosaic", True)
     own = {"config": rows["config"]}
     assert reference_budget(merged([common]), own, None, None) == DistillationBudget(5, 4 * 7, "config")
     rivals = {"dense": merged([common, *find_presets("dense")])}
-    assert reference_budget(merged([common]), rivals, None, None) == DistillationBudget(600, 4 * 600, "mosaic")
+    assert reference_budget(merged([common]), rivals, None, None) == DistillationBudget(600, 4 * 600, "mosaic", True)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +131,19 @@ def test_one_of_several_variants_sets_the_budget_and_is_named(names: list[str], 
     steps = dict(zip(every, (1, 2, 3, 4), strict=True))[reference]
     assert budget == DistillationBudget(steps, 4 * steps, reference)
     assert str(budget).endswith(f"generator updates, as {reference} spends")
+
+
+def test_a_row_is_not_said_to_spend_what_others_may() -> None:
+    """Gaussians take no updates: the others' generators may take what GANs would."""
+    config = mosaic(5, 7)
+    config["algorithm"]["init_args"]["generation"] = "ClassGaussians"
+    assert str(reference_budget({}, {"config": config}, None, None)) == (
+        "5 student updates, as config spends, and 2400 generator updates, as a default GAN at each client takes "
+        "(config trains none)"
+    )
+    config["federation"] = {"schedule": {"distill_rounds": []}}
+    told = str(reference_budget({}, {"config": config}, None, None))
+    assert told == "0 student and 0 generator updates, as config spends"
 
 
 def test_a_budget_that_was_given_is_nobodys() -> None:

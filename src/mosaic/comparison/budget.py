@@ -21,15 +21,21 @@ class DistillationBudget:
 
     Attributes:
         of: the row that spends as much; empty where a figure was given.
+        default_gan: whether that row trains no GAN, so that generators' updates are those of a default one per client.
     """
 
     student_updates: int
     generator_updates: int
     of: str = ""
+    default_gan: bool = False
 
     def __str__(self) -> str:
-        amount = f"{self.student_updates} student and {self.generator_updates} generator updates"
-        return f"{amount}, as {self.of} spends" if self.of else amount
+        """Say how much it is, and whose."""
+        student, generator = f"{self.student_updates} student", f"{self.generator_updates} generator updates"
+        if self.of and self.default_gan:
+            taken = f"{generator}, as a default GAN at each client takes ({self.of} trains none)"
+            return f"{student} updates, as {self.of} spends, and {taken}"
+        return f"{student} and {generator}{f', as {self.of} spends' if self.of else ''}"
 
 
 def reference_budget(
@@ -43,12 +49,14 @@ def reference_budget(
     """
     name, config = _reference(common, rows)
     try:
-        return DistillationBudget(
+        updates = (
             _student_updates(config) if student is None else student,
             _generator_updates(config, name) if generator is None else generator,
-            name if student is None and generator is None else "",
         )
-    except (AttributeError, TypeError, ValueError) as error:
+        if student is not None or generator is not None:
+            return DistillationBudget(*updates)
+        return DistillationBudget(*updates, name, updates[1] > 0 and not _trained_gans(config))
+    except (ArithmeticError, AttributeError, TypeError, ValueError) as error:
         raise MosaicError(
             f"--student_updates, --generator_updates: what {name} spends cannot be read from its configuration "
             f"({error}): mend algorithm, federation.schedule or data.partition there, or give both figures"
@@ -63,14 +71,26 @@ def _student_updates(config: Mapping[str, Any]) -> int:
 
 
 def _generator_updates(config: Mapping[str, Any], name: str) -> int:
-    """Return the updates of all clients' generators, which they train once."""
-    steps = _generator_steps(given_settings(algorithm_of(config)), name)
-    return min(_distilling_rounds(config), 1) * _clients(config) * steps
+    """Return the updates of all clients' generators: each client trains one, in the first round that asks it.
+
+    Where rounds ask a share of the clients, and it hangs on the seed how many they ask together, it is the expected
+    number.
+    """
+    from mosaic.federation.schedule import Schedule, round_half_up
+
+    clients, steps = _clients(config), _generator_steps(config, name)
+    share = float(_schedule(config).get("participation") or Schedule.participation)
+    left_out = 1 - max(1, round_half_up(share * clients)) / clients
+    return round_half_up(clients * (1 - left_out ** _distilling_rounds(config))) * steps
 
 
 def _distilling_rounds(config: Mapping[str, Any]) -> int:
-    rounds = ((config.get("federation") or {}).get("schedule") or {}).get("distill_rounds")
+    rounds = _schedule(config).get("distill_rounds")
     return 1 if rounds is None else len(set(rounds))
+
+
+def _schedule(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (config.get("federation") or {}).get("schedule") or {}
 
 
 def _reference(common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]]) -> tuple[str, Mapping[str, Any]]:
@@ -88,17 +108,21 @@ def _is_mosaic(config: Mapping[str, Any]) -> bool:
     return "Mosaic" in ([base.__name__ for base in found.__mro__] if found else [path.rpartition(".")[2]])
 
 
-def _generator_steps(settings: Mapping[str, Any], name: str) -> int:
+def _generator_steps(config: Mapping[str, Any], name: str) -> int:
     """Return the updates of a client's GANs; where clients train none, others may spend what a default one takes."""
     from mosaic.tasks.generation_settings import GenerationSettings
 
-    trained = list(_gans(settings.get("generation") or {})) or [{}]
+    trained = _trained_gans(config) or [{}]
     if any(given.get("epochs", GenerationSettings.epochs) > 0 for given in trained):
         raise MosaicError(
             f"--generator_updates: {name} counts the generators' training in epochs, which are not the same for all "
             "clients: say how many updates the other methods may spend"
         )
     return sum(int(given.get("steps", GenerationSettings.steps)) for given in trained)
+
+
+def _trained_gans(config: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return list(_gans(given_settings(algorithm_of(config)).get("generation") or {}))
 
 
 def _gans(generation: Mapping[str, Any] | str) -> Iterator[Mapping[str, Any]]:
