@@ -65,6 +65,22 @@ class Linear(ImageGenerator):
         return torch.einsum("bk,kchw->bchw", noise, self._pixels)
 
 
+@pytest.mark.parametrize("count", [99, 100, 150, 199])
+def test_by_chance_one_per_cent_are_found_whatever_the_number_of_others(count: int, random: torch.Generator) -> None:
+    draw = partial(torch.randn, generator=random)
+    rates = [success(draw(500), draw(count)).rate or 0 for _ in range(800)]
+    error = float(torch.tensor(rates).std()) / len(rates) ** 0.5
+    assert sum(rates) / len(rates) == pytest.approx(0.01, abs=4 * error)
+    assert 4 * error < 0.0025
+
+
+def test_few_others_have_no_one_per_cent() -> None:
+    """Above the highest of 20 others lie 5 % of the members by chance."""
+    assert success(torch.ones(5), torch.arange(98) / 98).rate is None
+    assert success(torch.ones(5), torch.arange(99) / 99).rate == 1
+    assert success(torch.zeros(5), torch.zeros(99)).rate == 0, "and ties do not count"
+
+
 def split(count: int) -> tuple[Tensor, Tensor, Tensor]:
     """Pixels and labels of digits, of which the first half are members."""
     return DIGITS.train.pixels[: 2 * count], DIGITS.train.labels[: 2 * count], torch.arange(2 * count) < count

@@ -1,14 +1,16 @@
 """The audit of a whole run: a client of eight images is found out, and the report says so."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from rich.console import Console
 
 from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding, require_own_file, write_findings
-from mosaic.audit.table import audit_head, audit_rows, verdict
+from mosaic.audit.table import audit_head, audit_rows, audit_table, verdict
 from mosaic.cli import client as command
 from mosaic.cli.main import main
 from mosaic.deployment.resident import Resident
@@ -23,7 +25,7 @@ def findings(run: Path) -> list[Finding]:
 
 
 def finding(client: int, auc: float, attack: str = GENERATOR, members: int = 10) -> Finding:
-    return Finding(client, attack, members, 20, auc, 0.25, 0.5)
+    return Finding(client, attack, members, 200, auc, 0.25, 0.5)
 
 
 def test_a_row_for_each_client_the_smallest_first() -> None:
@@ -33,6 +35,21 @@ def test_a_row_for_each_client_the_smallest_first() -> None:
         ("1", "12", "0.90  25 %", "0.55  25 %", "0.50-0.50"),
         ("0", "50", "0.60  25 %", "-", "0.50-0.50"),
     ]
+
+
+@pytest.mark.parametrize("rate", [0.25, None])
+def test_where_others_are_few_a_dash_stands_for_the_share(rate: float | None) -> None:
+    few = replace(finding(0, 0.6), others=20, rate=rate)
+    assert audit_rows([few]) == [("0", "10", "0.60     -", "0.50-0.50")]
+
+
+def test_the_table_fits_a_terminal() -> None:
+    """On 80 columns nothing is cut off, with every attack that one run can face."""
+    attacks = (GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER)
+    found = [replace(finding(100, 0.6, attack, members=500), rate=1.0) for attack in attacks]
+    with (console := Console(width=80)).capture() as shown:
+        console.print(audit_table(found))
+    assert shown.get().strip().splitlines()[-1].split() == ["100", "500", *["0.60", "100", "%"] * 4, "0.50-0.50"]
 
 
 def test_the_verdict_names_who_is_found_out() -> None:

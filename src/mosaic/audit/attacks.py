@@ -14,6 +14,8 @@ from mosaic.privacy.release import Release, unpacked
 
 SEARCH_STEPS, SEARCH_RATE = 100, 0.1
 FALSE_POSITIVES = 0.01
+FEWEST_OTHERS = round(1 / FALSE_POSITIVES) - 1
+"""Others below which no threshold takes as few as 1 % of them for members, by chance too."""
 _BATCH = 256
 _NO_NOISE = 1e-3
 
@@ -24,25 +26,38 @@ class Success(NamedTuple):
     Attributes:
         auc: area under the ROC curve: the probability that a member scores above another image; chance is 0.5.
         rate: share of the members found where 1 % of the others are taken for members (Carlini et al. 2022, arXiv
-            2112.03570); chance is 0.01.
+            2112.03570); chance is 0.01. None below 99 others.
     """
 
     auc: float
-    rate: float
+    rate: float | None
 
 
 def success(members: Tensor, others: Tensor) -> Success:
-    """Compare the scores of members ``(n,)`` with those of others ``(m,)``; ties count half.
+    """Compare the scores of members ``(n,)`` with those of others ``(m,)``; in the area ties count half.
 
     >>> success(torch.tensor([3.0, 4.0]), torch.tensor([1.0, 2.0]))
-    Success(auc=1.0, rate=1.0)
+    Success(auc=1.0, rate=None)
     """
-    from sklearn.metrics import roc_auc_score, roc_curve
+    from sklearn.metrics import roc_auc_score
 
     truth = torch.cat([torch.ones(len(members)), torch.zeros(len(others))]).numpy()
     scores = torch.cat([members, others]).double().numpy()
-    false, true, _ = roc_curve(truth, scores, drop_intermediate=False)
-    return Success(float(roc_auc_score(truth, scores)), float(true[false <= FALSE_POSITIVES].max()))
+    return Success(float(roc_auc_score(truth, scores)), _found(members, others))
+
+
+def _found(members: Tensor, others: Tensor) -> float | None:
+    """Return the share of the members above the others' 1 % point.
+
+    A score that is no member's lies above the j-th highest of m others with probability ``j / (m + 1)``; between two of
+    them the share is interpolated, so that chance is 1 % with any m.
+    """
+    place = FALSE_POSITIVES * (len(others) + 1)
+    if len(others) < FEWEST_OTHERS:
+        return None
+    highest = others.topk(int(place) + 1).values
+    below, above = (float((members > threshold).double().mean()) for threshold in highest[-2:])
+    return below + (place - int(place)) * (above - below)
 
 
 def within_classes(scores: Tensor, labels: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ class Finding:
     members: int
     others: int
     auc: float
-    rate: float
+    rate: float | None
     null_auc: float
 
 

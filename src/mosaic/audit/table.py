@@ -6,6 +6,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from mosaic.audit.attacks import FALSE_POSITIVES, FEWEST_OTHERS
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, RELEASE, SEARCH, Finding
 
 ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop", RELEASE: "sums"}
@@ -41,7 +42,7 @@ def audit_rows(findings: Sequence[Finding]) -> list[tuple[str, ...]]:
 def audit_table(findings: Sequence[Finding]) -> Table:
     """Return the rows as a table for the terminal."""
     title = "Can a client's images be told from others? AUC, and share found at 1 % false positives"
-    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # 80 columns have room for all
     for column in audit_head(findings):
         table.add_column(column, justify="right", no_wrap=True)
     for row in audit_rows(findings):
@@ -70,7 +71,8 @@ def verdict(findings: Sequence[Finding]) -> str:
             lines.append(f"{attack}: tells {' and '.join(told)}" if told else f"{attack}: hardly more than chance")
     lines.append(
         "Chance is 0.50. The null is the same attack on two halves of the others, where there is nothing to find: "
-        "figures within its range mean nothing, and small clients have wide ones."
+        "figures within its range mean nothing, and small clients have wide ones. A share found needs "
+        f"{FEWEST_OTHERS} others or more; chance is {FALSE_POSITIVES:.0%}."
     )
     return "\n".join(lines)
 
@@ -78,7 +80,8 @@ def verdict(findings: Sequence[Finding]) -> str:
 def _cell(finding: Finding | None) -> str:
     if finding is None:
         return "-"
-    return f"{finding.auc:.2f} {100 * finding.rate:3.0f} %"
+    unknown = finding.rate is None or finding.others < FEWEST_OTHERS  # of which older files have rates
+    return f"{finding.auc:.2f} {'-' if unknown else f'{100 * (finding.rate or 0):3.0f} %':>5}"
 
 
 def _list(clients: Sequence[int]) -> str:
