@@ -16,6 +16,9 @@ import mosaic
 from mosaic.algorithms import FedAvg
 from mosaic.errors import MosaicError
 from mosaic.runs.loggers import _IDENTITIES, RunLoggers
+from mosaic.server.cohort import Cohort
+from mosaic.server.context import RoundContext
+from mosaic.server.state import ServerState
 from tests.cases import for_each
 from tests.small_runs import LinearNet, digits, parsed
 
@@ -112,6 +115,34 @@ def test_figures_wait_until_their_round_is_over_and_come_in_order(tmp_path: Path
     loggers.picture("x", np.zeros((4, 6, 3), np.uint8), 3)
     loggers.close("failed")
     assert noting.said[2:] == [("image", "x", (6, 4), 3), ("metrics", 3, {"d": 0.5}), ("closed", "failed")]
+
+
+class FailsOnce(FedAvg):
+    """Ends the second round after it has told a figure, once."""
+
+    fails = True
+
+    def round(self, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
+        state = super().round(state, cohort, context)
+        context.recorder.scalar("server/mine", 0.5)
+        if context.plan.round == 2 and FailsOnce.fails:
+            raise ValueError("not today")
+        return state
+
+
+def test_a_round_whose_work_is_lost_is_told_once_by_who_goes_on(tmp_path: Path) -> None:
+    noting = Noting()
+
+    def go(rounds: int, ckpt_path: str | None) -> None:
+        federation = mosaic.Federation(str(tmp_path / "run"), mosaic.Schedule(rounds, local_steps=2), loggers=[noting])
+        federation.fit(LinearNet, digits(4), FailsOnce(), {"accelerator": "cpu"}, ckpt_path=ckpt_path)
+
+    with pytest.raises(ValueError, match="not today"):
+        go(3, None)
+    FailsOnce.fails = False
+    go(3, "last")
+    told = [said[1] for said in noting.said if said[0] == "metrics" and "server/mine" in said[2]]
+    assert told == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_logger_that_fails_is_left_out_and_the_others_go_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -42,6 +42,7 @@ class RunLoggers:
         self._loggers = {place: _made(place, each, known.get(place, {})) for place, each in enumerate(given)}
         self._going_on = [place for place in known if place < len(given) and not isinstance(given[place], Logger)]
         self._waiting: dict[int, dict[str, float]] = defaultdict(dict)
+        self._finished = 0
 
     def begin(self, config: Mapping[str, Any]) -> None:
         """Tell new loggers the run's configuration, and keep by what name each can go on.
@@ -64,7 +65,8 @@ class RunLoggers:
             self._waiting[round][name] = value
 
     def tell(self, before: int) -> None:
-        """Tell the figures of all rounds before this one, a round at a time, in order."""
+        """Tell the figures of all rounds before this one, which has finished, a round at a time, in order."""
+        self._finished = before
         for round in sorted(each for each in self._waiting if each < before):
             figures = self._waiting.pop(round)
             self._each(partial(_log, figures=figures, round=round))
@@ -79,9 +81,10 @@ class RunLoggers:
         """Tell what is left, and close all loggers.
 
         Args:
-            status: ``success``, or ``failed`` where the run was interrupted, in Lightning's words.
+            status: ``success``, or ``failed`` where the run was interrupted, in Lightning's words. Figures of the round
+                that it was interrupted in are lost with its work: who goes on tells them.
         """
-        self.tell(max(self._waiting, default=0) + 1)
+        self.tell((max(self._waiting, default=0) if status == "success" else self._finished) + 1)
         self._each(lambda logger: logger.finalize(status))
 
     def _each(self, do: Callable[[Any], object], having: str = "finalize", but: Sequence[int] = ()) -> None:
