@@ -11,6 +11,7 @@ LARGEST = 1e38
 LARGEST_COUNT = 10**12
 """Most of anything that settings may ask for; Python and PyTorch count no further than to some 10^18 in all."""
 _LONGEST_WORDS = 300
+_SHOWN = 5
 
 
 class MosaicError(Exception):
@@ -143,6 +144,15 @@ def settings_of(factory: object) -> str:
 def first_line(error: Exception) -> str:
     """Return the first line of an error's text, or its kind where there is none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def abridged(values: Sequence[object]) -> str:
+    """Return the first values as text, and whether there are more.
+
+    >>> abridged(range(9))
+    '0, 1, 2, 3, 4, ...'
+    """
+    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")
 
 
 def printable(words: str) -> str:

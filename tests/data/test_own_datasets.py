@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import Dataset, IterableDataset, TensorDataset
+from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
 
 import mosaic
 from mosaic.algorithms import FedAvg
@@ -166,6 +166,46 @@ def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
     assert (renamed.class_names, renamed.train.labels.tolist()) == (("Katze", "Hund"), [0, 1, 1, 0])
     with pytest.raises(mosaic.MosaicError, match=r"test: expected only classes that the training file names, got eel"):
         _ = from_datasets([here], Named(["eel", "dog"], (dark, 0))).images
+
+
+class Wrapping(Listed):
+    """Wraps a dataset and passes its items on."""
+
+    def __init__(self, dataset: Named) -> None:
+        super().__init__(*dataset.items)
+        self.dataset = dataset
+
+
+def test_parts_and_sums_of_datasets_have_the_classes_of_what_they_are_made_of(caplog: pytest.LogCaptureFixture) -> None:
+    grey = PIXELS[0]
+    here, there = Named(["cat", "dog"], (grey, 0), (grey, 1)), Named(["dog", "eel"], (grey, 0), (grey, 1))
+    expected = from_datasets([here, there], here).images
+    for part in (lambda given: Subset(given, range(2)), lambda given: ConcatDataset([Subset(given, [0]), given])):
+        images = from_datasets([part(here), part(there)], part(here)).images
+        assert images.class_names == expected.class_names == ("cat", "dog", "eel")
+        assert sorted(set(images.train.labels.tolist())) == [0, 1, 2]
+        assert images.train.labels[-2:].tolist() == [1, 2]
+    assert "no `classes`" not in caplog.text
+    both: Any = ConcatDataset([here, there])
+    with pytest.raises(mosaic.MosaicError, match=r"datasets\[1\]: expected a ConcatDataset .*\(cat, dog\) and \(dog"):
+        _ = from_datasets([here, both], here).images
+    both.classes = ["cat", "dog"]
+    assert from_datasets([here, both], here).images.class_names == ("cat", "dog")
+
+
+def test_what_wraps_a_dataset_is_not_taken_for_it_where_that_would_mix_classes_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grey = PIXELS[0]
+    here, there = Named(["cat", "dog"], (grey, 0), (grey, 1)), Named(["dog", "eel"], (grey, 0), (grey, 1))
+    for given in ([Wrapping(here), Wrapping(there)], [here, Subset(Wrapping(there), [0])]):
+        with pytest.raises(mosaic.MosaicError, match=r"datasets\[1\]: expected `classes` of Wrapping.*got none"):
+            _ = from_datasets(given, here).images
+        assert from_datasets(given, here, class_names=["cat", "dog"]).images.num_classes == 2
+    assert from_datasets([Wrapping(here), Wrapping(here)], Wrapping(here)).images.class_names == ("0", "1")
+    caplog.clear()
+    _ = from_datasets([here, Listed((grey, 1))], [(grey, 0)]).images
+    assert "datasets[1], test: no `classes`, as other datasets have" in caplog.text
 
 
 def test_labels_without_a_zero_are_numbered_by_value_and_identifiers_are_no_classes() -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mosaic.data.images import Images, ImageSet
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, abridged
 from mosaic.nets.inference import to_bytes
 
 log = logging.getLogger(__name__)
@@ -117,8 +117,7 @@ def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str
     for number, text in ((0, "no training image"), (1, "one training image, so none of it can be held out")):
         rare = [name for name, count in zip(class_names, counts.tolist(), strict=True) if count == number]
         if rare:
-            shown = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
-            log.warning("%s: %d of %d classes have %s: %s", origin, len(rare), len(class_names), text, shown)
+            log.warning("%s: %d of %d classes have %s: %s", origin, len(rare), len(class_names), text, abridged(rare))
 
 
 def checked(loaded: object, origin: str) -> ImageSet:

@@ -1,18 +1,16 @@
 """Make the splits of a data set agree on their classes, and number labels ``0..C-1``."""
 
 import logging
-from collections.abc import Sequence
 
 import numpy as np
 
 from mosaic.data.checks import check_label_range, check_names
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, abridged
 
 log = logging.getLogger(__name__)
 
 MOST_CLASSES = 50_000
 """More distinct labels than this are taken for identifiers, not classes; ImageNet-21k has 21,841 classes."""
-_SHOWN = 5
 
 Names = tuple[str, ...] | None
 
@@ -35,7 +33,7 @@ def agreed(labels: np.ndarray, names: Names, reference: Names, origin: str) -> n
     unknown = [names[label] for label in np.unique(labels).tolist() if names[label] not in places]
     if unknown:
         raise MosaicError(
-            f"{origin}: expected only classes that the training file names, got {_list(unknown)}: "
+            f"{origin}: expected only classes that the training file names, got {abridged(unknown)}: "
             "leave these images out"
         )
     log.info("%s: the training file lists the classes in another order; labels are matched by name", origin)
@@ -70,15 +68,11 @@ def numbered(train: np.ndarray, test: np.ndarray, origin: str) -> tuple[np.ndarr
     unknown = np.setdiff1d(test, values)
     if len(unknown):
         raise MosaicError(
-            f"{origin}: expected test images of classes that are trained on, got labels {_list(unknown.tolist())}: "
+            f"{origin}: expected test images of classes that are trained on, got labels {abridged(unknown.tolist())}: "
             "leave these images out, or train on some"
         )
     if values[-1] == len(values) - 1:
         return train, test, names
-    table = _list([f"{value} is class {place}" for place, value in enumerate(values.tolist())])
+    table = abridged([f"{value} is class {place}" for place, value in enumerate(values.tolist())])
     log.info("%s: labels are not 0..%d; they are numbered by value: %s", origin, len(values) - 1, table)
     return np.searchsorted(values, train), np.searchsorted(values, test), names
-
-
-def _list(values: Sequence[object]) -> str:
-    return ", ".join(map(str, values[:_SHOWN])) + (", ..." if len(values) > _SHOWN else "")

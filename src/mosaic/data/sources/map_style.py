@@ -3,20 +3,21 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mosaic.data.checks import as_tensor, eight_bits, make_image_set, names_of
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
-from mosaic.data.sources.classes import MOST_CLASSES, agreed, numbered
+from mosaic.data.sources.classes import MOST_CLASSES, Names, agreed, numbered
 from mosaic.data.sources.rules import SCALED, check_scaled, plain
-from mosaic.errors import MosaicError, first_line
+from mosaic.errors import MosaicError, abridged, first_line
 
 log = logging.getLogger(__name__)
 OWNER = "client"
@@ -30,7 +31,8 @@ class DatasetsSource(Source):
     An image is a tensor of shape ``(channels, H, W)`` or ``(H, W)``, an array of shape ``(H, W)`` or
     ``(H, W, channels)``, or a PIL image; uint8, or floating point in ``[0, 1]``, which is rounded to 8 bits. A label is
     a whole number. All are read once and held in memory. Labels of datasets with ``classes`` are matched by name,
-    whatever their order; those without follow the order of all names.
+    whatever their order; those without follow the order of all names. A ``Subset`` or ``ConcatDataset`` has the classes
+    of what it is made of.
 
     Args:
         train: datasets to train on; the images of the i-th are of group i by ``client``.
@@ -75,6 +77,8 @@ class DatasetsSource(Source):
         given = None if self._names is None else names_of(self._names, f"class_names: {_NAMES}")
         named = list(_named(self._train, self._test))
         own = [_classes(name, dataset) for name, dataset in named]
+        if given is None:
+            _check_nameless(named, own)
         union = tuple(dict.fromkeys(name for names in own[:-1] for name in names or ()))
         if not union and given is None:
             return _by_number(stored)
@@ -95,12 +99,49 @@ def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, .
 
 
 def _classes(name: str, dataset: Any) -> tuple[str, ...] | None:
-    """Return a dataset's ``classes``, if it has a list of text of this name, or of synonyms, as ImageNet has."""
+    """Return a dataset's ``classes``, or those of the datasets that it is made of, if they have any.
+
+    They are a list of text, or of synonyms, as ImageNet has.
+    """
     classes = getattr(dataset, "classes", None)
-    if not isinstance(classes, list | tuple):
+    if isinstance(classes, list | tuple):
+        joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
+        return names_of(joined, f"{name}.classes: {_NAMES}")
+    if not isinstance(dataset, ConcatDataset | Subset):
         return None
-    joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
-    return names_of(joined, f"{name}.classes: {_NAMES}")
+    parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
+    found = {_classes(name, part) for part in parts}
+    if len(found) > 1:
+        raise MosaicError(
+            f"{name}: expected a ConcatDataset of datasets with the same classes, since each counts its labels by its "
+            f"own, got {_lists(found)}: map the labels to one list, and set it as `classes` of the ConcatDataset"
+        )
+    return found.pop()
+
+
+def _check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> None:
+    """Refuse datasets that wrap one with other classes than the rest; name those whose labels are taken as numbers."""
+    nameless = [(name, dataset) for (name, dataset), names in zip(named, own, strict=True) if names is None]
+    known = set(own) - {None}
+    if known and nameless:
+        told = ", ".join(name for name, _ in nameless)
+        log.warning("%s: no `classes`, as other datasets have: labels are taken for places in all names", told)
+    for name, dataset in nameless:
+        while isinstance(dataset, Subset):
+            dataset = dataset.dataset
+        parts = [part for part in getattr(dataset, "__dict__", {}).values() if isinstance(part, Dataset)]
+        inside = {_classes(name, part) for part in parts} - {None}
+        known |= inside
+        if inside and len(known) > 1:
+            raise MosaicError(
+                f"{name}: expected `classes` of {type(dataset).__name__}, since datasets differ in them, got none, but "
+                f"inside {_lists(known)}: set them in its constructor, as self.classes = dataset.classes, or give "
+                "class_names if its labels are places in them"
+            )
+
+
+def _lists(found: Iterable[Names]) -> str:
+    return " and ".join(sorted("none" if names is None else f"({abridged(names)})" for names in found))
 
 
 def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
