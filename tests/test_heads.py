@@ -50,9 +50,22 @@ class Maps(NoBias):
         self.body, self.head = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Flatten(), nn.Linear(72, num_classes))  # type: ignore[assignment]
 
 
+class Headless(Classifier):
+    """Features and a forward of its own, whose last layer is not called the head."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body, self.last = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU()), nn.Linear(16, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.features(images))
+        return logits
+
+
 @pytest.mark.parametrize(
     ("net", "algorithm", "trained"),
     [
+        ("Headless", "Mosaic", {"GenerationTask", "GatingTask", "DistillationTask"}),
         ("TwoLayers", "Mosaic", {"GenerationTask", "GatingTask", "DistillationTask"}),
         pytest.param("NoBias", "Mosaic", {"GenerationTask", "GatingTask", "DistillationTask"}, marks=pytest.mark.slow),
         pytest.param("Maps", "FedAvg", set(), marks=pytest.mark.slow),
@@ -68,6 +81,7 @@ def test_every_phase_runs(net: str, algorithm: str, trained: set[str], tmp_path:
     ("net", "algorithm", "flags", "said"),
     [
         ("NoBias", "PrototypeHead", [], "a head that is one torch.nn.Linear with a bias, got a linear layer without"),
+        ("Headless", "PrototypeHead", [], "a head that is one torch.nn.Linear with a bias, got none: give it one"),
         (
             "TwoLayers",
             "Mosaic",

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from mosaic.nets import Blueprint
 from mosaic.nets.prototype_classifier import PrototypeClassifier, PrototypeKernel, _nearest_others
+from tests.test_heads import Headless
 
 
 def clusters(random: torch.Generator, sizes: list[int]) -> tuple[Tensor, Tensor]:
@@ -67,7 +68,7 @@ def test_no_distances_of_all_prototypes_to_all_are_held(monkeypatch: pytest.Monk
 
 def prototype_classifier(blueprint: Blueprint, random: torch.Generator) -> PrototypeClassifier:
     trunk = blueprint.build(blueprint.initial(0))
-    width = trunk.head.in_features
+    width = trunk.features(torch.zeros(1, 1, 8, 8)).shape[1]
     kernel = PrototypeKernel(torch.randn(6, width, generator=random), torch.tensor([0, 0, 0, 1, 1, 1]), 3)
     return PrototypeClassifier(trunk, torch.zeros(width), torch.ones(width), nn.Linear(width, 3), kernel)
 
@@ -101,7 +102,7 @@ def test_the_width_is_by_the_median_distance() -> None:
 def standardising(blueprint: Blueprint, random: torch.Generator) -> tuple[PrototypeClassifier, Tensor, Tensor]:
     """A classifier whose features have another mean and deviation than 0 and 1, images, and their features."""
     trunk = blueprint.build(blueprint.initial(0)).eval()
-    width = trunk.head.in_features
+    width = trunk.features(torch.zeros(1, 1, 8, 8)).shape[1]
     kernel = PrototypeKernel(torch.randn(6, width, generator=random), torch.tensor([0, 0, 0, 1, 1, 1]), 3)
     mean, std = torch.randn(width, generator=random), 0.5 + torch.rand(width, generator=random)
     images = torch.rand(5, 1, 8, 8, generator=random)
@@ -116,4 +117,9 @@ def test_it_is_the_mean_of_head_and_kernel(blueprint: Blueprint, random: torch.G
 
 def test_its_linear_part_is_the_head_on_standardised_features(blueprint: Blueprint, random: torch.Generator) -> None:
     both, images, features = standardising(blueprint, random)
+    torch.testing.assert_close(both.linear_part().eval()(images), both.head(features))
+
+
+def test_its_linear_part_takes_its_head_though_the_network_has_a_forward_of_its_own(random: torch.Generator) -> None:
+    both, images, features = standardising(Blueprint(Headless, (1, 8, 8), 3, (0.5,), (0.25,)), random)
     torch.testing.assert_close(both.linear_part().eval()(images), both.head(features))

@@ -156,10 +156,10 @@ class _Reader(pickle.Unpickler):
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:
     net = factory(image_shape, num_classes).scaled(ratio)
-    whole = _terms(factory(image_shape, num_classes))
+    whole, head = _terms(factory(image_shape, num_classes)), getattr(net, "head", None)
     for name, terms in _terms(net).items():
         layer = net.get_submodule(name)
-        if layer is not net.head and terms < whole[name]:  # not what looks at the image itself
+        if layer is not head and terms < whole[name]:  # not what looks at the image itself
             layer.register_forward_hook(partial(_divide, terms / whole[name]))
     return net
 

@@ -1,6 +1,7 @@
 """A classifier from prototypes: a linear head and a kernel on the features of a frozen network."""
 
 import copy
+from types import MethodType
 
 import torch
 from torch import Tensor, nn
@@ -86,4 +87,5 @@ class PrototypeClassifier(nn.Module):
         bias = self.head.bias.detach() - weight @ self.mean
         net.head = nn.Linear(weight.shape[1], weight.shape[0])  # the network's own head may be of any kind
         net.head.weight, net.head.bias = nn.Parameter(weight, False), nn.Parameter(bias, False)
+        net.forward = MethodType(Classifier.forward, net)  # type: ignore[method-assign]  # its own may know no head
         return net

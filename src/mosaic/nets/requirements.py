@@ -32,8 +32,10 @@ def require_features(net: Classifier, wanted_by: str) -> None:
 
 def require_linear_head(net: Classifier, wanted_by: str, advice: str) -> None:
     """Raise :class:`MosaicError` unless the head is one linear layer with a bias."""
-    if not isinstance(net.head, nn.Linear) or net.head.bias is None:
-        got = "a linear layer without bias" if isinstance(net.head, nn.Linear) else type(net.head).__name__
+    head = getattr(net, "head", None)  # a network that overrides forward may have none
+    if not isinstance(head, nn.Linear) or head.bias is None:
+        other = "none" if head is None else type(head).__name__
+        got = "a linear layer without bias" if isinstance(head, nn.Linear) else other
         raise MosaicError(
             f"model.net: {wanted_by} needs a head that is one torch.nn.Linear with a bias, got {got}: {advice}"
         )
