@@ -149,6 +149,32 @@ def test_test_reports_the_accuracy_of_the_run(run: Path, capsys: pytest.CaptureF
     assert shown_accuracy(capsys) == pytest.approx(float(last_row(run / "metrics.csv")[3]), abs=1e-6)
 
 
+@pytest.mark.parametrize("command", ["test", pytest.param("predict", marks=pytest.mark.slow)])
+def test_images_of_other_classes_than_the_checkpoints_are_refused(
+    command: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names in reverse: as many classes, all of which would be taken for others."""
+    checkpoint = torch.load(run / "global.ckpt", weights_only=True)
+    checkpoint["mosaic"]["class_names"].reverse()
+    torch.save(checkpoint, tmp_path / "global.ckpt")
+    line = refusal(capsys, command, "--config", str(DIGITS), *TINY, f"--ckpt_path={tmp_path / 'global.ckpt'}")
+    assert "trained for, (9, 8, 7, 6, 5, ...), got 10, (0, 1, 2, 3, 4, ...)" in line
+    assert not (tmp_path / "predictions.csv").exists()
+
+
+def test_a_split_that_is_not_the_runs_is_told(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in ("config.yaml", "global.ckpt"):
+        shutil.copy(run / file, tmp_path)
+    given = ("--config", str(tmp_path / "config.yaml"), f"--ckpt_path={tmp_path / 'global.ckpt'}")
+    main(["test", *given, "--data.seed=7", "--trainer.callbacks=Timer"])  # of which no YAML can be written
+    assert "the model may have been trained on some" not in capsys.readouterr().err
+    main(["validate", *given, "--data.seed=7"])
+    assert "data.seed: not as in" in capsys.readouterr().err
+    part = {"class_path": "mosaic.data.PartSource", "init_args": {"source": "mosaic.data.SklearnDigits", "train": 900}}
+    main(["test", *given, f"--data.source={part}"])
+    assert "data.source.class_path, data.source.init_args: not as in" in capsys.readouterr().err
+
+
 def test_print_config_round_trips(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def printed(config: Path) -> str:
         with pytest.raises(SystemExit):

@@ -4,6 +4,7 @@ import inspect
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from pkgutil import resolve_name
@@ -18,6 +19,7 @@ from mosaic.algorithms.base import require_program
 from mosaic.cli.complaints import first_cause
 from mosaic.cli.nulls import require_values
 from mosaic.cli.predictions import table_for, write_predictions
+from mosaic.cli.same_images import check_classes, warn_of_another_split
 from mosaic.cli.sections import SECTIONS, MosaicParser, add_sections
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
@@ -49,6 +51,7 @@ class MosaicCLI(LightningCLI):
 
     description = "run a federation; the Trainer's keys that every phase sets itself, such as max_epochs, are refused"
     run_dir: Path | None = None
+    _checkpoint: Mapping[str, Any]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add algorithm, executor and federation beside model, data and trainer."""
@@ -76,7 +79,7 @@ class MosaicCLI(LightningCLI):
         if command != "fit" and ckpt_path is None:
             raise MosaicError(f"mosaic {command}: expected --ckpt_path with the global.ckpt of a run, got none")
         if command != "fit":
-            read_checkpoint(Path(ckpt_path), "--ckpt_path")
+            self._checkpoint = read_checkpoint(Path(ckpt_path), "--ckpt_path")
 
     def instantiate_classes(self) -> None:
         """Make model, data and trainer."""
@@ -137,8 +140,9 @@ class MosaicCLI(LightningCLI):
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""
+        command = self.config.subcommand
         try:
-            dumped = self._parser("fit").dump(self.config.fit, format="yaml", skip_none=False)
+            dumped = self._parser(command).dump(self.config[command], format="yaml", skip_none=False)
         except (ValueError, TypeError) as error:
             raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
         written: dict[str, Any] = _writable(yaml.safe_load(dumped))
@@ -161,6 +165,19 @@ class MosaicCLI(LightningCLI):
         config["data"] |= {"mean": data.mean, "std": data.std}
         executor.terms = replace(executor.terms, mean=tuple(data.mean), std=tuple(data.std))
         return data
+
+    def _check_images(self, *held_out_by: str) -> None:
+        """Refuse images of other classes than the checkpoint's; warn if these keys of ``data`` are not its run's."""
+        check_classes(self._checkpoint, self.datamodule.images.class_names)
+        checkpoint = Path(self.config[self.config.subcommand].ckpt_path)
+        with suppress(MosaicError):  # what cannot be written cannot be compared
+            warn_of_another_split(checkpoint, self._written()["data"], ("source", *held_out_by))
+
+    before_test = before_predict = _check_images
+
+    def before_validate(self) -> None:
+        """Check the images, as those of the clients, too."""
+        self._check_images("partition", "seed", "validation_share")
 
     def predict(self, model: GlobalClassifier, datamodule: FederatedDataModule, **options: Any) -> None:
         """Predict the test images and write guesses and probabilities beside the checkpoint."""

@@ -39,7 +39,7 @@ def check_same(
     before = _read_config(directory, config.keys())
     changed = sorted(
         key
-        for key in _differences(before, dict(config))
+        for key in differences(before, dict(config))
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     )
     if not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
@@ -68,10 +68,11 @@ def _read_config(directory: RunDirectory, sections: Collection[str]) -> dict[str
     return values
 
 
-def _differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+def differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the keys by which two configurations differ, or those below which only one has anything."""
     if isinstance(before, dict) and isinstance(now, dict):
         for key in {*before, *now}:
-            yield from _differences(before.get(key), now.get(key), f"{prefix}{key}.")
+            yield from differences(before.get(key), now.get(key), f"{prefix}{key}.")
     elif before != now:
         yield prefix.removesuffix(".")
 
