@@ -275,6 +275,31 @@ class Guessing(LinearNet):
         return super().forward(nn.functional.dropout(images, 0.5))
 
 
+class Raw(LinearNet):
+    """A network that forgets to normalise."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+
+class RawInAnotherWay(Raw):
+    """The same, on purpose: no part of it is called its head."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.last = self.head
+        del self.head
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.body(images))
+        return logits
+
+
+def test_a_forward_of_ones_own_needs_no_head(blueprint: Blueprint) -> None:
+    ClientModels().pool(blueprint.with_factory(RawInAnotherWay), 2, seed=0)
+
+
 def test_a_network_may_draw_in_evaluation(blueprint: Blueprint) -> None:
     assert same_models(blueprint.with_factory(Guessing), 2).kind == "same"
     ClientModels().pool(blueprint.with_factory(Guessing), 2, seed=0)
@@ -307,6 +332,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
             "cannot be built: expected a network of class mosaic.nets.Classifier",
         ),
         (Masked, "expected finite real numbers to average, got infinite ones or NaN in mask: register a constant with"),
+        (Raw, r"expected a forward that is head\(features\(images\)\), .* let it begin with self.features"),
         (Waves, "expected finite real numbers to average, got complex numbers in waves"),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
         pytest.param(
@@ -327,6 +353,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         "a tuple",
         "no classifier",
         "an infinite constant",
+        "no normalisation",
         "complex numbers",
         "not a vector",
         "too small images",

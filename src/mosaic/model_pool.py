@@ -201,13 +201,33 @@ def _check(blueprint: Blueprint, key: str) -> None:
             f"{key}: expected the same logits of two networks with the same weights, got others: some weights are not "
             "in its state_dict(): keep layers in torch.nn.ModuleList or ModuleDict, and buffers persistent"
         )
+    _check_forward(nets[0], images, one, blueprint, key)
 
 
-def _ask(net: Classifier, images: Tensor, blueprint: Blueprint, key: str) -> Tensor:
-    """Return the logits of a network, always with the same randomness."""
+def _check_forward(net: Classifier, images: Tensor, logits: Tensor, blueprint: Blueprint, key: str) -> None:
+    """Refuse a forward other than ``head(features(images))``, unless it draws, or the network lacks one of the two."""
+    try:
+        with torch.no_grad():
+            expected = net.head(net.features(images))
+    except Exception:  # what needs features or a head says so
+        return
+    if not isinstance(expected, Tensor) or expected.shape != logits.shape:
+        return
+    if torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+        return
+    if torch.equal(logits, _ask(net, images, blueprint, key, seed=1)):  # or it draws in evaluation too
+        raise MosaicError(
+            f"{key}: expected a forward that is head(features(images)), since prototypes and new heads are made in "
+            "features(), got other logits: let it begin with self.features(images), which normalises, or give the last "
+            "layer another name than head, and do without new ones"
+        )
+
+
+def _ask(net: Classifier, images: Tensor, blueprint: Blueprint, key: str, seed: int = 0) -> Tensor:
+    """Return the logits of a network, with the same randomness for the same seed."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
-            torch.manual_seed(0)
+            torch.manual_seed(seed)
             logits = net(images)
     except Exception as error:
         size = "x".join(map(str, blueprint.image_shape))
