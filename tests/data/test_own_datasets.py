@@ -208,10 +208,15 @@ def test_what_wraps_a_dataset_is_not_taken_for_it_where_that_would_mix_classes_u
     assert "datasets[1], test: no `classes`, as other datasets have" in caplog.text
 
 
-def test_labels_without_a_zero_are_numbered_by_value_and_identifiers_are_no_classes() -> None:
+def test_labels_other_than_0_to_c_are_numbered_by_value_and_identifiers_are_no_classes() -> None:
     grey = PIXELS[0]
     images = from_datasets([Listed((grey, 3)), Listed((grey, 1), (grey, 3))], Listed((grey, 1))).images
     assert (images.class_names, images.train.labels.tolist()) == (("1", "3"), [1, 0, 1])
+    tens = from_datasets([Listed((grey, 0), (grey, 50)), Listed((grey, 20))], Listed((grey, 20))).images
+    assert tens.class_names == ("0", "20", "50")
+    assert (tens.train.labels.tolist(), tens.test.labels.tolist()) == ([0, 2, 1], [1])
+    lacking = from_datasets([Listed((grey, 0)), Listed((grey, 3))], Listed((grey, 1), (grey, 2))).images
+    assert (lacking.num_classes, lacking.train.labels.tolist(), lacking.test.labels.tolist()) == (4, [0, 3], [1, 2])
     far = from_datasets([Listed((grey, 0), (grey, 10**12))], Listed((grey, 0))).images
     assert far.class_names == ("0", "1000000000000")
     with pytest.raises(mosaic.MosaicError, match="expected the label as a whole number from 0 on"):

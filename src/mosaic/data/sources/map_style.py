@@ -89,12 +89,12 @@ class DatasetsSource(Source):
 
 
 def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
-    """Name classes by their numbers, from 0; where nobody has a 0, or they are identifiers, number them anew."""
-    whole = np.concatenate(stored)
-    if whole.min() == 0 and whole.max() < MOST_CLASSES:
-        return stored, tuple(map(str, range(whole.max() + 1)))
+    """Name classes by their numbers, where all datasets together hold ``0..C-1``; number others anew."""
+    values = np.unique(np.concatenate(stored))
+    if values[-1] == len(values) - 1 < MOST_CLASSES:
+        return stored, tuple(map(str, values.tolist()))
     ends = np.cumsum([len(labels) for labels in stored])
-    train, test, names = numbered(whole[: ends[-2]], stored[-1], "datasets")
+    train, test, names = numbered(np.concatenate(stored[:-1]), stored[-1], "datasets")
     return [*np.split(train, ends[:-2]), test], names
 
 
