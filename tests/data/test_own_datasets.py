@@ -46,6 +46,14 @@ class Broken(Listed):
         raise OSError("no such picture")
 
 
+class Named(Listed):
+    """Items of classes with names."""
+
+    def __init__(self, classes: list[Any], *items: Any) -> None:
+        super().__init__(*items)
+        self.classes = classes
+
+
 def blobs(count: int, seed: int) -> TensorDataset:
     """Images of two classes, bright and dark, as floating point."""
     random = torch.Generator().manual_seed(seed)
@@ -126,10 +134,15 @@ def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> Non
         ),
         (Listed((grey, 0.5)), "expected the label as a whole number from 0 on, got 0.5"),
         (Listed((grey, -1)), "expected the label as a whole number from 0 on, got -1"),
-        (Listed((grey, torch.tensor([0, 1]))), "expected the label as a whole number"),
+        (Listed((grey, torch.tensor([0, 1]))), "expected the label as a whole number .*: of a one-hot label, give the"),
+        (Listed((grey, "cat")), r"expected the label as a whole number .* got 'cat': give class_names=\[...\]"),
+        (Named(["cat", "dog"], (grey, "eel")), r"expected the label as one of the classes \(cat, dog\), got 'eel'"),
         (Listed((grey, 0), (grey[1:], 0)), r"datasets\[0\]\[1\]: .* as in datasets\[0\]\[0\], got .*\(1, 5, 5\)"),
         (Listed((grey[1:], 0)), r"test: expected images of shape \(1, 5, 5\) as in datasets\[0\], got \(1, 6, 5\)"),
         (Listed((grey / 255 - 0.5, 0)), "datasets.0.: expected .*in .0, 1., got .*leave normalisation to the network"),
+        (Listed((grey.astype(np.uint16), 0)), "expected images of 16 bits .* store values of 8 bits as uint8"),
+        (Listed((grey.astype(np.int16) - 9, 0)), r"torch.int16 in \[-9, 20\]: torchvision's ToTensor wraps"),
+        (Listed((grey.astype(np.int32) * 257, 0)), r"torch.int32 in \[0, 7453\]: round 16 bits to 8"),
         (Broken(1), r"datasets\[0\]\[0\] cannot be read: OSError: no such picture"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
@@ -138,14 +151,6 @@ def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> Non
         _ = from_datasets([good], good, class_names="ab").images
     with pytest.raises(mosaic.MosaicError, match="number the classes from 0 and name each of them"):
         _ = from_datasets([Listed((grey, 5), (grey, 0))], good, class_names=["a", "b"]).images
-
-
-class Named(Listed):
-    """Items of classes with names."""
-
-    def __init__(self, classes: list[Any], *items: Any) -> None:
-        super().__init__(*items)
-        self.classes = classes
 
 
 def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
@@ -166,6 +171,15 @@ def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
     assert (renamed.class_names, renamed.train.labels.tolist()) == (("Katze", "Hund"), [0, 1, 1, 0])
     with pytest.raises(mosaic.MosaicError, match=r"test: expected only classes that the training file names, got eel"):
         _ = from_datasets([here], Named(["eel", "dog"], (dark, 0))).images
+
+
+def test_labels_may_be_names_or_whole_numbers_in_floating_point() -> None:
+    grey = PIXELS[0]
+    words = Listed((grey, "dog"), (grey, "cat"), (grey, np.str_("dog")), (grey, 0.0), (grey, torch.tensor(1.0)))
+    images = from_datasets([words], words, class_names=["cat", "dog"]).images
+    assert images.train.labels.tolist() == images.test.labels.tolist() == [1, 0, 1, 0, 1]
+    own = Named(["dog", "cat"], (grey, "dog"), (grey, 1))
+    assert from_datasets([words, own], own, class_names=["cat", "dog"]).images.test.labels.tolist() == [1, 0]
 
 
 class Wrapping(Listed):
@@ -224,9 +238,12 @@ def test_labels_other_than_0_to_c_are_numbered_by_value_and_identifiers_are_no_c
 
 
 def test_pictures_follow_the_rules_of_every_source() -> None:
-    deep = Image.fromarray(PIXELS[0].astype(np.uint16) * 257)
+    sixteen = PIXELS[0].astype(np.uint16) * 257
+    deep = Image.fromarray(sixteen)
     clear = Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA")
-    for picture, expected in ((deep, PIXELS[0][None]), (clear, np.full((3, 6, 5), 255))):
+    arrays = (sixteen, sixteen[:, :, None], sixteen.astype(">u2"), torch.from_numpy(sixteen)[None])
+    expected_of = [(form, PIXELS[0][None]) for form in (deep, *arrays)]
+    for picture, expected in (*expected_of, (clear, np.full((3, 6, 5), 255))):
         found = from_datasets([Listed((picture, 1))], Listed((picture, 0))).images.train.pixels[0]
         assert np.array_equal(found, expected)
     fractions = Image.fromarray(PIXELS[0].astype(np.float32))

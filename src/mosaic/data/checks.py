@@ -222,5 +222,13 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
         return pixels.to(torch.uint8)
     raise MosaicError(
         f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} in "
-        f"[{low:g}, {high:g}]: leave normalisation to the network (data.mean, data.std), and convert the pixels"
+        f"[{low:g}, {high:g}]: {_way_to_eight_bits(pixels.dtype, low)}"
     )
+
+
+def _way_to_eight_bits(dtype: torch.dtype, low: float) -> str:
+    if dtype == torch.int16 and low < 0:
+        return "torchvision's ToTensor wraps values of 16 bits: leave it out, and give pictures or uint16"
+    if not dtype.is_floating_point and low >= 0:
+        return "round 16 bits to 8 by value / 257, and convert the pixels to uint8"
+    return "leave normalisation to the network (data.mean, data.std), and convert the pixels"

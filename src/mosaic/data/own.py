@@ -28,9 +28,9 @@ def from_datasets(
     """Make the data of a federation out of map-style datasets, one for each client.
 
     An item is a pair of an image and its label. An image is a tensor of shape ``(channels, H, W)`` or ``(H, W)``, an
-    array of shape ``(H, W)`` or ``(H, W, channels)``, or a PIL image; all have one size, 1 or 3 channels, and uint8 or
-    floating-point pixels in ``[0, 1]``, which are rounded to 8 bits. Items are read once, so random transforms of a
-    dataset act once: ``augmentation`` is what acts anew in every step.
+    array of shape ``(H, W)`` or ``(H, W, channels)``, or a PIL image; all have one size, 1 or 3 channels, and pixels of
+    8 bits, of uint16 or in ``[0, 1]``, which become 8 bits. Items are read once, so random transforms of a dataset act
+    once: ``augmentation`` is what acts anew in every step.
 
     Args:
         datasets: the images of client 0, 1, and so on, such as ``torch.utils.data.Dataset``.

@@ -3,36 +3,35 @@
 import logging
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Sized
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import ConcatDataset, Dataset, Subset
 
 from mosaic.data.checks import as_tensor, eight_bits, make_image_set, names_of
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.data.sources.classes import MOST_CLASSES, Names, agreed, numbered
-from mosaic.data.sources.rules import SCALED, check_scaled, plain
+from mosaic.data.sources.dataset_classes import NAMES, check_nameless, classes_of
+from mosaic.data.sources.rules import SCALED, check_scaled, plain, scale_to_eight_bits
 from mosaic.errors import MosaicError, abridged, first_line
 
 log = logging.getLogger(__name__)
 OWNER = "client"
 """Name of the groups that say which dataset an image is of."""
-_NAMES = "expected a list of text, one for each class"
 
 
 class DatasetsSource(Source):
     """Takes images out of map-style datasets, whose items are pairs of an image and its label.
 
     An image is a tensor of shape ``(channels, H, W)`` or ``(H, W)``, an array of shape ``(H, W)`` or
-    ``(H, W, channels)``, or a PIL image; uint8, or floating point in ``[0, 1]``, which is rounded to 8 bits. A label is
-    a whole number. All are read once and held in memory. Labels of datasets with ``classes`` are matched by name,
-    whatever their order; those without follow the order of all names. A ``Subset`` or ``ConcatDataset`` has the classes
-    of what it is made of.
+    ``(H, W, channels)``, or a PIL image; its pixels are of 8 bits, of uint16 or in ``[0, 1]``, and become 8 bits. A
+    label is a whole number, or the name of a class where classes have names. All are read once and held in memory.
+    Labels of datasets with ``classes`` are matched by name, whatever their order; those without follow the order of all
+    names. A ``Subset`` or ``ConcatDataset`` has the classes of what it is made of.
 
     Args:
         train: datasets to train on; the images of the i-th are of group i by ``client``.
@@ -53,39 +52,48 @@ class DatasetsSource(Source):
 
     def load(self) -> ImageSet:
         """Read all items."""
-        read = [_read(name, dataset) for name, dataset in _named(self._train, self._test)]
+        named = list(_named(self._train, self._test))
+        given = None if self._names is None else names_of(self._names, f"class_names: {NAMES}")
+        own = [classes_of(name, dataset) for name, dataset in named]
+        read = [_read(name, dataset, names or given) for (name, dataset), names in zip(named, own, strict=True)]
         parts = [part for part, _ in read]
         for of_sixteen, origin in ((read[:-1], "datasets"), (read[-1:], "test")):
             if all(scaled for _, scaled in of_sixteen):
                 check_scaled(max(int(part.pixels.max()) for part, _ in of_sixteen), origin)
         shape = parts[0].shape
-        for (name, _), part in zip(_named(self._train, self._test), parts, strict=True):
+        for (name, _), part in zip(named, parts, strict=True):
             if part.shape != shape:
                 raise MosaicError(f"{name}: expected images of shape {shape} as in datasets[0], got {part.shape}")
-        labels, names = self._labels([part.labels.numpy() for part in parts])
+        labels, names = _matched([part.labels.numpy() for part in parts], named, own, given)
         train, owners = parts[:-1], np.repeat(np.arange(len(parts) - 1), [len(part) for part in parts[:-1]])
         known = torch.from_numpy(np.concatenate(labels[:-1]))
         whole = Images(torch.cat([part.pixels for part in train]), known, {OWNER: owners})
         return make_image_set(whole, Images(parts[-1].pixels, torch.from_numpy(labels[-1])), names, "datasets")
 
-    def _labels(self, stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
-        """Make all datasets agree on what a label means: by the names of their classes, where they have any.
 
-        Returns:
-            Labels of the training datasets and of the test dataset, and the names of the classes.
-        """
-        given = None if self._names is None else names_of(self._names, f"class_names: {_NAMES}")
-        named = list(_named(self._train, self._test))
-        own = [_classes(name, dataset) for name, dataset in named]
-        if given is None:
-            _check_nameless(named, own)
-        union = tuple(dict.fromkeys(name for names in own[:-1] for name in names or ()))
-        if not union and given is None:
-            return _by_number(stored)
-        reference = given if given is not None and set(union) <= set(given) else union
-        parts = zip(stored, own, named, strict=True)
-        matched = [agreed(labels, names, reference, origin) for labels, names, (origin, _) in parts]
-        return matched, given if given is not None else reference
+def _matched(
+    stored: list[np.ndarray], named: Sequence[tuple[str, Any]], own: Sequence[Names], given: Names
+) -> tuple[list[np.ndarray], tuple[str, ...]]:
+    """Make all datasets agree on what a label means: by the names of their classes, where they have any.
+
+    Args:
+        stored: labels of the training datasets and of the test dataset.
+        named: the datasets and what errors call them.
+        own: names of the classes of each dataset.
+        given: names of all classes.
+
+    Returns:
+        New labels, and the names of the classes.
+    """
+    if given is None:
+        check_nameless(named, own)
+    union = tuple(dict.fromkeys(name for names in own[:-1] for name in names or ()))
+    if not union and given is None:
+        return _by_number(stored)
+    reference = given if given is not None and set(union) <= set(given) else union
+    parts = zip(stored, own, named, strict=True)
+    matched = [agreed(labels, names, reference, origin) for labels, names, (origin, _) in parts]
+    return matched, given if given is not None else reference
 
 
 def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, ...]]:
@@ -98,65 +106,19 @@ def _by_number(stored: list[np.ndarray]) -> tuple[list[np.ndarray], tuple[str, .
     return [*np.split(train, ends[:-2]), test], names
 
 
-def _classes(name: str, dataset: Any) -> tuple[str, ...] | None:
-    """Return a dataset's ``classes``, or those of the datasets that it is made of, if they have any.
-
-    They are a list of text, or of synonyms, as ImageNet has.
-    """
-    classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list | tuple):
-        joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
-        return names_of(joined, f"{name}.classes: {_NAMES}")
-    if not isinstance(dataset, ConcatDataset | Subset):
-        return None
-    parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
-    found = {_classes(name, part) for part in parts}
-    if len(found) > 1:
-        raise MosaicError(
-            f"{name}: expected a ConcatDataset of datasets with the same classes, since each counts its labels by its "
-            f"own, got {_lists(found)}: map the labels to one list, and set it as `classes` of the ConcatDataset"
-        )
-    return found.pop()
-
-
-def _check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> None:
-    """Refuse datasets that wrap one with other classes than the rest; name those whose labels are taken as numbers."""
-    nameless = [(name, dataset) for (name, dataset), names in zip(named, own, strict=True) if names is None]
-    known = set(own) - {None}
-    if known and nameless:
-        told = ", ".join(name for name, _ in nameless)
-        log.warning("%s: no `classes`, as other datasets have: labels are taken for places in all names", told)
-    for name, dataset in nameless:
-        while isinstance(dataset, Subset):
-            dataset = dataset.dataset
-        parts = [part for part in getattr(dataset, "__dict__", {}).values() if isinstance(part, Dataset)]
-        inside = {_classes(name, part) for part in parts} - {None}
-        known |= inside
-        if inside and len(known) > 1:
-            raise MosaicError(
-                f"{name}: expected `classes` of {type(dataset).__name__}, since datasets differ in them, got none, but "
-                f"inside {_lists(known)}: set them in its constructor, as self.classes = dataset.classes, or give "
-                "class_names if its labels are places in them"
-            )
-
-
-def _lists(found: Iterable[Names]) -> str:
-    return " and ".join(sorted("none" if names is None else f"({abridged(names)})" for names in found))
-
-
 def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
     yield from ((f"datasets[{number}]", dataset) for number, dataset in enumerate(train))
     yield "test", test
 
 
-def _read(name: str, dataset: Any) -> tuple[Images, bool]:
-    """Read the items of one dataset; return whether all of them were of 16 bits, too."""
+def _read(name: str, dataset: Any, names: Names) -> tuple[Images, bool]:
+    """Read the items of a dataset whose classes have these names; return whether all were of 16 bits, too."""
     pixels, labels, notes = [], [], Counter[str]()
     for number in range(len(dataset)):
         where = f"{name}[{number}]"
         image, label = _item(where, dataset, number)
         pixels.append(_pixels(where, image, notes))
-        labels.append(_label(where, label))
+        labels.append(_label(where, label, names))
         if pixels[-1].shape != pixels[0].shape or pixels[-1].dtype != pixels[0].dtype:
             got = f"{pixels[-1].dtype} of shape {tuple(pixels[-1].shape)}"
             raise MosaicError(
@@ -199,12 +161,24 @@ def _pixels(where: str, image: Any, notes: Counter[str]) -> Tensor:
             f"{where}: expected an image as a tensor (channels, H, W), an array (H, W, channels) or a PIL image, with "
             f"1 or 3 channels, got {got}"
         )
+    if tensor.dtype == torch.uint16:
+        notes[SCALED] += 1
+        tensor = torch.from_numpy(scale_to_eight_bits(tensor.numpy()))
     return tensor if tensor.ndim == 3 else tensor[None]
 
 
-def _label(where: str, label: Any) -> int:
+def _label(where: str, label: Any, names: Names) -> int:
     single = isinstance(label, np.generic) or (isinstance(label, Tensor | np.ndarray) and math.prod(label.shape) == 1)
     value = label.item() if single else label
+    if isinstance(value, str):
+        if value in (names or ()):
+            return (names or ()).index(value)
+        known = f"one of the classes ({abridged(names)})" if names else "a whole number from 0 on"
+        advice = "" if names else ": give class_names=[...] with the names of all classes, or number them"
+        raise MosaicError(f"{where}: expected the label as {known}, got {value!r}{advice}")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
-        raise MosaicError(f"{where}: expected the label as a whole number from 0 on, got {value!r}")
+        advice = ": of a one-hot label, give the place of the one" if isinstance(value, Tensor | np.ndarray) else ""
+        raise MosaicError(f"{where}: expected the label as a whole number from 0 on, got {value!r}{advice}")
     return value
