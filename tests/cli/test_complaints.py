@@ -147,6 +147,24 @@ def test_what_jsonargparse_complains_of_is_told_with_what_may_be_meant(
     assert capsys.readouterr().err == f"mosaic: error: {told}\n"
 
 
+@pytest.mark.parametrize("command", ["fit", "predict"])
+def test_a_path_without_an_option_is_told_with_the_options_it_may_be_meant_for(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def told(given: Path) -> str:
+        with pytest.raises(SystemExit):
+            main([command, str(given)])
+        return capsys.readouterr().err.removeprefix(f"mosaic: error: expected options, got {given}: ").strip()
+
+    config, model = tmp_path / "config.yaml", tmp_path / "global.ckpt"
+    assert told(tmp_path) == "see --help"
+    config.touch()
+    assert told(config) == f"did you mean --config {config}?"
+    assert told(tmp_path) == f"did you mean --config {config} --ckpt_path auto?"
+    model.touch()
+    assert told(tmp_path) == f"did you mean --config {config} --ckpt_path {model}?"
+
+
 def test_a_long_one_loses_the_dump_of_all_that_was_given() -> None:
     dump = f"Expected a number.\nGiven value: Namespace({'x=1, ' * 300})"
     assert shortened(dump) == "Expected a number."

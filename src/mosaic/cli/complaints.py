@@ -66,6 +66,8 @@ def complaint(text: str) -> str:
     if option := re.search(r"^unrecognized arguments: --([\w.]+)", text):
         there_is_none = f"--{option[1]}: there is no such option"
         return gone(option[1]) or f"{there_is_none}{_meant(key_like(option[1]), '--') or ': see --help'}"
+    if stray := re.search(r"^unrecognized arguments: ([^-\s]\S*)", text):
+        return f"expected options, got {stray[1]}{_meant(_options_for(Path(stray[1]))) or ': see --help'}"
     if strange := re.search(r"^Subcommand '\w+' does not accept option '(.+)'", text):
         return gone(strange[1]) or f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
     keys = list(dict.fromkeys(re.findall(_KEY, text)))
@@ -80,6 +82,14 @@ def complaint(text: str) -> str:
         return _no_setting(key, strange[1] or strange[2], text)
     told = _no_class(keys[-1].rpartition(".")[2], block) or _no_settings(text) or _of_another_kind(block)
     return shortened(f"{key}: {told or _cause(block)}")
+
+
+def _options_for(path: Path) -> str | None:
+    """Return the options by which a command takes a configuration, or a run, that is given without any."""
+    config, checkpoint = path / "config.yaml", path / "global.ckpt"  # what runs are made of would take seconds to import
+    if config.is_file():
+        return f"--config {config} --ckpt_path {checkpoint if checkpoint.is_file() else 'auto'}"
+    return f"--config {path}" if path.suffix in (".yaml", ".yml") and path.is_file() else None
 
 
 def _innermost(text: str) -> str:
