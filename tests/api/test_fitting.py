@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -356,3 +357,22 @@ def test_numbers_of_numpy_are_in_no_privacy_ledger() -> None:
 def test_a_run_folder_that_is_gone_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(mosaic.MosaicError, match=r"run is gone, or a folder in it: "):
         tiny(tmp_path / "run", algorithm=Forgetful(lambda state: shutil.rmtree(tmp_path / "run") or state))
+
+
+def test_other_processes_cannot_make_classes_of_the_script_that_starts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = type("OwnNet", (LinearNet,), {"__module__": "__main__"})
+    monkeypatch.setattr(sys.modules["__main__"], "OwnNet", own, raising=False)
+    told = r"model.net.class_path: expected a class that other processes can import, .* got __main__.OwnNet: put"
+    with pytest.raises(mosaic.MosaicError, match=told):
+        mosaic.fit(
+            DIGITS,
+            {
+                "model.net": "__main__.OwnNet",
+                "executor": "RanksExecutor",
+                "executor.workers": 2,
+                "federation.run_dir": str(tmp_path / "run"),
+            },
+        )
+    assert not (tmp_path / "run").exists()

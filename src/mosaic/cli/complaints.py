@@ -86,7 +86,7 @@ def complaint(text: str) -> str:
 
 def _options_for(path: Path) -> str | None:
     """Return the options by which a command takes a configuration, or a run, that is given without any."""
-    config, checkpoint = path / "config.yaml", path / "global.ckpt"  # what runs are made of would take seconds to import
+    config, checkpoint = path / "config.yaml", path / "global.ckpt"  # importing RunDirectory takes seconds
     if config.is_file():
         return f"--config {config} --ckpt_path {checkpoint if checkpoint.is_file() else 'auto'}"
     return f"--config {path}" if path.suffix in (".yaml", ".yml") and path.is_file() else None

@@ -122,6 +122,8 @@ class MosaicCLI(LightningCLI):
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
+        if executor.starts_processes:
+            _check_importable(config, "")
         executor.recipe = Recipe(config, make_worker)
         kept = self._ledgers(config)
         return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"], privacy, kept)
@@ -216,6 +218,18 @@ def _writable(values: Any) -> Any:
         return values
     kept = {key: _writable(value) for key, value in values.items()}
     return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
+
+
+def _check_importable(value: Any, key: str) -> None:
+    """Refuse classes of the script that calls, which the processes that an executor starts do not have."""
+    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in parts:
+        _check_importable(part, f"{key}.{name}" if key else str(name))
+    if isinstance(value, str) and value.startswith("__main__."):
+        raise MosaicError(
+            f"{key}: expected a class that other processes can import, since the executor starts some, got {value}: "
+            "put it into a file beside this script, and name that module"
+        )
 
 
 def _check_rate(optimizer: Mapping[str, Any]) -> None:
