@@ -125,8 +125,8 @@ class MosaicCLI(LightningCLI):
         if executor.starts_processes:
             _check_importable(config, "")
         executor.recipe = Recipe(config, make_worker)
-        kept = self._ledgers(config)
-        return make_job(model, datamodule, algorithm, executor, clients, config, config["trainer"], privacy, kept)
+        kept, trainer = self._ledgers(config), self.config.fit.trainer.as_dict()  # with values of the classes' types
+        return make_job(model, datamodule, algorithm, executor, clients, config, trainer, privacy, kept)
 
     def _privacy(self, datamodule: FederatedDataModule) -> Privacy | None:
         """Return the privacy budget, if there is one; refuse, before an image is read, what it cannot cover."""
