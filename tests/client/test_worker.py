@@ -1,5 +1,7 @@
 import copy
 import dataclasses
+import itertools
+import math
 import random as python_random
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from mosaic.client.objectives import CrossEntropy, LocalContext
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.worker import Worker
@@ -40,6 +43,7 @@ from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
 from mosaic.server.generators import GeneratedImages, GeneratorMixture, uploaded_generator
+from mosaic.tasks.classification import LocalLoss
 from mosaic.tasks.generation import GenerationTask
 from mosaic.training.phases import PhaseRunner
 
@@ -338,6 +342,32 @@ def test_training_on_whole_batches_is_plain_gradient_descent(phases: PhaseRunner
     assert reply.metrics["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     for name, expected in net.state_dict().items():
         torch.testing.assert_close(reply.model[name], expected, rtol=1e-4, atol=1e-6)
+
+
+class InfiniteIn(CrossEntropy):
+    """Cross-entropy that is infinite in some steps, with finite gradients: as if a gradient scaler skipped them."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps = steps
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        plain, step = super().bind(context), itertools.count()
+
+        def loss(*batch: Any) -> Tensor:
+            return plain(*batch) + (math.inf if next(step) in self.steps else 0.0)
+
+        return loss
+
+
+def test_an_infinite_loss_costs_nobody_a_model_that_is_finite(phases: PhaseRunner) -> None:
+    plain, skipping, never = (
+        ask(make_worker(phases, program=ClientProgram(objective=InfiniteIn(*steps))), train_request())
+        for steps in ((), (1,), (0, 1))
+    )
+    assert same(plain.model, skipping.model)
+    assert math.isfinite(skipping.metrics["loss"])
+    assert skipping.metrics["loss"] != plain.metrics["loss"]
+    assert math.isnan(never.metrics["loss"])
 
 
 def steps_taken(reply: TrainReply) -> int:

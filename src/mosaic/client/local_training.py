@@ -165,6 +165,8 @@ class LocalTraining:
         losses: Tensor,
     ) -> tuple[Reply, ClientState]:
         judgement, told = job.judgement, {"steps": len(losses), "validation_images": len(data.validation)}
+        finite = losses.isfinite()
+        losses = losses if finite.all() else losses[finite]  # a gradient scaler has skipped the other steps
         metrics = {"loss": float(losses.mean()), **told}
         if not are_finite(model.values()):
             return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state

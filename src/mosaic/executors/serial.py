@@ -10,7 +10,7 @@ from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.executors.base import ClientExecutor, failed
 from mosaic.executors.injection import Fault
-from mosaic.messages import ClientState, GeneratorReply, Reply, Request, TrainReply
+from mosaic.messages import ClientState, Reply, Request, TrainReply
 from mosaic.ranks import said_by_rank_0, world_size
 
 
@@ -68,13 +68,16 @@ class SerialExecutor(ClientExecutor):
 
 
 def _agreed(reply: Reply) -> Reply:
-    """Give every rank the reply of rank 0.
+    """Give every rank the reply of rank 0, which all of them judge.
 
-    What comes out of a training phase is equal on all ranks already; counts and cluster centres are computed by each,
-    and on GPUs they may differ in the last digit, which would lead ranks into phases of different length.
+    A trained model is equal on all ranks already. Its losses are those of a rank's own share of the batches; generators
+    without a phase, counts and cluster centres are computed by each rank, and may differ in the last digit. That would
+    lead ranks to accept different clients, or into phases of different length.
     """
-    if world_size() == 1 or isinstance(reply, GeneratorReply):
+    if world_size() == 1:
         return reply
     if isinstance(reply, TrainReply):
-        return replace(reply, judgement=said_by_rank_0(reply.judgement)) if reply.judgement else reply
-    return decode(said_by_rank_0(encode(reply)), type(reply))
+        metrics, judgement = said_by_rank_0((reply.metrics, reply.judgement))
+        return replace(reply, metrics=metrics, judgement=judgement)
+    kind, said = said_by_rank_0((type(reply), encode(reply)))
+    return decode(said, kind)
