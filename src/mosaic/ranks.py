@@ -1,11 +1,17 @@
 """Processes that train together, by their ranks in a group of torch.distributed; alone, one process is all."""
 
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 Value = TypeVar("Value")
+_ENDS = "mosaic/rank 0 ends"
+_LONGEST_END = timedelta(minutes=5)  # of rank 0, which may write a snapshot
+_c10d: Any = getattr(torch.distributed, "distributed_c10d", None)  # its type stubs lack the store
 
 
 def world_size() -> int:
@@ -14,7 +20,7 @@ def world_size() -> int:
     return torch.distributed.get_world_size() if initialized else 1
 
 
-def has_lost_a_rank(error: BaseException) -> bool:
+def has_lost_a_rank(error: BaseException | None) -> bool:
     """Whether an exception says that another rank has ended while this one waited for it."""
     told = isinstance(error, RuntimeError) and any(
         name in str(error) for name in ("gloo/", "NCCL", "Connection closed")
@@ -36,3 +42,38 @@ def said_by_rank_0(value: Value) -> Value:
     carrier = [value]
     torch.distributed.broadcast_object_list(carrier, src=0)
     return carrier[0]
+
+
+@contextmanager
+def ending_after_rank_0(alike: type[Exception]) -> Iterator[None]:
+    """Let ranks that fail alike end after rank 0, with the exit code 0: rank 0 speaks for all.
+
+    Launchers end all ranks as soon as one has failed, and rank 0 may still write a snapshot. A rank that fails alone
+    ends with its own error after five minutes; one with an error of another class does so at once.
+
+    Args:
+        alike: class of the errors that all ranks raise.
+    """
+    try:
+        yield
+    except Exception as error:
+        if world_size() == 1:
+            raise
+        store = _c10d._get_default_store()
+        if torch.distributed.get_rank() == 0:
+            with suppress(RuntimeError):
+                store.set(_ENDS, "")
+        elif isinstance(error, alike) and not has_lost_a_rank(error.__cause__) and _rank_0_ends(store):
+            raise SystemExit(0) from error
+        raise
+
+
+def _rank_0_ends(store: Any) -> bool:
+    """Wait until rank 0 says that it ends, or is gone; return whether it did."""
+    try:
+        store.wait([_ENDS], _LONGEST_END)
+    except torch.distributed.DistStoreError:
+        return False
+    except RuntimeError:  # nobody is there who could say it
+        return True
+    return True

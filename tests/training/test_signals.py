@@ -16,6 +16,7 @@ from lightning.pytorch import Callback
 
 from mosaic.cli.main import main
 from mosaic.client.worker import Worker
+from mosaic.errors import MosaicError
 from mosaic.federation.evaluation import Evaluator
 from mosaic.runs.snapshots import Snapshot, list_snapshots
 from mosaic.server.generators import GeneratorMixture
@@ -213,22 +214,40 @@ def test_ctrl_c_is_one_line_and_leaves_the_last_finished_round(
     assert signal.getsignal(signal.SIGINT) == handler
 
 
+class RefusesRound2(Callback):
+    """Raises a foreseen error in the second round, on every rank alike."""
+
+    phases = 0
+
+    def on_train_start(self, trainer: object, pl_module: object) -> None:
+        RefusesRound2.phases += type(pl_module).__name__ == "ClassificationTask"
+        if RefusesRound2.phases == 6:
+            raise MosaicError("enough")
+
+
+REFUSING = "--trainer.callbacks=tests.training.test_signals.RefusesRound2"
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("processes")
-def test_ranks_wait_until_the_first_has_written_its_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning ends rank 0 as soon as another rank is gone with a code that is not 0."""
+@pytest.mark.parametrize("code", [EXIT_CODE, MosaicError.exit_code])
+def test_ranks_wait_until_the_first_has_written_its_snapshot(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lightning ends rank 0 as soon as another rank is gone with a code that is not 0; it looks every five seconds."""
     write = Snapshot.write
-    monkeypatch.setattr(Snapshot, "write", lambda *given: time.sleep(3) or write(*given))
+    monkeypatch.setattr(Snapshot, "write", lambda *given: time.sleep(6) or write(*given))
     ask = [
         "--trainer.devices=2",
         "--trainer.strategy=ddp",
-        asking(tmp_path, "ClassificationTask", 6),
+        asking(tmp_path, "ClassificationTask", 6) if code == EXIT_CODE else REFUSING,
         "--federation.snapshot_every=9",
     ]
     command = [sys.executable, "-m", "mosaic", *four_rounds(tmp_path / "run", "FedAvg", *ask)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert process.returncode == EXIT_CODE, process.stderr[-3000:]
+    assert process.returncode == code, process.stderr[-3000:]
+    assert len([line for line in process.stderr.splitlines() if line.startswith("mosaic: ")]) == 1
     assert [path.name for path in list_snapshots(tmp_path / "run" / "rounds")] == ["0001"]
 
 
@@ -257,6 +276,19 @@ def test_a_process_that_is_done_first_ends_without_a_word(tmp_path: Path) -> Non
         assert process.wait(timeout=20) == 0  # while its standard input is open
         assert process.stderr is not None
         assert process.stderr.read() == b""
+
+
+def test_a_rank_ends_with_the_process_that_has_started_it() -> None:
+    """Waiting for the end of the output is waiting for both: their pipes are the same."""
+    rank = "from mosaic.training.signals import bind_ranks; bind_ranks(); print(1, flush=True); import time; "
+    rank += "time.sleep(60); import sys; print('outlived', file=sys.stderr)"
+    program = (
+        "import subprocess, sys; from mosaic.training.signals import bind_ranks; bind_ranks(); "
+        f"rank = subprocess.Popen([sys.executable, '-c', {rank!r}], stdout=subprocess.PIPE, stderr=sys.stderr); "
+        "rank.stdout.read(1)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "outlived" not in done.stdout + done.stderr
 
 
 def heeding(work: Callable[[], object]) -> Preempted:

@@ -25,7 +25,7 @@ from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
 from mosaic.privacy.ledger import require_books
-from mosaic.ranks import has_lost_a_rank, world_size
+from mosaic.ranks import ending_after_rank_0, has_lost_a_rank, world_size
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import is_whole
@@ -100,7 +100,8 @@ class Federation:
             MosaicError: the request cannot be carried out; nothing was written.
             Preempted: a signal has asked this process to leave; the last finished round is in a snapshot.
         """
-        with closing(job.executor), heeding_signals(), naming_disk(Path(self.run_dir)):
+        ending = ending_after_rank_0(alike=MosaicError)
+        with closing(job.executor), heeding_signals(), naming_disk(Path(self.run_dir)), ending:
             job.check()
             return Path(self.run_dir) if job.executor.serve(job.worker) else self._run(job, ckpt_path)
 

@@ -22,7 +22,7 @@ from mosaic.training.blocks import SizedBatches
 from mosaic.training.cuda_graphs import GraphCache
 from mosaic.training.dry_run import DryRun
 from mosaic.training.instantiation import instantiate
-from mosaic.training.signals import Interruptible, leave_if_asked, leaving_while_ranks_gather
+from mosaic.training.signals import Interruptible, bind_ranks, leave_if_asked, leaving_while_ranks_gather
 from mosaic.training.silence import COMPILERS_WARNING, silence
 from mosaic.training.task import Task
 from mosaic.training.tuning import freed_afterwards, tuned
@@ -204,6 +204,7 @@ class PhaseRunner:
         """Return a context in which the processes that train together find each other, if they have not yet."""
         if not self._data_parallel or self.processes == 1 or torch.distributed.is_initialized():
             return nullcontext()
+        bind_ranks()
         log.info("waiting until the %d processes that train together are there", self.processes)
         return leaving_while_ranks_gather(lambda: getattr(trainer.strategy.launcher, "procs", []))
 

@@ -22,6 +22,8 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
 FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
 """Environment variable of a process that another one has started: the folder with what the starter must clear."""
+FIRST_PROCESS = "MOSAIC_FIRST_PROCESS"
+"""Environment variable of ranks that Lightning has started: the number of the process that has started them."""
 INTERRUPTED = 130
 """The exit code of shells after SIGINT: 128 plus its number."""
 _MOMENT = 0.3
@@ -237,6 +239,25 @@ def end_with_the_first() -> None:
         os._exit(1)
 
     atexit.register(clear_after_the_first)
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def bind_ranks() -> None:
+    """Let ranks that Lightning is about to start end with this process; as one of them, end with it.
+
+    A rank in the middle of an exchange over NCCL does not learn that another one is gone until half an hour has passed.
+    """
+    first = os.getppid()
+    if os.environ.get(FIRST_PROCESS) != str(first):
+        os.environ[FIRST_PROCESS] = str(os.getpid())
+        return
+
+    def follow() -> None:
+        while os.getppid() == first:
+            time.sleep(_MOMENT)
+        time.sleep(_MOMENT)  # so that the main thread can still report its error
+        os._exit(1)
+
     threading.Thread(target=follow, daemon=True).start()
 
 
