@@ -14,9 +14,16 @@ def send(what: Sent, device: torch.device) -> Sent:
     """Return a tensor on a device, or move a network there, without waiting for the device.
 
     An ordinary copy to a GPU waits for all work queued on it, and a training step has a dozen copies. This copy has
-    read its source when it returns. Copies to the CPU always wait, since their values are needed.
+    read its source when it returns. Copies to the CPU always wait, since their values are needed, and so do those to
+    all other devices: on Apple's, a copy that does not may read its source after that is gone
+    (https://github.com/pytorch/pytorch/issues/139550).
     """
-    return cast(Sent, what.to(device, non_blocking=device.type != "cpu"))
+    return cast(Sent, what.to(device, non_blocking=needs_no_wait(device)))
+
+
+def needs_no_wait(device: torch.device) -> bool:
+    """Whether a copy to a device, from memory that is not pinned, has read its source when it returns at once."""
+    return device.type == "cuda"
 
 
 def bring(net: Net, device: torch.device) -> Net:

@@ -71,7 +71,8 @@ def output_diversification(logits: Tensor, temperature: float, random: torch.Gen
     True
     """
     weights = 2 * torch.rand(logits.shape, generator=random) - 1
-    return (weights.to(logits.device, non_blocking=True) * (logits / temperature).softmax(-1)).sum()
+    weights = weights.to(logits.device, non_blocking=logits.device.type == "cuda")  # elsewhere a copy has to be awaited
+    return (weights * (logits / temperature).softmax(-1)).sum()
 
 
 def signed_step(values: Tensor, gradient: Tensor, size: float) -> Tensor:

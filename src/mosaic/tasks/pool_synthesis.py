@@ -125,10 +125,10 @@ class PoolSynthesisTask(ManualTask):
         """Give the generator new weights, its noise new values and its optimiser a blank memory; draw labels."""
         fresh = self._fresh_generator(seed).state_dict()
         for name, tensor in self.generator.state_dict().items():
-            tensor.copy_(fresh[name], non_blocking=True)
+            tensor.copy_(send(fresh[name], self.device))
         optimizer.state.clear()
         (noise,) = self._noise
-        noise.copy_(torch.randn(noise.shape, generator=self._random), non_blocking=True)
+        noise.copy_(send(torch.randn(noise.shape, generator=self._random), self.device))
         return send(torch.randint(self.student.num_classes, (len(noise),), generator=self._random), self.device)
 
     def _fresh_generator(self, seed: int) -> Generator:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from mosaic.ranks import world_size
 from mosaic.training.blocks import SizedBatches
-from mosaic.transfer import lies_on
+from mosaic.transfer import lies_on, needs_no_wait
 
 _CPU = torch.device("cpu")
 
@@ -30,7 +30,7 @@ class Task(LightningModule):
         """Move every tensor, unless all are on the device already; a Trainer asks for it in every phase."""
         if kwargs or len(args) != 1 or not isinstance(args[0], torch.device):
             return super().to(*args, **kwargs)
-        return self if self._lies_on(args[0]) else super().to(*args, non_blocking=args[0].type != "cpu")
+        return self if self._lies_on(args[0]) else super().to(*args, non_blocking=needs_no_wait(args[0]))
 
     def cpu(self) -> Self:
         """Move every tensor to the CPU, unless all are there already, and lay them out as they were before."""
