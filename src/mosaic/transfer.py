@@ -16,7 +16,7 @@ def send(what: Sent, device: torch.device) -> Sent:
     An ordinary copy to a GPU waits for all work queued on it, and a training step has a dozen copies. This copy has
     read its source when it returns. Copies to the CPU always wait, since their values are needed, and so do those to
     all other devices: on Apple's, a copy that does not may read its source after that is gone
-    (https://github.com/pytorch/pytorch/issues/139550).
+    (https://github.com/pytorch/pytorch/issues/189690).
     """
     return cast(Sent, what.to(device, non_blocking=needs_no_wait(device)))
 
