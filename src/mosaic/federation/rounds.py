@@ -242,7 +242,7 @@ class Rounds:
             self._write_snapshot()
             wait_for_the_first(error)
             if (leaving := preempted(error)) is None:
-                log.warning("stopped in round %d, whose work is lost: %s", round, _WAY_ON)
+                log.warning("stopped in round %d, whose work is lost: once the cause is mended, %s", round, _WAY_ON)
                 raise
             leaving.when = f"in round {round}, whose work is lost: {_WAY_ON}"
             raise leaving from None
