@@ -113,7 +113,7 @@ class DENSE(FedAvg):
             curves = phases.run(task, blocks, seed)
         context.count("student", blocks.student_updates)
         context.count("generator", blocks.generator_updates)
-        context.recorder.curves("distillation", curves)
+        context.record_curves("distillation", curves)
         self._show(task, context)
         learnt = student.state_dict()
         context.observe(context.blueprint.build(learnt), "student")  # a copy: measuring moves a net to the GPU

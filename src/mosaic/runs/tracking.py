@@ -45,10 +45,10 @@ class Tracker:
         self.round = round + 1
 
     def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
-        """Write curves over their own steps, at most about 200 points of each; those of several rounds lie apart."""
+        """Write curves over their own steps, at most about 200 points of each."""
         for name, values in curves.items():
             for step in range(0, len(values), max(1, len(values) // 200)):
-                self._writer.add_scalar(f"{prefix}/{name}/round_{self.round}", float(values[step]), step)
+                self._writer.add_scalar(f"{prefix}/{name}", float(values[step]), step)
 
     def images(self, name: str, images: Tensor, labels: Tensor | None = None, client: int | None = None) -> None:
         """Write a picture of generated images, by class, with distances to real ones if they are known.

@@ -132,6 +132,11 @@ class RoundContext:
         """Builds global classifiers."""
         return self.pool.blueprint
 
+    def record_curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
+        """Record curves of a server phase over their own steps; later distilling rounds have charts of their own."""
+        first = self.plan.distillation is None or self.plan.distillation[0] == 1
+        self.recorder.curves(prefix if first else f"{prefix}/round_{self.plan.round}", curves)
+
     def seed_for(self, phase: str) -> int:
         """Return the seed of a server phase of this round."""
         return seed_for(self.seed, self.plan.round, SERVER, phase)

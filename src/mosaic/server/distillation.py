@@ -45,7 +45,7 @@ def distil(
     with context.measure("distillation"):
         curves = context.phases.run(task, LabelledBatches(labelled, batch_size, steps, seed), seed)
     context.count("student", steps)
-    context.recorder.curves(name, curves)
+    context.record_curves(name, curves)
     return task.trained_student().state_dict()
 
 

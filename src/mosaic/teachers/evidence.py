@@ -114,7 +114,7 @@ class Evidence:
         context, classes = self.context, self.context.blueprint.num_classes
         with context.measure("gate"):
             trained, curves = fit(gate, opinions, labels, classes, settings, context.phases, context.seed_for("gate"))
-        context.recorder.curves("gate", curves)
+        context.record_curves("gate", curves)
         return trained
 
     def prototype_classifier(self, settings: FitSettings) -> PrototypeClassifier:
@@ -125,7 +125,7 @@ class Evidence:
             classifier, curves = fit_prototype_classifier(
                 self.trunk, prototypes, labels, settings, context.phases, context.seed_for("gate")
             )
-        context.recorder.curves("gate", curves)
+        context.record_curves("gate", curves)
         context.observe(classifier.linear_part(), "prototype head")
         context.observe(classifier, "prototype classifier")
         return classifier
