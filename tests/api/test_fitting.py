@@ -376,3 +376,12 @@ def test_other_processes_cannot_make_classes_of_the_script_that_starts_them(
             },
         )
     assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_has_nothing_to_read_and_says_so(tmp_path: Path) -> None:
+    run = tiny(tmp_path / "run", trainer={"accelerator": "cpu", "fast_dev_run": True})
+    for read in ("summary", "metrics", "model", "config"):
+        with pytest.raises(mosaic.MosaicError, match="a dry run keeps nothing: run without fast_dev_run"):
+            getattr(run, read)
+    with pytest.raises(mosaic.MosaicError, match="holds no run"):
+        mosaic.load(tmp_path / "mosaic-dry-run" / "typo")

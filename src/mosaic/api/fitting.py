@@ -16,7 +16,8 @@ def fit(
 ) -> Run:
     """Run the federation that a configuration describes, as ``mosaic fit`` does, and return its run.
 
-    Same configuration, same numbers, same folder as from the command line.
+    Same configuration, same numbers, same folder as from the command line. A dry run keeps nothing, and its run has
+    nothing to read.
 
     Args:
         config: path of a YAML file, or its content as plain values; a list of these is stacked, later ones on top.

@@ -27,7 +27,7 @@ from mosaic.federation.trial_step import take_trial_step
 from mosaic.privacy.ledger import require_books
 from mosaic.ranks import ending_after_rank_0, has_lost_a_rank, world_size
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
-from mosaic.runs.directory import RunDirectory
+from mosaic.runs.directory import DRY_RUN, RunDirectory
 from mosaic.runs.facts import is_whole
 from mosaic.runs.figures import partition_heat_map
 from mosaic.runs.loggers import LoggerFactory, RunLoggers
@@ -118,7 +118,7 @@ class Federation:
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)
-        with tempfile.TemporaryDirectory(prefix="mosaic-dry-run-") as folder:
+        with tempfile.TemporaryDirectory(prefix=DRY_RUN) as folder:
             one_round = Schedule(collaborative_rounds=1, local_steps=1, fine_tune_rounds=0)
             with closing(RunDirectory(Path(folder) / "run")) as directory:
                 path = self._fit(job, directory, one_round, None)

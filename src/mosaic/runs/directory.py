@@ -16,6 +16,8 @@ from mosaic.errors import MosaicError
 from mosaic.runs.environment import describe_environment
 from mosaic.runs.facts import is_whole
 
+DRY_RUN = "mosaic-dry-run-"
+"""How the names of the folders begin in which dry runs lie as long as they last."""
 _LOCK = ".lock"
 _NOT_OF_A_RUN = ("ckpt_path", "weights_only")
 """Keys that say what a command does; in a stored configuration they would undo an option before it."""
@@ -190,6 +192,8 @@ class RunDirectory:
 
     def require(self) -> None:
         """Refuse a folder without a run."""
+        if self.path.parent.name.startswith(DRY_RUN) and not self.path.exists():
+            raise MosaicError("a dry run keeps nothing: run without fast_dev_run to have figures and a model")
         if not self.config.is_file():
             raise MosaicError(f"{self.path} holds no run (config.yaml is missing): expected a folder of mosaic fit")
 
