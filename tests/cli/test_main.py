@@ -140,6 +140,7 @@ def test_predict_writes_one_row_for_each_test_image(run: Path, tmp_path: Path) -
     assert [int(row["image"]) for row in rows] == list(range(599))
     assert all(sum(float(row[str(digit)]) for digit in range(10)) == pytest.approx(1, abs=1e-4) for row in rows)
     truth = SklearnDigits().load().test.labels.tolist()
+    assert [int(row["label"]) for row in rows] == truth
     hits = [int(row["guess"]) == label for row, label in zip(rows, truth, strict=True)]
     assert sum(hits) / len(hits) == pytest.approx(float(last_row(run / "metrics.csv")[3]), abs=1e-6)
 

@@ -187,8 +187,10 @@ class MosaicCLI(LightningCLI):
             raise MosaicError(f"mosaic predict: expected one device, got {devices}: set --trainer.devices 1")
         path = table_for(Path(options["ckpt_path"]))
         batches = cast(list[torch.Tensor], self.trainer.predict(model, datamodule=datamodule, **options))
-        write_predictions(path, torch.cat(batches).tolist(), datamodule.images.class_names)
-        print(f"Predictions of the test images: {path}")
+        told = ", which replaces an older table" if path.exists() else ""
+        labels = datamodule.images.test.labels.tolist()
+        write_predictions(path, labels, torch.cat(batches).tolist(), datamodule.images.class_names)
+        print(f"Predictions of the test images: {path}{told}")
 
 
 def _statistics_of_run(config: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:

@@ -1,4 +1,4 @@
-"""The table that ``mosaic predict`` writes: a guess for every test image, and the probability of every class."""
+"""The table that ``mosaic predict`` writes: label and guess of every test image, and the probability of every class."""
 
 import csv
 import io
@@ -8,7 +8,7 @@ from pathlib import Path
 from mosaic.disk import make_writable, write_whole
 from mosaic.errors import MosaicError
 
-_KEYS = ("image", "guess")
+_KEYS = ("image", "label", "guess")
 
 
 def table_for(checkpoint: Path) -> Path:
@@ -21,16 +21,29 @@ def table_for(checkpoint: Path) -> Path:
         "predictions.csv" if checkpoint.stem == "global" else f"{checkpoint.stem}_predictions.csv"
     )
     make_writable(path.parent, "--ckpt_path")
-    if path.exists() and not path.read_bytes().startswith(f"{','.join(_KEYS)},".encode()):
+    ours = tuple(f"{','.join(keys)},".encode() for keys in (_KEYS, ("image", "guess")))  # as earlier versions wrote
+    if path.exists() and not path.read_bytes().startswith(ours):
         raise MosaicError(f"{path} exists and is no table of mosaic predict: move it away")
     return path
 
 
-def write_predictions(path: Path, probabilities: Sequence[Sequence[float]], class_names: Sequence[str]) -> None:
-    """Write one row for each image, of probabilities by class, with the name of the most probable one."""
+def write_predictions(
+    path: Path, labels: Sequence[int], probabilities: Sequence[Sequence[float]], class_names: Sequence[str]
+) -> None:
+    """Write one row for each image: the names of its class and of the most probable one, and all probabilities.
+
+    An older table is replaced.
+
+    Args:
+        path: of the table.
+        labels: of the images, and maybe of more.
+        probabilities: by image and class.
+        class_names: names of the classes.
+    """
     table = io.StringIO(newline="")
     writer = csv.writer(table)
     writer.writerow([*_KEYS, *class_names])
-    for image, row in enumerate(probabilities):
-        writer.writerow([image, class_names[row.index(max(row))], *(f"{value:.6f}" for value in row)])
+    for image, (label, row) in enumerate(zip(labels, probabilities, strict=False)):
+        guess = class_names[row.index(max(row))]
+        writer.writerow([image, class_names[label], guess, *(f"{value:.6f}" for value in row)])
     write_whole(path, table.getvalue().encode())
