@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import ConcatDataset, Dataset, IterableDataset, Subset, TensorDataset
+from torchvision.datasets import ImageFolder
 
 import mosaic
 from mosaic.algorithms import FedAvg
@@ -249,6 +250,20 @@ def test_pictures_follow_the_rules_of_every_source() -> None:
     fractions = Image.fromarray(PIXELS[0].astype(np.float32))
     with pytest.raises(mosaic.MosaicError, match=r"datasets\[0\]\[0\]: values are fractions, .*: convert it first"):
         _ = from_datasets([Listed((fractions, 0))], Listed((fractions, 0))).images
+
+
+def test_a_folder_of_torchvision_leaves_pictures_to_the_rules_where_pillow_opens_them(tmp_path: Path) -> None:
+    sixteen, palette = Image.fromarray(PIXELS[0].astype(np.uint16) * 2056), Image.fromarray(PIXELS[1]).convert("P")
+    clear = Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA")
+    for folder, pictures in (("grey", [sixteen]), ("colour", [palette, clear])):
+        for number, picture in enumerate(pictures):
+            (tmp_path / folder / "cat").mkdir(parents=True, exist_ok=True)
+            picture.save(tmp_path / folder / "cat" / f"{number}.png")
+    for folder, expected in (("grey", [8 * PIXELS[0]]), ("colour", [PIXELS[1], np.full((6, 5), 255)])):
+        here = ImageFolder(str(tmp_path / folder), loader=Image.open)
+        found = from_datasets([here], here, class_names=["cat", "dog"]).images
+        for pixels, each in zip(found.train.pixels, expected, strict=True):
+            assert np.array_equal(pixels[0], each)
 
 
 @pytest.mark.parametrize(
