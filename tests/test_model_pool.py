@@ -195,6 +195,8 @@ def test_a_window_of_half_the_network_has_visited_all_of_it_after_a_round_for_ea
         ({"rho": float("nan")}, "clients: expected rho and sigma of at least 0, got nan and 2"),
         ({"levels": 0.5}, "clients.levels: expected a list, got 0.5"),
         ({"levels": ["1.0"]}, "clients.levels: expected shares .* got 1.0"),
+        ({"models": ["globl"]}, r"clients.models\[0\]: expected global, or a class or function .* got 'globl'"),
+        ({"models": ["global", SmallCNN((1, 8, 8), 3)]}, r"clients.models\[1\]: expected global, .* got SmallCNN"),
         ({"slicing": "RollingWindow"}, "clients: expected slicing as mosaic.nets.RollingWindow"),
         ({"classifier_rows": "x"}, "clients: expected .* classifier_rows out of holders, all, got .* and 'x'"),
         ({"rho": 1.0, "sigma": -1}, "clients: expected rho and sigma of at least 0, got 1.0 and -1"),
@@ -234,6 +236,29 @@ class Local(LinearNet):
     def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
         super().__init__(image_shape, num_classes)
         self.activation = lambda logits: logits
+
+
+class Parametrised(LinearNet):
+    """A network whose weight is made of others whenever it is read."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.head = nn.utils.parametrizations.weight_norm(self.head)
+
+
+class WeightNorm(LinearNet):
+    """The same, made before every forward."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        with pytest.warns(FutureWarning, match="deprecated"):
+            self.head = nn.utils.weight_norm(self.head)
+
+
+def test_weight_norm_is_the_one_that_can_be_copied(blueprint: Blueprint) -> None:
+    ClientModels().pool(weighed := blueprint.with_factory(WeightNorm), 2, seed=0)
+    net = weighed.build({name: 2 * tensor for name, tensor in weighed.initial(0).items()})
+    torch.testing.assert_close(net.head(torch.ones(64)), 2 * weighed.build(weighed.initial(0)).head(torch.ones(64)))
 
 
 class OnlyTrains(LinearNet):
@@ -324,6 +349,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
             Local,
             r"cannot be built: it cannot be pickled \(.*\), by which it is copied: define its",
         ),
+        (Parametrised, r"cannot be pickled .*, by which it is copied: in place of torch.nn.utils.parametrizations use"),
         (OnlyTrains, "cannot take images of 1x8x8: "),
         (SevenLogits, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 7\)"),
         (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
@@ -348,6 +374,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
     ids=[
         "a hidden layer",
         "a lambda",
+        "a parametrisation",
         "no evaluation",
         "7 logits",
         "a tuple",

@@ -8,9 +8,9 @@ from functools import cached_property, partial
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from mosaic.errors import LARGEST, MosaicError, is_number, require_whole, settings_of
+from mosaic.errors import LARGEST, MosaicError, is_number, kind_of, require_whole, settings_of
 from mosaic.messages import StateDict, are_finite
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
@@ -54,6 +54,12 @@ class ClientModels:
                 raise MosaicError(f"clients.{key}: expected a list, got {listed!r}")
             if listed is not None and len(listed) == 0:
                 raise MosaicError(f"clients.{key}: expected at least one entry, got none")
+        for number, factory in enumerate(models or ()):
+            if factory != "global" and (isinstance(factory, nn.Module) or not callable(factory)):
+                got = repr(factory) if isinstance(factory, str) else kind_of(factory)
+                raise MosaicError(
+                    f"clients.models[{number}]: expected global, or a class or function that makes a network, got {got}"
+                )
         wrong = [level for level in levels or () if not is_number(level) or not 0 < level <= 1]
         if wrong:
             raise MosaicError(

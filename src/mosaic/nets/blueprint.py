@@ -114,10 +114,10 @@ class Blueprint:
         try:
             _Writer(file, self._blank.state_dict(keep_vars=True)).dump(self._blank)
         except (pickle.PicklingError, AttributeError, TypeError, RuntimeError) as error:
-            raise MosaicError(
-                f"it cannot be pickled ({first_line(error)}), by which it is copied: define its classes and functions "
-                "at the top of a module"
-            ) from error
+            advice = "define its classes and functions at the top of a module"
+            if "parametrized modules" in str(error):
+                advice = "in place of torch.nn.utils.parametrizations use torch.nn.utils.weight_norm or spectral_norm"
+            raise MosaicError(f"it cannot be pickled ({first_line(error)}), by which it is copied: {advice}") from error
         return file.getvalue()
 
     @cached_property
