@@ -355,7 +355,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         (Torn, "expected 3 logits for each image, one per class, got tuple for two images"),
         (
             lambda *_: torch.nn.Linear(1, 3),
-            "cannot be built: expected a network of class mosaic.nets.Classifier",
+            "cannot be built: expected a network of class mosaic.nets.Classifier, got Linear: .*TorchvisionNet",
         ),
         (Masked, "expected finite real numbers to average, got infinite ones or NaN in mask: register a constant with"),
         (Raw, r"expected a forward that is head\(features\(images\)\), .* let it begin with self.features"),

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
@@ -176,6 +177,8 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         ({"data": digits(augmentation=None)}, "data.augmentation: expected Augmentation, got NoneType"),
         ({"algorithm": Unfinished()}, r"algorithm: expected Unfinished.__init__ to call super\(\).__init__"),
         ({"executor": RanksExecutor(workers=2)}, "executor: RanksExecutor starts processes"),
+        ({"trainer": {"callbacks": [Timer]}}, r"trainer.callbacks: expected objects, .* write Timer\(...\)"),
+        ({"trainer": {"callbacks": Timer}}, "trainer.callbacks: expected objects, got the class Timer"),
         ({"executor": FlowerExecutor()}, "clients on hosts of their own need a configuration"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):

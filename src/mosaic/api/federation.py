@@ -163,6 +163,10 @@ def _check_given(given: Mapping[str, Any]) -> None:
         made = hasattr(given[name], "state_dict") and not isinstance(given[name], type)
         if made or not callable(given[name]):
             raise MosaicError(f"{name}: expected a class or function that makes it, got {kind_of(given[name])}")
+    callbacks = (given["trainer"] or {}).get("callbacks")
+    for each in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
+        if isinstance(each, type):
+            raise MosaicError(f"trainer.callbacks: expected objects, got {kind_of(each)}: write {each.__name__}(...)")
     seed = given["seed"]
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
         raise MosaicError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")

@@ -41,7 +41,10 @@ class Blueprint:
             torch.manual_seed(seed)
             net = self.factory(self.image_shape, self.num_classes)
         if not isinstance(net, Classifier):
-            raise MosaicError(f"expected a network of class mosaic.nets.Classifier, got {type(net).__name__}")
+            raise MosaicError(
+                f"expected a network of class mosaic.nets.Classifier, got {type(net).__name__}: make it a subclass, "
+                "with a body and a head; those of torchvision are mosaic.nets.TorchvisionNet, with their name"
+            )
         net.normalize.set(torch.tensor(self.mean), torch.tensor(self.std))
         return net.state_dict()
 
