@@ -1,14 +1,19 @@
 """Objects as plain values: enough to tell them apart, and nothing that YAML cannot hold."""
 
+from collections.abc import Callable
+from enum import StrEnum
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import yaml
+from lightning.pytorch import Callback
 from torch import nn
 
 from mosaic.algorithms import DistillationSettings, Mosaic
+from mosaic.api.arguments import fit_arguments
 from mosaic.api.description import describe
 from mosaic.nets import SmallCNN
 
@@ -21,12 +26,57 @@ class Tied:
         self._hidden = 1
 
 
+class Slotted:
+    """Keeps what it was made of in slots."""
+
+    __slots__ = ("_decay", "rate")
+
+    def __init__(self, rate: float, decay: float = 0.0) -> None:
+        self.rate, self._decay = rate, decay
+
+
+class Private:
+    """Keeps what it was made of to itself, beside a cache of its own."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate, self._cache = rate, object()
+
+    def scaled(self, value: float) -> float:
+        return self._rate * value
+
+
+class Counting(Callback):
+    """Counts what it has seen."""
+
+    def __init__(self, every: int = 1) -> None:
+        self.every, self.phases = every, 0
+
+
+class Norm(StrEnum):
+    """Also text."""
+
+    GROUP = "group-norm"
+
+
+def momentum(value: float) -> Callable[..., Any]:
+    def make(parameters: Any) -> Any:
+        return parameters, value, make
+
+    return make
+
+
+def nested(value: object, times: int = 12) -> object:
+    return partial(dict, inner=nested(value, times - 1)) if times else value
+
+
 def test_whatever_is_described_can_be_written() -> None:
     one, two = Tied(), Tied()
     one.other, two.other = two, one
     values = [
         *(Mosaic(), partial(SmallCNN, width=4), lambda: None, one, nn.Linear(1, 1), {1: {2, 3}, "p": Path("x")}),
         *(np.float32(1.5), np.float64(1.5), np.str_("x"), np.zeros(2), torch.zeros(0), range(2), open, torch.float32),
+        *(Slotted(1), Private(1), Counting(), Norm.GROUP, momentum(1)),
+        *(Private(1).scaled, partial(Private(1).scaled, 2)),
     ]
     for value in values:
         described = describe(value)
@@ -41,7 +91,34 @@ def test_what_differs_is_described_differently() -> None:
         (torch.zeros(2), torch.ones(2)),
         (torch.zeros(2), torch.zeros(1, 2)),
         (nn.ReLU(), nn.Sigmoid()),
+        (momentum(0.0), momentum(0.9)),
+        (partial(momentum(0.0), 1), partial(momentum(0.9), 1)),
+        (lambda rate=0.0: rate, lambda rate=0.9: rate),
+        (lambda *, rate=0.0: rate, lambda *, rate=0.9: rate),
+        (Slotted(0.0), Slotted(0.9)),
+        (Slotted(0.0, 0.0), Slotted(0.0, 0.9)),
+        (Private(0.0), Private(0.9)),
+        (Private(0.0).scaled, Private(0.9).scaled),
+        (Counting(1), Counting(2)),
+        (nested(0.0), nested(0.9)),
+        (torch.float16, torch.float32),
     ]
     for one, other in pairs:
         assert describe(one) != describe(other)
         assert describe(one) == describe(one)
+
+
+def test_what_is_alike_is_described_alike() -> None:
+    """Also where one has been at work since."""
+    counted = Counting()
+    counted.phases = 7
+    pairs = [(counted, Counting()), (Private(1), Private(1)), (Slotted(1), Slotted(1)), (momentum(1), momentum(1))]
+    for one, other in pairs:
+        assert describe(one) == describe(other)
+    assert describe(Counting(2))["attributes"] == {"every": 2}
+
+
+def test_an_enumerations_member_goes_by_its_name() -> None:
+    assert describe(Norm.GROUP) == "GROUP"
+    (_, *_, flag) = fit_arguments([], {"model.norm": Norm.GROUP}, None)
+    assert flag == "--model.norm=GROUP"

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.loggers import CSVLogger
 from torch.nn.functional import cross_entropy
@@ -108,6 +109,27 @@ def test_a_run_of_objects_goes_on_with_the_same_objects_alone(tmp_path: Path) ->
     with pytest.raises(mosaic.MosaicError, match=r"another configuration; changed: data\.content\.test"):
         federation.fit(LinearNet, other_test, FedAvg(), trainer, ckpt_path="auto")
     again = federation.fit(LinearNet, digits(), FedAvg(), trainer, ckpt_path="auto")
+    assert again.metrics["round"].tolist() == [1, 2]
+
+
+class Counts(Callback):
+    """Counts the phases that it has seen."""
+
+    phases = 0
+
+    def on_train_start(self, *_: Any) -> None:
+        self.phases += 1
+
+
+def test_the_same_objects_go_on_after_they_have_been_at_work(tmp_path: Path) -> None:
+    """As in a notebook after Ctrl-C."""
+    counts = Counts()
+    given = {"net": LinearNet, "data": digits(), "algorithm": FedAvg()}
+    given |= {"trainer": {"accelerator": "cpu", "callbacks": [counts]}, "optimizer": partial(SGD, momentum=0.5)}
+    run = mosaic.Federation(str(tmp_path / "run"), ONE_ROUND).fit(**given)
+    assert counts.phases > 0
+    longer = replace(ONE_ROUND, collaborative_rounds=2)
+    again = mosaic.Federation(str(run.path), longer).fit(**given, ckpt_path="last")
     assert again.metrics["round"].tolist() == [1, 2]
 
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from enum import Enum
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -73,6 +74,8 @@ def _plain(value: Any, key: str) -> Any:
     match value:
         case np.generic():  # some of which are Python's float and text, too
             return value.item()
+        case Enum():  # likewise; YAML names a member
+            return value.name
         case None | bool() | int() | float() | str():
             return value
         case Path():

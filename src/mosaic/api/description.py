@@ -5,56 +5,107 @@ from collections.abc import Mapping
 from enum import Enum
 from functools import partial
 from pathlib import Path
+from types import CellType, FunctionType, MethodType
 from typing import Any
 
 import numpy as np
 import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.profilers import Profiler
 from torch import Tensor, nn
 
-_DEEPEST = 8
+from mosaic.signatures import accepted_arguments
+
+_DEEPEST = 16
+_COUNTING = (Callback, Logger, Profiler)
+"""Classes whose objects keep what they have seen among their attributes: only what they were made of describes them."""
 
 
-def describe(value: Any, depth: int = 0) -> Any:
+def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     """Return what YAML can hold of a value.
 
-    Classes, functions and ``functools.partial`` become a ``class_path``, with ``init_args`` where arguments are bound;
-    other objects a ``class_path`` with their public attributes; arrays their shape and a checksum.
+    Classes, functions and ``functools.partial`` become a ``class_path``, with ``init_args`` where arguments are bound,
+    and with a function's defaults and what it has closed over; other objects a ``class_path`` with their public
+    attributes and, of classes outside this package, with constructor arguments that they keep in private; arrays their
+    shape and a checksum. Lightning's callbacks, loggers and profilers are told by constructor arguments alone.
+
+    Args:
+        value: of any kind.
+        above: identities of the objects that hold it, which are not described once more.
 
     >>> describe(partial(int, base=2))
     {'class_path': 'builtins.int', 'init_args': {'base': 2}}
     """
+    inside = (*above, id(value))
     match value:
         case np.generic():  # some of which are Python's float and text, too
             return value.item()
+        case Enum():  # likewise
+            return value.name
         case None | bool() | int() | float() | str():
             return value
-        case Path():
+        case Path() | torch.dtype() | torch.device():
             return str(value)
-        case Enum():
-            return value.name
+        case _ if id(value) in above or len(above) >= _DEEPEST:
+            return {"class_path": _path(value if hasattr(value, "__qualname__") else type(value))}
         case Mapping():
-            return {str(key): describe(each, depth + 1) for key, each in value.items()}
+            return {str(key): describe(each, inside) for key, each in value.items()}
         case list() | tuple() | range():
-            return [describe(each, depth + 1) for each in value]
+            return [describe(each, inside) for each in value]
         case set() | frozenset():
-            return sorted(str(describe(each, depth + 1)) for each in value)
+            return sorted(str(describe(each, inside)) for each in value)
         case Tensor() | np.ndarray():
             return _array(torch.as_tensor(value))
         case partial():
-            bound = {key: describe(each, depth + 1) for key, each in value.keywords.items()}
-            positional = {"args": describe(value.args, depth + 1)} if value.args else {}
-            return {"class_path": _path(value.func), "init_args": bound, **positional}
+            bound = {key: describe(each, inside) for key, each in value.keywords.items()}
+            positional = {"args": describe(value.args, inside)} if value.args else {}
+            return {**describe(value.func, inside), "init_args": bound, **positional}
         case type():
             return {"class_path": _path(value)}
         case nn.Module():
-            return {"class_path": _path(type(value)), "weights": describe(value.state_dict(), depth + 1)}
-    if hasattr(value, "__qualname__"):  # a function
+            return {"class_path": _path(type(value)), "weights": describe(value.state_dict(), inside)}
+        case FunctionType():
+            return {"class_path": _path(value), **_described(_bound(value), inside)}
+        case MethodType():
+            return {"class_path": _path(value), "of": describe(value.__self__, inside)}
+    if hasattr(value, "__qualname__"):  # a function of another language
         return {"class_path": _path(value)}
-    if depth >= _DEEPEST or not hasattr(value, "__dict__"):
-        return {"class_path": _path(type(value))}
-    known = {key: each for key, each in vars(value).items() if not key.startswith("_") and each is not value}
-    attributes = {key: describe(each, depth + 1) for key, each in known.items()}
-    return {"class_path": _path(type(value)), **({"attributes": attributes} if attributes else {})}
+    attributes = {key: each for key, each in _attributes(value).items() if each is not value}
+    return {"class_path": _path(type(value)), **_described({"attributes": attributes}, inside)}
+
+
+def _described(groups: Mapping[str, Mapping[str, Any]], above: tuple[int, ...]) -> dict[str, Any]:
+    """Describe groups of values by name; empty ones are left out."""
+    known = {name: group for name, group in groups.items() if group}
+    return {name: {key: describe(each, above) for key, each in group.items()} for name, group in known.items()}
+
+
+def _bound(function: FunctionType) -> dict[str, dict[str, Any]]:
+    """Return the defaults of a function, and the values of the variables around it that it uses."""
+    code, given = function.__code__, function.__defaults__ or ()
+    names = code.co_varnames[code.co_argcount - len(given) : code.co_argcount]
+    around = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    return {
+        "defaults": {**dict(zip(names, given, strict=True)), **(function.__kwdefaults__ or {})},
+        "closure": {name: cell.cell_contents for name, cell in around if cell != CellType()},
+    }
+
+
+def _attributes(value: object) -> dict[str, Any]:
+    """Return the attributes that describe an object."""
+    state = object.__getstate__(value)
+    parts = state if isinstance(state, tuple) else (state,)  # a second part holds slots
+    kept = {name: each for part in parts if part for name, each in part.items()}
+    public = {name: each for name, each in kept.items() if not name.startswith("_")}
+    if type(value).__module__.startswith("mosaic."):
+        return public
+    try:
+        names, _ = accepted_arguments(type(value))
+    except ValueError:  # another language says nothing of its arguments
+        return public
+    given = {name: kept[own] for name in sorted(names) for own in (name, f"_{name}") if own in kept}
+    return given if isinstance(value, _COUNTING) else {**public, **given}
 
 
 def _path(value: Any) -> str:
