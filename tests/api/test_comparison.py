@@ -54,6 +54,18 @@ def test_a_comparison_is_a_table_of_numbers_with_its_runs(tmp_path: Path) -> Non
             found.run(algorithm, seed)
 
 
+def test_the_table_is_that_of_the_file(tmp_path: Path) -> None:
+    """With notes on the budget, and columns that no row fills."""
+    values = nested({**SMALL, "algorithm.init_args.distillation.steps": 3})
+    given = {"student_updates": 7, "generator_updates": 0}
+    found = mosaic.compare([DIGITS, values], ["config"], [0], output=tmp_path, **given)
+    pandas.testing.assert_frame_equal(found.table, pandas.read_csv(tmp_path / "comparison.csv", index_col="algorithm"))
+    assert found.table["note"].tolist() == ["3 student updates on seed 0, where the budget is 7"]
+    assert found.table["p"].isna().all()
+    own = mosaic.compare([DIGITS, values], ["config"], [0], output=tmp_path / "own", own_budget=["config"], **given)
+    assert own.table["note"].isna().all()
+
+
 def test_a_run_is_that_of_the_table_whatever_shares_its_folder(tmp_path: Path) -> None:
     """The chosen run lies among the trials; an untuned comparison has left one of the same name beside it."""
     values, runs = nested({**SMALL, "federation.schedule.learning_rate": 0.001}), tmp_path / "runs"

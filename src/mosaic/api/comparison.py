@@ -11,6 +11,7 @@ from mosaic.api.plots import ComparisonPlots
 from mosaic.api.raising import raising
 from mosaic.api.run import Run, load
 from mosaic.cli.main import check, fit
+from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.command import compare_algorithms
 from mosaic.comparison.formats import comma_separated
 from mosaic.comparison.outcome import Failure, Outcome
@@ -30,6 +31,8 @@ class Comparison:
         path: folder of table, pictures and outcomes.
         runs: folder of the run directories.
         results: of all runs, algorithm by algorithm.
+        budget: of server-side distillation, for every row that distils.
+        own_budget: rows that have one of their own.
 
     Attributes:
         path: of that folder.
@@ -37,9 +40,16 @@ class Comparison:
         failures: reason of every run that has failed, by algorithm and seed.
     """
 
-    def __init__(self, path: Path, runs: Path, results: Sequence[Outcome | Failure]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        runs: Path,
+        results: Sequence[Outcome | Failure],
+        budget: DistillationBudget | None = None,
+        own_budget: Sequence[str] = (),
+    ) -> None:
         self.path, self._runs = path.absolute(), runs.absolute()  # a notebook may go elsewhere
-        self._results = list(results)
+        self._table = comparison_table(results, budget, own_budget)
         self._outcomes = [result for result in results if isinstance(result, Outcome)]
         self.failures = {(each.algorithm, each.seed): each.reason for each in results if isinstance(each, Failure)}
         self.plot = ComparisonPlots(self._outcomes)
@@ -57,7 +67,7 @@ class Comparison:
         """
         import pandas
 
-        return pandas.read_csv(io.StringIO(comma_separated(comparison_table(self._results))), index_col="algorithm")
+        return pandas.read_csv(io.StringIO(comma_separated(self._table)), index_col="algorithm")
 
     @property
     def runs(self) -> "DataFrame":
@@ -137,7 +147,7 @@ def compare(
     Raises:
         MosaicError: the request is at fault; a run that fails is noted in the table instead.
     """
-    numbers = _listed("seeds", seeds, Integral)
+    numbers, own = _listed("seeds", seeds, Integral), _listed("own_budget", own_budget, str)
     for name, place in (("output", output), ("runs", runs)):
         if not isinstance(place, str | Path | None):
             raise MosaicError(f"{name}: expected a folder, got {place!r}")
@@ -148,7 +158,7 @@ def compare(
             raise MosaicError(f"config: expected paths without commas, got {', '.join(map(repr, map(str, more)))}")
         if output is None and isinstance(config if isinstance(config, str | Path | Mapping) else config[0], Mapping):
             output = Path("runs", "compare")
-        folder, results = compare_algorithms(
+        folder, results, budget = compare_algorithms(
             fit,
             check,
             first,
@@ -160,11 +170,11 @@ def compare(
             partition_seed,
             student_updates,
             generator_updates,
-            ",".join(_listed("own_budget", own_budget, str)),
+            ",".join(own),
             tune,
             processes,
         )
-    return Comparison(folder, Path(runs) if runs else folder / "runs", results)
+    return Comparison(folder, Path(runs) if runs else folder / "runs", results, budget, own)
 
 
 def _listed(name: str, values: object, kind: type) -> list[str]:

@@ -78,7 +78,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             except Preempted as leaving:
                 leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
                 raise
-            require_all(cast(tuple[Path, list[object]], written)[1])
+            require_all(cast(tuple[Path, list[object], object], written)[1])
         case "audit":
             from mosaic.cli.audit import audit
 

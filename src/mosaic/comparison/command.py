@@ -39,7 +39,7 @@ def compare_algorithms(
     own_budget: str = "",
     tune: str = "",
     processes: int = 1,
-) -> tuple[Path, list[Outcome | Failure]]:
+) -> tuple[Path, list[Outcome | Failure], DistillationBudget | None]:
     """Run what is missing, then print and write one table and two plots. A second call goes on where one stopped.
 
     Args:
@@ -62,7 +62,7 @@ def compare_algorithms(
         processes: runs side by side.
 
     Returns:
-        The output folder, and the result of every run, algorithm by algorithm.
+        The output folder, the result of every run, algorithm by algorithm, and the budget of server-side distillation.
     """
     for option, value, low in (
         *(("student_updates", student_updates, 0), ("generator_updates", generator_updates, 0)),
@@ -121,7 +121,7 @@ def compare_algorithms(
     if finished or not (output / "comparison.md").exists():  # an older table is worth more than one of failures
         with naming_disk(output, _WAY_ON):
             write_comparison(results, facts, output, console, budget, own)
-    return output, results
+    return output, results, budget
 
 
 class RunsFailedError(MosaicError):

@@ -15,6 +15,8 @@ _LATEX = {
     "~": r"\textasciitilde{}",
 }
 
+_SPREAD = ", standard deviation"
+
 
 def terminal(table: Table) -> TerminalTable:
     """Return a table for rich whose figures are not wrapped."""
@@ -43,11 +45,12 @@ def markdown(table: Table) -> str:
 
 
 def comma_separated(table: Table) -> str:
-    """Return a CSV table; means and standard deviations are separate columns, and notes the last one."""
+    """Return a CSV table; means and standard deviations, where there are any, are separate columns; notes the last."""
     rows = [[row.algorithm, *(part for cell in row.cells for part in _split(cell)), row.note] for row in table.rows]
-    columns = [part for name in table.columns[1:] for part in (name, f"{name}, standard deviation")]
+    columns = [part for name in table.columns[1:] for part in (name, f"{name}{_SPREAD}")]
     wide = [[table.columns[0], *columns, "note"], *rows]
-    used = [place for place in range(len(wide[0])) if place == 0 or any(row[place] for row in wide[1:])]
+    spreads = [place for place, name in enumerate(wide[0]) if name.endswith(_SPREAD)]
+    used = [place for place in range(len(wide[0])) if place not in spreads or any(row[place] for row in wide[1:])]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([[row[place] for place in used] for row in wide])
     return text.getvalue()
