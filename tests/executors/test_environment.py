@@ -62,6 +62,10 @@ class TestLaunchedWorld:
     def test_srun(self) -> None:
         assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567)
 
+    def test_two_steps_of_a_job_meet_at_two_ports(self) -> None:
+        one, other = (launched_world({**SRUN, "SLURM_STEP_ID": step}) for step in "12")
+        assert one.port != other.port  # type: ignore[union-attr]
+
     def test_srun_where_every_task_sees_its_own_gpu(self) -> None:
         assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "2"}).device == 0  # type: ignore[union-attr]
         assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}).device == 2  # type: ignore[union-attr]

@@ -16,7 +16,7 @@ CONTEXT_BYTES = 2**29
 """What a process takes of a GPU before it computes anything, roughly: kernels, and the libraries' workspaces."""
 _WHOLE = (
     *("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_PORT"),
-    *("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID"),
+    *("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_STEP_ID"),
 )
 """Variables of a launch that are whole numbers."""
 
@@ -93,6 +93,7 @@ def _from_slurm() -> World | None:
     size = int(read("SLURM_STEP_NUM_TASKS", read("SLURM_NTASKS", "1")))
     if size < 2 or "SLURM_STEP_ID" not in os.environ:  # a batch script is in no step
         return None
+    step = int(os.environ["SLURM_STEP_ID"])
     nodes = read("SLURM_STEP_NODELIST", read("SLURM_JOB_NODELIST", "127.0.0.1"))
     visible = [gpu for gpu in read("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
     return World(
@@ -100,7 +101,7 @@ def _from_slurm() -> World | None:
         size=size,
         local_rank=int(read("SLURM_LOCALID", "0")),
         address=read("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes)),
-        port=int(read("MASTER_PORT", 15000 + (SLURMEnvironment.job_id() or 0) % 10000)),
+        port=int(read("MASTER_PORT", 15000 + ((SLURMEnvironment.job_id() or 0) + 1009 * step) % 10000)),
         devices="own" if len(visible) == 1 else "all",
     )
 

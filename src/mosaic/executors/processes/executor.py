@@ -1,5 +1,6 @@
 """Clients on several processes: those that torchrun or srun has launched, or that this one starts on its machine."""
 
+import hashlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -25,6 +26,7 @@ from mosaic.executors.processes.environment import (
     uses_gpus,
 )
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
+from mosaic.executors.remote.wire import agreement
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import clear_after_the_first, ignore_signals
 
@@ -91,9 +93,9 @@ class RanksExecutor(ParallelExecutor):
             return False
         worker = make_worker()
         if self._world.rank == 0:
-            self._connections = accept_all(self._world, listen(self._world), lambda: None)
+            self._connections = accept_all(self._world, listen(self._world), self._run, lambda: None)
             return False
-        with connect(self._world) as connection, many_phases():
+        with connect(self._world, self._run) as connection, many_phases():
             torch.set_num_threads(self._own_threads)
             ignore_signals()
             _answer_all(connection, worker, self._world.rank)
@@ -118,7 +120,13 @@ class RanksExecutor(ParallelExecutor):
         with listener:
             for rank in ranks:
                 self._children.start(world, rank)
-            self._connections |= accept_all(world, listener, partial(self._children.check, ranks), ranks)
+            self._connections |= accept_all(world, listener, self._run, partial(self._children.check, ranks), ranks)
+
+    @property
+    def _run(self) -> str:
+        """What the processes of this run have in common, and those of others do not: settings, version, step."""
+        step = [os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
+        return hashlib.sha256("/".join([agreement(self.known_recipe.config), *step]).encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """End the other processes, or let launched ones end after this one; those at work are not waited for."""

@@ -1,5 +1,6 @@
 """TCP connections between rank 0 and the other processes of a world. PyTorch's process groups know nothing of them."""
 
+import logging
 import os
 import socket
 import time
@@ -11,11 +12,15 @@ from typing import Any
 
 import torch
 
+from mosaic.errors import MosaicError
 from mosaic.executors.base import WorkerLostError
 from mosaic.executors.processes.environment import World
 from mosaic.training.signals import leave_if_alone_and_asked
 
+log = logging.getLogger(__name__)
 MEETING_SECONDS = 600.0  # so long processes wait for each other at the start; data sets are loaded by then
+_WELCOME, _SENT_AWAY = b"+", b"-"
+_NAME, _DIGITS = b"mosaic ", 6
 _LOOPBACK = "127.0.0.1"
 _dist: Any = torch.distributed  # its type stubs lack what is used here
 
@@ -30,13 +35,14 @@ def open_port(port: int = 0, local: bool = True) -> socket.socket:
 
 
 def accept_all(
-    world: World, listener: socket.socket, check: Callable[[], None], ranks: Iterable[int] | None = None
+    world: World, listener: socket.socket, run: str, check: Callable[[], None], ranks: Iterable[int] | None = None
 ) -> dict[int, Connection]:
-    """Wait in rank 0 until every other process, or these, have come; return the connections by rank.
+    """Wait in rank 0 until every other process of the run, or these, have come; return the connections by rank.
 
-    ``check`` is called now and then, and raises to give up. The listener is closed.
+    ``run`` tells it from others, see :func:`connect`. Processes of another run are sent away. ``check`` is called now
+    and then, and raises to give up. The listener is closed.
     """
-    found, missing = {}, {_hello(rank): rank for rank in ranks or range(1, world.size)}
+    found, missing = {}, {_hello(run, rank): rank for rank in ranks or range(1, world.size)}
     end = time.monotonic() + MEETING_SECONDS
     listener.settimeout(0.1)
     with listener:
@@ -49,8 +55,13 @@ def accept_all(
                 accepted, _ = listener.accept()
                 with accepted:
                     accepted.settimeout(10)  # for what a process sends first
-                    if rank := missing.pop(accepted.recv(len(_hello(0))), None):
+                    said = accepted.recv(len(_hello(run, 0)))
+                    if rank := missing.pop(said, None):
+                        accepted.sendall(_WELCOME)
                         found[rank] = _connection(accepted)
+                    elif said.startswith(_NAME) and not said.startswith(_hello(run, 0)[:-_DIGITS]):
+                        log.warning("a process of another run, or with another configuration or version, is sent away")
+                        accepted.sendall(_SENT_AWAY)
     return found
 
 
@@ -66,15 +77,27 @@ def listen(world: World) -> socket.socket:
     return listener
 
 
-def connect(world: World) -> Connection:
-    """Connect to rank 0, which may still load its data."""
+def connect(world: World, run: str) -> Connection:
+    """Connect to rank 0, which may still load its data.
+
+    Args:
+        world: this process.
+        run: 16 letters that all processes of the run have in common, and those of others do not.
+
+    Raises:
+        MosaicError: rank 0 belongs to another run.
+        WorkerLostError: nobody is there.
+    """
     end = time.monotonic() + MEETING_SECONDS
     while True:
         try:
             port = world.port if world.meeting_place == "own" else int(_agents_store(world).get("port"))
             with socket.create_connection((world.address, port), timeout=10) as connected:
                 if connected.getsockname() != connected.getpeername():  # a free port may be given to this very socket
-                    connected.sendall(_hello(world.rank))
+                    connected.sendall(_hello(run, world.rank))
+                    connected.settimeout(MEETING_SECONDS)  # rank 0 may wait for a stranger to speak
+                    if connected.recv(1) == _SENT_AWAY:
+                        raise _other_run(world)
                     return _connection(connected)
         except (OSError, RuntimeError) as error:
             if time.monotonic() > end:
@@ -82,8 +105,8 @@ def connect(world: World) -> Connection:
         time.sleep(0.1)
 
 
-def _hello(rank: int) -> bytes:
-    return f"mosaic {rank:6}".encode()
+def _hello(run: str, rank: int) -> bytes:
+    return _NAME + f"{run:16.16} {rank:{_DIGITS}}".encode()
 
 
 def _connection(connected: socket.socket) -> Connection:
@@ -103,4 +126,12 @@ def _no_meeting(world: World, error: Exception) -> WorkerLostError:
     return WorkerLostError(
         f"process {world.rank} of {world.size} expected to {'reach' if world.rank else 'open'} {world.address}:"
         f"{world.port}, where processes meet, got: {error}: set MASTER_ADDR and MASTER_PORT to a free port of rank 0"
+    )
+
+
+def _other_run(world: World) -> MosaicError:
+    return MosaicError(
+        f"executor: expected rank 0 of this run at {world.address}:{world.port}, got that of another one, or one with "
+        "another configuration or version: set MASTER_PORT to a port of its own for each run on a machine, and install "
+        "the same version everywhere"
     )
