@@ -370,6 +370,16 @@ def test_an_infinite_loss_costs_nobody_a_model_that_is_finite(phases: PhaseRunne
     assert math.isnan(never.metrics["loss"])
 
 
+def test_clients_whose_losses_are_scaled_train_alone(phases: PhaseRunner) -> None:
+    """One scaler for all of them would skip a step of all, where one of them overflows."""
+    plugin = {"class_path": "lightning.pytorch.plugins.MixedPrecision"}
+    plugin["init_args"] = {"precision": "16-mixed", "device": "cpu"}  # type: ignore[assignment]
+    scaling = PhaseRunner({"accelerator": "cpu", "devices": 1, "plugins": [plugin]})
+    for request in (train_request(), GeneratorRequest(0, 1)):
+        assert make_worker(phases).stack_key(request) is not None
+        assert make_worker(scaling).stack_key(request) is None
+
+
 def steps_taken(reply: TrainReply) -> int:
     (steps,) = {int(value) for name, value in reply.model.items() if name.endswith("num_batches_tracked")}
     return steps

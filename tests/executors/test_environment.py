@@ -131,6 +131,12 @@ class TestOneDevicePerPhase:
         pretend_gpus(monkeypatch, 4)
         assert single_device({"accelerator": "cpu", "devices": 1}, 3, "RanksExecutor")["devices"] == 1
 
+    @pytest.mark.parametrize(("name", "devices"), [("CUDAAccelerator", [3]), ("CPUAccelerator", 1)])
+    def test_an_accelerator_may_be_an_object(self, name: str, devices: object, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 4)
+        trainer = {"accelerator": {"class_path": f"lightning.pytorch.accelerators.{name}"}, "devices": 1}
+        assert single_device(trainer, 3, "RanksExecutor")["devices"] == devices
+
     @for_each(
         ("key", "value"),
         [("devices", 2), ("devices", [0, 1]), ("devices", -1), ("num_nodes", 2), ("strategy", "ddp")],

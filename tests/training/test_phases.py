@@ -151,6 +151,22 @@ def test_gradients_cannot_be_clipped_to_less_than_nothing() -> None:
         PhaseRunner({**CPU, "gradient_clip_val": -1})
 
 
+def with_plugin(name: str, **arguments: str) -> PhaseRunner:
+    return PhaseRunner({**CPU, "plugins": {"class_path": f"lightning.pytorch.plugins.{name}", "init_args": arguments}})
+
+
+def test_a_plugin_that_gives_models_another_type_is_refused_too() -> None:
+    for name, arguments in (("DoublePrecision", {}), ("HalfPrecision", {"precision": "bf16-true"})):
+        with pytest.raises(MosaicError, match=r"trainer\.precision: .*-true would give models another type"):
+            _ = with_plugin(name, **arguments).processes
+
+
+@pytest.mark.parametrize(("precision", "scales"), [("16-mixed", True), ("bf16-mixed", False)])
+def test_a_plugin_may_scale_losses_too(precision: str, scales: bool) -> None:
+    assert with_plugin("MixedPrecision", precision=precision, device="cpu").scales_losses == scales
+    assert PhaseRunner({**CPU, "precision": precision}).scales_losses == scales
+
+
 def test_the_users_trainer_settings_are_used() -> None:
     clipped = Line()
     PhaseRunner({**CPU, "gradient_clip_val": 0.5}).run(clipped, numbers(1), seed=0)

@@ -90,6 +90,8 @@ class Worker:
 
     def stack_key(self, request: Request) -> Hashable | None:
         """Return what must be equal for clients to be answered in lockstep; nothing where one has to be asked alone."""
+        if self._phases.scales_losses:  # an overflow of one client would skip a step of all
+            return None
         match request:
             case TrainRequest():
                 return self.training.stack_key(request)

@@ -21,7 +21,8 @@ class SideBySideExecutor(SerialExecutor):
     """Trains clients of one architecture in lockstep, for networks that cost less to compute than to call.
 
     So are their GANs; other requests and clients of other architectures are answered one after another. Replies agree
-    with those of the other executors up to rounding, so comparisons should not mix them.
+    with those of the other executors up to rounding, so comparisons should not mix them. Networks that draw random
+    numbers, as dropout does, draw others here, and agree in accuracy only.
 
     Args:
         threads: CPU threads of the process; PyTorch's own choice when not given.

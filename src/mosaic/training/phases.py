@@ -100,11 +100,7 @@ class PhaseRunner:
                 "it: give a class with a folder, as class_path lightning.pytorch.profilers.SimpleProfiler with "
                 "init_args dirpath and filename"
             )
-        if str(given.get("precision")) in ("16-true", "bf16-true", "64-true", "64"):
-            raise MosaicError(
-                f"trainer.precision: {given['precision']} would give models another type than messages have: "
-                "use bf16-mixed, 16-mixed or 32-true"
-            )
+        _check_precision(given.get("precision"))
         if compile and cuda_graphs:
             raise MosaicError("model.compile, model.cuda_graphs: a network is compiled or captured: set one of them")
         require_at_least_zero("trainer", gradient_clip_val=given.get("gradient_clip_val") or 0)
@@ -136,8 +132,9 @@ class PhaseRunner:
 
     @property
     def scales_losses(self) -> bool:
-        """Whether losses are scaled, since gradients have 16 bits of a small range."""
-        return str(self._template.get("precision")) in ("16", "16-mixed")
+        """Whether losses are scaled, since gradients have 16 bits of a small range; plugins may ask for it too."""
+        by_name = str(self._template.get("precision")) in ("16", "16-mixed")
+        return by_name or getattr(self._probe.precision_plugin, "scaler", None) is not None
 
     @property
     def is_watched(self) -> bool:
@@ -158,6 +155,7 @@ class PhaseRunner:
         """A Trainer that never trains; it tells what Lightning makes of the template."""
         with silence():
             probe = self._trainer(self._template)
+        _check_precision(probe.precision_plugin.precision)
         if isinstance(probe.strategy.launcher, _MultiProcessingLauncher):
             raise MosaicError(
                 f"trainer.devices, trainer.strategy: {probe.world_size} devices would start new processes for every "
@@ -241,6 +239,15 @@ class PhaseRunner:
         except (MisconfigurationException, ValueError, TypeError, RuntimeError, ImportError) as error:
             said = " ".join(str(error).split())
             raise MosaicError(f"trainer: Lightning refuses these settings: {said}") from error
+
+
+def _check_precision(precision: object) -> None:
+    """Refuse a precision, asked for by name or by a plugin, in which models cannot become messages."""
+    if str(precision) in ("16-true", "bf16-true", "64-true", "64"):
+        raise MosaicError(
+            f"trainer.precision: {precision} would give models another type than messages have: "
+            "use bf16-mixed, 16-mixed or 32-true"
+        )
 
 
 @contextmanager

@@ -3,12 +3,14 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 import torch
 from lightning.fabric.plugins.environments.lightning import LightningEnvironment
 from lightning.fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from lightning.pytorch.accelerators import CUDAAccelerator
 
 from mosaic.errors import MosaicError
 
@@ -181,4 +183,7 @@ def single_device(trainer: Mapping[str, Any], device: int, executor: str) -> dic
 
 def uses_gpus(trainer: Mapping[str, Any]) -> bool:
     """Return whether a Trainer would train on NVIDIA or AMD GPUs."""
-    return trainer.get("accelerator", "auto") in ("gpu", "cuda", "auto", None) and torch.cuda.is_available()
+    asked = trainer.get("accelerator", "auto")
+    if isinstance(asked, Mapping):
+        return issubclass(resolve_name(str(asked["class_path"])), CUDAAccelerator)
+    return asked in ("gpu", "cuda", "auto", None) and torch.cuda.is_available()
