@@ -41,7 +41,16 @@ def launched_world(variables: dict[str, str]) -> World | None:
         return environment.launched_world()
 
 
+def pretend_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
+
+
 class TestLaunchedWorld:
+    @pytest.fixture(autouse=True)
+    def _no_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 0)
+
     def test_torchrun(self) -> None:
         assert launched_world(TORCHRUN) == World(5, 8, 1, "node7", 29500, meeting_place="agent")
 
@@ -67,8 +76,8 @@ class TestLaunchedWorld:
         assert one.port != other.port  # type: ignore[union-attr]
 
     def test_srun_where_every_task_sees_its_own_gpu(self) -> None:
-        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "2"}).device == 0  # type: ignore[union-attr]
-        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}).device == 2  # type: ignore[union-attr]
+        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "2"}).device() == 0  # type: ignore[union-attr]
+        assert launched_world({**SRUN, "CUDA_VISIBLE_DEVICES": "0,1,2,3"}).device() == 2  # type: ignore[union-attr]
 
     def test_torchrun_inside_srun(self) -> None:
         assert launched_world({**SRUN, **TORCHRUN}) == launched_world(TORCHRUN)
@@ -112,12 +121,33 @@ class TestLaunchedWorld:
         assert launched_world({**SRUN, **TORCHRUN, **world.variables()}) == world
 
 
-def pretend_gpus(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: number > 0)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: number)
-
-
 class TestOneDevicePerPhase:
+    @pytest.mark.parametrize(
+        ("visible", "variables", "device"),
+        [
+            (1, {"ROCR_VISIBLE_DEVICES": "3"}, 0),
+            (1, {}, 0),
+            (2, {"CUDA_VISIBLE_DEVICES": "6,7", "SLURM_GPUS_PER_TASK": "2"}, 1),
+            (4, {"SLURM_GPUS_PER_TASK": "1", "SLURM_GPU_BIND": "none"}, 3),
+            (4, {}, 3),
+        ],
+        ids=["AMD", "a cgroup", "two for each task", "all in spite of one for each task", "all"],
+    )
+    def test_a_task_that_sees_only_its_own_gpus_trains_on_one_of_them(
+        self, visible: int, variables: dict[str, str], device: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pretend_gpus(monkeypatch, visible)
+        for name, value in {**SRUN, "SLURM_LOCALID": "3", **variables}.items():
+            monkeypatch.setenv(name, value)
+        assert RanksExecutor().trainer({"accelerator": "gpu", "devices": 1})["devices"] == [device]
+
+    def test_more_tasks_than_gpus_that_all_of_them_see_are_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        pretend_gpus(monkeypatch, 2)
+        for name, value in SRUN.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected at most 2 on this machine, .*, got 3"):
+            RanksExecutor().trainer({"accelerator": "gpu", "devices": 1})
+
     @pytest.mark.parametrize("devices", ["auto", 1, "1"])
     def test_the_local_rank_picks_the_gpu(self, devices: str | int, monkeypatch: pytest.MonkeyPatch) -> None:
         pretend_gpus(monkeypatch, 4)

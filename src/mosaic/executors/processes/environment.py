@@ -33,12 +33,12 @@ class World:
     address: str
     port: int
     meeting_place: str = "own"  # rank 0 opens the port; "agent": torchrun's agent has opened it already
-    devices: str = "all"  # a process sees every GPU of its machine; "own": SLURM shows it only its own
+    own_gpus: int = 0  # so many GPUs SLURM shows to this process as its own; 0 where it sees all of its machine
 
-    @property
-    def device(self) -> int:
-        """Number of the GPU on which this process trains."""
-        return 0 if self.devices == "own" else self.local_rank
+    def device(self, processes: int = 1) -> int:
+        """Return the number of the GPU on which this process trains, where so many processes share each."""
+        number = self.local_rank // processes
+        return number % self.own_gpus if self.own_gpus else number
 
     def variables(self) -> dict[str, str]:
         """Return the variables by which a new process finds out that it is this one."""
@@ -97,14 +97,15 @@ def _from_slurm() -> World | None:
         return None
     step = int(os.environ["SLURM_STEP_ID"])
     nodes = read("SLURM_STEP_NODELIST", read("SLURM_JOB_NODELIST", "127.0.0.1"))
-    visible = [gpu for gpu in read("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    named = [gpu for gpu in read("CUDA_VISIBLE_DEVICES", "").split(",") if gpu]
+    visible = torch.cuda.device_count() or len(named)
     return World(
         rank=int(os.environ["SLURM_PROCID"]),
         size=size,
         local_rank=int(read("SLURM_LOCALID", "0")),
         address=read("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes)),
         port=int(read("MASTER_PORT", 15000 + ((SLURMEnvironment.job_id() or 0) + 1009 * step) % 10000)),
-        devices="own" if len(visible) == 1 else "all",
+        own_gpus=visible if visible == 1 or "SLURM_GPUS_PER_TASK" in os.environ else 0,
     )
 
 

@@ -74,12 +74,12 @@ class RanksExecutor(ParallelExecutor):
 
     def trainer(self, trainer: Mapping[str, Any]) -> Mapping[str, Any]:
         """Give every phase the one device of this process."""
-        device = (self._world.device if self._world else 0) // self.workers_per_device
+        device = self._world.device(self.workers_per_device) if self._world else 0
         adapted = single_device(trainer, device, type(self).__name__)
         self._gpu = adapted["devices"][0] if uses_gpus(trainer) else None
         available, chosen = torch.cuda.device_count(), isinstance(trainer.get("devices"), list)
         most = available * self.workers_per_device
-        here = self.workers if self._world is None else self._world.device + 1
+        here = self.workers if self._world is None else 0 if self._world.own_gpus else self._world.local_rank + 1
         if uses_gpus(trainer) and not chosen and here > most:
             raise MosaicError(
                 f"executor.workers: expected at most {most} on this machine, {self.workers_per_device} for each of its "
