@@ -1,5 +1,6 @@
 """Comparisons from Python are those of the command line."""
 
+import multiprocessing
 from pathlib import Path
 from typing import NoReturn
 
@@ -81,7 +82,9 @@ def test_a_run_is_that_of_the_table_whatever_shares_its_folder(tmp_path: Path) -
         tuned.run("fedavg", 0)
 
 
-def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_a_bad_comparison_is_refused_before_it_runs(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wrong = tmp_path_factory.mktemp("given") / "wrong.yaml"
     wrong.write_text("algorithm: {class_path: mosaic.algorithms.FedProx, init_args: {mu: -1}}")
     for given, told in (
@@ -89,6 +92,7 @@ def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_fac
         ({"algorithms": []}, "--algorithms: expected different values, at least one"),
         ({"algorithms": ["none"]}, "--algorithms: there is no none"),
         ({"seeds": "0,1"}, "seeds: expected a list of whole numbers"),
+        ({"seeds": 3}, r"seeds: expected a list of whole numbers, as \[3\] or range\(3\), got 3"),
         ({"seeds": [0.5]}, "seeds: expected a list of whole numbers"),
         ({"seeds": [1, 1]}, "--seeds: expected different values"),
         ({"processes": 0}, "--processes: expected 1 or more"),
@@ -101,6 +105,10 @@ def test_a_bad_comparison_is_refused_before_it_runs(tmp_path: Path, tmp_path_fac
     ):
         with pytest.raises(mosaic.MosaicError, match=told):
             mosaic.compare(DIGITS, **{"algorithms": ["fedavg"], **given, "output": tmp_path / "out"})  # type: ignore[arg-type]
+    with monkeypatch.context() as patched:  # in a process that reads a script without a guard once more
+        patched.setattr(multiprocessing.current_process(), "_inheriting", True, raising=False)
+        with pytest.raises(mosaic.MosaicError, match="expected what a script does below `if __name__"):
+            mosaic.compare(DIGITS, ["fedavg"], output=tmp_path / "out", processes=2)
     with pytest.raises(mosaic.MosaicError, match=r"none\.yaml"):
         mosaic.compare(tmp_path / "none.yaml")
     assert not any(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from mosaic.cli.main import main
 from mosaic.comparison import runner
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest
-from tests.small_runs import DIGITS
+from tests.small_runs import DIGITS, SharedRuns
 
 TINY = {
     "data": {"partition": {"init_args": {"num_clients": 3, "alpha": 1.0}}},
@@ -166,7 +166,8 @@ def test_a_killed_process_is_a_row_with_a_reason(
 ) -> None:
     monkeypatch.setattr(runner, "run_one", end_the_process)
     compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg", failing=True)
-    assert "a process was killed, perhaps for want of memory: start again" in " ".join(capsys.readouterr().out.split())
+    told = " ".join(capsys.readouterr().out.split())
+    assert "was killed, perhaps for want of memory: mend that, or start again with fewer --processes" in told
     assert asked_for(tmp_path / "output") == []
 
 
@@ -344,3 +345,16 @@ def test_what_cannot_be_counted_is_asked_for_only_where_somebody_is_told(
     with pytest.raises(SystemExit):
         compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", f"{variant},DENSE.yaml")
     assert f"--generator_updates: {variant} counts the generators' training in epochs" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_run_is_left_alone(
+    shared_run: SharedRuns, tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shared_run("FedAvg")
+    before = sorted(run.rglob("*"))
+    for folders in ([f"--output={run}"], [f"--output={tmp_path / 'out'}", f"--runs={run}"]):
+        with pytest.raises(SystemExit) as caught:
+            main(["compare", str(tiny), "--algorithms=fedavg", *folders])
+        assert caught.value.code == 2
+        assert f"{run}: expected a folder of its own, got that of a run: choose another" in capsys.readouterr().err
+    assert sorted(run.rglob("*")) == before

@@ -4,7 +4,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mosaic.api.arguments import Config, config_files
 from mosaic.api.plots import ComparisonPlots
@@ -179,9 +179,10 @@ def compare(
 
 def _listed(name: str, values: object, kind: type) -> list[str]:
     """Return a list's values as text, and refuse what is no list of this kind."""
-    listed = list(values) if isinstance(values, Iterable) and not isinstance(values, str) else [values]
+    no_list = isinstance(values, str) or not isinstance(values, Iterable)
+    listed = [] if no_list else list(cast(Iterable[object], values))
     wrong = [value for value in listed if not isinstance(value, kind) or isinstance(value, bool) or "," in str(value)]
-    if isinstance(values, str) or wrong:
-        told = "whole numbers" if kind is Integral else "names"
+    if no_list or wrong:
+        told = "whole numbers, as [3] or range(3)" if kind is Integral else "names"
         raise MosaicError(f"{name}: expected a list of {told}, got {values!r}")
     return [str(value) for value in listed]

@@ -1,5 +1,6 @@
 """Let what ends a command with a line and a code end a function with an exception."""
 
+import multiprocessing
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +15,15 @@ def raising() -> Iterator[None]:
     """Raise :class:`MosaicError` where a command would print that line, and ``KeyboardInterrupt`` after Ctrl-C.
 
     A signal that asks this process to leave is no error: it still ends a script with code 75.
+
+    Raises:
+        MosaicError: also where another process runs a script once more, only to find what it is to call.
     """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise MosaicError(
+            'expected what a script does below `if __name__ == "__main__":`, since processes that it starts read it '
+            "from the beginning: put these calls there"
+        )
     try:
         with one_line():
             yield

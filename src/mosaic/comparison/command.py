@@ -81,6 +81,9 @@ def compare_algorithms(
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
+    for option, folder in (("--output", output), ("--runs", runs or output)):
+        if (folder / "config.yaml").is_file() and (folder / "rounds").is_dir():
+            raise MosaicError(f"{option} {folder}: expected a folder of its own, got that of a run: choose another")
     if choices:
         require_same_choices(requests, choices, output / "outcomes.jsonl")
     there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}

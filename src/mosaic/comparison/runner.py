@@ -123,7 +123,10 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
     try:
         return future.result()
     except BrokenProcessPool:
-        reason = "a process was killed, perhaps for want of memory: start again with fewer --processes, runs go on"
+        reason = (
+            "a process has ended, with its own message above, or was killed, perhaps for want of memory: mend that, or "
+            "start again with fewer --processes, runs go on"
+        )
         return Failure(request.algorithm, request.seed, reason)
 
 
