@@ -44,6 +44,18 @@ def test_its_model_classifies_pixels_as_the_run_has_measured_it(run: mosaic.Run)
     assert all(torch.equal(run.model.state_dict()[name[4:]], value) for name, value in final_model(run.path).items())
 
 
+def test_its_model_is_that_of_the_folder_now_and_nobody_elses(run: mosaic.Run, folder: Path, tmp_path: Path) -> None:
+    other = run.model.train()
+    assert not run.model.training
+    mine = mosaic.load(shutil.copytree(folder, tmp_path / "run"))
+    before = mine.model.state_dict()
+    checkpoint = torch.load(file := mine.path / "global.ckpt", weights_only=True)
+    checkpoint["state_dict"] = {f"net.{name}": tensor + 1 for name, tensor in before.items()}
+    torch.save(checkpoint, file)  # as a run that has gone on does
+    assert all(torch.equal(value, before[name] + 1) for name, value in mine.model.state_dict().items())
+    assert other.training
+
+
 def test_samples_come_with_labels_and_again_with_the_same_seed(run: mosaic.Run) -> None:
     images, labels = run.sample(client=1, count=5)
     assert images.shape == (5, 1, 8, 8)

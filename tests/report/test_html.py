@@ -8,13 +8,16 @@ from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
+from torch.utils.tensorboard import SummaryWriter
 
 from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.report.chart import line_chart, nice_ticks
-from mosaic.report.contents import read_run
+from mosaic.report.contents import _read_pictures, read_run
 from mosaic.report.html import report
 from mosaic.report.summary import print_summary
 from tests.cases import for_each
@@ -68,6 +71,21 @@ def outline_of(run: Path, output: Path) -> Outline:
     assert all(address.startswith("data:image/png;base64,") for address in found.loads), "nothing comes from elsewhere"
     assert not re.search(r"@import|url\(|<script|<link", page)
     return found
+
+
+def test_pictures_are_those_of_the_latest_round_whatever_the_clock_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Event files are named by the clock, which may have been set back before a resume."""
+    pixels = {round: np.full((4, 4, 3), 60 * round, np.uint8) for round in (1, 2)}
+    for round, now in ((2, 1000.0), (1, 4600.0)):
+        monkeypatch.setattr("time.time", lambda now=now: now)
+        with SummaryWriter(str(tmp_path)) as writer:
+            writer.add_image("server/x", pixels[round], round, dataformats="HWC")
+    assert len(names := sorted(file.name for file in tmp_path.glob("events.*"))) == 2
+    assert "1000" in names[0], "the older one holds the later round"
+    shown = Image.open(io.BytesIO(_read_pictures(tmp_path)["server/x"]))
+    assert np.array_equal(np.asarray(shown), pixels[2])
 
 
 def test_a_run_is_told_from_end_to_end(run: Path, tmp_path: Path) -> None:

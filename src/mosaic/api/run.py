@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -92,10 +91,12 @@ class Run:
     def model(self) -> Classifier:
         """The global model in eval mode: pixels in ``[0, 1]``, ``(B, channels, H, W)``, to logits ``(B, C)``.
 
+        It is read anew each time: keep it to use it often, or to change it.
+
         Raises:
             MosaicError: the run has not finished, its clients keep models of their own, or the network is not known.
         """
-        return self._trained.net
+        return self._trained().net
 
     def client_model(self, client: int) -> Classifier:
         """Return a client's own model, where clients keep models of their own; see :attr:`model`."""
@@ -112,7 +113,7 @@ class Run:
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in the order of logits and labels."""
         found: dict[str, Any] = self._read(lambda: read_facts(RunDirectory(self.path).partition))
-        return tuple(found.get("classes") or json.loads(self._trained.facts["class_names"]))
+        return tuple(found.get("classes") or json.loads(self._trained().facts["class_names"]))
 
     def sample(self, client: int, count: int = 16, seed: int = 0) -> Samples:
         """Draw images of a client's generator.
@@ -129,10 +130,11 @@ class Run:
         Raises:
             MosaicError: the run has no generator of this client.
         """
-        shape = tuple(json.loads(self._trained.facts["image_shape"]))
+        trained = self._trained()
+        shape = tuple(json.loads(trained.facts["image_shape"]))
         with raising():
             algorithm = self._algorithm or _algorithm_of(self.config)
-            return draw_samples(self.path, algorithm.program.generation, shape, self.model, client, count, seed)
+            return draw_samples(self.path, algorithm.program.generation, shape, trained.net, client, count, seed)
 
     def report(self, output: str | Path | None = None) -> Path:
         """Write one self-contained HTML page, as ``mosaic report`` does, and return its path."""
@@ -141,7 +143,6 @@ class Run:
                 raise MosaicError(f"output: expected the file to write, got {output!r}")
             return report(self.path, None if output is None else Path(output))
 
-    @cached_property
     def _trained(self) -> TrainedModel:
         return self._load(lambda: find_checkpoint(self.path))
 

@@ -61,13 +61,15 @@ def read_run(run: Path) -> RunContents:
 
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:
-    """Take the pictures out of TensorBoard's event files; a resumed run has several."""
+    """Take the pictures of the latest round out of TensorBoard's event files; a resumed run has several files."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]
 
     found: dict[str, bytes] = {}
+    steps: dict[str, int] = {}
     for file in sorted(folder.glob("events.*")):
         for event in EventFileLoader(str(file)).Load():
             for value in event.summary.value:
-                if value.metadata.plugin_data.plugin_name == "images":
-                    found[value.tag] = value.tensor.string_val[2]  # after width and height
+                if value.metadata.plugin_data.plugin_name != "images" or event.step < steps.get(value.tag, 0):
+                    continue
+                found[value.tag], steps[value.tag] = value.tensor.string_val[2], event.step  # after width and height
     return found
