@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic.data.checks import images_from_arrays, make_image_set
+from mosaic.data.checks import checked, images_from_arrays, make_image_set
 from mosaic.data.images import Images
 from mosaic.data.pixels import pixel_statistics
 from tests.cases import for_each
@@ -140,5 +140,6 @@ def test_two_classes_of_one_name_are_refused() -> None:
 def test_training_images_that_come_once_more_as_test_images_are_a_warning(
     test: list[int], warned: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make_image_set(grey([0, 0, 1, 1]), grey(test), ("cat", "dog"), "here")
+    checked(make_image_set(grey([0, 0, 1, 1]), grey(test), ("cat", "dog"), "there"), "here")
     assert ("here: the test images are the training images" in caplog.text) == warned
+    assert caplog.text.count("the test images are the training images") == warned  # told once

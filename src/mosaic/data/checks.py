@@ -107,8 +107,6 @@ def _check_splits(train: Images, test: Images, names: Sequence[str], origin: str
     for split, images in (("training", train), ("test", test)):
         check_label_range(images.labels.numpy(), len(names), split, origin)
     check_names(names, origin)
-    if torch.equal(train.labels, test.labels) and torch.equal(train.pixels, test.pixels):
-        log.warning("%s: the test images are the training images, so accuracies on them tell nothing", origin)
 
 
 def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str) -> None:
@@ -121,7 +119,9 @@ def warn_of_rare_classes(labels: Tensor, class_names: Sequence[str], origin: str
 
 
 def checked(loaded: object, origin: str) -> ImageSet:
-    """Check what a user's source has loaded, and round floating-point pixels in ``[0, 1]`` to 8 bits.
+    """Check what a source has loaded, and round floating-point pixels in ``[0, 1]`` to 8 bits.
+
+    Test images that are the training images are logged here, where every source passes once.
 
     Raises:
         MosaicError: it is not an :class:`ImageSet`, or a part of it has a wrong type, shape or range.
@@ -134,6 +134,8 @@ def checked(loaded: object, origin: str) -> ImageSet:
     names = names_of(loaded.class_names, f"{origin}: expected class names as a tuple of strings")
     train, test = _checked(loaded.train, "training", origin), _checked(loaded.test, "test", origin)
     _check_splits(train, test, names, origin)
+    if torch.equal(train.labels, test.labels) and torch.equal(train.pixels, test.pixels):
+        log.warning("%s: the test images are the training images, so accuracies on them tell nothing", origin)
     return replace(loaded, train=train, test=test, class_names=names)
 
 
