@@ -231,6 +231,29 @@ def test_ticks_are_few_round_and_enclose_the_curve(low: float, high: float) -> N
     assert f"{steps.pop():e}"[0] in "125"
 
 
+@for_each(("low", "high"), [(2.0, 2.0 + 1e-12), (1e-12, 3e-12), (97.999999, 98.0), (1e9, 1e9 + 1), (-1e-12, 1e-12)])
+def test_ticks_of_nearly_equal_and_of_tiny_values_can_be_told_apart(low: float, high: float) -> None:
+    ticks = nice_ticks(low, high)
+    assert ticks[0] <= low
+    assert ticks[-1] >= high
+    assert len({f"{tick:g}" for tick in ticks}) == len(ticks) >= 2
+    assert "<polyline" in line_chart({"a": [(1, low), (2, high)]}, "nats")
+
+
+@for_each("lowest", [100.0, 99.97, 12.0])
+def test_an_axis_of_per_cent_ends_at_a_hundred(lowest: float) -> None:
+    svg = line_chart({"a": [(1, lowest), (2, 100.0)]}, "accuracy, %")
+    ticks = [float(tick) for tick in re.findall(r'text-anchor="end">([\d.]+)<', svg)]
+    assert ticks[0] < 100 == ticks[-1]
+    assert "100.2" in line_chart({"a": [(1, 100.0)]}, "MiB"), "which no other unit does"
+
+
+def test_only_rounds_that_there_were_have_a_tick() -> None:
+    for last, ticks in ((1, ["1"]), (3, ["1", "2", "3"])):
+        svg = line_chart({"a": [(round, 1.0) for round in range(1, last + 1)]}, "nats")
+        assert re.findall(r'text-anchor="middle">(\d+)<', svg) == ticks
+
+
 def test_a_chart_keeps_its_points_inside_and_in_order() -> None:
     svg = line_chart({"a": [(1, 10.0), (2, 90.0), (3, 50.0)], "b": []}, "%", marked=[2], width=500)
     (points,) = re.findall(r'points="([^"]+)"', svg)

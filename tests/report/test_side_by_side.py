@@ -9,7 +9,7 @@ import pytest
 
 from mosaic.cli.main import main
 from mosaic.errors import MosaicError
-from mosaic.report.side_by_side import _differences, report_side_by_side
+from mosaic.report.side_by_side import _chart, _differences, report_side_by_side
 from mosaic.report.summary import percent
 from tests.report.test_html import Outline
 from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
@@ -39,6 +39,15 @@ def test_runs_stand_side_by_side(runs: list[Path], tmp_path: Path) -> None:
     assert "algorithm.distillation" not in found.words, "settings of one run's class are no difference"
     assert "run_dir" not in found.words
     assert page.count("<polyline") == 4
+
+
+def test_means_of_own_models_are_no_test_accuracy_of_a_global_one() -> None:
+    def run(**row: float) -> Any:
+        return SimpleNamespace(rounds=[{"round": 1.0, **row}])
+
+    contents = [run(test_accuracy=0.5), run(own_test_accuracy=0.9, test_accuracy=None)]
+    svg = _chart(["fedavg", "fedbn"], contents, ("test_accuracy", "own_test_accuracy"))
+    assert '>fedavg</span><span class="key c1">fedbn (clients&#x27; own models, test)</span>' in svg
 
 
 def test_an_unfinished_run_and_names_that_are_alike_can_be_told(runs: list[Path], tmp_path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from math import ceil, floor, log10
+from math import ceil, floor, inf, log10
 
 HEIGHT = 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 12, 34
+_LEAST_SPAN = 1e-4
+"""Share of a value by which others must differ to be told from it on an axis, whose numbers have six digits."""
 Points = Sequence[tuple[float, float]]
 
 
@@ -23,7 +25,7 @@ def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] 
         return ""
     xs = [x for points in curves.values() for x, _ in points]
     ys = [y for points in curves.values() for _, y in points]
-    ticks = nice_ticks(min(ys), max(ys))
+    ticks = nice_ticks(min(ys), max(ys), top=100 if unit.endswith("%") else inf)
     x_span, y_span = (min(xs), max(max(xs), min(xs) + 1)), (ticks[0], ticks[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
@@ -37,7 +39,7 @@ def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] 
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{width - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{_LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{tick:g}</text>')
     for tick in nice_ticks(*x_span, most=8):
-        if x_span[0] <= tick <= x_span[1] and tick == int(tick):
+        if min(xs) <= tick <= max(xs) and tick == int(tick):
             x, _ = place(tick, y_span[0])
             parts.append(f'<text x="{x:.1f}" y="{HEIGHT - _BOTTOM + 18}" text-anchor="middle">{tick:g}</text>')
     for mark in marked:
@@ -58,17 +60,27 @@ def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] 
     )
 
 
-def nice_ticks(low: float, high: float, most: int = 6) -> list[float]:
+def nice_ticks(low: float, high: float, most: int = 6, top: float = inf) -> list[float]:
     """Return round numbers from at or below ``low`` to at or above ``high``, at most about ``most`` of them.
+
+    Two at least, and none above ``top``, which is infinite or round and at or above ``high``.
 
     >>> nice_ticks(12, 97)
     [0.0, 20.0, 40.0, 60.0, 80.0, 100.0]
     >>> nice_ticks(3, 3)[:2]
     [3.0, 3.2]
+    >>> nice_ticks(100, 100, top=100)
+    [99.8, 100.0]
     """
-    span = high - low or 1.0
+    least = _LEAST_SPAN * max(abs(low), abs(high))
+    span = high - low if high - low > least else max(1.0, least)
     raw = span / (most - 1)
     power = 10.0 ** floor(log10(raw))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= raw * 0.999)
     first, last = floor(low / step + 1e-9), ceil(high / step - 1e-9)
-    return [round(step * tick, 10) for tick in range(first, max(last, first + 1) + 1)]
+    last = max(last, first + 1)
+    if step * last > top:
+        last = floor(top / step + 1e-9)
+        first = min(first, last - 1)
+    digits = 10 - floor(log10(power))
+    return [round(step * tick, digits) for tick in range(first, last + 1)]

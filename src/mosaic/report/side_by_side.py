@@ -60,10 +60,11 @@ def _names(runs: Sequence[Path]) -> list[str]:
 
 
 def _chart(names: Sequence[str], contents: Sequence[RunContents], keys: Sequence[str]) -> str:
-    """Draw the first of these figures that a run has, of every run."""
+    """Draw the first of these figures that a run has, of every run; the legend says where it is not the first."""
     curves = {}
     for name, each in zip(names, contents, strict=True):
-        curves[name] = next((found for key in keys if (found := points(each, key, 100))), [])
+        key = next((key for key in keys if points(each, key)), keys[0])
+        curves[name if key == keys[0] else f"{name} ({ACCURACIES[key]})"] = points(each, key, 100)
     return line_chart(curves, "accuracy, %")
 
 
