@@ -213,7 +213,8 @@ def _check(blueprint: Blueprint, key: str) -> None:
 def _check_forward(net: Classifier, images: Tensor, logits: Tensor, blueprint: Blueprint, key: str) -> None:
     """Refuse a forward other than ``head(features(images))``, unless it draws, or the network lacks one of the two."""
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
             expected = net.head(net.features(images))
     except Exception:  # what needs features or a head says so
         return
