@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from mosaic.cli.main import main
 from mosaic.client.objectives import CrossEntropy, LocalContext
 from mosaic.federation import federation
 from mosaic.tasks.classification import LocalLoss
@@ -94,6 +95,18 @@ def test_a_federated_average_agrees_with_one_process(tmp_path: Path) -> None:
     ours, theirs = final_model(tmp_path / "one"), final_model(tmp_path / "two")
     largest = max(float((ours[name] - theirs[name]).abs().max()) for name in ours)
     assert largest < 1e-5
+
+
+def test_what_rank_0_refuses_launches_nobody(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lightning.pytorch.trainer.Trainer.fit", lambda *_, **__: pytest.fail("launched"))
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "something").touch()
+    with pytest.raises(SystemExit) as stop:
+        main([*tiny_fit(tmp_path / "run"), "--trainer.devices=2", "--trainer.strategy=ddp"])
+    assert stop.value.code == 2
+    assert "a run is never overwritten" in capsys.readouterr().err
 
 
 class FailsOnRank(CrossEntropy):

@@ -113,8 +113,6 @@ class Federation:
                 job.data.num_clients,
             )
         RunDirectory(self.run_dir).check_name()
-        rate, trains_two = self.schedule.learning_rate, job.algorithm.trains_two
-        take_trial_step(job.phases, job.blueprint, job.optimizer, rate, trains_two)
         if not job.phases.dry_run:
             with closing(RunDirectory(self.run_dir)) as directory:
                 return self._fit(job, directory, self.schedule, ckpt_path)
@@ -128,6 +126,8 @@ class Federation:
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
+        rate, trains_two = self.schedule.learning_rate, job.algorithm.trains_two
+        take_trial_step(job.phases, job.blueprint, job.optimizer, rate, trains_two)  # which launches the other ranks
         job.executor.goes_on(start.run, start.round)
         if start.round < schedule.rounds or not job.executor.is_remote:  # or nobody is asked any more
             job.executor.start(job.worker())
