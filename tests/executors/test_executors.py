@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import multiprocessing
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from mosaic.codec import encode
 from mosaic.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor
 from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import Fault
+from mosaic.executors.processes import executor as ranks_executor
 from mosaic.executors.processes.link import open_port
 from mosaic.executors.ray import executor as ray_executor
 from mosaic.messages import ClientState, Declined, EvaluateRequest, Reply, Request
@@ -514,3 +516,22 @@ def test_what_stays_as_it_is_is_not_written_again() -> None:
     list(executor.map([EvaluateRequest(2, 1, {}), EvaluateRequest(1, 1, {})]))
     assert worker.answered == 2
     assert executor.states._kept == {2: file}
+
+
+def test_no_number_of_signals_keeps_a_process_from_its_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning leaves a Trainer at each SIGTERM; the first process decides whether the run ends."""
+    signals = iter(range(3))
+
+    def answer_bytes(worker: Worker, request: bytes) -> bytes:
+        if next(signals, None) is not None:
+            sys.exit(0)
+        return b"answered " + request
+
+    monkeypatch.setattr(ranks_executor, "answer_bytes", answer_bytes)
+    first, other = multiprocessing.Pipe()
+    for request in (b"asked", ranks_executor._STOP):
+        first.send_bytes(request)
+    ranks_executor._answer_all(other, StillWorker(), rank=1)
+    assert first.recv_bytes() == b"answered asked"
+    for end in (first, other):  # only now: while one is open the reader ends no process
+        end.close()

@@ -146,6 +146,26 @@ def test_what_asks_for_nothing_is_accepted() -> None:
     PhaseRunner({**CPU, **told_false}).run(Line(), numbers(1), seed=0)
 
 
+@for_each(
+    ("key", "value"),
+    [
+        ("limit_train_batches", 1.0),
+        ("limit_val_batches", 1.0),
+        ("val_check_interval", 1.0),
+        ("log_every_n_steps", 50),
+        ("num_sanity_val_steps", 0),
+        ("max_epochs", 1),
+    ],
+)
+def test_what_phases_do_anyway_is_accepted(key: str, value: object) -> None:
+    PhaseRunner({**CPU, key: value})
+
+
+def test_one_batch_is_not_all_of_them() -> None:
+    with pytest.raises(MosaicError, match=r"trainer\.limit_train_batches belongs to the phases"):
+        PhaseRunner({**CPU, "limit_train_batches": 1})
+
+
 def test_gradients_cannot_be_clipped_to_less_than_nothing() -> None:
     with pytest.raises(MosaicError, match=r"trainer\.gradient_clip_val: expected 0 or more, got -1"):
         PhaseRunner({**CPU, "gradient_clip_val": -1})

@@ -57,15 +57,29 @@ _QUIET: dict[str, Any] = {
 }
 
 
+_USUAL: dict[str, Any] = {
+    **dict.fromkeys(("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches"), 1.0),
+    "val_check_interval": 1.0,
+    "log_every_n_steps": 50,
+}
+"""What Lightning takes where these keys are not given, and phases too."""
+
+
 def check_owned_by_phases(trainer: Mapping[str, Any]) -> None:
-    """Raise :class:`MosaicError` if the ``trainer:`` section sets a key that belongs to the phases."""
+    """Raise :class:`MosaicError` if the ``trainer:`` section sets a key that belongs to the phases to another value."""
     for key, unset in OWNED_BY_PHASES.items():
         value = trainer.get(key, unset)
-        if value != unset and value is not None and (unset is True or value is not False):
+        asks = value != unset and value is not None and (unset is True or value is not False)
+        if asks and not _is_alike(value, _USUAL.get(key), _QUIET.get(key)):
             raise MosaicError(
                 f"trainer.{key} belongs to the phases of a run and cannot be set: remove it "
                 "(steps are set under federation.schedule and algorithm, logs go to the run directory)"
             )
+
+
+def _is_alike(value: object, *accepted: object) -> bool:
+    """Whether a value is one of others, of the same type: 1.0 is all batches, and 1 is one batch."""
+    return any(type(value) is type(each) and value == each for each in accepted)
 
 
 class PhaseRunner:

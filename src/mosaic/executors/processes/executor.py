@@ -187,9 +187,9 @@ def _answer_all(connection: Connection, worker: Worker, rank: int) -> None:
 
     Thread(target=receive, daemon=True).start()
     for request in iter(requests.get, _STOP):
-        try:
-            reply = answer_bytes(worker, request)
-        except SystemExit:  # Lightning's answer to a SIGTERM, which is the first process's to decide on
-            reply = answer_bytes(worker, request)
+        reply = None
+        while reply is None:
+            with suppress(SystemExit):  # Lightning's answer to a SIGTERM, which is the first process's to decide on
+                reply = answer_bytes(worker, request)
         with suppress(OSError):  # the other thread ends this process
             connection.send_bytes(reply)
