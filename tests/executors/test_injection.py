@@ -167,6 +167,9 @@ class Slow(Worker):
     def __init__(self, clock: list[float], stops: bool) -> None:
         self.clock, self.stops = clock, stops
 
+    def stack_key(self, request: Request) -> None:
+        """Nobody trains in lockstep."""
+
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         if request.client == 0:
             return Declined(0, "tired"), state

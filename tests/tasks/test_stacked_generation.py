@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mosaic.nets import SmallCNN
 from mosaic.seeding import seeded
-from mosaic.tasks import generation, stacked_generation
+from mosaic.tasks import gan
 from mosaic.tasks.generation import GenerationTask
 from mosaic.tasks.generation_settings import GenerationSettings
 from mosaic.tasks.stacked_generation import StackedGenerationTask
@@ -21,8 +21,7 @@ CLIENTS, STEPS, BATCH, CLASSES = 3, 6, 8, 4
 @pytest.fixture
 def precise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Compute in double precision."""
-    for module in (generation, stacked_generation):
-        monkeypatch.setattr(module, "to_pixels", lambda images: images.double() / 255)
+    monkeypatch.setattr(gan, "to_pixels", lambda images: images.double() / 255)
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
