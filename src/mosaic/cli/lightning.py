@@ -1,13 +1,11 @@
 """``mosaic fit``, ``validate``, ``test`` and ``predict``: Lightning's command line with a federation behind ``fit``."""
 
-import inspect
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, TypeVar, cast
 
 import torch
@@ -21,9 +19,10 @@ from mosaic.cli.nulls import require_values
 from mosaic.cli.predictions import table_for, write_predictions
 from mosaic.cli.same_images import check_classes, warn_of_another_split
 from mosaic.cli.sections import SECTIONS, MosaicParser, add_sections
+from mosaic.cli.values import check_importable, check_rate, writable
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
-from mosaic.errors import LARGEST, MosaicError, users_mistake
+from mosaic.errors import MosaicError, users_mistake
 from mosaic.executors import ClientExecutor
 from mosaic.executors.base import Recipe
 from mosaic.executors.remote.executor import RemoteExecutor
@@ -115,7 +114,7 @@ class MosaicCLI(LightningCLI):
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Gather what a federation works on."""
         config = self._written()
-        _check_rate(config["model"]["optimizer"])
+        check_rate(config["model"]["optimizer"])
         algorithm, clients = (self._get(self.config_init, key) for key in ("algorithm", "clients"))
         require_program(algorithm)
         privacy = self._privacy(datamodule)
@@ -123,7 +122,7 @@ class MosaicCLI(LightningCLI):
         if isinstance(datamodule.partition, Remote):
             datamodule = self._remote(datamodule, executor, config)
         if executor.starts_processes:
-            _check_importable(config, "")
+            check_importable(config)
         executor.recipe = Recipe(config, make_worker)
         kept, trainer = self._ledgers(config), self.config.fit.trainer.as_dict()  # with values of the classes' types
         return make_job(model, datamodule, algorithm, executor, clients, config, trainer, privacy, kept)
@@ -147,7 +146,7 @@ class MosaicCLI(LightningCLI):
             dumped = self._parser(command).dump(self.config[command], format="yaml", skip_none=False)
         except (ValueError, TypeError) as error:
             raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
-        written: dict[str, Any] = _writable(yaml.safe_load(dumped))
+        written: dict[str, Any] = writable(yaml.safe_load(dumped))
         if written.get("privacy") is None:
             written.pop("privacy", None)
         return written
@@ -210,43 +209,6 @@ def _runs_to_go_on(run_dir: str, ckpt_path: str) -> tuple[Path, ...]:
         return (Path(run_dir),)
     given = Path(ckpt_path).absolute()
     return Path(run_dir), given, given.parent.parent
-
-
-def _writable(values: Any) -> Any:
-    """Leave out default arguments of classes that YAML cannot hold: they are the classes' own again when it is read."""
-    if isinstance(values, list):
-        return [_writable(value) for value in values]
-    if not isinstance(values, Mapping):
-        return values
-    kept = {key: _writable(value) for key, value in values.items()}
-    return {key: value for key, value in kept.items() if not str(value).startswith("Unable to serialize instance")}
-
-
-def _check_importable(value: Any, key: str) -> None:
-    """Refuse classes of the script that calls, which the processes that an executor starts do not have."""
-    parts = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    for name, part in parts:
-        _check_importable(part, f"{key}.{name}" if key else str(name))
-    if isinstance(value, str) and value.startswith("__main__."):
-        raise MosaicError(
-            f"{key}: expected a class that other processes can import, since the executor starts some, got {value}: "
-            "put it into a file beside this script, and name that module"
-        )
-
-
-def _check_rate(optimizer: Mapping[str, Any]) -> None:
-    """Refuse a learning rate that would have no effect, and numbers that no weight can hold."""
-    arguments, path = optimizer.get("init_args") or {}, str(optimizer["class_path"])
-    for key, value in arguments.items():
-        if isinstance(value, float) and not abs(value) < LARGEST:
-            raise MosaicError(f"model.optimizer.init_args.{key}: expected a number below {LARGEST:g}, got {value}")
-    given = arguments.get("lr")
-    usual = inspect.signature(resolve_name(path)).parameters.get("lr")
-    if usual is not None and given != usual.default:
-        raise MosaicError(
-            f"model.optimizer.init_args.lr: {given} would have no effect, since every round has a rate of its own: set "
-            "federation.schedule.learning_rate and federation.schedule.fine_tune_learning_rate"
-        )
 
 
 class JobCLI(MosaicCLI):
