@@ -63,6 +63,7 @@ def test_the_table_is_that_of_the_file(tmp_path: Path) -> None:
     pandas.testing.assert_frame_equal(found.table, pandas.read_csv(tmp_path / "comparison.csv", index_col="algorithm"))
     assert found.table["note"].tolist() == ["3 student updates on seed 0, where the budget is 7"]
     assert found.table["p"].isna().all()
+    assert f"configuration: {DIGITS}, values given in Python\n" in (tmp_path / "comparison.md").read_text()
     own = mosaic.compare([DIGITS, values], ["config"], [0], output=tmp_path / "own", own_budget=["config"], **given)
     assert own.table["note"].isna().all()
 

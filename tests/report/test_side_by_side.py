@@ -1,5 +1,6 @@
 """Several runs on one page: self-contained, with what they reach, what it costs, and in what they differ."""
 
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,6 +61,25 @@ def test_an_unfinished_run_and_names_that_are_alike_can_be_told(runs: list[Path]
     assert "a/run" in words
     assert "b/run" in words
     assert "not finished" in words
+
+
+def test_the_page_lies_beside_the_first_run_wherever_it_is_asked_for(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, run in zip("ab", runs, strict=True):
+        shutil.copytree(run, tmp_path / name)
+    monkeypatch.chdir(tmp_path / "a")
+    main(["report", ".", "../b"])
+    assert (tmp_path / "side_by_side.html").is_file()
+    assert not (tmp_path / "a" / "side_by_side.html").exists()
+
+
+def test_a_folder_whose_name_is_no_text_has_a_report(
+    runs: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(shutil.copytree(runs[1], tmp_path / os.fsdecode(b"run\xff")))
+    main(["report", "."])
+    assert "<title>run?" in Path("report.html").read_text()
 
 
 def test_too_many_runs_and_folders_without_a_run_are_refused(runs: list[Path], tmp_path: Path) -> None:

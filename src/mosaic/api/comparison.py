@@ -153,14 +153,18 @@ def compare(
             raise MosaicError(f"{name}: expected a folder, got {place!r}")
     if not isinstance(tune, str):
         raise MosaicError(f"tune: expected text, as 'KEY=V1,V2,... KEY=V1,V2,...', got {tune!r}")
-    with raising(), config_files(config) as (first, *more):
+    given = [config] if isinstance(config, str | Path | Mapping) else config
+    with raising(), config_files(config) as files:
+        first, *more = files
+        values = [file for file, each in zip(files, given, strict=True) if isinstance(each, Mapping)]
         if any("," in str(path) for path in more):
             raise MosaicError(f"config: expected paths without commas, got {', '.join(map(repr, map(str, more)))}")
-        if output is None and isinstance(config if isinstance(config, str | Path | Mapping) else config[0], Mapping):
+        if output is None and first in values:
             output = Path("runs", "compare")
         folder, results, budget = compare_algorithms(
             fit,
             check,
+            lambda file: "values given in Python" if file in values else str(file),
             first,
             ",".join(_listed("algorithms", algorithms, str)),
             ",".join(numbers),

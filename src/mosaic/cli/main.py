@@ -74,7 +74,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.comparison.command import compare_algorithms, require_all
 
             try:
-                written = _call(compare_algorithms, command, given, fit=fit, check=check)
+                written = _call(compare_algorithms, command, given, fit=fit, check=check, named=str)
             except Preempted as leaving:
                 leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
                 raise

@@ -1,6 +1,6 @@
 """``mosaic compare``: one table of several algorithms on the same data, clients, seeds and budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ _WAY_ON = "the same command then goes on with what is there"
 def compare_algorithms(
     fit: Fit,
     check: Fit,
+    named: Callable[[Path], str],
     config: Path,
     algorithms: str = "mosaic,fedavg",
     seeds: str = "0,1,2",
@@ -45,6 +46,7 @@ def compare_algorithms(
     Args:
         fit: runs mosaic fit.
         check: refuses arguments of mosaic fit with which no run could begin.
+        named: says what the table calls a configuration's file.
         config: of mosaic fit, which all runs have in common.
         algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
             configuration's own algorithm.
@@ -109,7 +111,7 @@ def compare_algorithms(
             requests = tuned(requests, choices, finish, output / "outcomes.jsonl")
         results = finish(requests, "outcomes.jsonl")
     facts = {
-        "configuration": ", ".join(str(each.path) for each in common),
+        "configuration": ", ".join(named(each.path) for each in common),
         "seeds": f"{seeds}, {'also of the partition' if partition_seed is None else f'partition {partition_seed}'}",
         **spent,
     }

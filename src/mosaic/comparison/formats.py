@@ -13,6 +13,7 @@ _LATEX = {
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
     "±": r"$\pm$",
     "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
 }
 
 _SPREAD = ", standard deviation"

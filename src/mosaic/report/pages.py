@@ -41,7 +41,7 @@ def write_page(page: str, output: Path) -> Path:
         raise MosaicError(f"--output: expected a name that ends in .html, got {output}: a report is a web page")
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(output, page.encode())
+        write_whole(output, page.encode(errors="replace"))  # a folder's name may be no text
     except OSError as error:
         raise MosaicError(f"{output} cannot be written ({error.strerror}): choose another --output") from error
     return output

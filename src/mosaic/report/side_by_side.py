@@ -47,7 +47,7 @@ def report_side_by_side(runs: Sequence[Path], output: Path | None = None) -> Pat
         stages=_stages(contents),
         pictures={_told(tag): [each.pictures.get(tag) for each in contents] for tag in tags},
     )
-    return write_page(page, output or runs[0].parent / "side_by_side.html")
+    return write_page(page, output or runs[0].resolve().parent / "side_by_side.html")
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
