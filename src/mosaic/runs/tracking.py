@@ -1,6 +1,7 @@
 """Write what a run measures: one TensorBoard stream, and tables of rounds."""
 
 import csv
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,8 @@ class Tracker:
         self._loggers, self._class_names, self._nearest = loggers, class_names, nearest
         self._scalars: dict[str, tuple[int, float]] = {}
         self.round = round + 1
+        if torch.cuda.is_available() and torch.cuda.is_initialized():
+            torch.cuda.reset_peak_memory_stats()  # or a notebook's earlier runs would count as this one's
 
     def curves(self, prefix: str, curves: Mapping[str, Tensor]) -> None:
         """Write curves over their own steps, at most about 200 points of each."""
@@ -140,9 +143,10 @@ class SilentTracker:
 
 
 def peak_memory_bytes() -> int:
-    """Return the largest memory of this process so far: on the GPU where there is one, resident otherwise."""
+    """Return the largest memory so far: of this run on the GPU where there is one, else of this process, resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     import resource
 
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    largest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return largest if sys.platform == "darwin" else largest * 1024
