@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,14 @@ def test_a_snapshot_of_which_a_bit_has_changed_is_refused_and_the_one_before_off
     shutil.rmtree(tmp_path / "0001")
     with pytest.raises(MosaicError, match=f"no older one is left: delete {newest}, and --ckpt_path auto begins anew"):
         Snapshot.read(newest)
+
+
+@pytest.mark.parametrize("sizes", [{"metrics.csv": "x"}, {"metrics.csv": None}, "x"])
+def test_sizes_that_are_no_numbers_are_refused(sizes: Any, tmp_path: Path) -> None:
+    """Somebody has written them who knows how files are signed."""
+    path = Snapshot(1, ServerState({"w": torch.ones(2)}), sizes=sizes).write(tmp_path, keep=1)
+    with pytest.raises(MosaicError, match=r"0001 is not a whole snapshot"):
+        Snapshot.read(path)
 
 
 def test_a_snapshot_that_cannot_be_written_leaves_the_one_before(

@@ -104,7 +104,7 @@ class Snapshot:
                 clients,
                 books,
                 facts["stages"],
-                facts["sizes"],
+                {name: int(size) for name, size in dict(facts["sizes"]).items()},
                 facts["run"],
                 facts.get("booked", {}),  # 0.1.0 did not count
             )
