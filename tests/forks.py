@@ -54,6 +54,7 @@ def _be_mosaic(arguments: Sequence[str], environment: Mapping[str, str] | None, 
         for number, pipe in enumerate(standard):
             if pipe != -1:
                 os.dup2(pipe, number)
+        signal.set_wakeup_fd(-1)  # or the parent's number, which is another file's here
         os.closerange(3, 1024)
         sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Value = TypeVar("Value")
 _ENDS = "mosaic/rank 0 ends"
-_LONGEST_END = timedelta(minutes=5)  # of rank 0, which may write a snapshot
+_LONGEST_END = timedelta(minutes=1)  # of rank 0, which may write a snapshot
 _c10d: Any = getattr(torch.distributed, "distributed_c10d", None)  # its type stubs lack the store
 
 
@@ -49,7 +49,7 @@ def ending_after_rank_0(alike: type[Exception]) -> Iterator[None]:
     """Let ranks that fail alike end after rank 0, with the exit code 0: rank 0 speaks for all.
 
     Launchers end all ranks as soon as one has failed, and rank 0 may still write a snapshot. A rank that fails alone
-    ends with its own error after five minutes; one with an error of another class does so at once.
+    ends with its own error after a minute; one with an error of another class does so at once.
 
     Args:
         alike: class of the errors that all ranks raise.
