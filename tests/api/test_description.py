@@ -1,6 +1,9 @@
 """Objects as plain values: enough to tell them apart, and nothing that YAML cannot hold."""
 
+import logging
+import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -65,6 +68,11 @@ def momentum(value: float) -> Callable[..., Any]:
     return make
 
 
+@dataclass
+class Settings:
+    rate: float
+
+
 def nested(value: object, times: int = 12) -> object:
     return partial(dict, inner=nested(value, times - 1)) if times else value
 
@@ -116,6 +124,19 @@ def test_what_is_alike_is_described_alike() -> None:
     for one, other in pairs:
         assert describe(one) == describe(other)
     assert describe(Counting(2))["attributes"] == {"every": 2}
+
+
+def closing_over(value: object) -> Callable[[], object]:
+    return lambda: value
+
+
+def test_modules_and_what_holds_the_process_are_told_by_name() -> None:
+    """A script's imports may stand inside of a function."""
+    for held in (torch, np, nn.functional, logging.getLogger("x"), iter([1]), threading.Lock()):
+        described = describe(closing_over(held))
+        assert len(str(described)) < 200
+        assert yaml.safe_load(yaml.safe_dump(described)) == described
+    assert describe(closing_over(Settings(1))) != describe(closing_over(Settings(2)))
 
 
 def test_an_enumerations_member_goes_by_its_name() -> None:

@@ -204,8 +204,12 @@ def test_parts_and_sums_of_datasets_have_the_classes_of_what_they_are_made_of(ca
     both: Any = ConcatDataset([here, there])
     with pytest.raises(mosaic.MosaicError, match=r"datasets\[1\]: expected a ConcatDataset .*\(cat, dog\) and \(dog"):
         _ = from_datasets([here, both], here).images
+    named = from_datasets([both, both], both, class_names=["ape", "bee"]).images
+    assert named.class_names == ("ape", "bee"), "every label is a place in the names that were given"
     both.classes = ["cat", "dog"]
     assert from_datasets([here, both], here).images.class_names == ("cat", "dog")
+    mixed: Any = ConcatDataset([here, [(grey, 1)]])
+    assert from_datasets([mixed, here], here).images.train.labels.tolist() == [0, 1, 1, 0, 1]
 
 
 def test_what_wraps_a_dataset_is_not_taken_for_it_where_that_would_mix_classes_up(

@@ -69,7 +69,7 @@ class TestLaunchedWorld:
             launched_world({**LIGHTNING, name: value})
 
     def test_srun(self) -> None:
-        assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567)
+        assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567, launch="4567.0")
 
     def test_two_steps_of_a_job_meet_at_two_ports(self) -> None:
         one, other = (launched_world({**SRUN, "SLURM_STEP_ID": step}) for step in "12")
@@ -115,6 +115,22 @@ class TestLaunchedWorld:
     def test_an_unknown_rank_is_refused(self) -> None:
         with pytest.raises(MosaicError, match="NODE_RANK=1"):
             launched_world({**LIGHTNING, "NODE_RANK": "1"})
+
+    def test_a_launch_is_the_same_on_all_its_nodes_and_another_for_another_step(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Torchrun may be started once for each node, by steps or jobs of their own; objects have no recipe."""
+
+        def run(variables: dict[str, str]) -> str:
+            with monkeypatch.context() as patched:
+                for name, value in variables.items():
+                    patched.setenv(name, value)
+                return RanksExecutor()._run
+
+        torchrun = {**TORCHRUN, "TORCHELASTIC_RUN_ID": "mine"}
+        assert run({**SRUN, **torchrun}) == run({**SRUN, **torchrun, "SLURM_STEP_ID": "1"}) == run(torchrun)
+        assert run(torchrun) != run({**torchrun, "TORCHELASTIC_RUN_ID": "yours"})
+        assert run(SRUN) != run({**SRUN, "SLURM_STEP_ID": "1"})
 
     def test_a_process_finds_out_by_the_variables_that_it_is_given(self) -> None:
         world = World(2, 3, 2, "127.0.0.1", 1234)

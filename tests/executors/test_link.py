@@ -49,6 +49,21 @@ def test_every_rank_gets_the_bytes_that_are_meant_for_it(length: int, threads: T
         assert ours[3].recv_bytes() == b"from three"
 
 
+def test_who_hangs_up_or_says_something_else_is_not_rank_0(threads: ThreadPoolExecutor) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger:
+        (world,) = worlds(2, stranger.getsockname()[1])[1:]
+        coming = threads.submit(link.connect, world, RUN)
+        for answer in (b"", b"?"):
+            accepted, _ = stranger.accept()
+            with accepted:
+                accepted.recv(100)
+                accepted.sendall(answer)
+        accepted, _ = stranger.accept()
+        with accepted:
+            accepted.sendall(link._WELCOME)
+            coming.result(LIMIT).close()
+
+
 @pytest.mark.parametrize("says", [b"", b"GET / HTTP/1.1\r\n\r\n", link._hello(RUN, 9)])
 def test_strangers_are_sent_away(says: bytes, threads: ThreadPoolExecutor) -> None:
     listener = link.open_port()

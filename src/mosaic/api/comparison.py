@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from mosaic.api.arguments import Config, config_files
 from mosaic.api.plots import ComparisonPlots
-from mosaic.api.raising import raising
+from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run, load
 from mosaic.cli.main import check, fit
 from mosaic.comparison.budget import DistillationBudget
@@ -153,6 +153,7 @@ def compare(
             raise MosaicError(f"{name}: expected a folder, got {place!r}")
     if not isinstance(tune, str):
         raise MosaicError(f"tune: expected text, as 'KEY=V1,V2,... KEY=V1,V2,...', got {tune!r}")
+    refuse_in_children()
     given = [config] if isinstance(config, str | Path | Mapping) else config
     with raising(), config_files(config) as files:
         first, *more = files

@@ -1,11 +1,13 @@
 """Describe objects as plain values: a run made of them says what they were, and a resumed one that they differ."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from types import CellType, FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,10 @@ from torch import Tensor, nn
 from mosaic.signatures import accepted_arguments
 
 _DEEPEST = 16
+_VALUES = (
+    *(bool, int, float, str, Path, Enum, np.generic, np.ndarray, Tensor, nn.Module),
+    *(Mapping, list, tuple, range, set, frozenset, partial, type, FunctionType, MethodType),
+)
 _COUNTING = (Callback, Logger, Profiler)
 """Classes whose objects keep what they have seen among their attributes: only what they were made of describes them."""
 
@@ -63,6 +69,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
             return {**describe(value.func, inside), "init_args": bound, **positional}
         case type():
             return {"class_path": _path(value)}
+        case ModuleType() | logging.Logger():
+            return {"class_path": value.__name__ if isinstance(value, ModuleType) else value.name}
         case nn.Module():
             return {"class_path": _path(type(value)), "weights": describe(value.state_dict(), inside)}
         case FunctionType():
@@ -86,19 +94,28 @@ def _bound(function: FunctionType) -> dict[str, dict[str, Any]]:
     code, given = function.__code__, function.__defaults__ or ()
     names = code.co_varnames[code.co_argcount - len(given) : code.co_argcount]
     around = zip(code.co_freevars, function.__closure__ or (), strict=True)
+    closed_over = {name: cell.cell_contents for name, cell in around if cell != CellType()}
     return {
         "defaults": {**dict(zip(names, given, strict=True)), **(function.__kwdefaults__ or {})},
-        "closure": {name: cell.cell_contents for name, cell in around if cell != CellType()},
+        "closure": {name: each if _is_value(each) else type(each) for name, each in closed_over.items()},
     }
+
+
+def _is_value(value: object) -> bool:
+    """Whether a variable holds a value, a class or a function, and nothing that may hold half of the process."""
+    return value is None or isinstance(value, _VALUES) or is_dataclass(value) or _is_ours(value)
 
 
 def _attributes(value: object) -> dict[str, Any]:
     """Return the attributes that describe an object."""
-    state = object.__getstate__(value)
+    try:
+        state = object.__getstate__(value)
+    except TypeError:  # as of generators, and of much that another language has made
+        return {}
     parts = state if isinstance(state, tuple) else (state,)  # a second part holds slots
     kept = {name: each for part in parts if part for name, each in part.items()}
     public = {name: each for name, each in kept.items() if not name.startswith("_")}
-    if type(value).__module__.startswith("mosaic."):
+    if _is_ours(value):
         return public
     try:
         names, _ = accepted_arguments(type(value))
@@ -108,8 +125,12 @@ def _attributes(value: object) -> dict[str, Any]:
     return given if isinstance(value, _COUNTING) else {**public, **given}
 
 
+def _is_ours(value: object) -> bool:
+    return type(value).__module__.startswith("mosaic.")
+
+
 def _path(value: Any) -> str:
-    return f"{value.__module__}.{value.__qualname__}"
+    return f"{getattr(value, '__module__', None) or type(value).__module__}.{value.__qualname__}"
 
 
 def _array(values: Tensor) -> str:

@@ -12,7 +12,7 @@ from mosaic.algorithms.base import Algorithm, require_program
 from mosaic.algorithms.mosaic import Mosaic
 from mosaic.api.description import describe
 from mosaic.api.kinds import check_kinds
-from mosaic.api.raising import raising
+from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions import Remote
@@ -89,6 +89,7 @@ class Federation(federation.Federation):
             MosaicError: the request cannot be carried out; nothing was written.
             KeyboardInterrupt: after Ctrl-C; the last finished round is in a snapshot.
         """
+        refuse_in_children()
         algorithm, executor = algorithm or Mosaic(), executor or SerialExecutor()
         clients = clients or ClientModels()
         with raising(), silence():

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.api.arguments import Config, config_files, fit_arguments
-from mosaic.api.raising import raising
+from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run
 from mosaic.cli.main import fit as carry_out
 
@@ -29,6 +29,7 @@ def fit(
         MosaicError: the request is at fault, in the line that the command would print.
         KeyboardInterrupt: after Ctrl-C; the last finished round is in a snapshot.
     """
+    refuse_in_children()
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it would say which seed was set
     with raising(), config_files(config) as files:
         arguments = fit_arguments(files, overrides, ckpt_path)

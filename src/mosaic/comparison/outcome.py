@@ -129,7 +129,7 @@ class Outcome:
     def _judged_by_all(self) -> bool:
         schedule = (self.request.get("config", {}).get("federation") or {}).get("schedule") or {}
         tuned = dict(setting.split("=", 1) for setting in self.tuned)
-        share = tuned.get("federation.schedule.participation", schedule.get("participation", 1))
+        share = tuned.get("federation.schedule.participation") or schedule.get("participation") or 1
         return float(share) == 1 and not self.summary.get("missing")
 
     @property

@@ -14,10 +14,15 @@ log = logging.getLogger(__name__)
 NAMES = "expected a list of text, one for each class"
 
 
-def classes_of(name: str, dataset: Any) -> tuple[str, ...] | None:
+def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] | None:
     """Return a dataset's ``classes``, or those of the datasets that it is made of, if they have any.
 
-    They are a list of text, or of synonyms, as ImageNet has. ``name`` is what errors call the dataset.
+    They are a list of text, or of synonyms, as ImageNet has. Labels of parts without any are places in those of others.
+
+    Args:
+        name: what errors call the dataset.
+        dataset: which.
+        given: whether labels of parts that differ are places in names that somebody has given.
 
     Raises:
         MosaicError: they are no text, or what the dataset is made of has different ones.
@@ -29,13 +34,13 @@ def classes_of(name: str, dataset: Any) -> tuple[str, ...] | None:
     if not isinstance(dataset, ConcatDataset | Subset):
         return None
     parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
-    found = {classes_of(name, part) for part in parts}
-    if len(found) > 1:
+    found = {classes_of(name, part, given) for part in parts} - {None}
+    if len(found) > 1 and not given:
         raise MosaicError(
             f"{name}: expected a ConcatDataset of datasets with the same classes, since each counts its labels by its "
             f"own, got {_lists(found)}: map the labels to one list, and set it as `classes` of the ConcatDataset"
         )
-    return found.pop()
+    return found.pop() if len(found) == 1 else None
 
 
 def check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> None:

@@ -54,7 +54,7 @@ class DatasetsSource(Source):
         """Read all items."""
         named = list(_named(self._train, self._test))
         given = None if self._names is None else names_of(self._names, f"class_names: {NAMES}")
-        own = [classes_of(name, dataset) for name, dataset in named]
+        own = [classes_of(name, dataset, given is not None) for name, dataset in named]
         read = [_read(name, dataset, names or given) for (name, dataset), names in zip(named, own, strict=True)]
         parts = [part for part, _ in read]
         for of_sixteen, origin in ((read[:-1], "datasets"), (read[-1:], "test")):

@@ -33,6 +33,7 @@ class World:
     address: str
     port: int
     meeting_place: str = "own"  # rank 0 opens the port; "agent": torchrun's agent has opened it already
+    launch: str = ""  # the step of a SLURM job, which other steps of the job are not
     own_gpus: int = 0  # so many GPUs SLURM shows to this process as its own; 0 where it sees all of its machine
 
     def device(self, processes: int = 1) -> int:
@@ -105,6 +106,7 @@ def _from_slurm() -> World | None:
         local_rank=int(read("SLURM_LOCALID", "0")),
         address=read("MASTER_ADDR", SLURMEnvironment.resolve_root_node_address(nodes)),
         port=int(read("MASTER_PORT", 15000 + ((SLURMEnvironment.job_id() or 0) + 1009 * step) % 10000)),
+        launch=f"{SLURMEnvironment.job_id()}.{step}",
         own_gpus=visible if visible == 1 or "SLURM_GPUS_PER_TASK" in os.environ else 0,
     )
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from mosaic import __version__
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors.base import answer_bytes
@@ -28,7 +29,7 @@ from mosaic.executors.processes.environment import (
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
 from mosaic.executors.remote.wire import agreement
 from mosaic.training.phases import many_phases
-from mosaic.training.signals import clear_after_the_first, ignore_signals
+from mosaic.training.signals import clear_after_the_first, ignore_signals, is_told_to_leave
 
 _STOP = b""
 
@@ -124,9 +125,10 @@ class RanksExecutor(ParallelExecutor):
 
     @property
     def _run(self) -> str:
-        """What the processes of this run have in common, and those of others do not: settings, version, step."""
-        step = [os.environ.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID")]
-        return hashlib.sha256("/".join([agreement(self.known_recipe.config), *step]).encode()).hexdigest()[:16]
+        """What the processes of this run have in common, and those of others do not: settings, version, launch."""
+        agreed = agreement(self.recipe.config) if self.recipe else __version__  # objects have no recipe
+        launch = (self._world.launch if self._world else "") or os.environ.get("TORCHELASTIC_RUN_ID", "")
+        return hashlib.sha256(f"{agreed}/{launch}".encode()).hexdigest()[:16]
 
     def close(self) -> None:
         """End the other processes, or let launched ones end after this one; those at work are not waited for."""
@@ -189,7 +191,10 @@ def _answer_all(connection: Connection, worker: Worker, rank: int) -> None:
     for request in iter(requests.get, _STOP):
         reply = None
         while reply is None:
-            with suppress(SystemExit):  # Lightning's answer to a SIGTERM, which is the first process's to decide on
+            try:
                 reply = answer_bytes(worker, request)
+            except SystemExit as leaving:  # Lightning's answer to a SIGTERM, which is the first process's to decide on
+                if not is_told_to_leave(leaving):
+                    raise
         with suppress(OSError):  # the other thread ends this process
             connection.send_bytes(reply)

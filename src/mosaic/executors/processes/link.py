@@ -56,9 +56,10 @@ def accept_all(
                 with accepted:
                     accepted.settimeout(10)  # for what a process sends first
                     said = accepted.recv(len(_hello(run, 0)))
-                    if rank := missing.pop(said, None):
+                    if rank := missing.get(said):
                         accepted.sendall(_WELCOME)
                         found[rank] = _connection(accepted)
+                        del missing[said]
                     elif said.startswith(_NAME) and not said.startswith(_hello(run, 0)[:-_DIGITS]):
                         log.warning("a process of another run, or with another configuration or version, is sent away")
                         accepted.sendall(_SENT_AWAY)
@@ -96,9 +97,11 @@ def connect(world: World, run: str) -> Connection:
                 if connected.getsockname() != connected.getpeername():  # a free port may be given to this very socket
                     connected.sendall(_hello(run, world.rank))
                     connected.settimeout(MEETING_SECONDS)  # rank 0 may wait for a stranger to speak
-                    if connected.recv(1) == _SENT_AWAY:
+                    answer = connected.recv(1)
+                    if answer == _SENT_AWAY:
                         raise _other_run(world)
-                    return _connection(connected)
+                    if answer == _WELCOME:
+                        return _connection(connected)
         except (OSError, RuntimeError) as error:
             if time.monotonic() > end:
                 raise _no_meeting(world, error) from error
