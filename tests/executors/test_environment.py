@@ -69,7 +69,7 @@ class TestLaunchedWorld:
             launched_world({**LIGHTNING, name: value})
 
     def test_srun(self) -> None:
-        assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567, launch="4567.0")
+        assert launched_world(SRUN) == World(6, 8, 2, "gpu07", 15000 + 4567, launch="1234567.0")
 
     def test_two_steps_of_a_job_meet_at_two_ports(self) -> None:
         one, other = (launched_world({**SRUN, "SLURM_STEP_ID": step}) for step in "12")

@@ -17,6 +17,7 @@ import pytest
 import torch
 from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
 from lightning.pytorch import Callback
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mosaic.cli.main import main
 from mosaic.client.worker import Worker
@@ -524,7 +525,10 @@ def test_no_number_of_signals_keeps_a_process_from_its_answer(monkeypatch: pytes
 
     def answer_bytes(worker: Worker, request: bytes) -> bytes:
         if next(signals, None) is not None:
-            sys.exit(0)
+            try:
+                raise SIGTERMException
+            except SIGTERMException:
+                sys.exit(0)
         return b"answered " + request
 
     monkeypatch.setattr(ranks_executor, "answer_bytes", answer_bytes)

@@ -5,7 +5,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mosaic.losses.distillation import divergences
-from mosaic.transfer import send
 
 
 def boundary_support(
@@ -71,7 +70,8 @@ def output_diversification(logits: Tensor, temperature: float, random: torch.Gen
     >>> bool(output_diversification(alike, 4.0, torch.Generator().manual_seed(0)) == (weights / 2).sum())
     True
     """
-    weights = send(2 * torch.rand(logits.shape, generator=random) - 1, logits.device)
+    weights = 2 * torch.rand(logits.shape, generator=random) - 1
+    weights = weights.to(logits.device, non_blocking=logits.device.type == "cuda")  # elsewhere a copy has to be awaited
     return (weights * (logits / temperature).softmax(-1)).sum()
 
 
