@@ -16,7 +16,7 @@ from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.requirements import HEAD
 from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, take
-from mosaic.seeding import seed_for
+from mosaic.seeding import seed_for, seeded
 
 log = logging.getLogger(__name__)
 PoolKind = Literal["same", "widths", "architectures"]
@@ -213,8 +213,7 @@ def _check(blueprint: Blueprint, key: str) -> None:
 def _check_forward(net: Classifier, images: Tensor, logits: Tensor, blueprint: Blueprint, key: str) -> None:
     """Warn of a forward other than ``head(features(images))``, unless it draws, or the network lacks one of the two."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
+        with torch.no_grad(), seeded(0):
             expected = net.head(net.features(images))
     except Exception:  # what needs features or a head says so
         return
@@ -233,8 +232,7 @@ def _check_forward(net: Classifier, images: Tensor, logits: Tensor, blueprint: B
 def _ask(net: Classifier, images: Tensor, blueprint: Blueprint, key: str, seed: int = 0) -> Tensor:
     """Return the logits of a network, with the same randomness for the same seed."""
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # dropout draws
-            torch.manual_seed(seed)
+        with torch.no_grad(), seeded(seed):  # dropout draws
             logits = net(images)
     except Exception as error:
         size = "x".join(map(str, blueprint.image_shape))

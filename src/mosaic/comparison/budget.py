@@ -76,11 +76,11 @@ def _generator_updates(config: Mapping[str, Any], name: str) -> int:
     Where rounds ask a share of the clients, and it hangs on the seed how many they ask together, it is the expected
     number.
     """
-    from mosaic.federation.schedule import Schedule, round_half_up
+    from mosaic.federation.schedule import Schedule, count_participants, round_half_up
 
     clients, steps = _clients(config), _generator_steps(config, name)
     share = float(_schedule(config).get("participation") or Schedule.participation)
-    left_out = 1 - max(1, round_half_up(share * clients)) / clients
+    left_out = 1 - count_participants(share, clients) / clients
     return round_half_up(clients * (1 - left_out ** _distilling_rounds(config))) * steps
 
 

@@ -121,7 +121,7 @@ class Schedule:
         self, round: int, num_clients: int, seed: int, present: Collection[int] | None
     ) -> tuple[int, ...]:
         """Return the first clients of a drawn order who are there, filled up with absent ones, who will be missing."""
-        count = max(1, round_half_up(self.participation * num_clients))
+        count = count_participants(self.participation, num_clients)
         order = torch.randperm(num_clients, generator=generator_for(seed, round, SERVER, "participants")).tolist()
         if present is not None:
             order.sort(key=lambda client: client not in present)
@@ -143,6 +143,11 @@ def centralised_plan(plan: RoundPlan, images: Sequence[int], batch_size: int) ->
     counts = (images[client] for client in plan.clients if images[client])  # a client without images declines
     steps = sum(steps_for(plan.steps, plan.epochs, count, batch_size) for count in counts)
     return replace(plan, clients=(0,), steps=steps, epochs=0.0)
+
+
+def count_participants(share: float, num_clients: int) -> int:
+    """Return how many of all clients take part in a round, at least one."""
+    return max(1, round_half_up(share * num_clients))
 
 
 def round_half_up(value: float) -> int:
