@@ -5,12 +5,21 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from mosaic.errors import LARGEST, MosaicError, is_number, kind_of, require_whole, settings_of
+from mosaic.errors import (
+    LARGEST,
+    MosaicError,
+    is_number,
+    kind_of,
+    require_choice,
+    require_kinds,
+    require_whole,
+    settings_of,
+)
 from mosaic.messages import StateDict, are_finite
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
@@ -50,10 +59,8 @@ class ClientModels:
         if sum(given is not None for given in (models, levels, rho)) > 1:
             raise MosaicError("clients: expected one of models, levels and rho, got several")
         for key, listed in (("models", models), ("levels", levels)):
-            if listed is not None and not isinstance(listed, Sequence):
-                raise MosaicError(f"clients.{key}: expected a list, got {listed!r}")
-            if listed is not None and len(listed) == 0:
-                raise MosaicError(f"clients.{key}: expected at least one entry, got none")
+            if listed is not None and (not isinstance(listed, Sequence) or len(listed) == 0):
+                raise MosaicError(f"clients.{key}: expected a list of at least one entry, got {listed!r}")
         for number, factory in enumerate(models or ()):
             if factory != "global" and (isinstance(factory, nn.Module) or not callable(factory)):
                 got = repr(factory) if isinstance(factory, str) else kind_of(factory)
@@ -69,11 +76,8 @@ class ClientModels:
         require_whole("clients", sigma=sigma)
         if sigma < 0 or (rho is not None and not (is_number(rho) and 0 <= rho < LARGEST)):
             raise MosaicError(f"clients: expected rho and sigma of at least 0, got {rho} and {sigma}")
-        if not isinstance(slicing, Slicing) or classifier_rows not in get_args(ClassifierRows):
-            raise MosaicError(
-                "clients: expected slicing as mosaic.nets.RollingWindow(), and classifier_rows out of "
-                f"{', '.join(get_args(ClassifierRows))}, got {slicing!r} and {classifier_rows!r}"
-            )
+        require_kinds("clients", slicing=(slicing, Slicing))
+        require_choice("clients", ClassifierRows, classifier_rows=classifier_rows)
         self.models, self.levels = models, None if levels is None else [float(level) for level in levels]
         self.rho, self.sigma = None if rho is None else float(rho), int(sigma)
         self.slicing, self.classifier_rows = slicing, classifier_rows

@@ -1,6 +1,5 @@
 """Several kinds of generators as one; and a kind that this package does not know."""
 
-import copy
 from pathlib import Path
 
 import pytest
@@ -98,12 +97,6 @@ def test_its_settings_follow_from_its_parts() -> None:
 def test_refused(parts: list[Generation]) -> None:
     with pytest.raises(MosaicError, match=r"algorithm\.generation\.parts: expected at least two"):
         Mixture(parts)
-
-
-@pytest.mark.parametrize("part", [ClassGaussians(), Adversarial(steps=7)])
-def test_two_alike_would_learn_the_same(part: Generation) -> None:
-    with pytest.raises(MosaicError, match="expected generators that differ, got two alike"):
-        Mixture([Shades(0.5), part, copy.copy(part)])
 
 
 KINDS = {

@@ -12,7 +12,7 @@ from mosaic.nets import Blueprint
 from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.class_weighted import ClassWeightedEnsemble
 from mosaic.server.experts import class_shares
-from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.alternating import take_turns
 from mosaic.tasks.generator_distillation import (
     EarlierGenerator,
     GeneratorDistillationSettings,
@@ -55,7 +55,7 @@ Make = Callable[..., GeneratorDistillationTask]
 def train(
     task: GeneratorDistillationTask, phases: PhaseRunner, generator_updates: int = 5, student_updates: int = 3
 ) -> dict[str, Tensor]:
-    updates = AlternatingUpdates(generator_updates, student_updates, task.settings.iterations)
+    updates = take_turns(generator_updates, student_updates, task.settings.iterations)
     return phases.run(task, updates, seed=0)
 
 
@@ -266,7 +266,7 @@ def test_only_held_classes_are_asked_for_in_training(make: Make, phases: PhaseRu
 
 @for_each(("generator", "student", "blocks"), [(461, 46, 10), (3, 0, 10), (0, 1, 7), (8, 9, 1)])
 def test_the_blocks_add_up_and_are_even(generator: int, student: int, blocks: int) -> None:
-    updates = list(AlternatingUpdates(generator, student, blocks))
+    updates = take_turns(generator, student, blocks)
     assert len(updates) == blocks
     for total, parts in ((generator, [t[0] for t in updates]), (student, [t[1] for t in updates])):
         assert sum(parts) == total

@@ -16,7 +16,7 @@ from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.gates import WeightedLogits
 from mosaic.nets.teacher import ImageExperts, MixtureOfExperts
-from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.alternating import take_turns
 from mosaic.tasks.pool_synthesis import CURVES, PoolSynthesisTask
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.phases import PhaseRunner
@@ -61,7 +61,7 @@ Make = Callable[..., PoolSynthesisTask]
 def train(
     task: PoolSynthesisTask, phases: PhaseRunner, syntheses: int = 2, updates: int = 4, seed: int = 0, steps: int = 3
 ) -> dict[str, Tensor]:
-    return phases.run(task, AlternatingUpdates(syntheses * steps, updates, syntheses), seed)
+    return phases.run(task, take_turns(syntheses * steps, updates, syntheses), seed)
 
 
 def watch(net: nn.Module, look: Callable[[nn.Module, Tensor], Any]) -> list[Any]:

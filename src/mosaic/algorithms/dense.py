@@ -19,7 +19,7 @@ from mosaic.server.context import RoundContext
 from mosaic.server.shown import SHOWN_IMAGES
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
-from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.alternating import take_turns
 from mosaic.tasks.pool_synthesis import PoolSynthesisTask
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 
@@ -108,11 +108,11 @@ class DENSE(FedAvg):
         context.observe(ensemble, "logit ensemble")
         phases, seed = context.phases, context.seed_for("distillation")
         task = self._task(student, ensemble, syntheses, context)
-        blocks = AlternatingUpdates(syntheses * phases.dry_run.steps(self.synthesis_steps), updates, syntheses)
+        made = syntheses * phases.dry_run.steps(self.synthesis_steps)
         with context.measure("distillation"):
-            curves = phases.run(task, blocks, seed)
-        context.count("student", blocks.student_updates)
-        context.count("generator", blocks.generator_updates)
+            curves = phases.run(task, take_turns(made, updates, syntheses), seed)
+        context.count("student", updates)
+        context.count("generator", made)
         context.record_curves("distillation", curves)
         self._show(task, context)
         learnt = student.state_dict()

@@ -27,7 +27,7 @@ from mosaic.server.experts import class_shares
 from mosaic.server.kept_generator import LATEST, load_generator, show_samples, tensors_of
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import KeptUploads
-from mosaic.tasks.alternating import AlternatingUpdates
+from mosaic.tasks.alternating import take_turns
 from mosaic.tasks.generator_distillation import (
     Conditions,
     DistillationObjective,
@@ -132,19 +132,16 @@ class FedFTG(FedAvg):
     ) -> None:
         phases, plan = context.phases, context.plan
         settings = replace(self.tuning, batch_size=phases.dry_run.batch(self.tuning.batch_size))
-        updates = AlternatingUpdates(
-            phases.dry_run.steps(plan.share(self.generator_updates)),
-            phases.dry_run.steps(plan.share(self.student_updates)),
-            settings.iterations,
-        )
+        totals = (plan.share(self.generator_updates), plan.share(self.student_updates))
+        made, learnt = (phases.dry_run.steps(total) for total in totals)
         earlier, seed = self._earlier(state, context), context.seed_for("distillation")
         task = GeneratorDistillationTask(
             generator, student, self._objective(ensemble, plan), held, settings, seed, earlier
         )
         with context.measure("distillation"):
-            curves = phases.run(task, updates, seed)
-        context.count("generator", updates.generator_updates)
-        context.count("student", updates.student_updates)
+            curves = phases.run(task, take_turns(made, learnt, settings.iterations), seed)
+        context.count("generator", made)
+        context.count("student", learnt)
         for name, curve in curves.items():
             context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
 

@@ -58,12 +58,7 @@ class GeneratorLearning:
     def together(
         self, requests: Sequence[GeneratorRequest], states: Sequence[ClientState]
     ) -> Iterator[tuple[Reply, ClientState]]:
-        """Answer requests of clients with one :meth:`stack_key`, whose generators are trained in lockstep.
-
-        Args:
-            requests: one for each client.
-            states: of these clients.
-        """
+        """Answer requests of clients with one :meth:`stack_key`, whose generators are trained in lockstep."""
         own = [self._learnt(self._data.client(request.client)) for request in requests]
         there = [place for place, state in enumerate(states) if state.tensors]
         guides = {place: self._guide(requests[place], states[place]) for place in there}

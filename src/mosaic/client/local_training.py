@@ -86,12 +86,7 @@ class LocalTraining:
     def together(
         self, requests: Sequence[TrainRequest], states: Sequence[ClientState]
     ) -> list[tuple[Reply, ClientState]]:
-        """Answer requests of clients with one architecture and one batch size, trained in lockstep.
-
-        Args:
-            requests: one for each client; all have images.
-            states: of these clients.
-        """
+        """Answer requests of clients with one :meth:`stack_key`, who all have images, trained in lockstep."""
         data = [self._data.client(request.client) for request in requests]
         jobs = [self._prepare(*each) for each in zip(requests, data, states, strict=True)]
         images, first = self._data.training_images(self._phases.device), requests[0]

@@ -68,12 +68,7 @@ class PrivateWorker(Worker):
     in the client's ledger before its images are touched.
 
     Args:
-        data: see :class:`Worker`.
-        pool: likewise.
-        optimizer: likewise.
-        program: likewise.
-        phases: likewise.
-        seed: of the run; no noise comes from it.
+        data, pool, optimizer, program, phases, seed: as for :class:`Worker`; no noise comes from the seed.
         budget: of every client.
         folder: of the clients' ledgers.
         keep: answers of training that a ledger keeps, at least :data:`~mosaic.privacy.ledger.KEPT`.

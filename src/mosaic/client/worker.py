@@ -106,12 +106,7 @@ class Worker:
     def together(
         self, requests: Sequence[Request], states: Sequence[ClientState]
     ) -> Iterable[tuple[Reply, ClientState]]:
-        """Answer requests of one kind and one :meth:`stack_key` in lockstep.
-
-        Args:
-            requests: one for each client.
-            states: of these clients.
-        """
+        """Answer requests of one kind and one :meth:`stack_key`, one for each client, in lockstep."""
         if isinstance(requests[0], TrainRequest):
             return self.training.together(cast(Sequence[TrainRequest], requests), states)
         return self._generators.together(cast(Sequence[GeneratorRequest], requests), states)

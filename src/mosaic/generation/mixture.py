@@ -1,8 +1,7 @@
 """Several generators per client, which take turns."""
 
 from collections.abc import Sequence
-from dataclasses import is_dataclass, replace
-from itertools import combinations
+from dataclasses import replace
 
 from torch import Tensor
 
@@ -10,11 +9,6 @@ from mosaic.errors import MosaicError, require_kinds
 from mosaic.generation.base import Fitted, Generation, OwnImages
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import MixedGenerator
-
-
-def _are_alike(part: Generation, other: Generation) -> bool:
-    """Whether two of this package's have the same settings; others may compare as they like."""
-    return part is other or (type(part) is type(other) and is_dataclass(part) and part == other)
 
 
 class Mixture(Generation):
@@ -27,11 +21,6 @@ class Mixture(Generation):
             raise MosaicError(
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
                 f"{[type(part).__name__ for part in parts]}"
-            )
-        if any(_are_alike(*pair) for pair in combinations(parts, 2)):
-            raise MosaicError(
-                "algorithm.generation.parts: expected generators that differ, got two alike, which would learn the "
-                "same: change a setting of one"
             )
         self.parts = list(parts)
         self.min_count = max(part.min_count for part in parts)

@@ -47,14 +47,7 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
     Worse is who gets fewer images right, or as many with a larger cross-entropy. Only clients that have judged both
     models count; if there is none although some were asked, the new one is refused, and so is one whose weights are no
     finite numbers, whoever judges. One rule for all algorithms, since rules of selection that differ make a comparison
-    unfair.
-
-    Args:
-        old: the model to be replaced.
-        new: what may replace it.
-        what: its name, for log and TensorBoard.
-        cohort: the clients of the round.
-        context: of the round.
+    unfair. Log and TensorBoard call the new one ``what``.
     """
     figure = _figure(what)
     if has_diverged(new, what, context):

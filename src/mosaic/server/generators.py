@@ -113,13 +113,7 @@ class GeneratorMixture:
 def uploaded_generator(
     upload: GeneratorReply, generation: Generation, image_shape: tuple[int, int, int]
 ) -> ImageGenerator:
-    """Return a new network with the weights of an upload.
-
-    Args:
-        upload: of a client.
-        generation: how it was learnt.
-        image_shape: channels, height, width.
-    """
+    """Return a new network with the weights of an upload, which was learnt by this kind of generation."""
     with torch.random.fork_rng(devices=[]):
         generator = generation.build(image_shape, upload.class_counts)
     generator.load_state_dict(upload.generator)
@@ -129,15 +123,7 @@ def uploaded_generator(
 def collect_generators(
     state: ServerState, clients: Sequence[int], generation: Generation, cohort: Cohort, context: RoundContext
 ) -> ServerState:
-    """Ask these clients for their generators, show how good each is, and keep them in client order.
-
-    Args:
-        state: of the server.
-        clients: who is asked.
-        generation: how generators are learnt.
-        cohort: the clients of the round.
-        context: of the round.
-    """
+    """Ask these clients for their generators, show how good each is, and keep them in client order."""
 
     def agreed(class_counts: Tensor) -> StateDict:
         with torch.device("meta"):

@@ -28,13 +28,7 @@ def load_generator(settings: GeneratorDistillationSettings, state: ServerState, 
 
 @torch.no_grad()
 def show_samples(generator: Generator, class_counts: Tensor, context: RoundContext) -> None:
-    """Show samples by the label that was wanted.
-
-    Args:
-        generator: conditional; put into eval mode.
-        class_counts: how often each class is held, shape ``(C,)``.
-        context: of the round.
-    """
+    """Show samples of a conditional generator by the label that was wanted, of classes with counts ``(C,)``."""
     labels = shown_labels(class_counts, SHOWN_IMAGES)
     noise = torch.randn(len(labels), generator.latent_dim, generator=context.generator_for("samples"))
     context.recorder.images("synthesis/samples", generator.eval()(noise, labels), labels)

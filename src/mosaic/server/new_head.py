@@ -77,11 +77,7 @@ def _joined(old: Tensor, new: Tensor, seen: Tensor) -> Tensor:
 def with_better_head(model: StateDict, stage: str, cohort: Cohort, context: RoundContext) -> StateDict:
     """Return the model with a new head, unless none can be made or the clients' validation images refuse it.
 
-    Args:
-        model: whose features count.
-        stage: as what it is measured without its new head.
-        cohort: the clients of the round.
-        context: of the round.
+    Without its new head it is measured as ``stage``.
     """
     net = context.blueprint.build(model)
     if not can_have_new_head(net, context.pool.kind):

@@ -6,11 +6,12 @@ from dataclasses import replace
 import torch
 
 from mosaic.generation.class_gaussians import ClassGaussians
-from mosaic.messages import GeneratorReply, are_finite
+from mosaic.messages import GeneratorReply
 from mosaic.nets.teacher import NoOpinion
 from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.release import PublicFeatures, Release
 from mosaic.seeding import SERVER
+from mosaic.server.acceptance import has_diverged
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil
@@ -29,13 +30,6 @@ def collect_releases(
     state: ServerState, budget: PrivacyBudget, generation: ClassGaussians, cohort: Cohort, context: RoundContext
 ) -> tuple[ServerState, bool]:
     """Ask clients of the round that have released nothing yet, and add what comes to the sums.
-
-    Args:
-        state: of the server.
-        budget: how much noise a release has.
-        generation: which features clients release.
-        cohort: the clients of the round.
-        context: of the round.
 
     Returns:
         The state with the new sums, and whether anything has come.
@@ -60,15 +54,7 @@ def train_student(
     settings: DistillationSettings,
     context: RoundContext,
 ) -> ServerState:
-    """Train a student from scratch on generated images with the classes that they were drawn for.
-
-    Args:
-        state: of the server, with sums.
-        budget: how much noise they have.
-        generation: how many coefficients and directions.
-        settings: how the student learns; labels take the teacher's place.
-        context: of the round.
-    """
+    """Train a student from scratch on generated images; the classes that they were drawn for take a teacher's place."""
     total, clients = _sums(state), len(state.tensors[_CLIENTS])
     assert total is not None, "collect_releases has added something"
     features, shape = _features(generation, context), context.blueprint.image_shape
@@ -87,8 +73,7 @@ def train_student(
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
     opinion = NoOpinion(context.blueprint.num_classes)  # an image's class comes from the label that it was drawn for
     student = distil(start, lambda source: opinion(source.images), images, labels_only, context)
-    if not are_finite(student.values()):
-        log.warning("round %d: the student's weights are no numbers, so the model stays", context.plan.round)
+    if has_diverged(student, "student", context):
         return state
     context.observe(context.blueprint.build(student), "student")
     context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it

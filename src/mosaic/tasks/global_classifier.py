@@ -1,6 +1,6 @@
 """The global model for Lightning's ``validate``, ``test`` and ``predict``, and for its checkpoint."""
 
-from typing import Any, Protocol, cast
+from typing import Any
 
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
@@ -15,14 +15,6 @@ from mosaic.nets.classifier import versioned
 from mosaic.nets.inference import guesses, to_pixels
 from mosaic.nets.small_cnn import SmallCNN
 from mosaic.tasks.classification import OptimizerFactory
-
-
-class DescribesImages(Protocol):
-    """A data module that describes its images."""
-
-    def blueprint(self, factory: ClassifierFactory) -> Blueprint:
-        """Return the network's blueprint for these images."""
-        ...
 
 
 class GlobalClassifier(LightningModule):
@@ -61,8 +53,8 @@ class GlobalClassifier(LightningModule):
     def setup(self, stage: str) -> None:
         """Build the network for the data at hand; a checkpoint is loaded into it afterwards."""
         if self.net is None:
-            data = cast(DescribesImages, self.trainer.datamodule)  # type: ignore[attr-defined]
-            blueprint = data.blueprint(self.factory)
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            blueprint: Blueprint = data.blueprint(self.factory)
             self.net = blueprint.build(blueprint.initial(seed=0))
             self.make_metrics(blueprint.num_classes)
 

@@ -188,8 +188,7 @@ class PhaseRunner:
 
         Args:
             task: trained in place; its tensors are on the CPU afterwards.
-            batches: global batches; under DDP the iterable gives every rank its share. A list will not do: Lightning
-                takes it for several loaders.
+            batches: global batches; under DDP the iterable gives every rank its share.
             seed: of all randomness inside the phase.
 
         Returns:
