@@ -11,13 +11,6 @@ from tests.small_runs import REPOSITORY
 PAGES = ["README.md", "docs/results.md", "docs/faults.md", "docs/privacy.md"]
 
 
-@pytest.fixture(autouse=True)
-def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Benchmarks are programs beside the package: they import one another by name."""
-    monkeypatch.syspath_prepend(REPOSITORY / "benchmarks")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # which they set for good
-
-
 @pytest.fixture
 def emptied(tmp_path: Path) -> Path:
     """Copies of the pages whose tables have lost their lines."""

@@ -1,17 +1,20 @@
+"""A forwarder passes on what it counts."""
+
 import socket
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
-from mosaic.deployment.counting import Forwarder
-
-Joined = tuple[Forwarder, socket.socket, socket.socket]
+Joined = tuple[Any, socket.socket, socket.socket]
 
 
 @pytest.fixture
 def joined() -> Iterator[Joined]:
     """A forwarder, and both ends of a connection through it."""
+    from deployment import Forwarder
+
     with socket.create_server(("127.0.0.1", 0)) as server:
         forwarder = Forwarder(server.getsockname()[1])
         site = socket.create_connection(("127.0.0.1", forwarder.port), timeout=60)
@@ -49,6 +52,8 @@ def test_an_end_that_closes_is_seen_at_the_other(joined: Joined) -> None:
 
 
 def test_nobody_behind_it_is_seen_in_front_of_it() -> None:
+    from deployment import Forwarder
+
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     forwarder = Forwarder(port)
