@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +28,6 @@ from mosaic.data import (
     Partition,
     Source,
 )
-from mosaic.data.checks import images_from_arrays, make_image_set
 from mosaic.data.images import Images, ImageSet
 
 SECONDS_BAR, GIB_BAR = 5.0, 1.0
@@ -53,10 +53,13 @@ def load() -> ImageSet:
         return NpzSource(str(file)).load()
     random = np.random.default_rng(0)
     parts = [
-        images_from_arrays(random.integers(0, 256, (n, 28, 28), dtype=np.uint8), random.integers(0, 10, n), "random")
+        Images(
+            torch.from_numpy(random.integers(0, 256, (n, 1, 28, 28), dtype=np.uint8)),
+            torch.from_numpy(random.integers(0, 10, n)),
+        )
         for n in (60_000, 10_000)
     ]
-    return make_image_set(parts[0], parts[1], tuple("0123456789"), "random")
+    return ImageSet(parts[0], parts[1], tuple("0123456789"))
 
 
 def partition(name: str, clients: int) -> Partition:

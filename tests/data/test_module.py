@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from mosaic.data import DirichletPartition, FederatedDataModule, Partition, SklearnDigits, Source
-from mosaic.data.checks import images_from_arrays, make_image_set
 from mosaic.data.holdings import Holding
-from mosaic.data.images import ImageSet
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import OrderedBatches
 from mosaic.nets import SmallCNN
 from tests.cases import for_each
@@ -24,11 +23,8 @@ class Coloured(Source):
     def load(self) -> ImageSet:
         self.loads += 1
         pixels = np.random.default_rng(0).integers(0, 256, (14, 4, 4, 3), dtype=np.uint8)
-        train, test = (images_from_arrays(pixels[part], np.arange(14)[part] % 3, "made") for part in TRAIN_AND_TEST)
-        return make_image_set(train, test, ("a", "b", "c"), "made")
-
-
-TRAIN_AND_TEST = (slice(10), slice(10, 14))
+        whole = Images(torch.from_numpy(pixels).permute(0, 3, 1, 2), torch.arange(14) % 3)
+        return ImageSet(whole.at(torch.arange(10)), whole.at(torch.arange(10, 14)), ("a", "b", "c"))
 
 
 class FirstHasAllButOne(Partition):

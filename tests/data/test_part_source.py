@@ -10,7 +10,7 @@ import torch
 import yaml
 
 from mosaic.cli.main import main
-from mosaic.data import NpzSource, PartSource, Source
+from mosaic.data import DirichletPartition, FederatedDataModule, NpzSource, PartSource, Source
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.part import proportional_sizes
 from tests.cases import for_each
@@ -141,9 +141,13 @@ def test_classes_that_never_occur_are_no_hindrance() -> None:
 
 
 def test_a_class_that_is_left_with_one_image_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    """And one without any is told of once, though the whole had none either."""
     with caplog.at_level(logging.WARNING):
-        PartSource(Numbered(), train=26).load()
-    assert "data.source.init_args.train: 1 of 4 classes have one training image" in caplog.text
+        _ = FederatedDataModule(PartSource(Numbered((7, 40, 0, 120)), train=26), DirichletPartition(1, 1)).images
+    assert [record.message for record in caplog.records] == [
+        "data.source (PartSource): 1 of 4 classes have no training image: class 2",
+        "data.source (PartSource): 1 of 4 classes have one training image, so none of it can be held out: class 0",
+    ]
 
 
 @pytest.mark.parametrize(("split", "all_images"), [("train", 178), ("test", 40)])

@@ -16,33 +16,10 @@ from mosaic.nets.inference import to_bytes
 log = logging.getLogger(__name__)
 
 
-def images_from_arrays(pixels: np.ndarray, labels: np.ndarray, origin: str) -> Images:
-    """Check arrays and turn them into :class:`Images`.
-
-    Pixels are uint8, shape ``(N, H, W)`` or ``(N, H, W, 1 or 3)``; labels are integers, shape ``(N,)`` or ``(N, 1)``.
-    ``origin`` is the file or class of the arrays; here and below, errors begin with it.
-
-    Raises:
-        MosaicError: a type, shape or length is wrong.
-    """
-    if pixels.dtype != np.uint8 or pixels.ndim not in (3, 4):
-        raise MosaicError(
-            f"{origin}: expected uint8 images of shape (N, H, W) or (N, H, W, channels), "
-            f"got {pixels.dtype} of shape {pixels.shape}: convert them first"
-        )
-    labels = check_labels(labels, len(pixels), origin)
-    if pixels.ndim == 3:
-        pixels = pixels[..., None]
-    if pixels.shape[-1] not in (1, 3):
-        raise MosaicError(
-            f"{origin}: expected 1 or 3 channels, got images of shape {pixels.shape[1:]}: convert them first"
-        )
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-    return Images(tensor, torch.from_numpy(labels))
-
-
 def check_labels(labels: np.ndarray, count: int, origin: str) -> np.ndarray:
     """Return integer labels of shape ``(N,)`` or ``(N, 1)`` as int64 of shape ``(N,)``.
+
+    ``origin`` is the key or file that holds them; here and below, errors begin with it.
 
     Raises:
         MosaicError: ``count``, the number of images, is 0, or there is not one integer for each image.
@@ -89,17 +66,6 @@ def check_shapes(train: tuple[int, ...], test: tuple[int, ...], origin: str) -> 
             f"{origin}: expected one image shape, got {train} for training and {test} for test: "
             "set data.source.init_args.resize, or resize one of them first"
         )
-
-
-def make_image_set(train: Images, test: Images, class_names: tuple[str, ...], origin: str) -> ImageSet:
-    """Make a data set of two splits, and log rare classes.
-
-    Raises:
-        MosaicError: image shapes differ, a label has no class name, or two classes have the same.
-    """
-    _check_splits(train, test, class_names, origin)
-    warn_of_rare_classes(train.labels, class_names, origin)
-    return ImageSet(train, test, class_names)
 
 
 def _check_splits(train: Images, test: Images, names: Sequence[str], origin: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from mosaic.data.checks import checked
+from mosaic.data.checks import checked, warn_of_rare_classes
 from mosaic.data.device_cache import DeviceCache, Policy
 from mosaic.data.holdings import Holding, check_holdings, gather
 from mosaic.data.images import Images, ImageSet
@@ -109,7 +109,9 @@ class FederatedDataModule(LightningDataModule):
                 "data.source: expected where the images are, got nothing: name a source of images (only `mosaic fit` "
                 "for clients on hosts of their own does without)"
             )
-        return checked(self.source.load(), f"data.source ({type(self.source).__name__})")
+        images = checked(self.source.load(), self.source.origin)
+        warn_of_rare_classes(images.train.labels, images.class_names, self.source.origin)
+        return images
 
     @cached_property
     def splits(self) -> list[Holding]:

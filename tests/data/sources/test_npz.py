@@ -140,8 +140,8 @@ def test_the_md5_is_compared_before_the_file_is_read(tmp_path: Path) -> None:
 
 def test_a_class_with_one_image_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     labels = np.array([0, 0, 0, 1, 1, 2])
-    loaded = load(medmnist(tmp_path / "a.npz", train_labels=labels, val_images=None))
-    assert len(loaded.train) == 6
+    source = NpzSource(medmnist(tmp_path / "a.npz", train_labels=labels, val_images=None))
+    assert len(FederatedDataModule(source, DirichletPartition(1, 1)).images.train) == 6
     assert [(r.levelname, "1 of 3 classes have one training image" in r.message) for r in caplog.records] == [
         ("WARNING", True)
     ]

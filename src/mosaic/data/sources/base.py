@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mosaic.data.checks import check_label_range, check_names, check_shapes, checked, make_image_set
+from mosaic.data.checks import check_label_range, check_names, check_shapes, checked
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.classes import agreed, numbered
 from mosaic.data.sources.decoding import ColourAmongGreyError, decode_into, first_shape
@@ -30,6 +30,11 @@ Split = Literal["train", "test"]
 class Source(ABC):
     """Loads a data set."""
 
+    @property
+    def origin(self) -> str:
+        """Key and class, for errors."""
+        return f"data.source ({type(self).__name__})"
+
     @abstractmethod
     def load(self) -> ImageSet:
         """Return the whole data set.
@@ -44,7 +49,7 @@ class Source(ABC):
         Raises:
             MosaicError: see :meth:`load`; some subclasses do without the other split.
         """
-        loaded = checked(self.load(), f"data.source ({type(self).__name__})")
+        loaded = checked(self.load(), self.origin)
         return loaded.train if split == "train" else loaded.test, loaded.class_names
 
 
@@ -114,7 +119,7 @@ class PictureSource(Source):
             check_label_range(part.labels, len(names), split, part.origin)
         check_names(names, found.train.origin)  # before hours of decoding
         train, test = self._decode([found.train, found.test])
-        return make_image_set(train, test, names, found.train.origin)
+        return ImageSet(train, test, names)
 
     def find_split(self, split: Split) -> tuple[Pictures, tuple[str, ...] | None]:
         """Return one split, not yet decoded, and the names of its classes if there are any."""

@@ -1,9 +1,9 @@
 """The handwritten digits of scikit-learn."""
 
 import numpy as np
+import torch
 
-from mosaic.data.checks import images_from_arrays, make_image_set
-from mosaic.data.images import ImageSet
+from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 
 
@@ -20,6 +20,8 @@ class SklearnDigits(Source):
 
         pixels, labels = load_digits(return_X_y=True)
         pixels = np.round(pixels.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
-        train, test = train_test_split(np.arange(len(labels)), test_size=599, stratify=labels, random_state=0)
-        parts = [images_from_arrays(pixels[part], labels[part], "scikit-learn digits") for part in (train, test)]
-        return make_image_set(parts[0], parts[1], tuple(str(digit) for digit in range(10)), "scikit-learn digits")
+        parts = train_test_split(np.arange(len(labels)), test_size=599, stratify=labels, random_state=0)
+        train, test = (
+            Images(torch.from_numpy(pixels[part])[:, None], torch.from_numpy(labels[part]).long()) for part in parts
+        )
+        return ImageSet(train, test, tuple(str(digit) for digit in range(10)))

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mosaic.data.checks import as_tensor, eight_bits, make_image_set, names_of
+from mosaic.data.checks import as_tensor, eight_bits, names_of
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.data.sources.classes import MOST_CLASSES, Names, agreed, numbered
@@ -50,6 +50,11 @@ class DatasetsSource(Source):
                 raise MosaicError(f"{name}: expected at least one image, got none")
         self._train, self._test, self._names = list(train), test, class_names
 
+    @property
+    def origin(self) -> str:
+        """The argument of :func:`~mosaic.data.own.from_datasets`, for errors."""
+        return "datasets"
+
     def load(self) -> ImageSet:
         """Read all items."""
         named = list(_named(self._train, self._test))
@@ -68,7 +73,7 @@ class DatasetsSource(Source):
         train, owners = parts[:-1], np.repeat(np.arange(len(parts) - 1), [len(part) for part in parts[:-1]])
         known = torch.from_numpy(np.concatenate(labels[:-1]))
         whole = Images(torch.cat([part.pixels for part in train]), known, {OWNER: owners})
-        return make_image_set(whole, Images(parts[-1].pixels, torch.from_numpy(labels[-1])), names, "datasets")
+        return ImageSet(whole, Images(parts[-1].pixels, torch.from_numpy(labels[-1])), names)
 
 
 def _matched(

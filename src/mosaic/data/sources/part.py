@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from mosaic.data.checks import checked, warn_of_rare_classes
+from mosaic.data.checks import checked
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.errors import MosaicError, require_at_least_zero
@@ -44,7 +44,6 @@ class PartSource(Source):
         train, test, names = whole.train, whole.test, whole.class_names
         if self.train is not None:
             train = _part(train, self.train, names, (self.seed, 0), f"{KEY}.train")
-            warn_of_rare_classes(train.labels, names, f"{KEY}.train")
         if self.test is not None:
             test = _part(test, self.test, names, (self.seed, 1), f"{KEY}.test")
         return replace(whole, train=train, test=test)
