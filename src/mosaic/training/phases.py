@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -28,22 +29,16 @@ from mosaic.training.task import Task
 from mosaic.training.tuning import freed_afterwards, tuned
 
 log = logging.getLogger(__name__)
-_UNSET = (
-    *("logger", "max_epochs", "min_epochs", "min_steps", "max_time", "val_check_interval", "limit_train_batches"),
-    *("limit_val_batches", "limit_test_batches", "limit_predict_batches", "log_every_n_steps", "default_root_dir"),
-    *("model_registry", "enable_checkpointing", "enable_progress_bar", "enable_model_summary", "num_sanity_val_steps"),
-)
 OWNED_BY_PHASES: dict[str, Any] = {
-    **dict.fromkeys(_UNSET),
-    "max_steps": -1,
-    "check_val_every_n_epoch": 1,
-    "reload_dataloaders_every_n_epochs": 0,
-    "overfit_batches": 0.0,
-    "accumulate_grad_batches": 1,
-    "use_distributed_sampler": True,
-    "inference_mode": True,
-    "enable_autolog_hparams": True,
-    "barebones": False,
+    key: signature(Trainer).parameters[key].default
+    for key in (
+        *("logger", "max_epochs", "min_epochs", "max_steps", "min_steps", "max_time", "limit_train_batches"),
+        *("limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches", "val_check_interval"),
+        *("check_val_every_n_epoch", "num_sanity_val_steps", "log_every_n_steps", "enable_checkpointing"),
+        *("enable_progress_bar", "enable_model_summary", "accumulate_grad_batches", "inference_mode"),
+        *("use_distributed_sampler", "reload_dataloaders_every_n_epochs", "default_root_dir"),
+        *("enable_autolog_hparams", "model_registry", "barebones"),
+    )
 }
 """Keys of ``trainer:`` that every phase sets itself, with Lightning's defaults; a null is accepted for each of them."""
 
