@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.errors import (
-    LARGEST,
     MosaicError,
     is_number,
     kind_of,
+    require_at_least_zero,
     require_choice,
     require_kinds,
     require_whole,
@@ -74,8 +74,7 @@ class ClientModels:
                 "or asks for more than there are"
             )
         require_whole("clients", sigma=sigma)
-        if sigma < 0 or (rho is not None and not (is_number(rho) and 0 <= rho < LARGEST)):
-            raise MosaicError(f"clients: expected rho and sigma of at least 0, got {rho} and {sigma}")
+        require_at_least_zero("clients", rho=0.0 if rho is None else rho, sigma=sigma)
         require_kinds("clients", slicing=(slicing, Slicing))
         require_choice("clients", ClassifierRows, classifier_rows=classifier_rows)
         self.models, self.levels = models, None if levels is None else [float(level) for level in levels]

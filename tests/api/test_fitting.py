@@ -147,7 +147,7 @@ def test_the_same_objects_go_on_after_they_have_been_at_work(tmp_path: Path) -> 
         ((DIGITS, {"a b": 1}), "overrides: expected keys of a configuration"),
         ((DIGITS, {"nothing.of.this": 1}), "nothing.of.this"),
         ((DIGITS, {"data.batch_size": "x"}), "data.batch_size: expected a whole number, got x"),
-        ((DIGITS, {"data.batch_size": 1}), "data.batch_size: expected at least 2, got 1"),
+        ((DIGITS, {"data.batch_size": 1}), "data.batch_size: expected at least 2 images"),
         ((DIGITS, {"algorithm.distillation": {"hard_sample_step": 0.03}}), "distillation.hard_sample_step is gone"),
         ((DIGITS, {"model.net": dict}), "model.net"),
         ((DIGITS, None, "nowhere"), "--ckpt_path nowhere: expected auto, last, a run directory"),

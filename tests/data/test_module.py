@@ -151,13 +151,13 @@ def test_the_test_split_is_untouched_by_partition_and_seed() -> None:
 
 @for_each("share", [-0.1, 1.0, 1.5, float("nan")])
 def test_a_validation_share_beyond_zero_to_one_is_refused(share: float) -> None:
-    with refused("data.validation_share", "expected a share in [0, 1)", f"got {share}"):
+    with refused("data.validation_share", "expected a value in [0, 1)", f"got {share}"):
         coloured(validation_share=share)
 
 
 @pytest.mark.parametrize("batch_size", [1, 0, -5])
 def test_a_batch_too_small_for_batch_norm_is_refused(batch_size: int) -> None:
-    with refused("data.batch_size", "expected at least 2", f"got {batch_size}", "BatchNorm"):
+    with refused("data.batch_size", "expected at least 2 images", "no variance", f"got {batch_size}"):
         coloured(batch_size=batch_size)
 
 

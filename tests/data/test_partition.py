@@ -146,13 +146,13 @@ def test_fewer_images_than_none_are_refused() -> None:
 
 @for_each("alpha", [0.0, -1.0, float("nan"), float("inf")])
 def test_alpha_has_to_be_a_positive_number(alpha: float) -> None:
-    with refused("data.partition.alpha", "expected a number above 0", f"got {alpha}", "0.05"):
+    with refused("data.partition.alpha", "expected a number above 0", f"got {alpha}"):
         DirichletPartition(10, alpha)
 
 
 @pytest.mark.parametrize("num_clients", [0, -3])
 def test_a_federation_has_a_client(num_clients: int) -> None:
-    with refused("data.partition.num_clients", "expected at least 1", f"got {num_clients}"):
+    with refused("data.partition.num_clients", "expected a number above 0", f"got {num_clients}"):
         DirichletPartition(num_clients, alpha=1)
 
 

@@ -248,7 +248,7 @@ class TestNumberOfProcesses:
 
     @pytest.mark.parametrize("executor", [RanksExecutor, RayExecutor])
     def test_no_workers_are_refused(self, executor: Any) -> None:
-        with pytest.raises(MosaicError, match=r"executor\.workers: expected at least 1, got 0"):
+        with pytest.raises(MosaicError, match=r"executor\.workers: expected a number above 0, got 0"):
             executor(workers=0)
 
 

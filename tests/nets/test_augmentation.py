@@ -93,7 +93,7 @@ def test_a_second_view_is_another_one(random: torch.Generator) -> None:
 
 
 def test_negative_padding_is_refused() -> None:
-    with refused("augmentation.padding", "at least 0", "got -1"):
+    with refused("augmentation.padding", "0 or more", "got -1"):
         Augmentation(padding=-1)
 
 

@@ -78,14 +78,3 @@ def test_the_followed_net_is_left_as_it_was() -> None:
     average.corrected()
     assert torch.equal(net.weight, net_of(2.0).weight)
     assert net.weight.requires_grad
-
-
-@pytest.mark.parametrize("decay", [-0.1, 1.0, 1.5])
-def test_a_decay_outside_its_range_is_refused(decay: float) -> None:
-    with pytest.raises(ValueError, match=r"decay in \[0, 1\), got"):
-        MovingAverage(net_of(0.0), decay)
-
-
-def test_an_average_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="at least one update"):
-        MovingAverage(net_of(0.0), 0.9).corrected()

@@ -20,7 +20,15 @@ from mosaic.data.partitions.base import Partition
 from mosaic.data.partitions.replay import GivenPartition, write_holdings
 from mosaic.data.pixels import pixel_statistics
 from mosaic.data.sources import Source
-from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_choice, require_whole
+from mosaic.errors import (
+    MosaicError,
+    is_number,
+    require_a_batch,
+    require_at_least_zero,
+    require_choice,
+    require_decay,
+    require_whole,
+)
 from mosaic.nets.augmentation import Augmentation
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.ranks import own_share
@@ -72,17 +80,15 @@ class FederatedDataModule(LightningDataModule):
         device_cache: Policy = "auto",
     ) -> None:
         super().__init__()
-        require_whole("data", seed=seed, batch_size=batch_size)
+        require_whole("data", seed=seed)
         require_at_least_zero("data", seed=seed)
-        if not is_number(validation_share) or not 0 <= validation_share < 1:
-            raise MosaicError(f"data.validation_share: expected a share in [0, 1), got {validation_share}")
+        require_decay("data", validation_share=validation_share)
+        require_a_batch("data", batch_size)
         require_choice("data", Policy, device_cache=device_cache)
         if not isinstance(partition, Partition):
             raise MosaicError(
                 f"data.partition: expected a partition, as mosaic.data.DirichletPartition(10, 0.1), got {partition!r}"
             )
-        if batch_size < 2:
-            raise MosaicError(f"data.batch_size: expected at least 2, got {batch_size}: BatchNorm needs two images")
         self.source, self.partition = source, partition
         _require_pixels(mean, std)
         self.seed, self.validation_share = int(seed), validation_share

@@ -7,7 +7,7 @@ from threading import Lock, Thread
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_count
 from mosaic.executors.base import ClientExecutor, Envelope, Recipe, WorkerLostError, unreadable, vanished
 from mosaic.executors.scheduling import NEVER, Answer, Scheduler
 from mosaic.messages import Reply, Request, TrainRequest
@@ -33,8 +33,7 @@ class ParallelExecutor(ClientExecutor):
 
     def __init__(self, workers: int, threads: int | None, faults: Mapping[str, float] | None = None) -> None:
         super().__init__(threads, faults)
-        if workers < 1:
-            raise MosaicError(f"executor.workers: expected at least 1, got {workers}")
+        require_count("executor", workers=workers)
         self.workers = self.devices = workers
         self._busy = [Lock() for _ in range(workers)]
         self._due = [NEVER] * workers

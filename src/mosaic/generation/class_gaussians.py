@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mosaic.errors import MosaicError, require_at_least_zero, require_positive, require_share, require_whole
+from mosaic.errors import MosaicError, require_at_least_zero, require_count, require_share
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages
 from mosaic.messages import are_finite
 from mosaic.nets.class_gaussians import ClassGaussianGenerator
@@ -56,10 +56,8 @@ class ClassGaussians(Generation):
     def __post_init__(self) -> None:
         """Refuse values out of range."""
         section = "algorithm.generation"
-        require_whole(section, coefficients=self.coefficients, components=self.components)
-        require_whole(section, images_per_class=self.images_per_class, images_per_component=self.images_per_component)
-        require_positive(section, coefficients=self.coefficients, components=self.components)
-        require_positive(section, images_per_class=self.images_per_class)
+        require_count(section, coefficients=self.coefficients, components=self.components)
+        require_count(section, images_per_class=self.images_per_class, images_per_component=self.images_per_component)
         require_at_least_zero(section, shrinkage=self.shrinkage)
         require_share(section, diagonal_share=self.diagonal_share)
         if self.images_per_component < 2:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mosaic.errors import MosaicError, require_whole
+from mosaic.errors import require_at_least_zero, require_whole
 from mosaic.transfer import send
 
 
@@ -18,8 +18,7 @@ class Augmentation:
 
     def __init__(self, padding: int = 0, flip: bool = False) -> None:
         require_whole("augmentation", padding=padding)
-        if padding < 0:
-            raise MosaicError(f"augmentation.padding: expected at least 0 pixels, got {padding}")
+        require_at_least_zero("augmentation", padding=padding)
         self.padding, self.flip = padding, flip
         self.does_nothing = padding == 0 and not flip
 

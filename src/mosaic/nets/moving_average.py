@@ -19,8 +19,6 @@ class MovingAverage(nn.Module):
 
     def __init__(self, net: nn.Module, decay: float) -> None:
         super().__init__()
-        if not 0 <= decay < 1:
-            raise ValueError(f"MovingAverage needs a decay in [0, 1), got {decay}")
         self.decay = decay
         self.steps = 0
         self.average = copy.deepcopy(net).requires_grad_(False)
@@ -39,9 +37,7 @@ class MovingAverage(nn.Module):
 
     @torch.no_grad()
     def corrected(self) -> nn.Module:
-        """Return a frozen copy of the network with the averaged weights, in eval mode."""
-        if self.steps == 0:
-            raise ValueError("MovingAverage.corrected() needs at least one update, got none")
+        """Return a frozen copy of the network with the averaged weights, in eval mode, after at least one update."""
         net = copy.deepcopy(self.average).eval()
         for parameter in net.parameters():
             parameter.div_(1 - self.decay**self.steps)

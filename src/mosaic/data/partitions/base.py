@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mosaic.data.holdings import Holding, hold_out
-from mosaic.errors import MosaicError, require_whole
+from mosaic.errors import MosaicError, require_count
 
 log = logging.getLogger(__name__)
 
@@ -26,9 +26,7 @@ class Partition(ABC):
 
     def __init__(self, num_clients: int | None) -> None:
         if num_clients is not None:
-            require_whole("data.partition", num_clients=num_clients)
-            if num_clients < 1:
-                raise MosaicError(f"data.partition.num_clients: expected at least 1, got {num_clients}")
+            require_count("data.partition", num_clients=num_clients)
         self.num_clients = None if num_clients is None else int(num_clients)
 
     @property

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from mosaic.data.partitions.base import Groups, Partition
-from mosaic.errors import LARGEST, MosaicError, is_number, require_at_least_zero
+from mosaic.errors import MosaicError, require_at_least_zero, require_positive
 
 log = logging.getLogger(__name__)
 
@@ -27,10 +27,7 @@ class DirichletPartition(Partition):
 
     def __init__(self, num_clients: int, alpha: float, min_images: int = 10, self_balancing: bool = False) -> None:
         super().__init__(num_clients)
-        if not is_number(alpha) or not 0 < alpha < LARGEST:
-            raise MosaicError(
-                f"data.partition.alpha: expected a number above 0, got {alpha}: 0.05 skews strongly, 100 hardly at all"
-            )
+        require_positive("data.partition", alpha=alpha)
         require_at_least_zero("data.partition", min_images=min_images)
         self.alpha, self.min_images, self.self_balancing = alpha, min_images, self_balancing
 

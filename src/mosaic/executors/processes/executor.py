@@ -15,7 +15,7 @@ import torch
 
 from mosaic import __version__
 from mosaic.client.worker import Worker
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_count
 from mosaic.executors.base import answer_bytes
 from mosaic.executors.parallel import ParallelExecutor, WorkerEndedError
 from mosaic.executors.processes.children import ChildProcesses
@@ -58,7 +58,7 @@ class RanksExecutor(ParallelExecutor):
         workers_per_device: int = 1,
         faults: dict[str, float] | None = None,
     ) -> None:
-        require_positive("executor", workers_per_device=workers_per_device)
+        require_count("executor", workers_per_device=workers_per_device)
         self._world, self.workers_per_device = launched_world(), workers_per_device
         super().__init__(_size(workers, self._world), threads, faults)
         self.restarts = self._world is None
