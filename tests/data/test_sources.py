@@ -277,7 +277,7 @@ def test_a_parquet_file_without_rows_is_refused(tmp_path: Path) -> None:
     [
         ([0.0, 1.0, 2.0, 1.0], ["one integer label", "of type float64", "store one"]),
         (["ant", "bee", "cat", "bee"], ["one integer label", "of type object", "store one"]),
-        ([0, 1, None, 1], ["one integer label", "of type float64", "store one"]),
+        ([0, 1, None, 1], ["a value in each row of column 'label'", "got none in 1 of 4", "leave these rows out"]),
         ([-1, 0, 1, 2], ["expected labels of 0 and above", "got -1", "number the classes"]),
     ],
 )

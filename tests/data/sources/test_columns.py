@@ -3,14 +3,13 @@
 import pyarrow
 import pytest
 
-from mosaic.data.sources.columns import labels_of, values_of
+from mosaic.data.sources.columns import values_of
 from mosaic.errors import MosaicError
 
 
 def test_numbered_values_are_what_they_stand_for() -> None:
     column = pyarrow.chunked_array([pyarrow.array(["b", "a", "b"]).dictionary_encode()])
     assert values_of(column, "who", "here").tolist() == ["b", "a", "b"]
-    assert labels_of(column, "who", "here").tolist() == ["b", "a", "b"]
 
 
 @pytest.mark.parametrize("encoded", [True, False])
@@ -19,12 +18,6 @@ def test_a_missing_value_is_nobody_elses(encoded: bool) -> None:
     column = pyarrow.chunked_array([values.dictionary_encode() if encoded else values])
     with pytest.raises(MosaicError, match="here: expected a value in each row of column 'who', got none in 2 of 4"):
         values_of(column, "who", "here")
-
-
-def test_a_missing_label_among_numbered_ones_is_refused() -> None:
-    column = pyarrow.chunked_array([pyarrow.array(["a", None]).dictionary_encode()])
-    with pytest.raises(MosaicError, match="got none in 1 of 2"):
-        labels_of(column, "label", "here")
 
 
 def test_several_values_in_a_row_are_refused() -> None:

@@ -7,15 +7,6 @@ import numpy as np
 from mosaic.errors import MosaicError
 
 
-def labels_of(column: Any, name: str, origin: str) -> np.ndarray:
-    """Return labels; what is none is found where labels are checked, but for a missing one among numbered values."""
-    import pyarrow
-
-    numbered = pyarrow.types.is_dictionary(column.type)
-    labels: np.ndarray = values_of(column, name, origin) if numbered else column.to_numpy()
-    return labels
-
-
 def values_of(column: Any, name: str, origin: str) -> np.ndarray:
     """Return one value for each row of a column.
 

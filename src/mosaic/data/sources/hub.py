@@ -3,7 +3,7 @@
 from typing import Any
 
 from mosaic.data.sources.base import Found, PictureSource
-from mosaic.data.sources.columns import labels_of, values_of
+from mosaic.data.sources.columns import values_of
 from mosaic.data.sources.files import expand
 from mosaic.data.sources.pictures import Pictures, encoded_rows, hold_out_test, make_pictures
 from mosaic.errors import MosaicError, first_line
@@ -94,7 +94,7 @@ class HubSource(PictureSource):
         columns = list(dict.fromkeys([self.label_column, *self.group_columns]))
         rest = table.select_columns(columns).with_format("arrow")[:]
         return make_pictures(
-            labels_of(rest[self.label_column], self.label_column, str(self.path)),
+            values_of(rest[self.label_column], self.label_column, str(self.path)),
             len(table),
             blocks=lambda: encoded_rows(
                 batch[self.image_column].to_pylist()

@@ -10,7 +10,7 @@ from typing import Any
 from mosaic.data.checks import check_labels
 from mosaic.data.sources.base import Found, PictureSource
 from mosaic.data.sources.classes import Names, agreed
-from mosaic.data.sources.columns import labels_of, values_of
+from mosaic.data.sources.columns import values_of
 from mosaic.data.sources.files import file_identity, find_files, origin_of, readable
 from mosaic.data.sources.pictures import Pictures, encoded_rows, make_pictures
 from mosaic.errors import MosaicError, first_line
@@ -68,7 +68,7 @@ class ParquetSource(PictureSource):
         tables, lists = readable(partial(self._read_columns, files), origin)
         table, names = self._joined(files, tables, lists, key)
         pictures = make_pictures(
-            labels_of(table[self.label_column], self.label_column, origin),
+            values_of(table[self.label_column], self.label_column, origin),
             len(table),
             blocks=lambda: encoded_rows(_cells(files, self.image_column)),
             origin=origin,
@@ -87,7 +87,7 @@ class ParquetSource(PictureSource):
         for place, (file, given) in enumerate(zip(files, lists, strict=True)):
             if given not in (None, names):
                 table, origin = tables[place], origin_of(file, key)
-                labels = labels_of(table[self.label_column], self.label_column, origin)
+                labels = values_of(table[self.label_column], self.label_column, origin)
                 labels = check_labels(labels, len(table), origin)
                 column = table.schema.get_field_index(self.label_column)
                 renumbered = pyarrow.array(agreed(labels, given, names, origin), table.schema.field(column).type)
