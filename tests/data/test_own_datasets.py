@@ -170,7 +170,7 @@ def test_labels_of_datasets_with_class_names_are_matched_by_name() -> None:
     assert from_datasets([synonyms], synonyms).images.class_names == ("cat, puss", "dog")
     renamed = from_datasets([here, there], there, class_names=["Katze", "Hund"]).images
     assert (renamed.class_names, renamed.train.labels.tolist()) == (("Katze", "Hund"), [0, 1, 1, 0])
-    with pytest.raises(mosaic.MosaicError, match=r"test: expected only classes that the training file names, got eel"):
+    with pytest.raises(mosaic.MosaicError, match=r"test: expected only the classes cat, dog, got eel"):
         _ = from_datasets([here], Named(["eel", "dog"], (dark, 0))).images
 
 

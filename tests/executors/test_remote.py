@@ -445,7 +445,10 @@ class TestBadInput:
                 "--data.partition.image_shape=[3,8,8]",
                 "expected images of 3x8x8 (data.partition.image_shape), got 1x8x8",
             ),
-            ("--data.partition.class_names=[cat,dog]", "expected only the classes that all parties have agreed on"),
+            (
+                "--data.partition.class_names=[cat,dog]",
+                "data.partition.class_names: expected only the classes cat, dog, got 0",
+            ),
             ("--data.partition.class_names=[cat,cat]", "expected at least two different names"),
             ("--data.std=null", "expected both or none"),
             ("--keep_rounds=0", "client.keep_rounds: expected a number above 0"),
@@ -485,7 +488,7 @@ def test_names_that_are_numbers_are_never_taken_for_places(
     agreed["data"]["partition"]["init_args"]["class_names"] = ["1", "2", "3"]
     config.write_text(yaml.safe_dump(agreed))
     if not known:
-        with pytest.raises(MosaicError, match="expected only the classes that all parties have agreed on, got 0"):
+        with pytest.raises(MosaicError, match="class_names: expected only the classes 1, 2, 3, got 0"):
             resident(config, 0, "FedAvg")
     else:
         assert resident(config, 0, "FedAvg")._data.class_counts[0][0] >= 18

@@ -13,6 +13,7 @@ from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions.remote import Remote
 from mosaic.data.sources.base import Split
+from mosaic.data.sources.classes import agreed
 from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
@@ -137,17 +138,11 @@ class RemoteData(FederatedDataModule):
 
     def _agreed(self, labels: Tensor, names: tuple[str, ...]) -> Tensor:
         """Renumber labels from positions in this party's class names to positions in those of all parties."""
-        places = {name: place for place, name in enumerate(self.partition.class_names)}
-        unnamed = all(name.isdecimal() and int(name) < len(places) for name in names)
-        if unnamed and not any(name.isdecimal() for name in places):
+        reference = self.partition.class_names
+        unnamed = all(name.isdecimal() and int(name) < len(reference) for name in names)
+        if unnamed and not any(name.isdecimal() for name in reference):
             return torch.tensor([int(name) for name in names])[labels]  # a file without names holds agreed numbers
-        unknown = sorted(names[label] for label in labels.unique().tolist() if names[label] not in places)
-        if unknown:
-            raise MosaicError(
-                f"data.source: expected only the classes that all parties have agreed on, got {', '.join(unknown[:5])}:"
-                " rename them as in data.partition.class_names, or leave their images out"
-            )
-        return torch.tensor([places.get(name, -1) for name in names])[labels]
+        return torch.from_numpy(agreed(labels.numpy(), names, reference, "data.source, data.partition.class_names"))
 
 
 def _no_images(shape: tuple[int, int, int]) -> Images:

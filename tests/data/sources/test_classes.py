@@ -39,7 +39,7 @@ def test_labels_are_taken_by_name_in_every_file(tmp_path: Path) -> None:
 def test_a_class_that_only_the_test_names_is_refused(tmp_path: Path) -> None:
     train = named_parquet(tmp_path / "train.parquet", ["cat", "dog"], [0, 1])
     test = named_parquet(tmp_path / "test.parquet", ["cow", "dog"], [0, 1])
-    with refused(test, "only classes that the training file names", "got cow", "leave these images out"):
+    with refused(test, "only the classes cat, dog, got cow", "leave these images out"):
         ParquetSource(train, test).load()
 
 

@@ -33,10 +33,10 @@ def agreed(labels: np.ndarray, names: Names, reference: Names, origin: str) -> n
     unknown = [names[label] for label in np.unique(labels).tolist() if names[label] not in places]
     if unknown:
         raise MosaicError(
-            f"{origin}: expected only classes that the training file names, got {abridged(unknown)}: "
+            f"{origin}: expected only the classes {abridged(reference)}, got {abridged(unknown)}: rename them, or "
             "leave these images out"
         )
-    log.info("%s: the training file lists the classes in another order; labels are matched by name", origin)
+    log.info("%s: labels are renumbered by the names of their classes", origin)
     renumbered = np.array([places.get(name, -1) for name in names], dtype=np.int64)
     return np.asarray(renumbered[labels])
 
