@@ -32,7 +32,7 @@ class ForkedMosaic(subprocess.Popen[Any]):
         gc.collect()  # a store that an earlier test has left would wait in the fork for its thread, which no fork has
         self.pid = os.fork()
         if self.pid == 0:
-            _be_mosaic(command, environment, standard=(pipes[0], pipes[3], pipes[5]))
+            _be_mosaic(command, environment, standard=(pipes[3], pipes[5]))
         self._child_created = True
         self._close_pipe_fds(*pipes)  # type: ignore[attr-defined]
 
@@ -51,12 +51,11 @@ def _be_mosaic(arguments: Sequence[str], environment: Mapping[str, str] | None, 
     """Run the command and leave with its exit code, without a word to the test that this process was forked from."""
     code: object = 1
     try:
-        for number, pipe in enumerate(standard):
+        for number, pipe in enumerate(standard, 1):
             if pipe != -1:
                 os.dup2(pipe, number)
         signal.set_wakeup_fd(-1)  # or the parent's number, which is another file's here
         os.closerange(3, 1024)
-        sys.stdin = open(0, closefd=False)  # noqa: SIM115
         sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
         sys.argv, sys.modules["__main__"].__spec__ = ["mosaic", *arguments], None
         if environment is not None:

@@ -22,6 +22,7 @@ from mosaic.runs.snapshots import Snapshot, list_snapshots
 from mosaic.server.generators import GeneratorMixture
 from mosaic.training.signals import (
     EXIT_CODE,
+    FIRST_PROCESS,
     FIRST_PROCESS_FOLDER,
     Interruptible,
     Preempted,
@@ -254,26 +255,35 @@ def test_ranks_wait_until_the_first_has_written_its_snapshot(
 def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "of the first"
     folder.mkdir()
+    started = "from mosaic.training.signals import end_with_the_first; end_with_the_first(); print(1, flush=True); "
+    started += "import time; time.sleep(60); import sys; print('outlived', file=sys.stderr)"
+    program = (
+        "import os, signal, subprocess, sys; os.environ['MOSAIC_FIRST_PROCESS'] = str(os.getpid()); "
+        f"started = subprocess.Popen([sys.executable, '-c', {started!r}], stdout=subprocess.PIPE, stderr=sys.stderr); "
+        "started.stdout.read(1); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    environment = {**os.environ, FIRST_PROCESS_FOLDER: str(folder)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (-signal.SIGKILL, "")
+    assert not folder.exists()
+
+
+def test_a_process_ends_whose_starter_was_gone_before_it_looked(tmp_path: Path) -> None:
     program = (
         "import time; from mosaic.training.signals import end_with_the_first; end_with_the_first(); time.sleep(60)"
     )
-    environment = {**os.environ, FIRST_PROCESS_FOLDER: str(folder)}
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, env=environment) as process:
-        assert process.stdin is not None
-        process.stdin.close()
-        assert process.wait(timeout=20) == 1
-    assert not folder.exists()
+    environment = {**os.environ, FIRST_PROCESS: "-1", FIRST_PROCESS_FOLDER: str(tmp_path / "of the first")}
+    assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 1
 
 
 def test_a_process_that_is_done_first_ends_without_a_word(tmp_path: Path) -> None:
     program = "import time; from mosaic.training.signals import end_with_the_first; end_with_the_first(); time.sleep(1)"
     with subprocess.Popen(
         [sys.executable, "-c", program],
-        stdin=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, FIRST_PROCESS_FOLDER: str(tmp_path / "of the first")},
+        env={**os.environ, FIRST_PROCESS: str(os.getpid()), FIRST_PROCESS_FOLDER: str(tmp_path / "of the first")},
     ) as process:
-        assert process.wait(timeout=20) == 0  # while its standard input is open
+        assert process.wait(timeout=20) == 0  # while this process goes on
         assert process.stderr is not None
         assert process.stderr.read() == b""
 

@@ -23,7 +23,7 @@ EXIT_CODE = 75
 FIRST_PROCESS_FOLDER = "MOSAIC_FIRST_PROCESS_FOLDER"
 """Environment variable of a process that another one has started: the folder with what the starter must clear."""
 FIRST_PROCESS = "MOSAIC_FIRST_PROCESS"
-"""Environment variable of ranks that Lightning has started: the number of the process that has started them."""
+"""Environment variable of a process that another one has started: the number of the starter."""
 INTERRUPTED = 130
 """The exit code of shells after SIGINT: 128 plus its number."""
 _MOMENT = 0.3
@@ -226,20 +226,10 @@ def _leave_unless_gathered(signals: int, children: Callable[[], Iterable[Popen[b
 
 
 def end_with_the_first() -> None:
-    """Let a process end with the one that has started it, whose end closes this one's standard input."""
-    if FIRST_PROCESS_FOLDER not in os.environ:
-        return
-
-    def follow() -> None:
-        with suppress(OSError, ValueError):
-            while os.read(sys.stdin.fileno(), 1):  # unbuffered: Python's end aborts for a buffered read
-                pass
-        clear_after_the_first()
-        time.sleep(_MOMENT)  # so that the main thread can still report its error
-        os._exit(1)
-
-    atexit.register(clear_after_the_first)
-    threading.Thread(target=follow, daemon=True).start()
+    """Let a process that another one has started end with it, and remove what that one can then remove no more."""
+    if FIRST_PROCESS_FOLDER in os.environ:
+        atexit.register(clear_after_the_first)
+        _follow(int(os.environ[FIRST_PROCESS]))
 
 
 def bind_ranks() -> None:
@@ -248,13 +238,19 @@ def bind_ranks() -> None:
     A rank in the middle of an exchange over NCCL does not learn that another one is gone until half an hour has passed.
     """
     first = os.getppid()
-    if os.environ.get(FIRST_PROCESS) != str(first):
+    if os.environ.get(FIRST_PROCESS) == str(first):
+        _follow(first)
+    else:
         os.environ[FIRST_PROCESS] = str(os.getpid())
-        return
+
+
+def _follow(first: int) -> None:
+    """End this process when the one of this number, which has started it, is gone."""
 
     def follow() -> None:
         while os.getppid() == first:
             time.sleep(_MOMENT)
+        clear_after_the_first()
         time.sleep(_MOMENT)  # so that the main thread can still report its error
         os._exit(1)
 

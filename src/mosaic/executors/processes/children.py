@@ -14,7 +14,7 @@ import yaml
 
 from mosaic.errors import MosaicError
 from mosaic.executors.processes.environment import World
-from mosaic.training.signals import FIRST_PROCESS_FOLDER
+from mosaic.training.signals import FIRST_PROCESS, FIRST_PROCESS_FOLDER
 
 
 class ChildProcesses:
@@ -31,13 +31,13 @@ class ChildProcesses:
     def start(self, world: World, rank: int) -> None:
         """Start a rank, in place of one that has lost its connection if there is one."""
         variables = replace(world, rank=rank, local_rank=rank).variables()
-        environment = {**os.environ, **variables, FIRST_PROCESS_FOLDER: self._folder.name}
+        started = {FIRST_PROCESS: str(os.getpid()), FIRST_PROCESS_FOLDER: self._folder.name}
         with self._changing:
             if self._ended:
                 raise MosaicError(f"executor: expected to start process {rank} during the run, got its end")
             if rank in self._processes:
                 _end(self._processes[rank], seconds=0)
-            self._processes[rank] = subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE)
+            self._processes[rank] = subprocess.Popen(self._command, env={**os.environ, **variables, **started})
 
     def check(self, ranks: Iterable[int]) -> None:
         """Refuse to wait for one of these ranks whose process has ended."""
@@ -59,8 +59,8 @@ class ChildProcesses:
 
 def _end(process: "subprocess.Popen[bytes]", seconds: float) -> None:
     """Wait for a process, and kill it after so many seconds."""
-    with process:  # which waits too, and closes its standard input
-        try:
-            process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            process.kill()  # it has nothing to tidy up
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()  # it has nothing to tidy up
+        process.wait()
