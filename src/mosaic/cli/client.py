@@ -22,7 +22,7 @@ from mosaic.deployment.resident import Resident, listening, serve
 from mosaic.disk import lock, make_writable, naming_disk
 from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
-from mosaic.executors.remote.wire import agreement
+from mosaic.executors.agreement import agreement
 from mosaic.messages import Reply, Request
 from mosaic.runs.facts import read_facts
 from mosaic.seeding import seed_for

@@ -24,9 +24,10 @@ from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.errors import MosaicError, users_mistake
 from mosaic.executors import ClientExecutor
+from mosaic.executors.agreement import agreement
 from mosaic.executors.base import Recipe
 from mosaic.executors.remote.executor import RemoteExecutor
-from mosaic.executors.remote.wire import Terms, agreement
+from mosaic.executors.remote.wire import Terms
 from mosaic.federation.federation import Federation
 from mosaic.federation.job import Job, make_job
 from mosaic.federation.private import check_private_run

@@ -16,6 +16,7 @@ import torch
 from mosaic import __version__
 from mosaic.client.worker import Worker
 from mosaic.errors import MosaicError, require_count
+from mosaic.executors.agreement import agreement
 from mosaic.executors.base import answer_bytes
 from mosaic.executors.parallel import ParallelExecutor, WorkerEndedError
 from mosaic.executors.processes.children import ChildProcesses
@@ -27,7 +28,6 @@ from mosaic.executors.processes.environment import (
     uses_gpus,
 )
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
-from mosaic.executors.remote.wire import agreement
 from mosaic.training.phases import many_phases
 from mosaic.training.signals import clear_after_the_first, ignore_signals, is_told_to_leave
 

@@ -1,14 +1,10 @@
 """What the server and a client's resident process say to each other around mosaic's own messages."""
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from mosaic import __version__
 from mosaic.codec import wire
 
 Message = TypeVar("Message")
@@ -35,7 +31,7 @@ class Introduction:
 
     Attributes:
         client: its number.
-        agreement: of its configuration, see :func:`agreement`.
+        agreement: of its configuration, see :func:`~mosaic.executors.agreement.agreement`.
         class_counts: images to train on per class, shape ``(C,)``.
         pixel_sums: number, sum and sum of squares of its training pixels in ``[0, 1]`` per channel, shape ``(3, c)``,
             float64; empty unless it was asked for.
@@ -90,15 +86,3 @@ class Terms:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-
-
-def agreement(config: Mapping[str, Any]) -> str:
-    """Return a checksum of what all parties must have in common: the version, and what decides about results.
-
-    Each party has its own images, devices and folders; the schedule is the server's alone.
-    """
-    data = {key: value for key, value in config["data"].items() if key not in ("source", "device_cache")}
-    common = {key: config[key] for key in ("seed_everything", "model", "algorithm", "clients")}
-    common |= {"privacy": config["privacy"]} if config.get("privacy") else {}
-    text = json.dumps({"version": __version__, "data": data, **common}, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
