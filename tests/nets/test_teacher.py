@@ -5,11 +5,11 @@ from torch import Tensor, nn
 from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.gates import FusionGate, MeanGate
 from mosaic.nets.teacher import (
+    ExpertsAndMixtures,
     FeatureExperts,
     ImageExperts,
     MixtureOfExperts,
     NoOpinion,
-    SideBySide,
 )
 
 
@@ -89,7 +89,7 @@ def test_side_by_side_asks_experts_once_and_says_what_they_and_their_mixtures_sa
     images = torch.rand(5, 1, 2, 2, generator=random)
     expected = torch.cat([experts(images), plain(images)[:, None], fused(images)[:, None]], dim=1)
     experts.experts[0].register_forward_hook(lambda *_: asked.append(1))
-    assert torch.equal(SideBySide(experts, [plain, fused])(images), expected)
+    assert torch.equal(ExpertsAndMixtures(experts, [plain, fused])(images), expected)
     assert len(asked) == 1
 
 

@@ -95,7 +95,7 @@ class NoOpinion(nn.Module):
         return images.new_zeros(len(images), self.num_classes)
 
 
-class SideBySide(nn.Module):
+class ExpertsAndMixtures(nn.Module):
     """All experts and some of their mixtures side by side; each expert runs only once."""
 
     def __init__(self, experts: nn.Module, mixtures: Sequence[MixtureOfExperts]) -> None:

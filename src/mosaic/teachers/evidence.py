@@ -10,7 +10,7 @@ from mosaic.messages import StateDict
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.prototype_classifier import PrototypeClassifier
-from mosaic.nets.teacher import FeatureExperts, ImageExperts, MixtureOfExperts, SideBySide
+from mosaic.nets.teacher import ExpertsAndMixtures, FeatureExperts, ImageExperts, MixtureOfExperts
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import Experts
@@ -69,7 +69,7 @@ class Evidence:
     def observe(self, experts: Experts, heads_only: bool, *mixtures: MixtureOfExperts) -> None:
         """Measure every expert, their plain mean and these mixtures, with one pass of the experts over the images."""
         opinions = self.opinions(experts, heads_only)
-        together = SideBySide(opinions, [MixtureOfExperts(opinions, MeanGate()), *mixtures])
+        together = ExpertsAndMixtures(opinions, [MixtureOfExperts(opinions, MeanGate()), *mixtures])
         names = (f"expert: {name}" for name in experts.names)
         self.context.observe(together, *names, "plain ensemble", *("gated teacher" for _ in mixtures))
 
