@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 from mosaic.nets.classifier import Classifier
 
+_RELATIVE_WIDTH = 0.7
+
 
 class PrototypeKernel(nn.Module):
     """Gaussian kernel classifier: prototypes vote for their classes, weighted by distance; all classes count equally.
@@ -24,13 +26,13 @@ class PrototypeKernel(nn.Module):
     votes: Tensor
     width: Tensor
 
-    def __init__(self, prototypes: Tensor, labels: Tensor, num_classes: int, relative_width: float = 0.7) -> None:
+    def __init__(self, prototypes: Tensor, labels: Tensor, num_classes: int) -> None:
         super().__init__()
         counts = torch.bincount(labels, minlength=num_classes).float().clamp(min=1)
         nearest = _nearest_others(prototypes) if len(prototypes) > 1 else torch.ones(1)
         self.register_buffer("prototypes", prototypes)
         self.register_buffer("votes", nn.functional.one_hot(labels, num_classes).float() / counts)
-        self.register_buffer("width", (relative_width * nearest.median()).clamp(min=1e-6))
+        self.register_buffer("width", (_RELATIVE_WIDTH * nearest.median()).clamp(min=1e-6))
 
     def forward(self, features: Tensor) -> Tensor:
         """Map standardised features ``(B, F)`` to probabilities ``(B, C)``; far from all, the nearest decides."""

@@ -1,10 +1,10 @@
 """Partitioners of flwr-datasets, named by class path."""
 
-import importlib
 import inspect
 import os
 import warnings
 from collections.abc import Callable
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -51,9 +51,8 @@ class FlowerPartition(Partition):
         os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
         from datasets import Dataset
 
-        module, _, name = self.partitioner.rpartition(".")
         try:
-            factory: Callable[..., Any] = getattr(importlib.import_module(module), name)
+            factory: Callable[..., Any] = resolve_name(self.partitioner)
         except (ImportError, AttributeError, ValueError) as error:
             raise MosaicError(
                 f"data.partition.partitioner: {self.partitioner!r} cannot be imported ({error}): "
@@ -70,7 +69,7 @@ class FlowerPartition(Partition):
                 parts = [rule.load_partition(client)["index"][:] for client in range(self.num_clients)]
         except (TypeError, ValueError, LookupError, AttributeError) as error:
             raise MosaicError(
-                f"data.partition: {name} cannot split {len(labels)} images among "
+                f"data.partition: {self.partitioner} cannot split {len(labels)} images among "
                 f"{self.num_clients} clients ({error}): change data.partition.init_args, or choose another partition"
             ) from error
         return [np.sort(np.asarray(part, dtype=np.int64)) for part in parts]

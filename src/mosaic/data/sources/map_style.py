@@ -25,13 +25,11 @@ OWNER = "client"
 
 
 class DatasetsSource(Source):
-    """Takes images out of map-style datasets, whose items are pairs of an image and its label.
+    """Takes images out of map-style datasets; items are as in :func:`~mosaic.data.own.from_datasets`.
 
-    An image is a tensor of shape ``(channels, H, W)`` or ``(H, W)``, an array of shape ``(H, W)`` or
-    ``(H, W, channels)``, or a PIL image; its pixels are of 8 bits, of uint16 or in ``[0, 1]``, and become 8 bits. A
-    label is a whole number, or the name of a class where classes have names. All are read once and held in memory.
-    Labels of datasets with ``classes`` are matched by name, whatever their order; those without follow the order of all
-    names. A ``Subset`` or ``ConcatDataset`` has the classes of what it is made of.
+    A label is a whole number, or the name of a class where classes have names. Labels of datasets with ``classes`` are
+    matched by name, whatever their order; those without follow the order of all names. A ``Subset`` or
+    ``ConcatDataset`` has the classes of what it is made of.
 
     Args:
         train: datasets to train on; the images of the i-th are of group i by ``client``.
