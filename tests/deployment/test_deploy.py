@@ -1,6 +1,7 @@
 """What ``mosaic deploy`` writes."""
 
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ def test_every_party_has_its_folder_and_nobody_images(folder: Path) -> None:
     assert all(names(folder / "sites" / name) == SITE for name in ("00", "01", "02"))
     for copy in folder.rglob("federation.yaml"):
         assert copy.read_text() == CONFIG.read_text()
+
+
+def test_a_missing_package_is_named_and_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mosaic.deployment.authority", raising=False)
+    monkeypatch.setitem(sys.modules, "cryptography", None)
+    with pytest.raises(MosaicError, match="expected the package cryptography, found none: pip install cryptography"):
+        deploy(CONFIG, tmp_path / "federation")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_private_keys_are_for_their_owner_alone_and_scripts_can_be_run(folder: Path) -> None:

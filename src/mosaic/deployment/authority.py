@@ -4,13 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
 
-from mosaic.errors import MosaicError
-
-if TYPE_CHECKING:
-    from cryptography import x509
-    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA384
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,13 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
 
     So nobody can ever certify another server for this federation.
     """
-    require_cryptography()
-    from cryptography import x509
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-    from cryptography.x509.oid import ExtendedKeyUsageOID
-
     authority_key, key = _make_key(), _make_key()
     certificate_signing = x509.KeyUsage(**dict.fromkeys(_KEY_USES, False) | {"key_cert_sign": True, "crl_sign": True})
     authority = (
         _certificate("mosaic federation", "mosaic federation", authority_key, days)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(certificate_signing, critical=True)
-        .sign(authority_key, _sha384())
+        .sign(authority_key, SHA384())
     )
     certificate = (
         _certificate("mosaic server", "mosaic federation", key, days)
@@ -54,7 +48,7 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), critical=False)
-        .sign(authority_key, _sha384())
+        .sign(authority_key, SHA384())
     )
     return ServerFiles(
         authority.public_bytes(Encoding.PEM),
@@ -65,22 +59,11 @@ def make_server_files(names: Sequence[str], days: int) -> ServerFiles:
 
 def make_node_files() -> NodeFiles:
     """Make a key pair on the curve P-384, as ``ssh-keygen -t ecdsa -b 384`` does."""
-    require_cryptography()
-    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-
     key = _make_key()
     return NodeFiles(
         key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()),
         key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode(),
     )
-
-
-def require_cryptography() -> None:
-    """Raise :class:`MosaicError` where the package that makes keys is missing."""
-    try:
-        import cryptography  # noqa: F401
-    except ImportError as error:
-        raise MosaicError("expected the package cryptography, found none: pip install cryptography") from error
 
 
 _KEY_USES = (
@@ -89,22 +72,11 @@ _KEY_USES = (
 )
 
 
-def _make_key() -> "EllipticCurvePrivateKey":
-    from cryptography.hazmat.primitives.asymmetric import ec
-
+def _make_key() -> ec.EllipticCurvePrivateKey:
     return ec.generate_private_key(ec.SECP384R1())
 
 
-def _sha384() -> Any:
-    from cryptography.hazmat.primitives.hashes import SHA384
-
-    return SHA384()
-
-
-def _certificate(subject: str, issuer: str, key: "EllipticCurvePrivateKey", days: int) -> "x509.CertificateBuilder":
-    from cryptography import x509
-    from cryptography.x509.oid import NameOID
-
+def _certificate(subject: str, issuer: str, key: ec.EllipticCurvePrivateKey, days: int) -> x509.CertificateBuilder:
     now = datetime.now(UTC)
     subject_name, issuer_name = (
         x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, text)]) for text in (subject, issuer)
@@ -121,9 +93,7 @@ def _certificate(subject: str, issuer: str, key: "EllipticCurvePrivateKey", days
     )
 
 
-def _general_name(name: str) -> "x509.GeneralName":
-    from cryptography import x509
-
+def _general_name(name: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ip_address(name))
     except ValueError:

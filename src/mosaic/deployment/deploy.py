@@ -15,7 +15,6 @@ from typing import Any
 import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from mosaic.deployment.authority import make_node_files, make_server_files, require_cryptography
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.yaml_files import read_yaml, refuse_objects
@@ -56,9 +55,9 @@ def deploy(
         require: refuses a configuration that could not run.
 
     Raises:
-        MosaicError: a setting is out of its range, the configuration is none of remote clients, or the folder exists.
+        MosaicError: a setting is out of its range, the configuration is none of remote clients, the folder exists, or
+            the package that makes keys is missing.
     """
-    require_cryptography()
     _check(host, {"port": port, "link_port": link_port}, days)
     count = _number_of_clients(config)
     if require is not None:
@@ -116,6 +115,10 @@ def _number_of_clients(config: Path) -> int:
 
 
 def _write(folder: Path, config: Path, count: int, settings: Mapping[str, Any]) -> None:
+    try:
+        from mosaic.deployment.authority import make_node_files, make_server_files
+    except ImportError as error:
+        raise MosaicError("expected the package cryptography, found none: pip install cryptography") from error
     names = dict.fromkeys((settings["host"], "localhost", "127.0.0.1", "superlink"))  # the last one in compose.yaml
     server = make_server_files(list(names), settings["days"])
     sites = []
