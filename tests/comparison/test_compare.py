@@ -331,6 +331,34 @@ def test_a_variant_that_spends_something_else_says_so_unless_it_may(
     assert not any("budget" in row.get("note", "") for row in rows)
 
 
+def test_every_method_that_distils_is_told_the_same_budget_unless_it_may_have_its_own(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: dict[str, list[str]] = {}
+
+    def note(_: object, request: RunRequest, __: object) -> runner.Failure:
+        told[request.algorithm] = [flag for flag in request.flags if "updates" in flag]
+        return runner.Failure(request.algorithm, request.seed, "none")
+
+    monkeypatch.setattr(runner, "run_one", note)
+    given = ("--algorithms", "fedavg,dense,dfrd", "--own_budget", "dfrd", "--student_updates", "7")
+    compare(tmp_path / "output", tiny, *given, "--generator_updates", "60", failing=True)
+    flags = ["--algorithm.student_updates=7", "--algorithm.generator_updates=60"]
+    assert told == {"fedavg": [], "dense": flags, "dfrd": []}
+
+
+def test_clients_are_counted_as_fit_counts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An overlay of another partition keeps the number of clients."""
+    monkeypatch.setattr(
+        runner, "run_one", lambda _, request, __: runner.Failure(request.algorithm, request.seed, "none")
+    )
+    overlay = DIGITS.parent / "partitions" / "iid.yaml"
+    compare(tmp_path / "output", overlay, "--algorithms", "mosaic,dense", "--seeds", "0", failing=True)
+    assert (
+        "600 student updates, as mosaic spends, and 6000 generator" in (tmp_path / "output/comparison.md").read_text()
+    )
+
+
 def test_what_cannot_be_counted_is_asked_for_only_where_somebody_is_told(
     two_distillations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

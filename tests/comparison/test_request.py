@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.configurations import find_presets, read_configuration
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.request import RunRequest, plan_runs, read_rows, require_whole_runs
@@ -13,21 +12,9 @@ from mosaic.errors import MosaicError
 from tests.comparison.test_configurations import write
 from tests.small_runs import DIGITS
 
-BUDGET = DistillationBudget(600, 6000)
-SPENDS = {"algorithm": {"class_path": "x.Y", "init_args": {"student_updates": 1, "generator_updates": 2, "rate": 3}}}
-
-
-@pytest.fixture
-def spender(tmp_path: Path) -> Path:
-    """A preset that says what its server may spend."""
-    return write(tmp_path / "spender.yaml", SPENDS)
-
 
 def plan(*algorithms: str, **changes: object) -> list[tuple[str, int, tuple[str, ...]]]:
-    settings: dict[str, object] = {
-        **{"seeds": [0, 1], "partition_seed": None, "budget": BUDGET, "own_budget": []},
-        **changes,
-    }
+    settings: dict[str, object] = {"seeds": [0, 1], "partition_seed": None, **changes}
     runs = plan_runs(read_rows([read_configuration(DIGITS)], algorithms), **settings)  # type: ignore[arg-type]
     return [(run.algorithm, run.seed, run.flags) for run in runs]
 
@@ -46,17 +33,6 @@ def test_a_partition_can_stay() -> None:
     ]
 
 
-def test_every_method_that_distils_gets_the_same_budget(spender: Path) -> None:
-    for name, _, flags in plan("fedavg", str(spender)):
-        matched = [flag for flag in flags if "updates" in flag]
-        expected = ["--algorithm.student_updates=600", "--algorithm.generator_updates=6000"]
-        assert matched == ([] if name == "fedavg" else expected)
-
-
-def test_a_method_can_keep_what_its_preset_says(spender: Path) -> None:
-    assert not [flag for *_, flags in plan(str(spender), own_budget=[str(spender)]) for flag in flags if "up" in flag]
-
-
 @pytest.mark.parametrize("algorithms", [(), ("fedavg", "fedavg")])
 def test_algorithms_are_named_once(algorithms: tuple[str, ...]) -> None:
     with pytest.raises(MosaicError, match=r"--algorithms: expected different values"):
@@ -65,7 +41,7 @@ def test_algorithms_are_named_once(algorithms: tuple[str, ...]) -> None:
 
 def test_a_budget_of_its_own_needs_an_algorithm() -> None:
     with pytest.raises(MosaicError, match=r"--own_budget: dense is not among"):
-        plan("fedavg", own_budget=["dense"])
+        read_rows([], ["fedavg"], own_budget=["dense"])
 
 
 def test_a_row_keeps_nothing_of_another_algorithm_below_it(tmp_path: Path) -> None:

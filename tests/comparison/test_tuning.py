@@ -1,14 +1,16 @@
 """What each algorithm chooses for itself: by validation, one setting after the other, no run twice."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mosaic.cli.main import main
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import RunRequest
-from mosaic.comparison.tuning import Choice, check_all, read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import Choice, check_all, made, read_choices, require_same_choices, tuned
 from mosaic.errors import MosaicError
 from tests.comparison.test_table import outcome
 from tests.small_runs import DIGITS
@@ -58,12 +60,13 @@ def checked(fails: Callable[[str], bool], *choices: Choice, names: Sequence[str]
     """What is checked before anything is run."""
     seen: list[str] = []
 
-    def check(arguments: Sequence[str]) -> None:
+    def check(arguments: Sequence[str]) -> Any:
         seen.append(" ".join(arguments[1:]))
         if fails(seen[-1]):
             raise MosaicError("no")
 
-    check_all(check, [RunRequest(name, seed, (), (f"--{name}",)) for name in names for seed in (4, 5)], choices)
+    requests = [RunRequest(name, seed, (), (f"--{name}",)) for name in names for seed in (4, 5)]
+    check_all(partial(made, check), requests, choices)
     return seen
 
 

@@ -140,11 +140,14 @@ def fit(arguments: Sequence[str] | None) -> Path | None:
         return run(arguments)
 
 
-def check(arguments: Sequence[str]) -> None:
+def check(arguments: Sequence[str]) -> Any:
     """Make all that arguments of ``mosaic fit`` name, without a look at an image.
 
     Args:
         arguments: they begin with the subcommand.
+
+    Returns:
+        What each section has made, by its name.
 
     Raises:
         MosaicError: they name or hold what cannot be made.
@@ -152,7 +155,7 @@ def check(arguments: Sequence[str]) -> None:
     from mosaic.cli.lightning import CheckedCLI, carry_out
 
     with one_line():
-        carry_out(CheckedCLI, arguments)
+        return carry_out(CheckedCLI, arguments).config_init.fit
 
 
 def _call(

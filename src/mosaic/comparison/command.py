@@ -1,23 +1,33 @@
 """``mosaic compare``: one table of several algorithms on the same data, clients, seeds and budget."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import cache, partial
 from numbers import Integral
 from pathlib import Path
-from typing import Any
 
-from mosaic.comparison.budget import DistillationBudget, reference_budget, spends
-from mosaic.comparison.configurations import merged, read_configuration
+from mosaic.comparison.budget import (
+    PREFERRED,
+    DistillationBudget,
+    Made,
+    matching_flags,
+    reference_budget,
+    spends,
+)
+from mosaic.comparison.configurations import find_presets, merged, read_configuration
 from mosaic.comparison.outcome import Failure, Outcome
 from mosaic.comparison.request import (
     Fit,
+    Make,
     RunRequest,
+    first_of_each,
     plan_runs,
     read_rows,
     require_one_device,
     require_simulation,
     require_whole_runs,
 )
-from mosaic.comparison.tuning import check_all, read_choices, require_same_choices, tuned
+from mosaic.comparison.tuning import check_all, made, read_choices, require_same_choices, tuned
 from mosaic.disk import make_writable, naming_disk
 from mosaic.errors import MosaicError
 
@@ -26,7 +36,7 @@ _WAY_ON = "the same command then goes on with what is there"
 
 def compare_algorithms(
     fit: Fit,
-    check: Fit,
+    check: Make,
     named: Callable[[Path], str],
     config: Path,
     algorithms: str = "mosaic,fedavg",
@@ -45,7 +55,7 @@ def compare_algorithms(
 
     Args:
         fit: runs mosaic fit.
-        check: refuses arguments of mosaic fit with which no run could begin.
+        check: makes what arguments of mosaic fit name, and refuses those with which no run could begin.
         named: says what the table calls a configuration's file.
         config: of mosaic fit, which all runs have in common.
         algorithms: presets by name or path, separated by commas; A+B stacks B on A; "config" takes the
@@ -73,13 +83,11 @@ def compare_algorithms(
         if value is not None and (not isinstance(value, Integral) or value < low):
             raise MosaicError(f"--{option}: expected {low} or more, got {value!r}")
     common, own = [read_configuration(path) for path in (config, *map(Path, _parts(overlay)))], _parts(own_budget)
-    rows = read_rows(common, _parts(algorithms))
+    rows = read_rows(common, _parts(algorithms), own)
     require_one_device(merged(common))
     require_simulation(merged(common))
     require_whole_runs(merged(common))
-    sharing = {name: merged(configs) for name, configs in rows.items() if name not in own}
-    budget = _budget(merged(common), sharing, student_updates, generator_updates)
-    requests, choices = plan_runs(rows, _numbers(seeds), partition_seed, budget, own), read_choices(tune)
+    requests, choices = plan_runs(rows, _numbers(seeds), partition_seed), read_choices(tune)
     output = output or Path("runs") / f"compare-{config.stem}"
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
@@ -88,8 +96,15 @@ def compare_algorithms(
             raise MosaicError(f"{option} {folder}: expected a folder of its own, got that of a run: choose another")
     if choices:
         require_same_choices(requests, choices, output / "outcomes.jsonl")
+    make = cache(partial(made, check))  # what is told no budget is not made a second time
+    sharing = {name: make(request) for name, request in first_of_each(requests).items() if name not in own}
+    preset = RunRequest(PREFERRED, 0, (*common, *find_presets(PREFERRED)), ())
+    budget = _budget(sharing, partial(make, preset), student_updates, generator_updates)
+    if budget is not None:
+        told = {name: matching_flags(row.algorithm, budget) for name, row in sharing.items()}
+        requests = [replace(each, flags=(*each.flags, *told.get(each.algorithm, ()))) for each in requests]
     there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}
-    check_all(check, [request for request in requests if request.algorithm not in there], choices)
+    check_all(make, [request for request in requests if request.algorithm not in there], choices)
     for option, folder in (("--output", output), ("--runs", runs or output)):
         make_writable(folder, option)
     from rich.console import Console
@@ -151,13 +166,13 @@ def require_all(results: Sequence[object]) -> None:
 
 
 def _budget(
-    common: Mapping[str, Any], rows: Mapping[str, Mapping[str, Any]], student: int | None, generator: int | None
+    rows: Mapping[str, Made], preset: Callable[[], Made], student: int | None, generator: int | None
 ) -> DistillationBudget | None:
     """Return what all rows may spend; nothing where it cannot be counted and no row needs it."""
     try:
-        return reference_budget(common, rows, student, generator)
+        return reference_budget(rows, preset, student, generator)
     except MosaicError:
-        if any(spends(config) for config in rows.values()):
+        if any(spends(row.algorithm) for row in rows.values()):
             raise
         return None
 

@@ -73,25 +73,6 @@ def find_presets(name: str) -> list[Configuration]:
     return found
 
 
-def algorithm_of(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``algorithm`` section, which may be a mere class path."""
-    section = config.get("algorithm") or {}
-    return {"class_path": section} if isinstance(section, str) else dict(section)
-
-
-def given_settings(section: Any) -> dict[str, Any]:
-    """Return the settings of a class's section, under ``init_args`` or, in short, beside it; none of a mere path.
-
-    >>> given_settings({"class_path": "A", "p": 1, "init_args": {"q": 2}})
-    {'p': 1, 'q': 2}
-    """
-    if not isinstance(section, Mapping):
-        return {}
-    beside = {key: value for key, value in section.items() if key not in ("class_path", "init_args", "dict_kwargs")}
-    under = section.get("init_args")
-    return _stacked(beside, under) if isinstance(under, Mapping) else beside
-
-
 def merged(configs: Iterable[Configuration]) -> dict[str, Any]:
     """Stack configurations; a section of another class replaces the one before with all its arguments."""
     total: dict[str, Any] = {}

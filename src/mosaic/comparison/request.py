@@ -7,12 +7,14 @@ from typing import Any
 
 import yaml
 
-from mosaic.comparison.budget import DistillationBudget, matching_flags
+from mosaic.comparison.budget import Made
 from mosaic.comparison.configurations import Configuration, find_presets, merged
 from mosaic.errors import MosaicError
 
 Fit = Callable[[Sequence[str]], object]
-"""Run ``mosaic fit`` with these arguments, or check them; a function that other processes can import."""
+"""Run ``mosaic fit`` with these arguments; a function that other processes can import."""
+Make = Callable[[Sequence[str]], Made]
+"""Make what arguments of ``mosaic fit`` name, and run nothing."""
 Rows = Mapping[str, Sequence[Configuration]]
 """Configurations of every algorithm of the table by its name; later ones win."""
 
@@ -55,9 +57,15 @@ class RunRequest:
         return {"config": merged(self.configs), "flags": list(self.flags), **tuned}
 
 
-def read_rows(common: Sequence[Configuration], algorithms: Sequence[str]) -> Rows:
-    """Return the configurations of every algorithm: those of all runs, and its presets."""
+def read_rows(common: Sequence[Configuration], algorithms: Sequence[str], own_budget: Sequence[str] = ()) -> Rows:
+    """Return the configurations of every algorithm: those of all runs, and its presets.
+
+    Raises:
+        MosaicError: an algorithm is unknown or named twice, or one with a budget of its own is not among them.
+    """
     _require_different("algorithms", algorithms)
+    if unknown := set(own_budget) - set(algorithms):
+        raise MosaicError(f"--own_budget: {', '.join(sorted(unknown))} is not among --algorithms")
     return {name: (*common, *find_presets(name)) for name in algorithms}
 
 
@@ -94,32 +102,31 @@ def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare
         )
 
 
-def plan_runs(
-    rows: Rows,
-    seeds: Sequence[int],
-    partition_seed: int | None,
-    budget: DistillationBudget | None,
-    own_budget: Sequence[str],
-) -> list[RunRequest]:
+def plan_runs(rows: Rows, seeds: Sequence[int], partition_seed: int | None) -> list[RunRequest]:
     """Return all runs of a comparison, algorithm by algorithm.
 
     Args:
         rows: configurations of every algorithm.
         seeds: of initialisation and training, and of the partition where it has none of its own.
         partition_seed: one partition for all runs; when not given it moves with the seed.
-        budget: of server-side distillation, for every algorithm that takes one.
-        own_budget: algorithms that spend what their preset says instead.
     """
-    if unknown := set(own_budget) - set(rows):
-        raise MosaicError(f"--own_budget: {', '.join(sorted(unknown))} is not among --algorithms")
     _require_different("seeds", seeds)
-    runs = []
-    for name, configs in rows.items():
-        matched = () if budget is None or name in own_budget else matching_flags(merged(configs), budget)
-        for seed in seeds:
-            seeding = (f"--seed_everything={seed}", f"--data.seed={seed if partition_seed is None else partition_seed}")
-            runs.append(RunRequest(name, seed, tuple(configs), (*seeding, *matched)))
-    return runs
+    return [
+        RunRequest(
+            *(name, seed, tuple(configs)),
+            (f"--seed_everything={seed}", f"--data.seed={seed if partition_seed is None else partition_seed}"),
+        )
+        for name, configs in rows.items()
+        for seed in seeds
+    ]
+
+
+def first_of_each(requests: Sequence[RunRequest]) -> dict[str, RunRequest]:
+    """Return every algorithm's first request, in their order."""
+    first: dict[str, RunRequest] = {}
+    for request in requests:
+        first.setdefault(request.algorithm, request)
+    return first
 
 
 def _require_different(option: str, values: Sequence[str] | Sequence[int]) -> None:

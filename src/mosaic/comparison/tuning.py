@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mosaic.comparison.budget import Made
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.request import Fit, RunRequest
+from mosaic.comparison.request import Make, RunRequest, first_of_each
 from mosaic.errors import MosaicError
 
 Finish = Callable[[Sequence[RunRequest]], list[Outcome | Failure]]
@@ -64,41 +65,45 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
-def check_all(check: Fit, requests: Sequence[RunRequest], choices: Sequence[Choice]) -> None:
+def check_all(make: Callable[[RunRequest], object], requests: Sequence[RunRequest], choices: Sequence[Choice]) -> None:
     """Refuse requests with which no run could begin, and choices that nobody could make, before any run begins.
 
     Args:
-        check: raises :class:`MosaicError` at arguments of ``mosaic fit`` with which no run could begin.
+        make: raises :class:`MosaicError` at a request with which no run could begin.
         requests: all that is to be run; of those that differ in their seed alone, one is asked.
         choices: what algorithms choose; a value that fails, or a key that only some of them have, is no fault here.
 
     Raises:
         MosaicError: a key is unknown, or a value out of its range.
     """
-    first = list({request.algorithm: request for request in reversed(requests)}.values())[::-1]
+    first = first_of_each(requests).values()
     for request in first:
-        if (error := _fault(check, request)) is not None:
-            raise error
+        make(request)
     settings = _first_settings(choices)
     for place, choice in enumerate(choices if first else ()):
         errors: list[MosaicError] = []
         for tried in (replace(request, tuned=each) for request in first for each in _tries(settings, choice, place)):
-            if (error := _fault(check, tried)) is None:
+            try:
+                make(tried)
                 break
-            errors.append(error)
+            except MosaicError as error:
+                errors.append(error)
         else:
             raise errors[0]
 
 
-def _fault(check: Fit, request: RunRequest) -> MosaicError | None:
-    """Return why no run of a request could begin, if none could."""
+def made(make: Make, request: RunRequest) -> Made:
+    """Return what a request's configuration makes.
+
+    Raises:
+        MosaicError: no run of it could begin; the row is named.
+    """
     with tempfile.TemporaryDirectory(prefix="mosaic-compare-") as aside:
         try:
-            check(request.arguments(Path(aside)))
+            return make(request.arguments(Path(aside)))
         except MosaicError as error:
             name = " with ".join([request.algorithm, *filter(None, [", ".join(request.tuned)])])
-            return MosaicError(f"{name}: {error}")
-    return None
+            raise MosaicError(f"{name}: {error}") from error
 
 
 def tuned(
@@ -118,7 +123,7 @@ def tuned(
     Raises:
         MosaicError: no run with any value of a setting has finished.
     """
-    first = {request.algorithm: request for request in reversed(requests)}
+    first = first_of_each(requests)
     settings = dict.fromkeys(first, _first_settings(choices))
     best: dict[str, Outcome | Failure] = {}
     for place, choice in enumerate(choices):
