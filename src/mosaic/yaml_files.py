@@ -1,7 +1,9 @@
-"""Read YAML files, and refuse those at which a parser would hang or guess."""
+"""Read YAML files, without those at which a parser would hang or guess, and compare what they hold."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
@@ -47,6 +49,19 @@ def refuse_objects(path: Path, text: str) -> None:
             f"{path}: expected a configuration, got the description of Python objects, which cannot be run: describe "
             "the run in YAML"
         )
+
+
+def differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
+    """Yield the keys by which two configurations differ, or those below which only one has anything.
+
+    >>> list(differences({"a": 1, "b": {"c": 2}}, {"b": {"c": 3}}))
+    ['a', 'b.c']
+    """
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in dict.fromkeys((*before, *now)):
+            yield from differences(before.get(key), now.get(key), f"{prefix}{key}.")
+    elif before != now:
+        yield prefix.removesuffix(".")
 
 
 class _Walk:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.errors import MosaicError, abridged
-from mosaic.federation.resumption import differences
 from mosaic.runs.directory import RunDirectory
+from mosaic.yaml_files import differences
 
 log = logging.getLogger(__name__)
 _SAME_IMAGES = ("memory_limit_gib", "cache_dir")

@@ -1,6 +1,6 @@
 """The figures of a finished run, small enough to keep and to commit."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -13,6 +13,7 @@ from mosaic.errors import MosaicError
 from mosaic.report.rounds import ACCURACIES, Round, read_rounds
 from mosaic.report.students import Students, students_of
 from mosaic.runs.facts import read_facts
+from mosaic.yaml_files import differences
 
 _KEY = ("algorithm", "seed")
 _NETWORKS = ("local", "student", "generator", "discriminator")
@@ -176,20 +177,11 @@ def check_same_request(outcome: Outcome, request: RunRequest, file: Path, folder
     """Refuse an outcome in ``file`` that belongs to another request; ``folder`` is that of the run."""
     asked = request.content()
     if outcome.request != asked:
-        changed = ", ".join(sorted(_differences(outcome.request, asked)))
+        changed = ", ".join(sorted(differences(outcome.request, asked)))
         raise MosaicError(
             f"{file} holds the outcome of another request for {outcome.algorithm}, seed {outcome.seed}; different: "
             f"{changed}: choose another --output, or remove its line and move {folder} away, and the run is done again"
         )
-
-
-def _differences(before: Any, now: Any, place: str = "") -> set[str]:
-    if isinstance(before, Mapping) and isinstance(now, Mapping):
-        keys = {*before, *now}
-        return set().union(*(_differences(before.get(key), now.get(key), f"{place}.{key}") for key in keys))
-    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
-        return set().union(*(_differences(*pair, f"{place}") for pair in zip(before, now, strict=True)))
-    return set() if before == now else {place.strip(".") or "everything"}
 
 
 def _abridged(rounds: Sequence[Round]) -> list[Round]:

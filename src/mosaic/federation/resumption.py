@@ -1,12 +1,13 @@
 """Decide whether a run may go on: only with the configuration that it was started with."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import Snapshot
+from mosaic.yaml_files import differences
 
 FREE_TO_CHANGE = (
     *("ckpt_path", "weights_only", "executor", "data.device_cache"),
@@ -66,15 +67,6 @@ def _read_config(directory: RunDirectory, sections: Collection[str]) -> dict[str
     except (ValueError, TypeError, LookupError, MosaicError) as error:
         raise directory.damaged(error) from error
     return values
-
-
-def differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:
-    """Yield the keys by which two configurations differ, or those below which only one has anything."""
-    if isinstance(before, dict) and isinstance(now, dict):
-        for key in {*before, *now}:
-            yield from differences(before.get(key), now.get(key), f"{prefix}{key}.")
-    elif before != now:
-        yield prefix.removesuffix(".")
 
 
 def _same_past(
