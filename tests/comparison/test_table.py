@@ -222,11 +222,11 @@ def test_a_line_whose_figures_are_damaged_is_named(change: dict[str, Any], tmp_p
     whole.write(file)
     assert Outcome.read_all(file) == [whole]
     file.write_text(json.dumps({**json.loads(file.read_text()), **change}) + "\n")
-    with pytest.raises(MosaicError, match="the line of a, seed 0 holds no outcome: remove it"):
+    with pytest.raises(MosaicError, match="line 1: expected the outcome of a run: remove the line"):
         Outcome.read_all(file)
 
 
 def test_bytes_that_are_no_text_are_named(tmp_path: Path) -> None:
     (tmp_path / "outcomes.jsonl").write_bytes(b"\xff\xfe\n")
-    with pytest.raises(MosaicError, match="line 1: expected an object with algorithm, seed: remove the line"):
+    with pytest.raises(MosaicError, match="line 1: expected the outcome of a run: remove the line"):
         Outcome.read_all(tmp_path / "outcomes.jsonl")

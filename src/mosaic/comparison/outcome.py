@@ -1,21 +1,23 @@
 """The figures of a finished run, small enough to keep and to commit."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from mosaic import __version__
-from mosaic.comparison.json_lines import JsonLines
 from mosaic.comparison.request import RunRequest
+from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.report.rounds import ACCURACIES, Round, read_rounds
 from mosaic.report.students import Students, students_of
 from mosaic.runs.facts import read_facts
 from mosaic.yaml_files import differences
 
-_KEY = ("algorithm", "seed")
 _NETWORKS = ("local", "student", "generator", "discriminator")
 _KEPT = ("test_accuracy", "own_test_accuracy", "rounds", "distilled", "stages", "updates", "peak_memory_bytes")
 _JUDGING = ("Train", "Evaluate")
@@ -74,15 +76,17 @@ class Outcome:
 
     @classmethod
     def read_all(cls, file: Path) -> list["Outcome"]:
-        """Read what :meth:`write` has written."""
+        """Read what :meth:`write` has written; nothing where there is no file."""
         outcomes = []
-        for fields in JsonLines(file, _KEY).read():
+        lines = file.read_text(errors="replace").splitlines() if file.is_file() else []
+        for number, line in enumerate(lines, start=1):
             try:
-                outcomes.append(cls(**fields))
+                outcomes.append(cls(**json.loads(line)))
                 outcomes[-1].check()
             except (TypeError, KeyError, ValueError, AttributeError, IndexError) as error:
-                line = f"the line of {fields['algorithm']}, seed {fields['seed']}"
-                raise MosaicError(f"{file}: {line} holds no outcome: remove it, and its run is done again") from error
+                raise MosaicError(
+                    f"{file}, line {number}: expected the outcome of a run: remove the line, and its run is done again"
+                ) from error
         return outcomes
 
     def check(self) -> None:
@@ -96,8 +100,15 @@ class Outcome:
         _ = self.students.refused, self.tuned, self.distils, self.summary["bytes_up"]
 
     def write(self, file: Path) -> None:
-        """Write the outcome among those of the same comparison."""
-        JsonLines(file, _KEY).put(asdict(self))
+        """Write the outcome as a line among those of the same comparison, in place of an older one of its run.
+
+        Several processes may write one file, which is whole at every moment.
+        """
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(file.with_name(f".{file.name}.lock")):
+            every = {(each.algorithm, each.seed): each for each in (*self.read_all(file), self)}
+            lines = (f"{json.dumps(asdict(each))}\n" for _, each in sorted(every.items()))
+            write_whole(file, "".join(lines).encode())
 
     def lies_in(self, run: Path) -> bool:
         """Whether a run's folder holds the run that these figures are of."""
