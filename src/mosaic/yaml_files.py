@@ -1,6 +1,5 @@
 """Read YAML files, without those at which a parser would hang or guess, and compare what they hold."""
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,8 @@ def read_yaml(path: Path) -> str:
     """Return the text of a YAML file that holds one mapping.
 
     Raises:
-        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, or a key twice.
+        MosaicError: the file cannot be read, is not in UTF-8 or not YAML, holds something else, or a key twice; or it
+            describes a run of Python objects, and cannot make them.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -34,21 +34,13 @@ def read_yaml(path: Path) -> str:
     if not isinstance(root, MappingNode):
         kind = "nothing" if root is None else "a list" if isinstance(root, SequenceNode) else "a single value"
         raise MosaicError(f"{path}: expected a configuration of sections, got {kind}")
-    _Walk(path).visit(root, ())
-    return text
-
-
-def refuse_objects(path: Path, text: str) -> None:
-    """Refuse the configuration of a run of Python objects, which tells of them and cannot make them.
-
-    Raises:
-        MosaicError: it is one.
-    """
-    if re.search(r"^[\s{]*[\"']?from_objects[\"']?\s*:\s*(true|yes|on)\b", text, re.MULTILINE | re.IGNORECASE):
+    if any(key.value == "from_objects" for key, _ in root.value):
         raise MosaicError(
             f"{path}: expected a configuration, got the description of Python objects, which cannot be run: describe "
             "the run in YAML"
         )
+    _Walk(path).visit(root, ())
+    return text
 
 
 def differences(before: Any, now: Any, prefix: str = "") -> Iterator[str]:

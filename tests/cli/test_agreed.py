@@ -7,9 +7,12 @@ import pytest
 import yaml
 
 from mosaic.cli.agreed import require_agreed
+from mosaic.cli.complaints import one_line
 from mosaic.cli.main import main
 from mosaic.deployment.trial import CONFIG
 from mosaic.errors import MosaicError
+
+ALL_KNOW = {"class_names": ["a", "b"], "image_shape": [1, 8, 8]}
 
 
 def changed(folder: Path, section: str, value: Any) -> Path:
@@ -30,6 +33,23 @@ def changed(folder: Path, section: str, value: Any) -> Path:
 def test_what_the_server_would_refuse_is_refused(section: str, value: Any, told: str, tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match=told):
         require_agreed(changed(tmp_path, section, value))
+
+
+@pytest.mark.parametrize(
+    ("partition", "told"),
+    [
+        (None, "expected a value for data.partition, got none"),
+        ("mosaic.data.Remote", "data.partition: .* required: num_clients, class_names, image_shape"),
+        (
+            {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 3, "alpha": 1.0}},
+            "expected data.partition mosaic.data.Remote with FlowerExecutor.*got DirichletPartition",
+        ),
+        ({"class_path": "mosaic.data.Remote", "init_args": {**ALL_KNOW, "num_clients": 0}}, "at least 1, got 0"),
+    ],
+)
+def test_a_configuration_of_a_simulation_is_refused(partition: Any, told: str, tmp_path: Path) -> None:
+    with pytest.raises(MosaicError, match=told), one_line():
+        require_agreed(changed(tmp_path, "data", {"partition": partition}))
 
 
 def test_devices_and_images_of_other_hosts_are_not_looked_for(tmp_path: Path) -> None:

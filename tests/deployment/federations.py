@@ -72,7 +72,7 @@ class Federation(Loopback):
 @contextmanager
 def on_loopback(place: Path) -> Iterator[Federation]:
     port = free_port()
-    folder = deploy(CONFIG, place / "federation", link_port=port)
+    folder = deploy(CONFIG, place / "federation", link_port=port, require=lambda _: 3)
     deal_out(folder)
     loopback = Federation(folder, port)
     try:

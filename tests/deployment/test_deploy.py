@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,11 @@ from cryptography.hazmat.primitives.serialization import (
 from mosaic import relay
 from mosaic.cli.main import main
 from mosaic.deployment import deploy as module
-from mosaic.deployment.deploy import deploy
 from mosaic.deployment.trial import CONFIG
 from mosaic.errors import MosaicError
 from tests.small_runs import parsed
 
+deploy = partial(module.deploy, require=lambda _: 3)
 RELAY = {"__init__.py", "apps.py", "frames.py"}
 SITE = {
     *("ca.crt", "client.sh", "federation.yaml", "mosaic-client.service", "mosaic-supernode.service"),
@@ -208,23 +209,6 @@ def test_nothing_is_left_behind_on_failure(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ZeroDivisionError):
         deploy(CONFIG, tmp_path / "new")
     assert names(tmp_path) == set()
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        ({}, "expected data.partition to be of class mosaic.data.Remote"),
-        ({"partition": "mosaic.data.Remote"}, "expected data.partition to be of class mosaic.data.Remote"),
-        ({"partition": {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 3}}}, "Dirichlet"),
-        ({"partition": {"class_path": "mosaic.data.Remote", "init_args": {"num_clients": 0}}}, "above 0, got 0"),
-    ],
-)
-def test_a_configuration_of_a_simulation_is_refused(data: object, expected: str, tmp_path: Path) -> None:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump({"data": data}))
-    with pytest.raises(MosaicError, match=expected):
-        deploy(config, tmp_path / "new")
-    assert names(tmp_path) == {"config.yaml"}
 
 
 def test_it_is_a_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,12 +28,14 @@ class AgreedCLI(JobCLI):
         return data
 
 
-def require_agreed(config: Path) -> None:
-    """Refuse a configuration with which the server could not begin.
+def require_agreed(config: Path) -> int:
+    """Return how many clients a configuration has; refuse one with which the server could not begin.
 
     Raises:
         MosaicError: a key is unknown, a value is out of its range, or parts do not fit together.
     """
     fixed = [f"--trainer.{key}={value}" for key, value in _ANYWHERE.items()]
     given = ["fit", "--config", str(config), "--executor=mosaic.executors.FlowerExecutor", *fixed]
-    carry_out(AgreedCLI, given).job.check()
+    job = carry_out(AgreedCLI, given).job
+    job.check()
+    return job.data.num_clients

@@ -9,7 +9,7 @@ import yaml
 from jsonargparse import get_loader
 
 from mosaic.errors import MosaicError
-from mosaic.yaml_files import read_yaml, refuse_objects
+from mosaic.yaml_files import read_yaml
 
 _SECTIONS = ("trainer", "model", "data", "federation", "clients")
 
@@ -33,7 +33,6 @@ class Configuration(NamedTuple):
 def read_configuration(path: Path) -> Configuration:
     """Read a file."""
     configuration = Configuration(path, read_yaml(path))
-    refuse_objects(path, configuration.text)
     try:
         values = configuration.values
     except (ValueError, yaml.YAMLError) as error:

@@ -12,14 +12,11 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
-import yaml
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
-from mosaic.yaml_files import read_yaml, refuse_objects
 
-REMOTE = ("mosaic.data.Remote", "Remote")
 _HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
 _MOST_DAYS = 36500
 _TEMPLATES, _RELAY = Path(str(files("mosaic.deployment"))) / "templates", Path(str(files("mosaic.relay")))
@@ -41,7 +38,8 @@ def deploy(
     port: int = 8443,
     link_port: int = 8000,
     days: int = 730,
-    require: Callable[[Path], None] | None = None,
+    *,
+    require: Callable[[Path], int],
 ) -> Path:
     """Write a folder for the server and one for every site; its README.md says who does what in which order.
 
@@ -52,16 +50,14 @@ def deploy(
         port: port under which sites reach the server; behind it stands the reverse proxy.
         link_port: port of Flower's SuperLink, on the server's loopback.
         days: how long the server's certificate is valid.
-        require: refuses a configuration that could not run.
+        require: returns how many clients a configuration has, and refuses one that could not run.
 
     Raises:
         MosaicError: a setting is out of its range, the configuration is none of remote clients, the folder exists, or
             the package that makes keys is missing.
     """
     _check(host, {"port": port, "link_port": link_port}, days)
-    count = _number_of_clients(config)
-    if require is not None:
-        require(config)
+    count = require(config)
     if output.exists():
         raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
     make_writable(output.parent, "output")
@@ -92,26 +88,6 @@ def _is_address(host: str) -> bool:
         ip_address(host)
         return True
     return False
-
-
-def _number_of_clients(config: Path) -> int:
-    text = read_yaml(config)
-    refuse_objects(config, text)
-    given = yaml.safe_load(text)
-    data = given.get("data")
-    partition = data.get("partition") if isinstance(data, dict) else None
-    settings = partition.get("init_args") if isinstance(partition, dict) else None
-    if not isinstance(settings, dict) or not isinstance(partition, dict) or partition.get("class_path") not in REMOTE:
-        raise MosaicError(
-            f"{config}: expected data.partition to be of class {REMOTE[0]}, with its init_args, since the server has "
-            f"no images, got {partition}: see docs/deployment.md"
-        )
-    count = settings.get("num_clients")
-    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise MosaicError(
-            f"{config}: expected data.partition.init_args.num_clients to be a number above 0, got {count}"
-        )
-    return count
 
 
 def _write(folder: Path, config: Path, count: int, settings: Mapping[str, Any]) -> None:

@@ -70,7 +70,7 @@ def run_trial(place: Path, config: Path, say: Callable[[str], None]) -> None:
         TrialError: a process failed, or the two runs differ.
     """
     port, started = free_port(), time.monotonic()
-    folder = deploy(config, place / "federation", link_port=port)
+    folder = deploy(config, place / "federation", link_port=port, require=lambda _: DEALT["num_clients"])
     deal_out(folder)
     say("Written: a folder for the server and one for each of three sites, which hold their digits and their keys.")
     with Loopback(folder, port) as loopback:
