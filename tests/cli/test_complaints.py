@@ -89,6 +89,12 @@ NESTED_UNION = """Parser key "executor":
 """
 
 
+def test_what_a_class_itself_says_is_told_without_what_stands_around_it() -> None:
+    around = "Does not validate against any of the Union subtypes\nErrors:\n  - cannot have n 3\n"
+    around += "  - Not a valid subclass of Callback\n    Subclass types expect one of:\n    - a class path (str)\n"
+    assert complaint(f"{around}Given value type: <class 'list'>\nGiven value: [3]") == "cannot have n 3"
+
+
 def test_kinds_and_choices_are_called_what_they_are_in_yaml() -> None:
     assert complaint(UNION) == "trainer.precision: expected 64, 32, 16-mixed or null, got 17"
     assert complaint(NESTED_UNION) == "executor.threads: expected a whole number or null, got two"

@@ -16,7 +16,10 @@ LONGEST = 800
 SETTINGS = "expected settings by name, or the path of a YAML file that holds them"
 """What some keys want."""
 _LONGEST_VALUE = 120
-_AROUND = ("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class")
+_AROUND = (
+    *("Does not validate", "Subtypes:", "Errors:", "Given value", "Expected a <class", "Not a valid subclass"),
+    *("Subclass types expect", "a class path (str)", "a dict with"),
+)
 """What stands around a cause."""
 _KEY = r'Parser key "([^"]+)":'
 _KINDS = {
@@ -72,7 +75,7 @@ def complaint(text: str) -> str:
         return gone(strange[1]) or f"{strange[1]}: there is no such setting{_meant(key_like(strange[1]))}"
     keys = list(dict.fromkeys(re.findall(_KEY, text)))
     if not keys:
-        return shortened(text)
+        return shortened(_cause(text))
     key, block = ".".join(keys), _innermost(text)
     if grouped := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return _no_setting(key, f"{grouped[1]}.{grouped[2]}", text)
@@ -211,16 +214,3 @@ def shortened(text: str) -> str:
     if len(line) > LONGEST:  # jsonargparse shows everything around what it complains of
         line = line.partition(" Given value")[0]
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
-
-
-def first_cause(error: Exception) -> str:
-    r"""Return the cause that jsonargparse names, without the dump of everything around it.
-
-    >>> first_cause(ValueError("Does not validate against any\nErrors:\n - Problem with class_path 'A':\n  no x"))
-    "Problem with class_path 'A': no x"
-    """
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line.removeprefix("- ") for line in lines if not line.removeprefix("- ").startswith(_AROUND)] or lines[:1]
-    cause = next((line for line in told if "cannot" in line or "unable" in line.lower()), "")
-    given = next((line for line in lines if line.startswith("Given value: ")), "")
-    return f"{cause} {given[:120]}".strip() if cause else " ".join(told[:2])

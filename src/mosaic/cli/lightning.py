@@ -14,7 +14,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from mosaic.algorithms.base import require_program
-from mosaic.cli.complaints import first_cause
+from mosaic.cli.complaints import complaint
 from mosaic.cli.nulls import require_values
 from mosaic.cli.predictions import table_for, write_predictions
 from mosaic.cli.same_images import check_classes, warn_of_another_split
@@ -92,7 +92,7 @@ class MosaicCLI(LightningCLI):
         except ValueError as error:
             if "Does not validate against" not in str(error) or users_mistake(error):
                 raise
-            raise MosaicError(f"the configuration holds what cannot be made: {first_cause(error)}") from error
+            raise MosaicError(f"the configuration holds what cannot be made: {complaint(str(error))}") from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Make Lightning's Trainer; ``fit``, whose phases make their own, needs only the class."""
@@ -146,7 +146,7 @@ class MosaicCLI(LightningCLI):
         try:
             dumped = self._parser(command).dump(self.config[command], format="yaml", skip_none=False)
         except (ValueError, TypeError) as error:
-            raise MosaicError(f"a value cannot be written into config.yaml: {first_cause(error)}") from error
+            raise MosaicError(f"a value cannot be written into config.yaml: {complaint(str(error))}") from error
         written: dict[str, Any] = writable(yaml.safe_load(dumped))
         if written.get("privacy") is None:
             written.pop("privacy", None)
