@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mosaic.cli.lightning import JobCLI, carry_out
+from mosaic.cli.lightning import MosaicCLI, carry_out
 from mosaic.data import FederatedDataModule, RemoteData
 from mosaic.executors import ClientExecutor
 from mosaic.federation.job import Job
@@ -13,7 +13,7 @@ _ANYWHERE = {"accelerator": "cpu", "devices": "1", "strategy": "auto", "precisio
 """Settings of the Trainer that every host has, since this one need not be the server."""
 
 
-class AgreedCLI(JobCLI):
+class AgreedCLI(MosaicCLI):
     """Makes what the server would run, without a look at files that only other hosts have."""
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:

@@ -9,7 +9,7 @@ from mosaic.audit.client import ClientAudit
 from mosaic.audit.executor import AuditingExecutor
 from mosaic.audit.finding import write_findings
 from mosaic.audit.table import show
-from mosaic.cli.lightning import JobCLI, carry_out_config
+from mosaic.cli.lightning import MosaicCLI, carry_out_config
 from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
@@ -56,7 +56,7 @@ def audit(run: Path) -> Path:
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6, "loggers": []}
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
-        cli = carry_out_config(JobCLI, {**config, "ckpt_path": None})
+        cli = carry_out_config(MosaicCLI, {**config, "ckpt_path": None})
         executor = AuditingExecutor(_audits(cli.job), cli.job.executor.threads)
         with expected_warnings():
             cli.federation.run(replace(cli.job, executor=executor, ledgers=ledgers))

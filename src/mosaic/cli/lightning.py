@@ -34,6 +34,7 @@ from mosaic.federation.private import check_private_run
 from mosaic.privacy import Privacy
 from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.snapshots import find_snapshot
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import check_owned_by_phases
 from mosaic.training.silence import silence
@@ -46,11 +47,13 @@ class MosaicCLI(LightningCLI):
 
     Attributes:
         description: of the command.
-        run_dir: folder of the run that ``fit`` has made.
+        federation, job, ckpt_path: what ``fit`` is to run.
     """
 
     description = "run a federation; the Trainer's keys that every phase sets itself, such as max_epochs, are refused"
-    run_dir: Path | None = None
+    federation: Federation
+    job: Job
+    ckpt_path: str | None
     _checkpoint: Mapping[str, Any]
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -105,12 +108,9 @@ class MosaicCLI(LightningCLI):
         ckpt_path: str | None = None,
         weights_only: bool | None = None,
     ) -> None:
-        """Run the federation that the configuration describes."""
-        federation: Federation = self._get(self.config_init, "federation")
-        self._fit(federation, self._job(model, datamodule), ckpt_path)
-
-    def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        self.run_dir = federation.run(job, ckpt_path)
+        """Gather what the configuration describes, and leave it to the caller to run it."""
+        self.federation = self._get(self.config_init, "federation")
+        self.job, self.ckpt_path = self._job(model, datamodule), ckpt_path
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
         """Gather what a federation works on."""
@@ -195,31 +195,11 @@ class MosaicCLI(LightningCLI):
 
 def _statistics_of_run(config: Mapping[str, Any]) -> tuple[list[float], list[float]] | None:
     """Return the mean and standard deviation with which a run was started that is to go on, if there is one."""
-    if config.get("ckpt_path") is None:
-        return None
-    for folder in _runs_to_go_on(config["federation"]["run_dir"], config["ckpt_path"]):
-        if (run := RunDirectory(folder)).config.is_file():
-            data = run.read_config().get("data") or {}
-            return (data["mean"], data["std"]) if data.get("mean") and data.get("std") else None
-    return None
-
-
-def _runs_to_go_on(run_dir: str, ckpt_path: str) -> tuple[Path, ...]:
-    """Return the folders that may be that of the run which goes on."""
-    if ckpt_path in ("auto", "last"):
-        return (Path(run_dir),)
-    given = Path(ckpt_path).absolute()
-    return Path(run_dir), given, given.parent.parent
-
-
-class JobCLI(MosaicCLI):
-    """Gathers what ``fit`` would work on, and leaves it to the caller."""
-
-    federation: Federation
-    job: Job
-
-    def _fit(self, federation: Federation, job: Job, ckpt_path: str | None) -> None:
-        self.federation, self.job = federation, job
+    run_dir = Path(config["federation"]["run_dir"])
+    found = find_snapshot(config.get("ckpt_path"), run_dir)
+    run = RunDirectory(run_dir if found is None else found.parent.parent)  # it may have no snapshot yet
+    data = (run.read_config().get("data") or {}) if run.config.is_file() else {}
+    return (data["mean"], data["std"]) if data.get("mean") and data.get("std") else None
 
 
 class CheckedCLI(MosaicCLI):
@@ -231,7 +211,7 @@ class CheckedCLI(MosaicCLI):
 
 def make_worker(config: Mapping[str, Any]) -> Worker:
     """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
-    return carry_out_config(JobCLI, config).job.worker()
+    return carry_out_config(MosaicCLI, config).job.worker()
 
 
 def carry_out_config(cli: type[C], config: Mapping[str, Any]) -> C:
@@ -248,7 +228,9 @@ def run(args: Sequence[str] | None) -> Path | None:
     Returns:
         The folder of the run that ``fit`` has made; of a dry run, nothing is there any more.
     """
-    return carry_out(MosaicCLI, args).run_dir
+    with silence():
+        cli = carry_out(MosaicCLI, args)
+        return cli.federation.run(cli.job, cli.ckpt_path) if cli.subcommand == "fit" else None
 
 
 def carry_out(cli: type[C], args: Sequence[str] | None) -> C:
