@@ -305,9 +305,9 @@ def test_a_federation_takes_a_path_and_refuses_what_is_no_schedule(tmp_path: Pat
     assert mosaic.Federation(tmp_path / "run").run_dir == str(tmp_path / "run")
     for wrong, told in (
         ((3,), "federation.run_dir: expected the name of a new folder, got 3"),
-        (("x", {"collaborative_rounds": 1}), "federation.schedule: expected a mosaic.Schedule, got dict"),
-        (("x", ONE_ROUND, 1, 2, 1, {"quorum": 0.5}), "federation.faults: expected a mosaic.Faults, got dict"),
-        (("x", ONE_ROUND, 1, 2, 1, mosaic.Faults(), "no"), "federation.judging: expected true or false, got 'no'"),
+        (("x", {"collaborative_rounds": 1}), "federation.schedule: expected Schedule, got dict"),
+        (("x", ONE_ROUND, 1, 2, 1, {"quorum": 0.5}), "federation.faults: expected Faults, got dict"),
+        (("x", ONE_ROUND, 1, 2, 1, mosaic.Faults(), "no"), "federation.judging: expected bool, got str"),
         (("x", ONE_ROUND, 1, 2, 1, mosaic.Faults(), True, CSVLogger("x")), "federation.loggers: expected a list"),
     ):
         with pytest.raises(mosaic.MosaicError, match=told):

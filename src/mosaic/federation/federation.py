@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import Logger
 
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
-from mosaic.errors import MosaicError, require_count
+from mosaic.errors import MosaicError, require_count, require_kinds
 from mosaic.executors.base import WorkerLostError
 from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
@@ -71,14 +71,10 @@ class Federation:
         require_count(
             "federation", snapshot_every=snapshot_every, keep_snapshots=keep_snapshots, validate_every=validate_every
         )
-        if not isinstance(schedule, Schedule):
-            raise MosaicError(f"federation.schedule: expected a mosaic.Schedule, got {type(schedule).__name__}")
-        if not isinstance(faults, Faults):
-            raise MosaicError(f"federation.faults: expected a mosaic.Faults, got {type(faults).__name__}")
+        kinds = {"schedule": (schedule, Schedule), "faults": (faults, Faults), "judging": (judging, bool)}
+        require_kinds("federation", **kinds)
         if not isinstance(loggers, list | tuple | None):
             raise MosaicError(f"federation.loggers: expected a list, got {type(loggers).__name__}: write [it]")
-        if not isinstance(judging, bool):
-            raise MosaicError(f"federation.judging: expected true or false, got {judging!r}")
         if not isinstance(run_dir, str | Path) or not str(run_dir).strip():
             got = "nothing" if isinstance(run_dir, str) else repr(run_dir)
             raise MosaicError(f"federation.run_dir: expected the name of a new folder, got {got}")
