@@ -169,7 +169,7 @@ def test_csv_has_numbers_that_a_program_can_read() -> None:
 def test_latex_escapes_what_latex_would_read() -> None:
     text = latex(replace(TABLE, rows=(*TABLE.rows[:1], replace(TABLE.rows[1], algorithm="c^d~"))))
     assert r"a\_b \& 50 \% & 85.00 $\pm$ 7.07" in text
-    assert r"c\textasciicircum{}d\textasciitilde{} & -" in text
+    assert r"c\textasciicircum d\textasciitilde  & -" in text
     assert text.count(r"\\") == 3, "one head and two rows"
     assert r"\begin{tabular}{lrrr}" in text
 

@@ -8,14 +8,6 @@ from rich.table import Table as TerminalTable
 
 from mosaic.comparison.table import DASH, Table
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-    "±": r"$\pm$",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-}
-
 _SPREAD = ", standard deviation"
 
 
@@ -59,21 +51,12 @@ def comma_separated(table: Table) -> str:
 
 def latex(table: Table) -> str:
     """Return a LaTeX table for the package booktabs."""
-    lines = [
-        rf"\begin{{tabular}}{{l{'r' * (len(table.columns) - 1)}}}",
-        r"\toprule",
-        _latex_row(table.columns),
-        r"\midrule",
-        *(_latex_row((row.algorithm, *row.cells)) for row in table.rows),
-        r"\bottomrule",
-        r"\end{tabular}",
-        *(f"% {note}" for note in table.notes),
-    ]
-    return "\n".join(lines) + "\n"
+    from pandas import DataFrame
 
-
-def _latex_row(cells: tuple[str, ...]) -> str:
-    return " & ".join("".join(_LATEX.get(sign, sign) for sign in cell) for cell in cells) + r" \\"
+    frame = DataFrame([(row.algorithm, *row.cells) for row in table.rows], columns=list(table.columns))
+    escaped = frame.style.hide(axis="index").format(escape="latex").format_index(axis=1, escape="latex")
+    text: str = escaped.to_latex(hrules=True, column_format="l".ljust(len(table.columns), "r"))
+    return text.replace("±", r"$\pm$") + "".join(f"% {note}\n" for note in table.notes)
 
 
 def _split(cell: str) -> tuple[str, str]:
