@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_full_disk_at_the_lock_leaves_nothing(tmp_path: Path, monkeypatch: pyt
     def fail(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(Path, "touch", fail)
+    monkeypatch.setattr(tempfile, "TemporaryFile", fail)
     with pytest.raises(MosaicError, match="cannot be written to"):
         RunDirectory(tmp_path / "runs" / "run").create({"model": {}})
     assert list(tmp_path.iterdir()) == []
@@ -126,9 +127,9 @@ def test_a_folder_that_is_there_is_no_new_one(name: str) -> None:
 
 
 def test_a_home_that_no_shell_has_filled_in_is_refused() -> None:
-    with pytest.raises(MosaicError, match="expected a path without ~, which shells alone understand, got ~/run"):
+    with pytest.raises(MosaicError, match=r"expected a path without ~ and \$, which shells alone .*, got ~/run"):
         RunDirectory("~/run").check_name()
-    with pytest.raises(MosaicError, match=r"expected a path without \$, which shells alone .*, got \$SCRATCH/x"):
+    with pytest.raises(MosaicError, match=r"expected a path without ~ and \$, which shells alone .*, got \$SCRATCH/x"):
         RunDirectory("$SCRATCH/x").check_name()
 
 

@@ -68,15 +68,10 @@ class RunDirectory:
         """Refuse a name that no new folder can have."""
         if self.path.name in ("", ".."):
             raise MosaicError(f"--federation.run_dir: expected the name of a new folder, got {self.path}: choose one")
-        if self.path.parts[0].startswith("~"):
+        if self.path.parts[0].startswith("~") or ("$" in str(self.path) and not self.path.parent.exists()):
             raise MosaicError(
-                f"--federation.run_dir: expected a path without ~, which shells alone understand, got {self.path}: "
-                "write the folder in full"
-            )
-        if "$" in str(self.path) and not self.path.parent.exists():
-            raise MosaicError(
-                f"--federation.run_dir: expected a path without $, which shells alone understand, got {self.path}: "
-                "write the folder in full"
+                "--federation.run_dir: expected a path without ~ and $, which shells alone understand, got "
+                f"{self.path}: write the folder in full"
             )
         try:
             for path in (self.path, self._aside):
@@ -93,13 +88,7 @@ class RunDirectory:
 
         Without effect where the file system has no locks.
         """
-        try:
-            (self.path / _LOCK).touch()
-        except OSError as error:
-            raise MosaicError(
-                f"--federation.run_dir: {self.path} cannot be written to ({error.strerror}): choose another"
-            ) from error
-        make_writable(self.path, "--federation.run_dir")  # one's own lock may be touched where nothing may be made
+        make_writable(self.path, "--federation.run_dir")
         taken = f"another process is at work in {self.path}: wait for it, or choose another name"
         self._claim = lock(self.path / _LOCK, f"--federation.run_dir: {taken}")
 
