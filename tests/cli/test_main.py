@@ -233,11 +233,11 @@ def test_a_configuration_may_come_through_a_pipe(tmp_path: Path) -> None:
     writer.join()
 
 
-@pytest.mark.parametrize("command", ["configs", "schema", "completion"])
-def test_a_reader_that_stops_early_gets_no_traceback(command: str) -> None:
+@pytest.mark.parametrize("command", [["configs"], ["schema"], ["completion", "bash"]], ids=str)
+def test_a_reader_that_stops_early_gets_no_traceback(command: list[str]) -> None:
     reading, writing = os.pipe()
     os.close(reading)
-    told = subprocess.run([sys.executable, "-m", "mosaic", command], stdout=writing, stderr=subprocess.PIPE, text=True)
+    told = subprocess.run([sys.executable, "-m", "mosaic", *command], stdout=writing, stderr=subprocess.PIPE, text=True)
     os.close(writing)
     assert (told.returncode, told.stderr) == (141, "")
 

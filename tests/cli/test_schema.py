@@ -73,14 +73,17 @@ def test_example_configurations_are_listed_and_copied_whole(tmp_path: Path) -> N
 
 
 def test_the_command_prints_all_three(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("schema.schema", "completion.completion"):
-        monkeypatch.setattr(f"mosaic.cli.{name}", lambda shell="bash": f"for {shell}")
+    def script(shell: str) -> str:
+        return f"for {shell}"
+
+    monkeypatch.setattr("mosaic.cli.schema.schema", lambda: "of settings")
+    monkeypatch.setattr("mosaic.cli.completion.completion", script)
     main(["configs"])
     main(["schema"])
     main(["completion", "zsh"])
     printed = capsys.readouterr().out
     assert "digits.yaml" in printed
-    assert "for bash" in printed
+    assert "of settings" in printed
     assert "for zsh" in printed
 
 

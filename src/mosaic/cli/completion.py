@@ -24,11 +24,10 @@ _mosaic() {{
         *) [ "$COMP_CWORD" -eq 1 ] && COMPREPLY=($(compgen -W "$words" -- "$word")) || COMPREPLY=() ;;
     esac
 }}
-complete -o default -o bashdefault -F _mosaic mosaic
-"""
+complete -o default -o bashdefault -F _mosaic mosaic"""
 
 
-def completion(shell: Shell = "bash") -> str:
+def completion(shell: Shell) -> str:
     """Return a script by which a shell completes the commands of mosaic, their options, and files.
 
     Args:

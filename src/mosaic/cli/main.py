@@ -98,7 +98,9 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             _say(_call(schema, command, given))
         case "completion":
-            _say(_completion(given).rstrip("\n"))
+            from mosaic.cli.completion import completion
+
+            _say(_call(completion, command, given))
         case "client":
             from mosaic.cli.client import client
 
@@ -109,12 +111,11 @@ def _run(command: str, *given: str, from_process: bool) -> None:
 
             print(f"Written: {_call(deploy, command, given, positional=False, require=require_agreed)}")
         case "partition":
-            from mosaic.cli.partition import DESCRIPTION, partition
-            from mosaic.cli.sections import MosaicParser
+            from mosaic.cli.partition import partition
             from mosaic.training.silence import expected_warnings
 
             with expected_warnings():
-                partition(MosaicParser(prog="mosaic partition", description=DESCRIPTION), given)
+                partition(given)
         case _:
             from mosaic.federation.progress import first_rank
             from mosaic.report.summary import print_summary
@@ -177,15 +178,6 @@ def _parser(command: str) -> Any:
     return ArgumentParser(
         prog=f"mosaic {command}", description=_COMMANDS[command], exit_on_error=False, allow_abbrev=False
     )
-
-
-def _completion(given: Sequence[str]) -> str:
-    """Return the completion script of a shell."""
-    from mosaic.cli.completion import Shell, completion
-
-    parser = _parser("completion")
-    parser.add_argument("shell", type=Shell, default="bash", nargs="?", help="bash or zsh")
-    return completion(parser.parse_args(list(given)).shell)
 
 
 def _report(given: Sequence[str]) -> Path:

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning.pytorch.cli import LightningArgumentParser
 from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from mosaic.cli.sections import SECTIONS, MosaicParser
 from mosaic.data import FederatedDataModule
 from mosaic.disk import make_writable, write_whole
 from mosaic.errors import MosaicError
@@ -22,23 +22,20 @@ MAX_CLASS_COLUMNS = 20
 """With more classes, a client's row counts its classes and not the images of each."""
 MAX_ROWS = 100
 """With more clients, the table leaves the rest to ``partition.json``."""
-UNUSED = (
-    *("seed_everything", "trainer", "model", "algorithm", "executor", "federation", "clients"),
-    *("privacy", "ckpt_path", "weights_only"),
-)
+UNUSED = sorted({*SECTIONS, "seed_everything", "trainer", "ckpt_path", "weights_only"} - {"data"})
 """Top-level keys of ``fit`` that are accepted and ignored, so that its files and flags can be given unchanged."""
 
 
-def partition(parser: LightningArgumentParser, args: Sequence[str]) -> None:
+def partition(args: Sequence[str]) -> None:
     """Print the client-by-class table, and write ``partition.json`` and the heat map ``partition.png``.
 
     Args:
-        parser: an empty one.
         args: what ``fit`` takes, and ``--output`` with the folder to write into.
 
     Raises:
         MosaicError: the files exist already, or the data cannot be read or split as asked; nothing was written.
     """
+    parser = MosaicParser(prog="mosaic partition", description=DESCRIPTION)
     parser.add_argument("-c", "--config", action=ActionConfigFile, help="configuration of fit; may be repeated")
     parser.add_argument("--output", default="partition", help="new folder for partition.json and partition.png")
     parser.add_lightning_class_args(FederatedDataModule, "data")
