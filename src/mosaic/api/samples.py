@@ -31,16 +31,10 @@ class Samples(NamedTuple):
 def draw_samples(
     run: Path, generation: Generation, shape: ImageShape, model: Classifier, client: int, count: int, seed: int
 ) -> Samples:
-    """Draw images of a client's generator, sorted by label.
+    """Draw images of a client's generator, sorted by label; see :meth:`mosaic.Run.sample`.
 
-    Args:
-        run: the run's folder.
-        generation: how generators were learnt.
-        shape: of an image.
-        model: says what images are of where the generator heeds no labels.
-        client: whose generator.
-        count: how many.
-        seed: of labels and noise.
+    ``generation`` says how generators were learnt; ``model`` says what images are of, where a generator heeds no
+    labels.
 
     Raises:
         MosaicError: the run has no generator of this client, or a number is out of range.

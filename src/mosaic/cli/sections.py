@@ -34,12 +34,7 @@ class MosaicParser(LightningArgumentParser):
         super().__init__(*args, **{"prog": "mosaic", "exit_on_error": False, "allow_abbrev": False, **kwargs})
 
     def parse_path(self, cfg_path: Any, *args: Any, **kwargs: Any) -> Namespace:
-        """Read a configuration.
-
-        Args:
-            cfg_path: of a file, or of a pipe, which can be read only once.
-            args: of the parser's own method.
-            kwargs: likewise.
+        """Read a configuration, of a file or of a pipe, which can be read only once.
 
         Raises:
             MosaicError: a parser would hang or guess at the file, or it tells of a run of Python objects.

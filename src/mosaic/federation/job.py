@@ -156,16 +156,8 @@ def make_job(
 ) -> Job:
     """Load the data, deal out the models and make what trains.
 
-    Args:
-        model: holds network, optimiser and how they are computed.
-        data: the images and who holds them.
-        algorithm: one round of it.
-        executor: reaches the clients.
-        clients: how their models differ.
-        config: as plain values, which are written; the seed is read.
-        trainer: settings of every phase's Trainer.
-        privacy: budget of every client, where there is one.
-        ledgers: folder where the clients that work here keep what they have spent.
+    ``model`` holds network, optimiser and how they are computed, ``clients`` says how the clients' models differ,
+    ``config`` holds the seed, ``trainer`` the settings of every phase's Trainer; the others are those of :class:`Job`.
 
     Raises:
         MosaicError: these do not fit together.

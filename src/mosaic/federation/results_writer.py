@@ -50,16 +50,7 @@ class ResultsWriter:
         after: Totals,
         seconds: float,
     ) -> None:
-        """Write a row of the table and the round's curves.
-
-        Args:
-            plan: of the round.
-            measurement: of the models on the test split.
-            losses: mean training loss of every client.
-            before: totals of the books before the round.
-            after: totals after it.
-            seconds: that the round has taken.
-        """
+        """Write a row of the table and the round's curves; ``before`` and ``after`` are totals of the books."""
         bytes_down, bytes_up = (
             sum(after[way].values()) - sum(before[way].values()) for way in ("bytes_down", "bytes_up")
         )
@@ -106,15 +97,7 @@ class ResultsWriter:
     def finish(
         self, rounds: int, state: ServerState, measurement: Measurement, evaluator: Evaluator, books: Books
     ) -> None:
-        """Write the final models, their figures and the summary.
-
-        Args:
-            rounds: that have run.
-            state: of the server after them.
-            measurement: of the final models.
-            evaluator: has observed the stages on the way.
-            books: what the run has cost.
-        """
+        """Write the final models, their figures and the summary."""
         summary = {
             "algorithm": type(self._job.algorithm).__name__,
             "seed": self._job.seed,
