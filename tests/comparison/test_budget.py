@@ -172,6 +172,7 @@ def test_a_row_is_not_said_to_spend_what_others_may() -> None:
 
 def test_a_budget_that_was_given_is_nobodys() -> None:
     assert str(budget_of({"mosaic": row(mosaic(1, 1))}, 3, 5)) == "3 student and 5 generator updates"
+    assert amounts(budget_of({}, 0, 5)) == (0, 5), "no preset is made for it"
 
 
 @for_each(

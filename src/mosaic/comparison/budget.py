@@ -69,6 +69,8 @@ def reference_budget(
     Raises:
         MosaicError: updates of generators cannot be counted beforehand, and are not given.
     """
+    if student is not None and generator is not None:
+        return DistillationBudget(student, generator)
     name, row = _reference(rows, preset)
     updates = (
         _student_updates(row) if student is None else student,
