@@ -16,10 +16,11 @@ import yaml
 
 from mosaic.cli.client import make_client
 from mosaic.cli.main import main
-from mosaic.client.private_worker import REFUSED
+from mosaic.client.private_worker import REFUSED, SPENT
 from mosaic.codec import decode, encode
 from mosaic.data.pixels import pixel_statistics
 from mosaic.data.sources import NpzSource
+from mosaic.deployment.resident import Resident
 from mosaic.errors import MosaicError
 from mosaic.executors.remote.executor import ClientsAbsentError
 from mosaic.executors.remote.introductions import read_roster
@@ -536,6 +537,49 @@ class TestPrivacy:
         for other in ({"mean": (0.3,), "std": (1e-200,)}, {"mean": (0.4,), "std": (0.38,)}):
             reply = decode(site.handle(encode(asked(message=ReleaseRequest(0, 1), **other))), object)
             assert reply == Failed(0, "it was told other numbers than its data.mean and data.std")
+
+    def test_another_question_is_not_given_an_old_answer(self, config: Path, tmp_path: Path) -> None:
+        """One ledger serves all federations, whose servers may ask alike for other classes, noise or training."""
+        train = "{epsilon: 10, local_training: dp_sgd, shares: {counts: 0, means: 0, moments: 0, training: 1}}"
+        trains = (f"--privacy={train}", "--model.net.norm=group")
+        numbers = {"mean": (MEAN,), "std": (STD,), "after": 0, "session": 32 * "b"}
+        runs = iter(range(10**31, 10**32))
+
+        def site(algorithm: str, *flags: str) -> Resident:
+            folder = f"--folder={tmp_path / algorithm}"
+            return make_client([*resident_arguments(config, 0, algorithm), *flags, folder]).resident
+
+        def ask(who: Resident, message: ReleaseRequest | TrainRequest) -> bytes:
+            asked = Asked(run=str(next(runs)), agreement=who._agreement, message=message, **numbers)
+            return who.handle(encode(asked))
+
+        first = ask(site("Mosaic", *self.FLAGS), ReleaseRequest(0, 1))
+        more = site("Mosaic", *self.FLAGS, "--federation.schedule.collaborative_rounds=9")
+        assert ask(more, ReleaseRequest(0, 1)) == first, "noise does not depend on rounds"
+        other = site("Mosaic", *self.FLAGS, f"--data.partition.class_names={list('9876543210')}")
+        assert decode(ask(other, ReleaseRequest(0, 1)), object) == Declined(0, SPENT)
+        trainer = site("FedAvg", *trains)
+        model = trainer._worker_for(((MEAN,), (STD,)))._pool.blueprint.initial(seed=0)
+        request = TrainRequest(0, 1, model, 1, 0, 0.1, keep=False, upload=True, judge=False, replay={})
+        trained = ask(trainer, request)
+        assert isinstance(decode(trained, object), TrainReply)
+        assert ask(trainer, request) == trained
+        for change in ("--data.batch_size=16", "--privacy.epsilon=100", "--model.optimizer.weight_decay=0.5"):
+            assert ask(site("FedAvg", *trains, change), request) != trained, change
+
+    def test_a_ledger_is_not_for_other_images(self, config: Path, tmp_path: Path) -> None:
+        given = [*resident_arguments(config, 0, "Mosaic", *self.FLAGS)[:-1], f"--folder={tmp_path}"]
+        site = make_client([*given, f"--data.source.path={config.parent / '0.npz'}"]).resident
+        asked = Asked(32 * "a", 32 * "b", 0, site._agreement, (MEAN,), (STD,), ReleaseRequest(0, 1))
+        assert isinstance(decode(site.handle(encode(asked)), object), ReleaseReply)
+        others = [*given, f"--data.source.path={config.parent / '1.npz'}"]
+        with pytest.raises(MosaicError, match=r"--folder: expected the images that the privacy ledger .* is about"):
+            make_client(others)
+        for noted in tmp_path.rglob("*.images"):
+            noted.unlink()  # as ledgers were before
+        make_client([*given, f"--data.source.path={config.parent / '0.npz'}"])
+        with pytest.raises(MosaicError, match=r"data\.source"):
+            make_client(others)
 
     @pytest.mark.slow
     def test_an_audit_compares_what_is_released_with_images_that_are_not(self, config: Path, tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Answer requests within a budget of differential privacy, whatever a server asks."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from mosaic.codec import encode
 from mosaic.data.images import Images
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.remote import RemoteData
+from mosaic.data.sources.storage import fingerprint
 from mosaic.errors import MosaicError, log_failure
 from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.messages import (
@@ -71,10 +71,13 @@ class PrivateWorker(Worker):
         data, pool, optimizer, program, phases, seed: as for :class:`Worker`; no noise comes from the seed.
         budget: of every client.
         folder: of the clients' ledgers.
+        settings: a fingerprint of whatever else decides about training, by which a ledger tells one federation from
+            another.
         keep: answers of training that a ledger keeps, at least :data:`~mosaic.privacy.ledger.KEPT`.
 
     Raises:
-        MosaicError: the budget does not fit the images, or a client on a host of its own has several ledgers.
+        MosaicError: the budget does not fit the images, or a client on a host of its own has several ledgers, or one of
+            other images.
     """
 
     def __init__(
@@ -87,13 +90,17 @@ class PrivateWorker(Worker):
         seed: int,
         budget: PrivacyBudget,
         folder: Path,
+        settings: str = "",
         keep: int = KEPT,
     ) -> None:
         super().__init__(data, pool, optimizer, program, phases, seed)
         self._optimizer, self._budget, self._folder, self._kept = optimizer, budget, folder, max(keep, KEPT)
+        self._settings = settings
         self._alone = isinstance(data, RemoteData)
         if (here := book_folder(folder, 0, self._alone)).exists():
-            Ledger(here, budget).bookings()  # a damaged one is told before anybody asks
+            ledger = Ledger(here, budget)  # what is wrong with it is told before anybody asks
+            ledger.bookings()
+            self._claim(ledger)
         budget.privacy.check_images(max(len(train) + len(validation) for train, validation in data.splits))
         own = data.images.train
         if len(own) and (unit := budget.privacy.unit) != IMAGE and unit not in own.groups:
@@ -123,6 +130,7 @@ class PrivateWorker(Worker):
             return Declined(request.client, REFUSED)
         ledger = Ledger(book_folder(self._folder, request.client, self._alone), self._budget, self._kept)
         with ledger.open():
+            self._claim(ledger)
             if (known := ledger.recall(work.key)) is not None:
                 return replace(known, client=request.client)
             try:
@@ -143,7 +151,7 @@ class PrivateWorker(Worker):
                 TRAINING in mechanisms and epochs == 0 and steps > 0 and self._is_agreed(model)
             ):
                 step = replace(mechanisms[TRAINING], steps=steps)
-                key = f"{TRAINING}-{hashlib.sha256(encode(request)).hexdigest()[:24]}"
+                key = self._key(TRAINING, encode(request), self._settings)
                 return _Work(key, [step], lambda noise: self._train(request, noise))
         return None
 
@@ -156,10 +164,21 @@ class PrivateWorker(Worker):
 
     def _release_key(self) -> str:
         """Return a name of what is released: the same whoever asks, and in whichever round and run."""
-        blueprint, generation = self._pool.blueprint, self._generation
-        facts = blueprint.image_shape, blueprint.num_classes, blueprint.mean, blueprint.std, generation.coefficients
-        text = repr((*facts, self._budget.privacy, sorted(self._budget.mechanisms.items())))
-        return f"release-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
+        blueprint = self._pool.blueprint
+        facts = blueprint.image_shape, blueprint.mean, blueprint.std, self._generation.coefficients
+        return self._key("release", *facts)
+
+    def _key(self, kind: str, *asked: object) -> str:
+        """Return a name of what is asked, for which classes and at which noise: a ledger serves many federations."""
+        classes, budget = self._data.images.class_names, self._budget
+        return f"{kind}-{fingerprint(*asked, classes, budget.privacy, sorted(budget.mechanisms.items()))[:24]}"
+
+    def _claim(self, ledger: Ledger) -> None:
+        """Refuse the ledger of other images; those of a simulation are in its run's configuration."""
+        if self._alone:
+            assert isinstance(self._data, RemoteData)
+            form = fingerprint(self._pool.blueprint.image_shape, self._data.images.class_names)
+            ledger.claim(form, self._data.fingerprint)
 
     def _release(self, request: ReleaseRequest, noise: SecretNoise) -> Reply:
         images, own = self._data.images.train, self._every_image(request.client)

@@ -1,5 +1,6 @@
 """What one party of a deployment sees of the data: a client its own images, the server none but a test set."""
 
+import hashlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,7 @@ from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions.remote import Remote
 from mosaic.data.sources.base import Split
 from mosaic.data.sources.classes import agreed
+from mosaic.data.sources.storage import fingerprint
 from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
@@ -70,6 +72,13 @@ class RemoteData(FederatedDataModule):
             seed = (self.seed, self.own_client)
             holdings[self.own_client] = hold_out(labels, np.arange(len(labels)), self.validation_share, seed)
         return holdings
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A fingerprint of the client's images, by which what it remembers is told from another's."""
+        images = self.images.train
+        parts = [part.contiguous().numpy().data for part in (images.pixels, images.labels)]
+        return fingerprint(images.shape, *(hashlib.sha256(part).digest() for part in parts))
 
     @property
     def class_counts(self) -> Tensor:

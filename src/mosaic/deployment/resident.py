@@ -1,7 +1,6 @@
 """The resident process of one client: it alone reads the client's images, and answers mosaic's messages on a socket."""
 
 import grp
-import hashlib
 import logging
 import os
 import re
@@ -9,7 +8,6 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -18,7 +16,6 @@ from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
 from mosaic.data.pixels import pixel_sums
 from mosaic.data.remote import RemoteData, Statistics
-from mosaic.data.sources.storage import fingerprint
 from mosaic.deployment.memory import Memory
 from mosaic.disk import DiskError, make_writable, naming_disk
 from mosaic.errors import MosaicError
@@ -150,12 +147,10 @@ class Resident:
             return failed(request.client, error)
         return found.message
 
-    @cached_property
+    @property
     def images(self) -> str:
-        """A fingerprint of the client's images, by which its memory is told from another's."""
-        images = self._data.images.train
-        parts = [part.contiguous().numpy().data for part in (images.pixels, images.labels)]
-        return fingerprint(images.shape, *(hashlib.sha256(part).digest() for part in parts))
+        """A fingerprint of the client's images."""
+        return self._data.fingerprint
 
     def _worker_for(self, statistics: Statistics) -> Worker:
         if self._worker is None or self._worker[0] != statistics:

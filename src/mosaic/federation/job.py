@@ -22,6 +22,7 @@ from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
+from mosaic.executors.remote.wire import common_settings
 from mosaic.federation.private import check_private_models
 from mosaic.federation.schedule import Schedule
 from mosaic.messages import StateDict
@@ -87,11 +88,12 @@ class Job:
         """Return the worker that answers requests; only controls bring all images to one client."""
         if (budget := self.budget) is not None:
             check_private_models(budget.privacy, self.pool, self.phases)
-            made = self.data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed
+            made = self.data, self.pool, self.optimizer, self.algorithm.program, self.phases, self.seed, budget
             if not self.phases.dry_run:
-                return PrivateWorker(*made, budget, self.ledgers, self.config["federation"]["snapshot_every"] + 1)
+                keep = self.config["federation"]["snapshot_every"] + 1
+                return PrivateWorker(*made, self.ledgers, common_settings(self.config), keep)
             folder = tempfile.mkdtemp(prefix="mosaic-dry-run-")
-            worker = PrivateWorker(*made, budget, Path(folder))
+            worker = PrivateWorker(*made, Path(folder))
             weakref.finalize(worker, shutil.rmtree, folder, ignore_errors=True)
             return worker
         data = self.data.gathered() if self.algorithm.gathers_data else self.data

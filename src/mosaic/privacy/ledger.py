@@ -3,7 +3,8 @@
 ``book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
 secret from which its noise follows. ``KEY.answer`` is that answer. An answer is kept before it is sent: what is
 asked again gets the same bytes and costs nothing. A client that was killed between both computes the answer again with
-the same noise, which nobody has seen yet.
+the same noise, which nobody has seen yet. ``FORM.images`` says which images the book is about, as federations with
+images of this form see them.
 """
 
 import json
@@ -24,7 +25,7 @@ from mosaic.messages import Reply
 from mosaic.privacy.accounting import TRAINING, Mechanism, PrivacyBudget, spent
 from mosaic.privacy.noise import new_secret
 
-_BOOK, _ANSWER = "book.json", ".answer"
+_BOOK, _ANSWER, _IMAGES = "book.json", ".answer", ".images"
 KEPT = 20
 """Answers of training that are kept at least."""
 
@@ -70,6 +71,26 @@ class Ledger:
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with FileLock(self._folder / ".lock"):
             yield
+
+    def claim(self, form: str, images: str) -> None:
+        """Note which images the book is about, if nobody has yet, and refuse others.
+
+        Args:
+            form: a fingerprint of the size and the classes in which a federation sees images.
+            images: a fingerprint of the images in this form.
+
+        Raises:
+            MosaicError: the book is about others, for which its answers would be given.
+        """
+        noted = self._folder / f"{form}{_IMAGES}"
+        if not noted.exists():
+            write_whole(noted, images.encode())
+        elif noted.read_text() != images:
+            raise MosaicError(
+                f"--folder: expected the images that the privacy ledger {self._folder} is about, got others of this "
+                "size and these classes: start with those (data.source), or name another folder, whose budget is "
+                "another one: that is right only where no image is in both"
+            )
 
     def bookings(self) -> list[Booking]:
         """Return everything that was booked, in order.
