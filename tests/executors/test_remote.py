@@ -8,6 +8,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from threading import Timer
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -167,6 +168,25 @@ class TestTheServerSeesNoData:
         said = json.loads((run / "partition.json").read_text())["class_counts"]
         holds = [each._data.class_counts[each.client].tolist() for each in residents(config, "Mosaic", *TWO_ROUNDS)]
         assert said == holds
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_several_devices_are_refused_before_anybody_is_asked(
+        self,
+        known: bool,
+        config: Path,
+        tmp_path: Path,
+        capsys: pytest.CaptureFixture[str],
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        """Each device's process would be a server, or a client, of its own."""
+        flags = ("--trainer.devices=2", *(() if known else ("--data.mean=null", "--data.std=null")))
+        opened = Mock()
+        monkeypatch.setattr(HandedOverExecutor, "open_grid", opened)
+        asked = ["fit", *EXECUTOR, *arguments(config, "FedAvg", *flags), f"--federation.run_dir={tmp_path / 'run'}"]
+        assert "trainer.devices: expected 1" in refusal(capsys, *asked)
+        assert not opened.called
+        with pytest.raises(MosaicError, match=r"trainer\.devices: expected 1 .* got 2"):
+            resident(config, 0, "FedAvg", *flags)
 
     def test_mean_and_deviation_come_from_sums_where_nobody_knows_them(self, config: Path, tmp_path: Path) -> None:
         unknown = ("--data.mean=null", "--data.std=null")

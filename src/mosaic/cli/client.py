@@ -78,6 +78,7 @@ class ClientCLI(MosaicCLI):
                 "data.partition: expected mosaic.data.Remote, which says what all parties have agreed on, got "
                 f"{type(datamodule.partition).__name__}: a simulation has no clients of its own"
             )
+        self._require_one_process()
         private = self._privacy(datamodule) is not None
         data = RemoteData(datamodule, given.client)
         data.setup("fit")

@@ -36,7 +36,7 @@ from mosaic.runs.checkpoint import read_checkpoint
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.snapshots import find_snapshot
 from mosaic.tasks.global_classifier import GlobalClassifier
-from mosaic.training.phases import check_owned_by_phases
+from mosaic.training.phases import PhaseRunner, check_owned_by_phases
 from mosaic.training.silence import silence
 
 C = TypeVar("C", bound="MosaicCLI")
@@ -121,12 +121,22 @@ class MosaicCLI(LightningCLI):
         privacy = self._privacy(datamodule)
         executor: ClientExecutor = self._get(self.config_init, "executor")
         if isinstance(datamodule.partition, Remote):
+            self._require_one_process()
             datamodule = self._remote(datamodule, executor, config)
         if executor.starts_processes:
             check_importable(config)
         executor.recipe = Recipe(config, make_worker)
         kept, trainer = self._ledgers(config), self.config.fit.trainer.as_dict()  # with values of the classes' types
         return make_job(model, datamodule, algorithm, executor, clients, config, trainer, privacy, kept)
+
+    def _require_one_process(self) -> None:
+        """Refuse several devices where clients are elsewhere: Lightning would start this command anew for each."""
+        executor: ClientExecutor = self._get(self.config_init, "executor")
+        if (processes := PhaseRunner(executor.trainer(self.config.fit.trainer.as_dict())).processes) > 1:
+            raise MosaicError(
+                "trainer.devices: expected 1 at the server and at each client with data.partition mosaic.data.Remote, "
+                f"got {processes}, of which each would be a party of its own: set --trainer.devices 1"
+            )
 
     def _privacy(self, datamodule: FederatedDataModule) -> Privacy | None:
         """Return the privacy budget, if there is one; refuse, before an image is read, what it cannot cover."""
