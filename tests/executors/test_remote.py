@@ -584,8 +584,19 @@ class TestPrivacy:
         trained = ask(trainer, request)
         assert isinstance(decode(trained, object), TrainReply)
         assert ask(trainer, request) == trained
-        for change in ("--data.batch_size=16", "--privacy.epsilon=100", "--model.optimizer.weight_decay=0.5"):
+        for change in ("--data.batch_size=16", "--privacy.epsilon=100"):
             assert ask(site("FedAvg", *trains, change), request) != trained, change
+
+    def test_all_parties_agree_on_the_steps_over_which_noise_is_spread(self, config: Path) -> None:
+        """Or the server would state noise that no client has used; released sums have the same in any schedule."""
+        train = "{epsilon: 10, local_training: dp_sgd, shares: {counts: 0, means: 0, moments: 0, training: 1}}"
+        for algorithm, flags in (
+            ("FedAvg", (f"--privacy={train}", "--model.net.norm=group")),
+            ("Mosaic", self.FLAGS),
+        ):
+            more = (*flags, "--federation.schedule.collaborative_rounds=60")
+            few, many = (resident(config, 0, algorithm, *each)._agreement for each in (flags, more))
+            assert (few == many) == (algorithm == "Mosaic")
 
     def test_a_ledger_is_not_for_other_images(self, config: Path, tmp_path: Path) -> None:
         given = [*resident_arguments(config, 0, "Mosaic", *self.FLAGS)[:-1], f"--folder={tmp_path}"]

@@ -52,7 +52,8 @@ def fault_of(who: Introduction, key: str, terms: Terms, roster: Mapping[str, int
     if who.agreement != terms.agreement:
         return (
             f"client {str(who.client)[:20]} runs another configuration or version of mosaic: both ends need the same "
-            "seed_everything, model, data (but for the source), algorithm and clients"
+            "seed_everything, model, data (but for the source), algorithm, clients and privacy, and with "
+            "privacy.local_training the same federation.schedule"
         )
     if roster is not None and roster.get(_bare(key)) != who.client:
         return f"it says that it is client {str(who.client)[:20]}, and its key is not that client's in the roster"
