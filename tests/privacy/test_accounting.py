@@ -56,6 +56,15 @@ def test_what_no_share_has_is_not_spent() -> None:
     assert noise == pytest.approx(math.sqrt(2) * brentq(lambda each: closed_form(each) - 3.0, 0.5, 9), rel=0.01)
 
 
+@for_each("epsilon, steps", [(0.5, 400), (0.1, 400), (0.1, 4000), (0.01, 400)])
+def test_small_budgets_of_training_get_no_more_noise_than_they_need(epsilon: float, steps: int) -> None:
+    """Many small steps come near one Gaussian (Bu et al. 2020), whose closed form is the reference."""
+    privacy = Privacy(epsilon, DELTA, shares=Shares(0, 0, 0, 1), local_training="dp_sgd")
+    one = brentq(lambda noise: closed_form(noise) - epsilon, 0.2 / epsilon, 20 / epsilon)
+    needed = math.log1p(1 / (one * 0.05) ** 2 / steps) ** -0.5
+    assert 0.99 * needed <= calibrate(privacy, steps)["training"].noise <= 1.02 * needed
+
+
 def test_no_noise_promises_nothing_and_nothing_costs_nothing() -> None:
     assert spent([Mechanism("counts", 0.0)], DELTA) == math.inf
     assert spent([], DELTA) == 0
