@@ -30,6 +30,7 @@ from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import Mechanism
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, whole_sums
+from tests.cases import for_each
 from tests.small_runs import LinearNet, same_models
 
 DIGITS = SklearnDigits().load()
@@ -183,6 +184,27 @@ def test_images_whose_loss_has_fallen_since_the_first_model_are_members() -> Non
     for model in (first, second):
         audit.see(Mock(spec=TrainRequest, model=model), Mock(spec=TrainReply, model=uploaded))
         assert [(each.attack, each.auc) for each in audit.findings([])] == [(CLASSIFIER, 1.0)]
+
+
+@for_each("broken", [torch.nan, torch.inf, -torch.inf, 3e38])
+def test_an_upload_that_has_diverged_tells_nothing_and_takes_nothing_away(broken: float) -> None:
+    members, others = (Images(DIGITS.train.pixels[at], DIGITS.train.labels[at]) for at in (slice(40), slice(40, 120)))
+    audit = ClientAudit(0, members, others, same_models(BLUEPRINT, 1), ClassGaussians(), seed=0)
+    net = SmallCNN((1, 8, 8), 10, width=4).state_dict()
+    spoilt = net | {"head.weight": torch.full_like(net["head.weight"], broken)}
+    audit.see(Mock(spec=TrainRequest, model=net), Mock(spec=TrainReply, model=spoilt))
+    everything = torch.ones_like(audit._labels, dtype=torch.bool)
+    audit._scores["other"] = torch.arange(len(everything)).flip(0).float(), everything
+    found = {each.attack: each.auc for each in audit.findings([])}
+    assert 0 <= found[CLASSIFIER] <= 1
+    assert found["other"] > 0.9
+
+
+def test_one_broken_look_of_several_takes_nothing_away() -> None:
+    everything = torch.ones(4, dtype=torch.bool)
+    score, _ = joined([(torch.arange(4.0), everything), (torch.full((4,), torch.nan), everything)])
+    assert score.argsort().tolist() == [0, 1, 2, 3]
+    assert score.isfinite().all()
 
 
 def test_what_another_clients_generator_draws_as_well_is_no_member() -> None:

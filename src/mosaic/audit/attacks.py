@@ -18,6 +18,8 @@ FEWEST_OTHERS = round(1 / FALSE_POSITIVES) - 1
 """Others below which no threshold takes as few as 1 % of them for members, by chance too."""
 _BATCH = 256
 _NO_NOISE = 1e-3
+_LARGEST = 1e30
+"""Larger scores count as this one: their sums would be infinite."""
 
 
 class Success(NamedTuple):
@@ -60,6 +62,17 @@ def _found(members: Tensor, others: Tensor) -> float | None:
     return below + (place - int(place)) * (above - below)
 
 
+def comparable(scores: Tensor) -> Tensor:
+    """Return scores in which what is no number, as of a network that has diverged, tells nothing.
+
+    >>> comparable(torch.tensor([1.0, torch.nan, 3.0]))
+    tensor([1., 2., 3.])
+    """
+    bounded = scores.clamp(-_LARGEST, _LARGEST)
+    known = bounded[~bounded.isnan()]
+    return bounded.nan_to_num(float(known.mean()) if len(known) else 0.0)
+
+
 def within_classes(scores: Tensor, labels: Tensor) -> Tensor:
     """Return scores less the mean of their class, since some classes are easier to draw than others."""
     sums = torch.zeros(int(labels.max()) + 1, dtype=scores.dtype).index_add_(0, labels, scores)
@@ -76,7 +89,8 @@ def joined(looks: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         Scores, and which images any upload can be about.
     """
     score, about = torch.zeros_like(looks[0][0]), torch.zeros_like(looks[0][1])
-    for each, known in looks:
+    for look, known in looks:
+        each = comparable(look)
         scale = each[known].std(correction=0).clamp(min=1e-12) if known.any() else 1.0
         score, about = score + torch.where(known, each / scale, 0.0), about | known
     return score, about

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from mosaic.audit.attacks import (
+    comparable,
     joined,
     latent_search,
     losses,
@@ -135,7 +136,7 @@ class ClientAudit:
     def _finding(self, attack: str, score: Tensor, about: Tensor) -> Finding | None:
         """Compare members with others; nothing where there are none of the classes that an upload is about."""
         member = torch.arange(len(score)) < len(self._members)
-        score = within_classes(score, self._labels)
+        score = within_classes(comparable(score), self._labels)
         members, others = score[member & about], score[~member & about]
         if len(members) == 0 or len(others) < 2:
             return None
