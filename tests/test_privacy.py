@@ -142,6 +142,25 @@ def test_an_audit_asks_again_and_sees_the_same_bytes(tmp_path: Path) -> None:
     assert {book: book.read_bytes() for book in run.glob("privacy/*/book.json")} == books
 
 
+def test_an_audit_neither_spends_nor_sees_what_was_not_sent(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Faults on purpose meet the same requests, and ledgers of the run are looked at only."""
+    lost = ('--executor.faults={"exception": 0.5}', "--federation.faults.quorum=0")
+    run = fit_other(tmp_path / "run", "Mosaic", *SUMS, *lost)
+    missing = {told["client"] for told in summary(run)["failed"]}
+    assert 0 < len(missing) < 4
+    before = {path: path.stat().st_mtime_ns for path in run.glob("privacy/**/*")}
+    main(["audit", str(run)])
+    found = json.loads((run / "audit.json").read_text())
+    assert found["same_run"]
+    assert {each["client"] for each in found["findings"]} == {0, 1, 2, 3} - missing
+    assert {path: path.stat().st_mtime_ns for path in run.glob("privacy/**/*")} == before
+    shutil.rmtree(run / "privacy")
+    with pytest.raises(SystemExit) as left:
+        main(["audit", str(run)])
+    assert left.value.code == 2
+    assert f"expected the privacy ledgers of {4 - len(missing)} clients" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_an_audit_needs_all_answers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -1,9 +1,9 @@
 """Run a simulated federation once more and audit every client on the way."""
 
-from collections.abc import Iterable, Iterator
-
 from mosaic.audit.client import ClientAudit
 from mosaic.audit.finding import Finding
+from mosaic.executors.base import ClientExecutor
+from mosaic.executors.injection import Fault
 from mosaic.executors.serial import SerialExecutor
 from mosaic.messages import Reply, Request
 
@@ -13,19 +13,18 @@ class AuditingExecutor(SerialExecutor):
 
     Args:
         audits: by client.
-        threads: CPU threads, as those of the run.
+        first: of the run that is audited; threads are as many, and the same requests meet faults on purpose.
     """
 
-    def __init__(self, audits: dict[int, ClientAudit], threads: int | None) -> None:
-        super().__init__(threads)
-        self._audits = audits
+    def __init__(self, audits: dict[int, ClientAudit], first: ClientExecutor) -> None:
+        super().__init__(first.threads)
+        self._audits, self._injector = audits, first._injector
 
-    def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
-        """Answer each request, and show it to the audit of its client."""
-        for request in requests:
-            (reply,) = super().map([request], deadline)
+    def _reply(self, request: Request, deadline: float | None, fault: Fault) -> Reply:
+        reply = super()._reply(request, deadline, fault)
+        if fault in ("", "delay"):  # others are lost, or spoilt on purpose
             self._audits[request.client].see(request, reply)
-            yield reply
+        return reply
 
     def findings(self) -> list[Finding]:
         """Return what all attacks have found; other clients' generators say which images are easy to draw."""

@@ -1,6 +1,7 @@
 """``mosaic audit``: run a simulated federation once more, and attack what every client uploads."""
 
 import logging
+import shutil
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.federation.job import Job
-from mosaic.privacy.ledger import answers_gone
+from mosaic.privacy.ledger import answers_gone, booked
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
@@ -34,15 +35,21 @@ def audit(run: Path) -> Path:
         run: the run's folder.
 
     Raises:
-        MosaicError: it holds no finished simulation.
+        MosaicError: it holds no finished simulation, or its clients' ledgers are gone.
     """
     directory = RunDirectory(run)
     config = directory.read_config()
-    if not read_facts(directory.summary):
+    if not (facts := read_facts(directory.summary)):
         raise MosaicError(
             f"mosaic audit: expected a finished run, got {run} without summary.json: --ckpt_path auto goes on with it"
         )
-    ledgers = run / "privacy"  # the run's own, where what is asked again costs nothing
+    ledgers = run / "privacy"  # of which a copy is asked again, since what the run has spent is over
+    told = ((facts.get("privacy") or {}).get("spent") or {}).get("clients", 0)
+    if (held := len(booked(ledgers))) < told:
+        raise MosaicError(
+            f"mosaic audit: expected the privacy ledgers of {told} clients, which the run has left in {ledgers}, got "
+            f"{held}: restore them from a copy: without them clients would answer with other noise"
+        )
     if gone := answers_gone(ledgers):
         raise MosaicError(
             f"mosaic audit: expected a run whose clients keep what they have answered under their privacy budgets, got "
@@ -57,9 +64,12 @@ def audit(run: Path) -> Path:
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
         cli = carry_out_config(MosaicCLI, {**config, "ckpt_path": None})
-        executor = AuditingExecutor(_audits(cli.job), cli.job.executor.threads)
+        executor = AuditingExecutor(_audits(cli.job), cli.job.executor)
+        kept = Path(folder) / ledgers.name
+        if ledgers.is_dir():
+            shutil.copytree(ledgers, kept)
         with expected_warnings():
-            cli.federation.run(replace(cli.job, executor=executor, ledgers=ledgers))
+            cli.federation.run(replace(cli.job, executor=executor, ledgers=kept))
         pairs = _checkpoints(directory, again, cli.job.data.num_clients)
         same = all(same_weights(*pair) for pair in pairs) if pairs else None
     findings = executor.findings()
