@@ -355,6 +355,11 @@ class TestStrangers:
             ("0: ssh-x AAA\n0: ssh-x BBB\n", "key once, got 0"),
             ("true: ssh-x AAA\n", "numbers of clients, got True"),
             ("- ssh-x AAA\n", "a list"),
+            ("010: ssh-x AAA\n", "in decimal digits, got 010"),
+            ("0: ''\n", "type and body of a key, got '' for client 0"),
+            ("0: ssh-x AAA\n1:\n", "got None for client 1"),
+            ("0: hello\n", "got 'hello' for client 0"),
+            ("0: [1, 2]\n", r"got \[1, 2\] for client 0"),
         ],
     )
     def test_a_roster_names_every_client_and_every_key_once(self, text: str, told: str, tmp_path: Path) -> None:

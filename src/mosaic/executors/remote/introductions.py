@@ -25,10 +25,15 @@ def read_roster(path: str) -> dict[str, int]:
         MosaicError: it is no such file.
     """
     try:
-        entries = yaml.safe_load(read_yaml(Path(path)))
-        found = {_bare(key): client for client, key in entries.items()}
+        text = read_yaml(Path(path))
+        entries, spelt = yaml.safe_load(text), yaml.load(text, yaml.BaseLoader)  # in which 010 is no 8
         if strange := [client for client in entries if type(client) is not int or client < 0]:
             raise ValueError(f"expected numbers of clients, got {strange[0]!r}")
+        if guessed := [client for client in spelt if not client.isdecimal() or client != str(int(client))]:
+            raise ValueError(f"expected numbers of clients in decimal digits, got {guessed[0]}")
+        if keyless := [client for client, key in entries.items() if not isinstance(key, str) or len(key.split()) < 2]:
+            raise ValueError(f"expected type and body of a key, got {entries[keyless[0]]!r} for client {keyless[0]}")
+        found = {_bare(key): client for client, key in entries.items()}
         if len(found) < len(entries):
             raise ValueError("two clients have the same key")
         return found
@@ -87,4 +92,4 @@ def _are_sums(sums: Tensor, channels: int, pixels: int) -> bool:
 
 def _bare(key: str) -> str:
     """Return type and body of a public key, without its comment."""
-    return " ".join(str(key).split()[:2])
+    return " ".join(key.split()[:2])
