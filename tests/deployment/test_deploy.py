@@ -164,6 +164,21 @@ def test_a_folder_inside_a_file_is_refused(tmp_path: Path) -> None:
         deploy(CONFIG, tmp_path / "file" / "there")
 
 
+def test_names_that_no_folder_can_have_are_refused_before_keys_are_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "dangling").symlink_to("nowhere")
+    monkeypatch.setattr(module, "_write", lambda *_: pytest.fail("keys are made"))
+    for name, told in (("dangling", "does not exist yet"), ("a" * 300, r"cannot be made \(File name too long\)")):
+        with pytest.raises(MosaicError, match=f"output: .*{told}"):
+            deploy(CONFIG, tmp_path / name)
+    assert names(tmp_path) == {"dangling"}
+
+
+def test_a_folder_may_have_a_long_name(tmp_path: Path) -> None:
+    assert names(deploy(CONFIG, tmp_path / ("a" * 250))) == {"README.md", "compose.yaml", "server", "sites"}
+
+
 def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     with pytest.raises(MosaicError, match="output: expected a folder that does not exist yet"):
@@ -176,6 +191,7 @@ def test_an_existing_folder_is_left_alone(tmp_path: Path) -> None:
     ("setting", "expected"),
     [
         ({"host": "münchen.de"}, "--host: expected a host's name in ASCII"),
+        *(({"host": host}, "--host: expected a host's name") for host in ("300.300.300.300", "0x7f.1", "1.2.3.4.")),
         ({"host": ""}, "--host: expected"),
         ({"host": "a_b.de/x"}, "--host: expected"),
         ({"host": 64 * "a" + ".de"}, "--host: expected"),

@@ -1,5 +1,6 @@
 """``mosaic deploy``: write what the server and every site need, so that each can carry its folder home."""
 
+import os
 import re
 import shutil
 import stat
@@ -17,7 +18,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 
-_HOST = re.compile(r"(?=.{1,253}$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?")
+_HOST = re.compile(
+    r"(?=.{1,253}$)(?=.*[A-Za-z][A-Za-z0-9-]*\.?$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?"
+)
+"""The last part has a letter, or it would be taken for an address."""
 _MOST_DAYS = 36500
 _TEMPLATES, _RELAY = Path(str(files("mosaic.deployment"))) / "templates", Path(str(files("mosaic.relay")))
 
@@ -58,11 +62,16 @@ def deploy(
     """
     _check(host, {"port": port, "link_port": link_port}, days)
     count = require(config)
-    if output.exists():
+    if os.path.lexists(output):
         raise MosaicError(f"output: expected a folder that does not exist yet, got {output}: choose another")
     make_writable(output.parent, "output")
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as aside:
+    with tempfile.TemporaryDirectory(prefix=".mosaic-deploy-", dir=output.parent) as aside:
         folder = Path(aside, output.name)
+        try:
+            folder.mkdir()
+        except OSError as error:
+            why = os.strerror(error.errno or 0)
+            raise MosaicError(f"output: {output} cannot be made ({why}): choose another folder") from error
         _write(folder, config, count, {"host": host, "port": port, "link_port": link_port, "days": days})
         folder.rename(output)
     return output
