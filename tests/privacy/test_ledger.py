@@ -93,10 +93,13 @@ def test_answers_are_kept_and_their_secrets_are_not(tmp_path: Path) -> None:
 def test_a_booking_is_on_the_disk_before_it_holds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[Path] = []
     monkeypatch.setattr("mosaic.privacy.ledger.sync", synced.append)
-    ledger = Ledger(tmp_path / "client_0000", BUDGET)
-    with ledger.open():
+    folder = tmp_path / "privacy" / "client_0000"
+    with (ledger := Ledger(folder, BUDGET)).open():
         ledger.book("release", EVERYTHING)
-    assert synced == [tmp_path / "client_0000"]
+    assert synced == [folder.parent, tmp_path, folder], "and so are the names of new folders"
+    with ledger.open():
+        pass
+    assert len(synced) == 3
 
 
 def test_images_of_one_site_have_one_book_under_whichever_number(tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ class Ledger:
     @contextmanager
     def open(self) -> Iterator[None]:
         """Let nobody else book meanwhile."""
+        made = [place for place in (self._folder, *self._folder.parents) if not place.exists()]
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for place in made:
+            sync(place.parent)  # or the folder, and its bookings with it, may be gone after the host's end
         with FileLock(self._folder / ".lock"):
             yield
 
