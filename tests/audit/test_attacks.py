@@ -19,10 +19,17 @@ from mosaic.audit.attacks import (
     within_classes,
 )
 from mosaic.audit.client import ClientAudit, matched
-from mosaic.audit.finding import CLASSIFIER, SEARCH
+from mosaic.audit.finding import CLASSIFIER, PROTOTYPES, SEARCH
 from mosaic.data import Images, SklearnDigits
 from mosaic.generation import ClassGaussians
-from mosaic.messages import GeneratorReply, GeneratorRequest, TrainReply, TrainRequest
+from mosaic.messages import (
+    GeneratorReply,
+    GeneratorRequest,
+    PrototypeReply,
+    PrototypeRequest,
+    TrainReply,
+    TrainRequest,
+)
 from mosaic.nets import SmallCNN
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
@@ -205,6 +212,24 @@ def test_one_broken_look_of_several_takes_nothing_away() -> None:
     score, _ = joined([(torch.arange(4.0), everything), (torch.full((4,), torch.nan), everything)])
     assert score.argsort().tolist() == [0, 1, 2, 3]
     assert score.isfinite().all()
+
+
+def test_an_upload_that_is_given_again_counts_once() -> None:
+    """A server may ask once more for what it has lost."""
+    members, others = (Images(DIGITS.train.pixels[at], DIGITS.train.labels[at]) for at in (slice(40), slice(40, 120)))
+    net = SmallCNN((1, 8, 8), 10, width=4).eval()
+    features, sizes = net.features(to_pixels(members.pixels)).detach(), torch.ones(9).long()
+    parts = (slice(9), slice(9, 18))
+    held = [PrototypeReply(0, features[at], members.labels[at], sizes) for at in parts]
+
+    def scores(*rounds: int) -> Tensor:
+        audit = ClientAudit(0, members, others, same_models(BLUEPRINT, 1), ClassGaussians(), seed=0)
+        for round in rounds:
+            audit.see(PrototypeRequest(0, round, net.state_dict()), held[round])
+        return audit._scores[PROTOTYPES][0]
+
+    assert torch.equal(scores(0, 1, 0), scores(0, 1))
+    assert not torch.equal(scores(0, 1), scores(1))
 
 
 def test_what_another_clients_generator_draws_as_well_is_no_member() -> None:

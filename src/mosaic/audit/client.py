@@ -1,5 +1,6 @@
 """The audit of one client: what each of its uploads tells of its images."""
 
+import hashlib
 from collections.abc import Sequence
 from functools import partial
 
@@ -18,6 +19,7 @@ from mosaic.audit.attacks import (
     within_classes,
 )
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, RELEASE, SEARCH, Finding
+from mosaic.codec import encode
 from mosaic.data.images import Images
 from mosaic.generation.base import Generation
 from mosaic.generation.class_gaussians import ClassGaussians
@@ -72,7 +74,7 @@ class ClientAudit:
         self._pixels = torch.cat([self._members.pixels, self._others.pixels])
         self._labels = torch.cat([self._members.labels, self._others.labels])
         self._scores: dict[str, tuple[Tensor, Tensor]] = {}  # with the images that each can be about
-        self._looks: list[tuple[Tensor, Tensor]] = []
+        self._looks: dict[bytes, tuple[Tensor, Tensor]] = {}  # by what was asked, which may be given again
         self._before: Tensor | None = None
         self._learnt = torch.zeros(0, dtype=torch.bool)
         self.generator: ImageGenerator | None = None
@@ -91,8 +93,9 @@ class ClientAudit:
                 net = self._pool.blueprint.build(model)
                 features = predict(net, self._pixels, torch.device("cpu"), ask=net.features)
                 score = nearest_prototype(features, self._labels, prototypes, labels)
-                self._looks.append((score, torch.isin(self._labels, labels)))
-                self._scores[PROTOTYPES] = joined(self._looks)
+                asked = hashlib.sha256(encode(request)).digest()
+                self._looks[asked] = score, torch.isin(self._labels, labels)
+                self._scores[PROTOTYPES] = joined(list(self._looks.values()))
             case ReleaseRequest(), ReleaseReply(counts=counts, sums=sums, moments=moments) if self._budget is not None:
                 self._scores[RELEASE] = self._match(Release(counts, sums, moments), self._budget)
             case GeneratorRequest(), GeneratorReply(generator=state, class_counts=counts):
