@@ -205,6 +205,16 @@ class TestTheServerSeesNoData:
         assert found["std"] == pytest.approx(std, rel=1e-9)
         deployed(tmp_path / "run", config, "FedAvg", *unknown, *TWO_ROUNDS, "--ckpt_path=auto")  # with the same mean
 
+    def test_statistics_do_not_depend_on_who_came_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(HandedOverExecutor, "_meet", lambda _: None)
+        sums = [torch.tensor([[1.0], [each], [each]]).double() for each in (0.1, 0.2, 0.3)]
+        found = []
+        for order in ((0, 1, 2), (2, 1, 0)):
+            executor = HandedOverExecutor()
+            executor._known = {client: Introduction(client, "", torch.ones(1), sums[client]) for client in order}
+            found.append(executor.pixel_statistics())
+        assert found[0] == found[1]
+
     @pytest.mark.slow
     def test_without_judging_no_counts_of_right_answers_leave(self, config: Path, tmp_path: Path) -> None:
         """Clients that are told so refuse a server that asks all the same."""
@@ -637,10 +647,13 @@ class TestPrivacy:
                 assert len(audit._members) == len(own["train_labels"])
                 assert len(audit._others) > 0
 
-    def test_a_server_makes_a_student_of_what_sites_release(self, config: Path, tmp_path: Path) -> None:
+    def test_a_server_makes_a_student_of_what_sites_release(
+        self, config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
         start_residents(config, "Mosaic", *self.FLAGS)
         run = deployed(tmp_path / "run", config, "Mosaic", *self.FLAGS)
         told = json.loads((run / "summary.json").read_text())
         assert told["bytes_up"].keys() == {"Release"}
         assert told["distilled"]
         assert told["privacy"]["spent"] is None, "only the clients know"
+        assert "client 1 is node 101\n" in capsys.readouterr().err, "and how many images they hold"

@@ -171,7 +171,8 @@ class MosaicCLI(LightningCLI):
             )
         data = RemoteData(given)
         shape, names = data.partition.image_shape, data.partition.class_names
-        executor.terms = Terms(agreement(config), data.num_clients, len(names), shape)
+        private = config.get("privacy") is not None
+        executor.terms = Terms(agreement(config), data.num_clients, len(names), shape, private=private)
         found = data.statistics or _statistics_of_run(config) or executor.pixel_statistics()
         data.mean, data.std = map(list, found)
         config["data"] |= {"mean": data.mean, "std": data.std}

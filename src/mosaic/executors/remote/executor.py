@@ -95,7 +95,8 @@ class RemoteExecutor(ClientExecutor):
     def pixel_statistics(self) -> tuple[list[float], list[float]]:
         """Return mean and standard deviation per channel of the pixels of all clients that come, from their sums."""
         self._meet()
-        count, total, squares = torch.stack([who.pixel_sums for who in self._known.values()]).sum(0)
+        sums = [self._known[client].pixel_sums for client in sorted(self._known)]  # whoever came first
+        count, total, squares = torch.stack(sums).sum(0)
         mean = total / count
         std = (squares / count - mean**2).clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
         return mean.tolist(), std.tolist()
@@ -259,7 +260,8 @@ class RemoteExecutor(ClientExecutor):
             return f"client {who.client} is there already, as node {self._nodes[who.client]}"
         if self._roster is None:
             log.warning("client %d is believed without a roster of keys, which is enough for a trial only", who.client)
-        log.info("client %d is node %d: %d images", who.client, node, int(who.class_counts.sum()))
+        images = "" if self.terms.private else f": {int(who.class_counts.sum())} images"
+        log.info("client %d is node %d%s", who.client, node, images)
         self._nodes[who.client], self._known[who.client] = node, who
         self._away.pop(who.client, None)
         if self._worker is not None:

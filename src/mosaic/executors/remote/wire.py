@@ -78,6 +78,7 @@ class Terms:
         image_shape: channels, height and width of every image.
         mean: pixel mean per channel; empty while nobody knows it.
         std: pixel standard deviation per channel, likewise.
+        private: whether clients have privacy budgets, and say nothing of how many images they hold.
     """
 
     agreement: str
@@ -86,3 +87,4 @@ class Terms:
     image_shape: tuple[int, int, int]
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    private: bool = False
