@@ -135,6 +135,16 @@ class TestBadInput:
         assert "expected a finished run" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
 
+    def test_a_control_in_which_nobody_uploads_anything_of_its_own(
+        self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        run = fit_other(tmp_path / "run", "Centralised")
+        with pytest.raises(SystemExit) as stop:
+            main(["audit", str(run)])
+        assert stop.value.code == 2
+        assert "got Centralised, which brings all images to one place" in capsys.readouterr().err
+        assert not (run / "audit.json").exists()
+
 
 def test_findings_replace_nothing_but_findings(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text("{}")

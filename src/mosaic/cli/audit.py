@@ -64,6 +64,11 @@ def audit(run: Path) -> Path:
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
         cli = carry_out_config(MosaicCLI, {**config, "ckpt_path": None})
+        if cli.job.algorithm.gathers_data:
+            raise MosaicError(
+                f"mosaic audit: expected an algorithm whose clients train on their own images, got "
+                f"{type(cli.job.algorithm).__name__}, which brings all images to one place: audit another run"
+            )
         executor = AuditingExecutor(_audits(cli.job), cli.job.executor)
         kept = Path(folder) / ledgers.name
         if ledgers.is_dir():
