@@ -207,9 +207,9 @@ class TestTheServerSeesNoData:
 
     def test_statistics_do_not_depend_on_who_came_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(HandedOverExecutor, "_meet", lambda _: None)
-        sums = [torch.tensor([[1.0], [each], [each]]).double() for each in (0.1, 0.2, 0.3)]
+        sums = torch.rand(20, 3, 1, dtype=torch.double, generator=torch.Generator().manual_seed(0))
         found = []
-        for order in ((0, 1, 2), (2, 1, 0)):
+        for order in (range(20), range(19, -1, -1)):
             executor = HandedOverExecutor()
             executor._known = {client: Introduction(client, "", torch.ones(1), sums[client]) for client in order}
             found.append(executor.pixel_statistics())
