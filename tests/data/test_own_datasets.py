@@ -227,6 +227,37 @@ def test_what_wraps_a_dataset_is_not_taken_for_it_where_that_would_mix_classes_u
     assert "datasets[1], test: no `classes`, as other datasets have" in caplog.text
 
 
+class Several(Dataset[Pair]):
+    """Wraps datasets in a list, and holds itself."""
+
+    def __init__(self, *datasets: Any) -> None:
+        self.parts, self.joined, self.parent = list(datasets), [item for each in datasets for item in each], self
+
+    def __len__(self) -> int:
+        return len(self.joined)
+
+    def __getitem__(self, number: int) -> Any:
+        return self.joined[number]
+
+
+def test_what_wraps_datasets_at_any_depth_is_not_taken_for_them() -> None:
+    grey = PIXELS[0]
+    here, there = Named(["cat", "dog"], (grey, 0), (grey, 1)), Named(["dog", "eel"], (grey, 0), (grey, 1))
+    twice = [Several(Several(each)) for each in (here, there)]
+    nameless = Listed((grey, 0), (grey, 1))
+    for given, test, told in (
+        (twice, twice[0], r"datasets\[1\]: expected `classes` of Several.*\(cat, dog\) and \(dog, eel\)"),
+        ([Several(here, there)], nameless, r"datasets\[0\]: expected `classes` of Several.*\(cat, dog\) and \(dog"),
+        ([ConcatDataset([Several(here), Several(there)])], nameless, r"datasets\[0\]: expected a ConcatDataset of"),
+        ([ConcatDataset([here, Subset(Several(there), [1])])], here, r"datasets\[0\]: expected a ConcatDataset of"),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=told):
+            _ = from_datasets(given, test).images
+        assert from_datasets(given, test, class_names=["ape", "bee"]).images.num_classes == 2
+    same: Any = ConcatDataset([here, Several(here)])
+    assert from_datasets([same], here).images.train.labels.tolist() == [0, 1, 0, 1]
+
+
 def test_labels_other_than_0_to_c_are_numbered_by_value_and_identifiers_are_no_classes() -> None:
     grey = PIXELS[0]
     images = from_datasets([Listed((grey, 3)), Listed((grey, 1), (grey, 3))], Listed((grey, 1))).images

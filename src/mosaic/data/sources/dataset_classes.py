@@ -1,7 +1,7 @@
 """The names of the classes of somebody's own datasets, and of what is made of them."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch.utils.data import ConcatDataset, Dataset, Subset
@@ -27,20 +27,38 @@ def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] 
     Raises:
         MosaicError: they are no text, or what the dataset is made of has different ones.
     """
-    classes = getattr(dataset, "classes", None)
-    if isinstance(classes, list | tuple):
-        joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
-        return names_of(joined, f"{name}.classes: {NAMES}")
-    if not isinstance(dataset, ConcatDataset | Subset):
-        return None
+    names = _own(name, dataset)
+    if names is not None or not isinstance(dataset, ConcatDataset | Subset):
+        return names
     parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
-    found = {classes_of(name, part, given) for part in parts} - {None}
+    trusted = {classes_of(name, part, given) for part in parts} - {None}
+    found = trusted.union(_inside(name, dataset) if isinstance(dataset, ConcatDataset) else ())
     if len(found) > 1 and not given:
         raise MosaicError(
             f"{name}: expected a ConcatDataset of datasets with the same classes, since each counts its labels by its "
             f"own, got {_lists(found)}: map the labels to one list, and set it as `classes` of the ConcatDataset"
         )
-    return found.pop() if len(found) == 1 else None
+    return trusted.pop() if len(trusted) == 1 else None
+
+
+def _own(name: str, dataset: Any) -> tuple[str, ...] | None:
+    classes = getattr(dataset, "classes", None)
+    if not isinstance(classes, list | tuple):
+        return None
+    joined = [", ".join(map(str, each)) if isinstance(each, tuple) else each for each in classes]
+    return names_of(joined, f"{name}.classes: {NAMES}")
+
+
+def _inside(name: str, dataset: Any, seen: tuple[Any, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Yield the ``classes`` of a dataset, or else of the datasets that it holds as attributes or in lists of them."""
+    names = _own(name, dataset)
+    if names is not None:
+        yield names
+    elif not any(dataset is each for each in seen):
+        held = getattr(dataset, "__dict__", {}).values()
+        several = (value if isinstance(value, list | tuple) else (value,) for value in held)
+        for part in (each for values in several for each in values if isinstance(each, Dataset)):
+            yield from _inside(name, part, (*seen, dataset))
 
 
 def check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> None:
@@ -59,11 +77,10 @@ def check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> No
         told = ", ".join(name for name, _ in nameless)
         log.warning("%s: no `classes`, as other datasets have: labels are taken for places in all names", told)
     for name, dataset in nameless:
+        inside = set(_inside(name, dataset))
+        known |= inside
         while isinstance(dataset, Subset):
             dataset = dataset.dataset
-        parts = [part for part in getattr(dataset, "__dict__", {}).values() if isinstance(part, Dataset)]
-        inside = {classes_of(name, part) for part in parts} - {None}
-        known |= inside
         if inside and len(known) > 1:
             raise MosaicError(
                 f"{name}: expected `classes` of {type(dataset).__name__}, since datasets differ in them, got none, but "
