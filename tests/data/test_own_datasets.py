@@ -258,6 +258,23 @@ def test_what_wraps_datasets_at_any_depth_is_not_taken_for_them() -> None:
     assert from_datasets([same], here).images.train.labels.tolist() == [0, 1, 0, 1]
 
 
+def test_classes_do_not_name_labels_that_a_target_transform_has_changed(caplog: pytest.LogCaptureFixture) -> None:
+    dark, bright = np.zeros((4, 4), np.uint8), np.full((4, 4), 255, np.uint8)
+    swapped: Any = Named(["cat", "dog"], (bright, 0), (dark, 1))
+    swapped.target_transform = lambda label: 1 - label
+    test = Listed((bright, 0), (dark, 1))
+    for train in (swapped, Subset(swapped, [0, 1]), ConcatDataset([swapped])):
+        caplog.clear()
+        images = from_datasets([train], test, class_names=["dog", "cat"]).images
+        assert (images.class_names, images.train.labels.tolist()) == (("dog", "cat"), [0, 1])
+        assert "datasets[0]: its target_transform may change labels, so they are taken for places" in caplog.text
+    assert from_datasets([swapped], test).images.class_names == ("0", "1")
+    with pytest.raises(mosaic.MosaicError, match=r"datasets\[0\]: expected `classes` of Named.*leave target_transform"):
+        _ = from_datasets([swapped], Named(["cat", "dog", "eel"], (dark, 0))).images
+    swapped.target_transform = None
+    assert from_datasets([swapped], test, class_names=["dog", "cat"]).images.train.labels.tolist() == [1, 0]
+
+
 def test_labels_other_than_0_to_c_are_numbered_by_value_and_identifiers_are_no_classes() -> None:
     grey = PIXELS[0]
     images = from_datasets([Listed((grey, 3)), Listed((grey, 1), (grey, 3))], Listed((grey, 1))).images

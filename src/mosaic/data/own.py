@@ -36,7 +36,8 @@ def from_datasets(
         datasets: the images of client 0, 1, and so on, such as ``torch.utils.data.Dataset``.
         test: dataset to test the global model on; no client sees it.
         partition: deals the images of all datasets out instead, for example of a single one.
-        class_names: names of the classes, in the order of the labels.
+        class_names: names of the classes. Labels of datasets with ``classes`` among them are matched by name, unless
+            a ``target_transform`` changes them; all others are places in the names.
         seed: of the validation split, and of the partition.
         validation_share: share of each client's images that is held out to validate models.
         batch_size: of local training.

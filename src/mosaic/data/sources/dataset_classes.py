@@ -18,6 +18,7 @@ def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] 
     """Return a dataset's ``classes``, or those of the datasets that it is made of, if they have any.
 
     They are a list of text, or of synonyms, as ImageNet has. Labels of parts without any are places in those of others.
+    Those of a dataset with a ``target_transform`` do not say what its labels mean, so they do not count.
 
     Args:
         name: what errors call the dataset.
@@ -28,6 +29,10 @@ def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] 
         MosaicError: they are no text, or what the dataset is made of has different ones.
     """
     names = _own(name, dataset)
+    if names is not None and getattr(dataset, "target_transform", None) is not None:
+        log.warning("%s: its target_transform may change labels, so they are taken for places, not matched by its "
+                    "`classes` (%s)", name, abridged(names))  # fmt: skip
+        return None
     if names is not None or not isinstance(dataset, ConcatDataset | Subset):
         return names
     parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
@@ -83,9 +88,9 @@ def check_nameless(named: Sequence[tuple[str, Any]], own: Sequence[Names]) -> No
             dataset = dataset.dataset
         if inside and len(known) > 1:
             raise MosaicError(
-                f"{name}: expected `classes` of {type(dataset).__name__}, since datasets differ in them, got none, but "
-                f"inside {_lists(known)}: set them in its constructor, as self.classes = dataset.classes, or give "
-                "class_names if its labels are places in them"
+                f"{name}: expected `classes` of {type(dataset).__name__}, since datasets differ in them, got none for "
+                f"its labels, but inside {_lists(known)}: set them in its constructor, as self.classes = "
+                "dataset.classes, leave target_transform out, or give class_names if its labels are places in them"
             )
 
 

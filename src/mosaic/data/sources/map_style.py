@@ -28,8 +28,8 @@ class DatasetsSource(Source):
     """Takes images out of map-style datasets; items are as in :func:`~mosaic.data.own.from_datasets`.
 
     A label is a whole number, or the name of a class where classes have names. Labels of datasets with ``classes`` are
-    matched by name, whatever their order; those without follow the order of all names. A ``Subset`` or
-    ``ConcatDataset`` has the classes of what it is made of.
+    matched by name, whatever their order; those without, or with a ``target_transform``, are places among all names. A
+    ``Subset`` or ``ConcatDataset`` has the classes of what it is made of.
 
     Args:
         train: datasets to train on; the images of the i-th are of group i by ``client``.
