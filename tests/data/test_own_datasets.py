@@ -304,6 +304,19 @@ def test_pictures_follow_the_rules_of_every_source() -> None:
         _ = from_datasets([Listed((fractions, 0))], Listed((fractions, 0))).images
 
 
+@pytest.mark.parametrize("others", [PIXELS[0], PIXELS[0].astype(np.uint16) * 257], ids=["8 bits", "16 bits"])
+def test_eight_bits_in_sixteen_are_refused_though_others_are_none(others: np.ndarray) -> None:
+    good, dark = Listed((others, 0)), Listed((PIXELS[0].astype(np.uint16), 0))
+    both = Listed((PIXELS[0], 0), (PIXELS[0].astype(np.uint16), 0))
+    for train, test, told in (
+        ([good, dark], good, "datasets.1."),
+        ([good], dark, "test"),
+        ([both], good, "datasets.0."),
+    ):
+        with pytest.raises(mosaic.MosaicError, match=f"^{told}: expected images of 16 bits .* got none above 385"):
+            _ = from_datasets(train, test).images
+
+
 def test_a_folder_of_torchvision_leaves_pictures_to_the_rules_where_pillow_opens_them(tmp_path: Path) -> None:
     sixteen, palette = Image.fromarray(PIXELS[0].astype(np.uint16) * 2056), Image.fromarray(PIXELS[1]).convert("P")
     clear = Image.fromarray(np.zeros((6, 5, 4), np.uint8), "RGBA")

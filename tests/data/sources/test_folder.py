@@ -132,3 +132,13 @@ def test_a_share_of_a_folder_that_holds_both_splits_is_refused(tmp_path: Path) -
     root = whole(tmp_path)
     with refused("expected one folder per class", "got the folders train and test", "leave", "test_share"):
         FolderSource(str(root), test_share=0.5).load()
+
+
+def test_pictures_of_eight_bits_in_sixteen_are_refused_among_others(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        class_folders(tmp_path / split, shape=(5, 6))
+    save(tmp_path / "train/bee/2.png", random_pixels(5, 6).astype(np.uint16))
+    with refused("expected images of 16 bits", "none above 385"):
+        FolderSource(str(tmp_path)).load()
+    save(tmp_path / "train/bee/2.png", random_pixels(5, 6).astype(np.uint16) * 257)
+    assert len(FolderSource(str(tmp_path)).load().train) == 8

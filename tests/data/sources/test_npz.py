@@ -145,3 +145,10 @@ def test_a_class_with_one_image_is_a_warning(tmp_path: Path, caplog: pytest.LogC
     assert [(r.levelname, "1 of 3 classes have one training image" in r.message) for r in caplog.records] == [
         ("WARNING", True)
     ]
+
+
+@pytest.mark.parametrize("resize", [None, 14])
+def test_eight_bits_in_sixteen_are_refused_beside_a_part_of_eight(resize: int | None, tmp_path: Path) -> None:
+    path = medmnist(tmp_path / "a.npz", train_images=random_pixels(6, 28, 28).astype(np.uint16))
+    with refused("expected images of 16 bits", "none above 385"):
+        load(path, resize=resize)

@@ -24,7 +24,7 @@ class ColourAmongGreyError(Exception):
 
 def first_shape(pictures: Pictures, rules: Rules) -> tuple[int, int, int]:
     """Decode the first picture, and return its channels, height and width."""
-    _, pixels = next(found for block in pictures for found in _decoded(block[:1], 0, pictures, rules, Counter()))
+    _, pixels, _ = next(found for block in pictures for found in _decoded(block[:1], 0, pictures, rules, Counter()))
     return 1 if pixels.ndim == 3 else 3, pixels.shape[1], pixels.shape[2]
 
 
@@ -37,9 +37,9 @@ def decode_into(pictures: Pictures, rules: Rules) -> Fill:
 
     def fill(out: np.ndarray) -> None:
         notes: Counter[str] = Counter()
-        row = 0
+        row = largest = 0
         for block in pictures:
-            for name, pixels in _decoded(block, row, pictures, rules, notes):
+            for name, pixels, scaled in _decoded(block, row, pictures, rules, notes):
                 got, expected = pixels.shape[1:3], out.shape[2:]
                 if got != expected:
                     raise MosaicError(
@@ -51,18 +51,23 @@ def decode_into(pictures: Pictures, rules: Rules) -> Fill:
                     raise ColourAmongGreyError
                 out[row : row + len(pixels)] = pixels
                 row += len(pixels)
+                largest = max(largest, int(pixels.max(initial=0))) if scaled else largest
         for note, count in notes.items():
             log.info("%s: %d of %d images are %s", pictures.origin, count, row, note)
-        if notes[SCALED] == row:
-            check_scaled(int(out.max(initial=0)), pictures.origin)
+        if notes[SCALED]:
+            check_scaled(largest, pictures.origin)
 
     return fill
 
 
 def _decoded(
     block: Block, row: int, pictures: Pictures, rules: Rules, notes: Counter[str]
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Yield names and pixels of shape ``(n, H, W)`` or ``(n, H, W, 3)``; n is 1 for pictures decoded one by one."""
+) -> Iterator[tuple[str, np.ndarray, bool]]:
+    """Yield names, pixels of shape ``(n, H, W)`` or ``(n, H, W, 3)``, and whether rule 2 has scaled them.
+
+    n is 1 for pictures decoded one by one.
+    """
+    deep = isinstance(block, np.ndarray) and block.dtype.itemsize == 2
     if isinstance(block, np.ndarray):
         block = _eight_bits(block, pictures.origin, notes)
         channels = block.shape[-1] if block.ndim == 4 else 1
@@ -70,7 +75,7 @@ def _decoded(
         if fits and rules.size in (None, block.shape[1:3]):
             if channels == 1 and rules.channels == 3:  # grey is repeated when it is written
                 notes[MADE_COLOUR] += len(block)
-            yield f"image {row}", block.reshape(block.shape[:3]) if channels == 1 else block
+            yield f"image {row}", block.reshape(block.shape[:3]) if channels == 1 else block, deep
             return
         block = [(f"image {row + i}", pixels) for i, pixels in enumerate(block)]
 
@@ -86,7 +91,7 @@ def _decoded(
     with nullcontext() if rules.size is None else ThreadPoolExecutor() as threads:
         for (name, _), (pixels, changes) in zip(block, (threads.map if threads else map)(decode, block), strict=True):
             notes.update(changes)
-            yield name, pixels[None]
+            yield name, pixels[None], deep or SCALED in changes
 
 
 def _reason(error: Exception) -> str:

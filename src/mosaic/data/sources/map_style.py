@@ -58,11 +58,7 @@ class DatasetsSource(Source):
         named = list(_named(self._train, self._test))
         given = None if self._names is None else names_of(self._names, f"class_names: {NAMES}")
         own = [classes_of(name, dataset, given is not None) for name, dataset in named]
-        read = [_read(name, dataset, names or given) for (name, dataset), names in zip(named, own, strict=True)]
-        parts = [part for part, _ in read]
-        for of_sixteen, origin in ((read[:-1], "datasets"), (read[-1:], "test")):
-            if all(scaled for _, scaled in of_sixteen):
-                check_scaled(max(int(part.pixels.max()) for part, _ in of_sixteen), origin)
+        parts = [_read(name, dataset, names or given) for (name, dataset), names in zip(named, own, strict=True)]
         shape = parts[0].shape
         for (name, _), part in zip(named, parts, strict=True):
             if part.shape != shape:
@@ -114,13 +110,15 @@ def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
     yield "test", test
 
 
-def _read(name: str, dataset: Any, names: Names) -> tuple[Images, bool]:
-    """Read the items of a dataset whose classes have these names; return whether all were of 16 bits, too."""
-    pixels, labels, notes = [], [], Counter[str]()
+def _read(name: str, dataset: Any, names: Names) -> Images:
+    """Read the items of a dataset whose classes have these names."""
+    pixels, labels, notes, largest = [], [], Counter[str](), 0
     for number in range(len(dataset)):
-        where = f"{name}[{number}]"
+        where, scaled = f"{name}[{number}]", notes[SCALED]
         image, label = _item(where, dataset, number)
         pixels.append(_pixels(where, image, notes))
+        if notes[SCALED] > scaled:
+            largest = max(largest, int(pixels[-1].max()))
         labels.append(_label(where, label, names))
         if pixels[-1].shape != pixels[0].shape or pixels[-1].dtype != pixels[0].dtype:
             got = f"{pixels[-1].dtype} of shape {tuple(pixels[-1].shape)}"
@@ -130,8 +128,9 @@ def _read(name: str, dataset: Any, names: Names) -> tuple[Images, bool]:
             )
     for note, count in notes.items():
         log.info("%s: %d of %d images are %s", name, count, len(pixels), note)
-    images = Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
-    return images, notes[SCALED] == len(pixels)
+    if notes[SCALED]:
+        check_scaled(largest, name)
+    return Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
 
 
 def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:

@@ -154,7 +154,7 @@ def check_scaled(largest: int, origin: str) -> None:
     """Refuse images that rule 2 has made black, since they hold 8 bits in 16, and warn of those it has made dark.
 
     Args:
-        largest: value of images that were all of 16 bits, once they have 8.
+        largest: value of the images that were of 16 bits, once they have 8.
         origin: of the images, for errors.
 
     Raises:
