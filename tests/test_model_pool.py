@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from mosaic.errors import MosaicError
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import MLP, Blueprint, FirstChannels, RandomChannels, ResNet18, RollingWindow, SmallCNN, TorchvisionNet
-from mosaic.nets.classifier import ImageShape
+from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.slicing import Slicing, grid
 from tests.cases import for_each
 from tests.small_runs import LinearNet, SevenLogits, same_models
@@ -217,6 +217,102 @@ def test_a_network_that_cannot_be_narrowed_is_refused(settings: dict[str, Any]) 
     ):
         pool_of(blueprint, **settings)
     assert pool_of(blueprint, levels=[1.0]).kind == "same"
+
+
+class Narrowed(Classifier):
+    """A network whose narrower ones are as somebody has written them."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 8, deep: bool = False) -> None:
+        super().__init__(image_shape, num_classes)
+        inputs = 4 * width
+        self.body = nn.Sequential(
+            *(nn.Conv2d(image_shape[0], width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten()),
+            *(nn.Linear(inputs, inputs), nn.ReLU(), *([nn.Linear(inputs, inputs)] if deep else [])),
+        )
+        self.head = nn.Linear(inputs, num_classes)
+        self.width, self.deep = width, deep
+        self.input_blocks = {"body.4.weight": 4}
+
+    def scaled(self, ratio: float) -> Any:
+        return type(self)(self.image_shape, self.num_classes, round(self.width * ratio), self.deep)
+
+
+class NoSuchBlock(Narrowed):
+    """A network with a slip of the pen."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.input_blocks = {"body.40.weight": 4}
+
+
+class OddBlocks(Narrowed):
+    """A network whose inputs come in other blocks."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        self.input_blocks = {"body.4.weight": 5}
+
+
+class Attentive(LinearNet):
+    """A network with attention over the rows of an image."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int, width: int = 8, inner: int = 8) -> None:
+        super().__init__(image_shape, num_classes)
+        self.body = nn.Sequential(
+            *(nn.Flatten(1, 2), nn.Linear(image_shape[2], width)),
+            *(nn.TransformerEncoderLayer(width, 1, inner, dropout=0.0, batch_first=True), nn.Flatten()),
+        )
+        self.head = nn.Linear(8 * width, num_classes)
+        self.input_blocks = {"head.weight": 1}
+
+    def scaled(self, ratio: float) -> "Attentive":
+        return Attentive(self.image_shape, self.num_classes, 4)
+
+
+class Inward(Attentive):
+    """The same, where attention stays as wide as it is."""
+
+    def scaled(self, ratio: float) -> Attentive:
+        return Inward(self.image_shape, self.num_classes, 8, round(8 * ratio))
+
+
+def but(**changes: Any) -> Any:
+    """A way to scale that does all right but this."""
+    return lambda net, ratio: Narrowed(
+        net.image_shape, net.num_classes, **{"width": round(net.width * ratio), "deep": net.deep, **changes}
+    )
+
+
+def test_parts_that_fit_their_network_are_cut_out_of_it(blueprint: Blueprint) -> None:
+    for factory in (Narrowed, Inward, SmallCNN, MLP, ResNet18):
+        pool = pool_of(blueprint.with_factory(factory), levels=[1.0, 0.5])
+        assert pool.of(1).build(pool.part(pool.blueprint.initial(0), 1, round=3)) is not None
+
+
+@pytest.mark.parametrize(
+    ("factory", "scaled", "says"),
+    [
+        (NoSuchBlock, None, "expected names of weights in the network's input_blocks, got body.40.weight: "),
+        (OddBlocks, None, r"expected inputs in blocks of 5 \(input_blocks\), got body.4.weight of \(32, 32\) in the"),
+        (Narrowed, but(width=16), r"expected fewer channels, but some, got body.0.weight of \(8, .*, and \(16, 1, 3"),
+        (Narrowed, but(width=0), ""),
+        (Narrowed, but(deep=True), "expected the same tensors .* with body.6.bias, body.6.weight: "),
+        (partial(Narrowed, deep=True), but(deep=False), "expected the same tensors .* with body.6.bias, body.6.weight"),
+        (Narrowed, lambda *_: None, "no part of 0.5 .*TypeError: expected a mosaic.nets.Classifier, got NoneType"),
+        (Narrowed, lambda *_: {}["x"], r"no part of 0.5 of the channels can be made \(KeyError: 'x'\): mend"),
+        (Attentive, None, "expected layers out of which channels can be cut, got body.2.self_attn.in_proj_"),
+    ],
+    ids=["no block", "odd block", "wider", "nothing", "deeper", "shallower", "none", "an error", "attention"],
+)
+def test_a_network_whose_parts_do_not_fit_is_refused_in_one_line(
+    blueprint: Blueprint, factory: Any, scaled: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if scaled is not None:
+        monkeypatch.setattr(Narrowed, "scaled", scaled)
+    with pytest.raises(MosaicError, match=f"^clients.levels: {says}") as caught:
+        pool_of(blueprint.with_factory(factory), levels=[1.0, 1.0, 1.0, 0.5])
+    assert len(str(caught.value).splitlines()) == 1
+    assert "give every client level 1" in str(caught.value)
 
 
 class Hiding(LinearNet):

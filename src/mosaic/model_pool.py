@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from mosaic.errors import (
     MosaicError,
+    first_line,
     is_number,
     kind_of,
     require_at_least_zero,
@@ -24,7 +25,7 @@ from mosaic.messages import StateDict, are_finite
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.requirements import HEAD
-from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, take
+from mosaic.nets.slicing import Places, RollingWindow, Slicing, places, require_part, take
 from mosaic.seeding import seed_for, seeded
 
 log = logging.getLogger(__name__)
@@ -139,11 +140,25 @@ class ModelPool:
     seed: int
 
     def __post_init__(self) -> None:
-        """Refuse levels of a network that cannot be scaled."""
-        try:
-            _ = [blueprint.shapes for blueprint in self._scaled.values()]
-        except NotImplementedError as error:
-            raise MosaicError(f"clients.levels: {error}, or give every client level 1") from error
+        """Refuse levels of a network whose parts cannot be cut out of it."""
+        for ratio in sorted({*self.ratios} - {1.0}):
+            try:
+                self._check_part(self.ratios.index(ratio))
+            except MosaicError:
+                raise
+            except NotImplementedError as error:
+                raise MosaicError(f"clients.levels: {error}, or give every client level 1") from error
+            except Exception as error:  # scaled() and the slicing are somebody's own code
+                raise MosaicError(
+                    f"clients.levels: no part of {ratio:g} of the channels can be made ({type(error).__name__}: "
+                    f"{first_line(error)}): mend the network's scaled(), or give every client level 1"
+                ) from error
+
+    def _check_part(self, client: int) -> None:
+        wide, narrow = self.blueprint, self.of(client)
+        require_part(wide.shapes, narrow.shapes, wide.input_blocks, wide.fused)
+        net = narrow.build(self.part(wide.initial(seed=0), client, round=1))
+        _ask(net.train(), torch.zeros(2, *wide.image_shape), narrow, "clients.levels")
 
     @cached_property
     def kind(self) -> PoolKind:

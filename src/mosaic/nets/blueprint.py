@@ -15,6 +15,7 @@ from mosaic.nets.classifier import Classifier, ImageShape
 
 ClassifierFactory = Callable[[ImageShape, int], Classifier]
 """Makes a classifier from image shape and number of classes; in YAML a ``class_path`` and its other arguments."""
+_FUSED = (nn.MultiheadAttention, nn.LSTM, nn.GRU, nn.LSTMCell, nn.GRUCell)
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ class Blueprint:
         return {name: tensor.shape for name, tensor in self._blank.state_dict().items()}
 
     @cached_property
+    def fused(self) -> frozenset[str]:
+        """Names of the parameters of attention and recurrent layers that hold several weights side by side."""
+        layers = ((name, each) for name, each in self._blank.named_modules() if isinstance(each, _FUSED))
+        return frozenset(f"{name}.{own}" for name, each in layers for own, _ in each.named_parameters(recurse=False))
+
+    @cached_property
     def skeleton(self) -> dict[str, Tensor]:
         """Every parameter and buffer by name, on the meta device."""
         return {name: tensor.to("meta") for name, tensor in self._blank.state_dict().items()}
@@ -159,10 +166,12 @@ class _Reader(pickle.Unpickler):
 
 def _scaled(factory: ClassifierFactory, ratio: float, image_shape: ImageShape, num_classes: int) -> Classifier:
     net = factory(image_shape, num_classes).scaled(ratio)
+    if not isinstance(net, Classifier):
+        raise TypeError(f"expected a mosaic.nets.Classifier, got {type(net).__name__}")
     whole, head = _terms(factory(image_shape, num_classes)), getattr(net, "head", None)
     for name, terms in _terms(net).items():
         layer = net.get_submodule(name)
-        if layer is not head and terms < whole[name]:  # not what looks at the image itself
+        if layer is not head and terms < whole.get(name, 0):  # not what looks at the image itself
             layer.register_forward_hook(partial(_divide, terms / whole[name]))
     return net
 

@@ -6,10 +6,12 @@ equally many channels keep the same ones, so that shortcuts and the next layer's
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
+
+from mosaic.errors import MosaicError, abridged
 
 Places = dict[str, tuple[Tensor, ...]]
 """By tensor name and dimension: the indices in the wide network that the narrow one keeps, each of shape ``(k,)``."""
@@ -48,6 +50,51 @@ class RollingWindow(Slicing):
     def channels(self, total: int, kept: int, round: int, seed: int) -> Tensor:
         """Return the first ``kept`` channels after a roll by the round; ``total`` rounds keep all equally often."""
         return torch.arange(total).roll(round % total)[:kept]
+
+
+def require_part(
+    wide: Mapping[str, torch.Size],
+    narrow: Mapping[str, torch.Size],
+    blocks: Mapping[str, int],
+    fused: Collection[str],
+) -> None:
+    """Raise :class:`MosaicError` unless the tensors of a narrow network can be cut out of the wide one's.
+
+    Args:
+        wide: shapes of the wide network's tensors by name.
+        narrow: shapes of the narrow one's.
+        blocks: those of :class:`~mosaic.nets.classifier.Classifier`.
+        fused: names of tensors that hold several weights side by side, so that no channels can be cut out of them.
+    """
+    otherwise = "give every client level 1"
+    if unknown := sorted(blocks.keys() - wide.keys()):
+        raise MosaicError(
+            f"clients.levels: expected names of weights in the network's input_blocks, got {abridged(unknown)}: take "
+            f"them from its state_dict(), or {otherwise}"
+        )
+    if others := sorted(wide.keys() ^ narrow.keys()):
+        raise MosaicError(
+            "clients.levels: expected the same tensors of the network and of what its scaled() returns, got only one "
+            f"with {abridged(others)}: let scaled() keep all layers, or {otherwise}"
+        )
+    for name, shape in wide.items():
+        kept, block = narrow[name], blocks.get(name, 1)
+        cut = [axis for axis, (total, left) in enumerate(zip(shape, kept, strict=False)) if total != left]
+        got = f"{tuple(shape)} in the network, and {tuple(kept)} in what its scaled() returns"
+        if len(shape) != len(kept) or any(not 1 <= kept[axis] < shape[axis] for axis in cut):
+            raise MosaicError(
+                f"clients.levels: expected fewer channels, but some, got {name} of {got}: mend scaled(), or {otherwise}"
+            )
+        if 1 in cut and (shape[1] % block or kept[1] % block):
+            raise MosaicError(
+                f"clients.levels: expected inputs in blocks of {block} (input_blocks), got {name} of {got}: name the "
+                f"inputs for each channel of the layer before, or {otherwise}"
+            )
+        if cut and name in fused:
+            raise MosaicError(
+                f"clients.levels: expected layers out of which channels can be cut, got {name} of {got}, where several "
+                f"weights lie side by side: let scaled() keep attention and recurrent layers, or {otherwise}"
+            )
 
 
 def places(
