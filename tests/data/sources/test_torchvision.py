@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torchvision.datasets
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mosaic.data import TorchvisionSource
 from mosaic.signatures import accepted_arguments
@@ -39,6 +39,28 @@ def test_emnist_takes_its_split_from_the_arguments(tmp_path: Path) -> None:
     loaded = TorchvisionSource("EMNIST", str(tmp_path), arguments={"split": "balanced"}).load()
     assert loaded.num_classes == 47
     assert (len(loaded.train), len(loaded.test)) == (4, 2)
+
+
+def test_transforms_act_on_pictures_and_labels_that_are_stored_in_one_array(tmp_path: Path) -> None:
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    pixels = random_pixels(4, 28, 28)
+    for part in ("train", "t10k"):
+        (folder / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, 4, 28, 28) + pixels.tobytes())
+        (folder / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, 4) + bytes((1, 2, 5, 9)))
+    asked = {"transform": ImageOps.mirror, "target_transform": lambda label: label % 5}
+    loaded = TorchvisionSource("MNIST", str(tmp_path), arguments=asked).load()
+    assert (loaded.class_names, loaded.train.labels.tolist()) == (("0", "1", "2", "4"), [1, 2, 0, 3])
+    assert np.array_equal(loaded.train.pixels[:, 0].numpy(), pixels[:, :, ::-1])
+
+
+def test_a_target_transform_acts_though_the_first_and_the_last_label_stay(tmp_path: Path) -> None:
+    for name in "abc":
+        save(tmp_path / name / "0.png", random_pixels(5, 6))
+        save(tmp_path / name / "1.png", random_pixels(5, 6))
+    asked = {"target_transform": lambda label: (0, 2, 2)[label]}
+    loaded = TorchvisionSource("ImageFolder", str(tmp_path), arguments=asked, test_share=0.5).load()
+    assert (loaded.class_names, loaded.train.labels.tolist()) == (("0", "2"), [0, 1, 1])
 
 
 def test_food101_is_decoded_item_by_item(tmp_path: Path) -> None:

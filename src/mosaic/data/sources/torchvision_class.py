@@ -26,7 +26,8 @@ class TorchvisionSource(PictureSource):
         name: name of the class in ``torchvision.datasets``.
         root: folder of the files.
         download: whether to download missing files.
-        arguments: other arguments of the class, for example ``{split: balanced}`` for EMNIST.
+        arguments: other arguments of the class, for example ``{split: balanced}`` for EMNIST. After a
+            ``target_transform`` classes are numbers.
         train_split: training split of a class that takes ``split``.
         test_split: test split of a class that takes ``split``; Imagenette has ``val``.
         test_share: for a class without a test part, such as EuroSAT: share of each class to test on.
@@ -150,7 +151,7 @@ def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
     names = getattr(dataset, "classes", None)  # USPS has none, and ImageNet tuples of synonyms
-    if names is None:
+    if names is None or getattr(dataset, "target_transform", None) is not None:  # which makes other labels
         return None
     said = [", ".join(name) if isinstance(name, tuple) else str(name) for name in names]
     times = Counter(said)  # ImageNet has two cranes
@@ -159,6 +160,8 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
 
 def listed_labels(dataset: Any) -> np.ndarray | None:
     """Return the labels that a data set keeps in a list, or ``None``; lists that contradict the items are ignored."""
+    if _transforms(dataset):
+        return None
     pairs = getattr(dataset, "samples", getattr(dataset, "_samples", None))
     lists = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels", "y")]
     if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple):
@@ -179,10 +182,15 @@ def _agrees(dataset: Any, labels: np.ndarray) -> bool:
     return len(labels) == len(dataset) and all(np.array_equal(dataset[i][1], labels[i]) for i in ends)
 
 
+def _transforms(dataset: Any) -> bool:
+    """Whether items differ from what a data set stores."""
+    return any(getattr(dataset, name, None) is not None for name in ("transform", "target_transform", "transforms"))
+
+
 def stored_array(dataset: Any) -> np.ndarray | None:
     """Return the images of a data set that keeps them in one array, channels last, or ``None``."""
     data = getattr(dataset, "data", None)
-    if data is None or isinstance(data, list):
+    if data is None or isinstance(data, list) or _transforms(dataset):
         return None
     array = np.asarray(data)
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
