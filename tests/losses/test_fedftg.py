@@ -80,6 +80,22 @@ def test_similarity_gives_equal_images_a_finite_gradient() -> None:
     assert images.grad.isfinite().all()
 
 
+def test_similarity_has_the_gradient_of_its_definition_and_holds_no_pixels_of_pairs(random: torch.Generator) -> None:
+    noise = torch.randn(6, 3, generator=random, dtype=torch.double)
+    images = torch.rand(6, 1, 4, 4, generator=random, dtype=torch.double).requires_grad_()
+    held: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: held.append(tensor.numel()) or tensor, lambda it: it):
+        similarity(noise, images).backward()
+    assert max(held) == images.numel()
+    assert images.grad is not None
+    x, z, gradient = images.detach().flatten(1).numpy(), noise.numpy(), np.zeros((6, 16))
+    for a in range(6):
+        for b in range(6):
+            gradient[a] -= 2 * np.mean((z[a] - z[b]) ** 2) * np.sign(x[a] - x[b]) / 16 / 36
+    expected = gradient * similarity(noise, images.detach()).item()
+    np.testing.assert_allclose(images.grad.flatten(1).numpy(), expected, rtol=1e-12)
+
+
 def test_the_students_loss_is_numpys(random: torch.Generator) -> None:
     logits, opinions = torch.randn(6, 4, generator=random), torch.randn(2, 6, 4, generator=random)
     weights = torch.rand(2, 6, 1, generator=random)
