@@ -1,5 +1,6 @@
 """Federations on datasets that somebody's own code has made."""
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -315,6 +316,32 @@ def test_eight_bits_in_sixteen_are_refused_though_others_are_none(others: np.nda
     ):
         with pytest.raises(mosaic.MosaicError, match=f"^{told}: expected images of 16 bits .* got none above 385"):
             _ = from_datasets(train, test).images
+
+
+def test_items_are_held_as_8_bits_while_they_are_read() -> None:
+    given: list[weakref.ref[np.ndarray]] = []
+
+    class Watched(Listed):
+        """Counts its images that somebody holds."""
+
+        def __getitem__(self, number: int) -> Pair:
+            assert sum(image() is not None for image in given) <= 1, "the last one"
+            given.append(weakref.ref(image := np.full((4, 4), number / 10)))
+            return image, number % 2
+
+    data = from_datasets([Watched(*range(10))], [(torch.zeros(1, 4, 4), 0)])
+    assert data.images.train.pixels[:, 0, 0, 0].tolist() == [round(25.5 * number) for number in range(10)]
+
+
+def test_the_range_of_pixels_is_that_of_all_items() -> None:
+    dim, bright, none = (torch.full((1, 4, 4), value) for value in (0.5, 1.5, torch.nan))
+    for last, told in ((bright, r"\[0.5, 1.5\]"), (none, r"\[nan, nan\]")):
+        with pytest.raises(mosaic.MosaicError, match=rf"^datasets.0.: .* got torch.float32 in {told}: leave"):
+            _ = from_datasets([Listed((dim, 0), (last, 1), (dim, 0))], Listed((dim, 0))).images
+    for one in (True, np.int32(1)):
+        flat = np.full((4, 4), one)
+        with pytest.raises(mosaic.MosaicError, match="of 0 and 1 alone, which would be nearly black"):
+            _ = from_datasets([Listed((0 * flat if one is not True else ~flat, 0), (flat, 1))], Listed((dim, 0))).images
 
 
 def test_a_folder_of_torchvision_leaves_pictures_to_the_rules_where_pillow_opens_them(tmp_path: Path) -> None:

@@ -146,6 +146,11 @@ def _checked(images: object, split: str, origin: str) -> Images:
             f"{origin}: expected {split} pixels of shape (N, channels, H, W) with 1 or 3 channels, got "
             f"{tuple(pixels.shape)}: put the channels second"
         )
+    if labels.layout is not torch.strided or labels.is_floating_point():  # numpy does not know all of these
+        got = f"{labels.dtype} as {str(labels.layout).removeprefix('torch.')} tensor"
+        raise MosaicError(
+            f"{origin}: expected {split} labels with one integer label for each image, got {got}: store whole numbers"
+        )
     whole = torch.from_numpy(check_labels(labels.numpy(), len(pixels), f"{origin}, {split} images"))
     if not isinstance(images.groups, Mapping):
         raise MosaicError(f"{origin}: expected groups of {split} images by name, got {type(images.groups).__name__}")
@@ -174,24 +179,41 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
     Raises:
         MosaicError: they are neither.
     """
-    if pixels.dtype == torch.uint8:
-        return pixels
-    whole = not pixels.is_floating_point() and pixels.dtype != torch.bool
-    low, high = (float(value) for value in (pixels.long() if whole else pixels.double()).aminmax())
-    if pixels.is_floating_point() and 0 <= low <= high <= 1:
-        log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, pixels.dtype)
-        return to_bytes(pixels)
-    if whole and 0 <= low <= high <= 255:
-        if high == 1:
-            raise MosaicError(
-                f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} of 0 "
-                "and 1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"
-            )
-        return pixels.to(torch.uint8)
-    raise MosaicError(
-        f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {pixels.dtype} in "
-        f"[{low:g}, {high:g}]: {_way_to_eight_bits(pixels.dtype, low)}"
-    )
+    if pixels.dtype != torch.uint8:
+        check_pixel_range(pixels.dtype, *pixel_range(pixels, split, origin), split, origin)
+    return as_bytes(pixels)
+
+
+def pixel_range(pixels: Tensor, split: str, origin: str) -> tuple[float, float]:
+    """Return the smallest and the largest pixel; raise :class:`MosaicError` if they are complex or sparse."""
+    if pixels.is_complex() or pixels.layout is not torch.strided:
+        got = f"{pixels.dtype} as {str(pixels.layout).removeprefix('torch.')} tensor"
+        raise MosaicError(
+            f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {got}: convert them first"
+        )
+    low, high = (pixels if pixels.is_floating_point() else pixels.long()).aminmax()
+    return float(low), float(high)
+
+
+def check_pixel_range(dtype: torch.dtype, low: float, high: float, split: str, origin: str) -> None:
+    """Raise :class:`MosaicError` unless pixels of a type other than uint8 and of this range can be :func:`as_bytes`."""
+    if dtype.is_floating_point and 0 <= low <= high <= 1:
+        log.info("%s: %s pixels are %s in [0, 1] and are rounded to 8 bits", origin, split, dtype)
+    elif dtype.is_floating_point or not 0 <= low <= high <= 255:
+        raise MosaicError(
+            f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {dtype} in "
+            f"[{low:g}, {high:g}]: {_way_to_eight_bits(dtype, low)}"
+        )
+    elif high == 1:
+        raise MosaicError(
+            f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {dtype} of 0 "
+            "and 1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"
+        )
+
+
+def as_bytes(pixels: Tensor) -> Tensor:
+    """Return pixels in ``[0, 1]``, or whole numbers in ``0..255``, as uint8."""
+    return to_bytes(pixels) if pixels.is_floating_point() else pixels.to(torch.uint8)
 
 
 def _way_to_eight_bits(dtype: torch.dtype, low: float) -> str:

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from mosaic.data.checks import as_tensor, eight_bits, names_of
+from mosaic.data.checks import as_bytes, as_tensor, check_pixel_range, names_of, pixel_range
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
 from mosaic.data.sources.classes import MOST_CLASSES, Names, agreed, numbered
@@ -111,26 +111,33 @@ def _named(train: Sequence[Any], test: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _read(name: str, dataset: Any, names: Names) -> Images:
-    """Read the items of a dataset whose classes have these names."""
-    pixels, labels, notes, largest = [], [], Counter[str](), 0
+    """Read the items of a dataset whose classes have these names; only their 8 bits are held."""
+    labels, notes, largest = np.empty(len(dataset), np.int64), Counter[str](), 0
+    whole, dtype, ranges = torch.empty(0, dtype=torch.uint8), torch.uint8, np.empty((len(dataset), 2))
     for number in range(len(dataset)):
         where, scaled = f"{name}[{number}]", notes[SCALED]
         image, label = _item(where, dataset, number)
-        pixels.append(_pixels(where, image, notes))
-        if notes[SCALED] > scaled:
-            largest = max(largest, int(pixels[-1].max()))
-        labels.append(_label(where, label, names))
-        if pixels[-1].shape != pixels[0].shape or pixels[-1].dtype != pixels[0].dtype:
-            got = f"{pixels[-1].dtype} of shape {tuple(pixels[-1].shape)}"
+        pixels = _pixels(where, image, notes)
+        labels[number] = _label(where, label, names)
+        if number == 0:
+            whole, dtype = torch.empty((len(dataset), *pixels.shape), dtype=torch.uint8), pixels.dtype
+        if pixels.shape != whole.shape[1:] or pixels.dtype != dtype:
+            got = f"{pixels.dtype} of shape {tuple(pixels.shape)}"
             raise MosaicError(
-                f"{where}: expected {pixels[0].dtype} of shape {tuple(pixels[0].shape)} as in {name}[0], got {got}: "
+                f"{where}: expected {dtype} of shape {tuple(whole.shape[1:])} as in {name}[0], got {got}: "
                 "resize and convert the images first"
             )
+        if notes[SCALED] > scaled:
+            largest = max(largest, int(pixels.max()))
+        ranges[number] = pixel_range(pixels, "all", where) if dtype != torch.uint8 else 0
+        whole[number] = as_bytes(pixels)
     for note, count in notes.items():
-        log.info("%s: %d of %d images are %s", name, count, len(pixels), note)
+        log.info("%s: %d of %d images are %s", name, count, len(whole), note)
     if notes[SCALED]:
         check_scaled(largest, name)
-    return Images(eight_bits(torch.stack(pixels), "all", name), torch.tensor(labels))
+    if dtype != torch.uint8:
+        check_pixel_range(dtype, ranges[:, 0].min(), ranges[:, 1].max(), "all", name)
+    return Images(whole, torch.from_numpy(labels))
 
 
 def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:
