@@ -3,6 +3,7 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,21 @@ def test_a_class_that_would_vanish_is_refused_and_the_size_named_suffices() -> N
 def test_a_negative_seed_is_refused() -> None:
     with refused("data.source.init_args.seed: expected 0 or more, got -1"):
         PartSource(Numbered(), seed=-1)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"seed": 0.5}, "seed: expected a whole number, got 0.5"),
+        ({"seed": None}, "seed: expected 0 or more, got None"),
+        ({"train": 100.5}, "train: expected a whole number, got 100.5"),
+        ({"test": "9"}, "test: expected a whole number, got '9'"),
+        ({"source": Numbered}, "source: expected Source, got the class Numbered"),
+    ],
+)
+def test_arguments_of_other_kinds_are_refused(given: dict[str, Any], said: str) -> None:
+    with refused(f"data.source.init_args.{said}"):
+        PartSource(**{"source": Numbered(), **given})
 
 
 def test_what_the_source_refuses_is_named_by_its_place_in_the_configuration() -> None:

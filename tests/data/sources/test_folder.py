@@ -1,5 +1,6 @@
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,6 +39,19 @@ def test_a_share_of_each_class_is_the_test_and_the_seed_decides_which(tmp_path: 
 def test_shares_that_leave_nothing_are_refused(share: float, tmp_path: Path) -> None:
     with refused("data.source.init_args.test_share"):
         FolderSource(str(class_folders(tmp_path)), test_share=share).load()
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"seed": -1}, "seed: expected 0 or more, got -1"),
+        ({"seed": 0.5}, "seed: expected a whole number, got 0.5"),
+        ({"test_share": "half"}, "test_share: expected a share in (0, 1), got half"),
+    ],
+)
+def test_a_share_or_a_seed_that_is_none_is_refused(settings: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with refused(f"data.source.init_args.{said}"):
+        FolderSource(str(class_folders(tmp_path)), **{"test_share": 0.5, **settings}).load()
 
 
 def test_files_that_are_no_images_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

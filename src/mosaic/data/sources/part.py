@@ -9,7 +9,7 @@ import torch
 from mosaic.data.checks import checked
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.sources.base import Source
-from mosaic.errors import MosaicError, require_at_least_zero
+from mosaic.errors import MosaicError, require_at_least_zero, require_kinds, require_whole
 
 KEY = "data.source.init_args"
 
@@ -28,6 +28,9 @@ class PartSource(Source):
     """
 
     def __init__(self, source: Source, train: int | None = None, test: int | None = None, seed: int = 0) -> None:
+        require_kinds(KEY, source=(source, Source))
+        given = {"train": train, "test": test, "seed": seed}
+        require_whole(KEY, **{key: value for key, value in given.items() if value is not None})
         require_at_least_zero(KEY, seed=seed)
         self.source, self.train, self.test, self.seed = source, train, test, seed
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mosaic.data.checks import check_labels
 from mosaic.data.sources.files import unreadable
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_whole
 
 Block = np.ndarray | list[tuple[str, Any]]
 """Consecutive pictures: an array ``(n, H, W[, channels])``, or pairs of a name for errors and a picture."""
@@ -98,9 +98,11 @@ def hold_out_test(labels: np.ndarray, share: float, seed: int) -> tuple[np.ndarr
         Sorted indices of training and test pictures.
 
     Raises:
-        MosaicError: the share is not in ``(0, 1)``, or so small that no test picture is left.
+        MosaicError: the share is not in ``(0, 1)``, or so small that no test picture is left; or the seed is negative.
     """
-    if not 0 < share < 1:
+    require_whole("data.source.init_args", seed=seed)
+    require_at_least_zero("data.source.init_args", seed=seed)
+    if not is_number(share) or not 0 < share < 1:
         raise MosaicError(f"data.source.init_args.test_share: expected a share in (0, 1), got {share}")
     random = np.random.default_rng(seed)
     chosen = []
