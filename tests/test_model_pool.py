@@ -84,6 +84,12 @@ def test_a_staircase_of_levels_is_the_methods_formula(
     assert list(ratios) == [float(Fraction(1, 2) ** int(step)) for step in steps]
 
 
+def test_a_staircase_follows_the_number_that_was_written_not_its_binary_neighbour() -> None:
+    for hundredths, clients in ((116, 29), (29, 100), (57, 100), (305, 61)):
+        ratios = ClientModels(rho=hundredths / 100, sigma=9)._ratios(clients)
+        assert list(ratios) == [0.5 ** (hundredths * client // (100 * clients)) for client in range(clients)]
+
+
 def test_staircases_by_hand(blueprint: Blueprint) -> None:
     assert pool_of(blueprint, 6, rho=3.0, sigma=2).ratios == (1, 1, 0.5, 0.5, 0.25, 0.25)
     assert pool_of(blueprint, 5, rho=5.0, sigma=2).ratios == (1, 0.5, 0.25, 0.25, 0.25)
@@ -381,6 +387,14 @@ class Waves(LinearNet):
         self.waves = nn.Parameter(torch.ones(2, dtype=torch.complex64))
 
 
+class Sparse(LinearNet):
+    """A network with a tensor that holds only its values other than 0."""
+
+    def __init__(self, image_shape: ImageShape, num_classes: int) -> None:
+        super().__init__(image_shape, num_classes)
+        self.register_buffer("adjacency", torch.eye(3).to_sparse())
+
+
 class Drawn(LinearNet):
     """A network that draws whether it is wider."""
 
@@ -458,6 +472,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         ),
         (Masked, "expected finite real numbers to average, got infinite ones or NaN in mask: register a constant with"),
         (Waves, "expected finite real numbers to average, got complex numbers in waves"),
+        (Sparse, "expected finite real numbers to average, got a sparse tensor in adjacency: register a constant with"),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
         pytest.param(
             partial(TorchvisionNet, name="alexnet"),
@@ -479,6 +494,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         "no classifier",
         "an infinite constant",
         "complex numbers",
+        "a sparse tensor",
         "not a vector",
         "too small images",
         "unknown",

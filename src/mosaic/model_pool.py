@@ -115,7 +115,8 @@ class ClientModels:
 
     def _ratios(self, num_clients: int) -> tuple[float, ...]:
         if self.rho is not None:
-            return tuple(0.5 ** min(self.sigma, int(self.rho * client / num_clients)) for client in range(num_clients))
+            stairs = (self.rho * client / num_clients for client in range(num_clients))
+            return tuple(0.5 ** min(self.sigma, int(round(stair, 9))) for stair in stairs)  # 1.16 * 25 / 29 is below 1
         return tuple(itertools.islice(itertools.cycle(self.levels or [1.0]), num_clients))
 
 
@@ -203,8 +204,9 @@ def _check(blueprint: Blueprint, key: str) -> None:
     _ask(net.train(), blank, blueprint, key)
     weights, fresh = blueprint.initial(seed=0), partial(blueprint.factory, blueprint.image_shape, blueprint.num_classes)
     for name, tensor in weights.items():
-        if tensor.is_complex() or not are_finite([tensor]):
-            got = "complex numbers" if tensor.is_complex() else "infinite ones or NaN"
+        odd = tensor.is_complex() or tensor.layout is not torch.strided
+        if odd or not are_finite([tensor]):
+            got = "infinite ones or NaN" if not odd else "complex numbers" if tensor.is_complex() else "a sparse tensor"
             raise MosaicError(
                 f"{key}: expected finite real numbers to average, got {got} in {name}: register a constant with "
                 "persistent=False, or keep real and imaginary parts apart"
