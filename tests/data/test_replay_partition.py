@@ -31,6 +31,11 @@ def test_a_replay_is_exact_whatever_seed_and_share_are(saved: Path) -> None:
         assert ours.train.dtype == ours.validation.dtype == np.int64
 
 
+def test_a_path_may_start_at_home(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(saved.parent))
+    assert ReplayPartition("~/partition.json").num_clients == ReplayPartition("$HOME/partition.json").num_clients == 5
+
+
 def test_a_replay_of_a_replay_is_exact(saved: Path, tmp_path: Path) -> None:
     replayed(saved, seed=3).write_partition(tmp_path / "again.json")
     assert (tmp_path / "again.json").read_text() == saved.read_text()

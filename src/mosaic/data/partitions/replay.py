@@ -11,6 +11,7 @@ import numpy as np
 
 from mosaic.data.holdings import Holding, check_holdings
 from mosaic.data.partitions.base import Groups, Partition, whole_numbers
+from mosaic.data.sources.files import expand
 from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
 
@@ -42,11 +43,11 @@ class ReplayPartition(GivenPartition):
     ignored.
 
     Args:
-        path: path of the file.
+        path: path of the file; may start with ``~`` and contain environment variables.
     """
 
     def __init__(self, path: str) -> None:
-        self.path = Path(path)
+        self.path = expand(path)
         self._saved = _read(self.path, self.origin)
         super().__init__(
             [
