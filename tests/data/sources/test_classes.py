@@ -17,10 +17,10 @@ from tests.data.test_sources import encoded, random_pixels
 FEATURES = '{{"info": {{"features": {{"label": {{"names": {names}, "_type": "ClassLabel"}}}}}}}}'
 
 
-def named_parquet(file: Path, names: list[str], labels: list[int]) -> str:
+def named_parquet(file: Path, names: list[str], labels: list[int], kind: str = "int64") -> str:
     """A file of the hub's kind, whose labels are positions in a list of names."""
     images = [encoded(image) for image in random_pixels(len(labels), 4, 4)]
-    table = pyarrow.table({"image": images, "label": labels})
+    table = pyarrow.table({"image": images, "label": pyarrow.array(labels, kind)})
     told = FEATURES.format(names=str(names).replace("'", '"'))
     pyarrow.parquet.write_table(table.replace_schema_metadata({"huggingface": told}), file)
     return str(file)
@@ -34,6 +34,13 @@ def test_labels_are_taken_by_name_in_every_file(tmp_path: Path) -> None:
     assert loaded.class_names == ("cat", "dog")
     assert loaded.train.labels.tolist() == [0, 1, 1, 1]
     assert loaded.test.labels.tolist() == [1, 0, 0]
+
+
+def test_small_numbers_of_one_file_may_become_large_ones(tmp_path: Path) -> None:
+    train = named_parquet(tmp_path / "train-0.parquet", [str(number) for number in range(200)], [0, 199])
+    named_parquet(tmp_path / "train-1.parquet", ["199", "0"], [0, 1], kind="int8")
+    loaded = ParquetSource(str(tmp_path / "train-*.parquet"), train).load()
+    assert loaded.train.labels.tolist() == [0, 199, 199, 0]
 
 
 def test_a_class_that_only_the_test_names_is_refused(tmp_path: Path) -> None:

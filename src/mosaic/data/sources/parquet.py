@@ -90,8 +90,10 @@ class ParquetSource(PictureSource):
                 labels = values_of(table[self.label_column], self.label_column, origin)
                 labels = check_labels(labels, len(table), origin)
                 column = table.schema.get_field_index(self.label_column)
-                renumbered = pyarrow.array(agreed(labels, given, names, origin), table.schema.field(column).type)
-                tables[place] = table.set_column(column, table.schema.field(column), renumbered)
+                renumbered = pyarrow.array(
+                    agreed(labels, given, names, origin)
+                )  # a small type may lack the new numbers
+                tables[place] = table.set_column(column, self.label_column, renumbered)
         try:
             return pyarrow.concat_tables(tables, promote_options="permissive"), names
         except pyarrow.ArrowException as error:
