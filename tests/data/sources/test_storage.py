@@ -81,6 +81,19 @@ def test_an_interrupted_decoding_leaves_nothing_that_looks_whole(tmp_path: Path)
     assert (cached(str(tmp_path), (2, 1, 3, 3), "key", lambda out: out.fill(7)) == 7).all()
 
 
+@pytest.mark.parametrize("left", [0, 60, 200])
+def test_a_file_that_is_cut_is_decoded_again(left: int, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, cache = medmnist(tmp_path / "a.npz"), tmp_path / "cache"
+    expected = mapped(path, cache).train.pixels.clone()
+    for file in arrays(cache):
+        file.write_bytes(file.read_bytes()[:left])
+    assert mapped(path, cache).train.pixels.equal(expected)
+    assert "is damaged" in caplog.text
+    caplog.clear()
+    assert mapped(path, cache).train.pixels.equal(expected)
+    assert "is damaged" not in caplog.text
+
+
 def test_a_cache_folder_that_cannot_be_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with refused(str(tmp_path / "file"), "init_args.cache_dir", "cannot be written to", "choose another"):

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -45,9 +46,7 @@ def cached(cache_dir: str, shape: tuple[int, ...], fingerprint: str, fill: Fill)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(file.with_suffix(".lock")):
-            if file.exists():
-                log.info("images are read from %s, where an earlier start has decoded them", file)
-            else:
+            if not _is_whole(file):
                 _write(file, shape, fill)
     except OSError as error:
         raise MosaicError(
@@ -55,6 +54,19 @@ def cached(cache_dir: str, shape: tuple[int, ...], fingerprint: str, fill: Fill)
             "choose another folder"
         ) from error
     return torch.from_numpy(np.load(file, mmap_mode="c"))  # "c": torch warns of arrays that are not writable
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file of images is there, and not cut, as by a crash of the machine."""
+    if not file.exists():
+        return False
+    try:
+        np.load(file, mmap_mode="r")
+    except (ValueError, EOFError) as error:
+        log.warning("%s is damaged (%s): images are decoded again", file, first_line(error))
+        return False
+    log.info("images are read from %s, where an earlier start has decoded them", file)
+    return True
 
 
 def _write(file: Path, shape: tuple[int, ...], fill: Fill) -> None:
@@ -70,6 +82,8 @@ def _write(file: Path, shape: tuple[int, ...], fill: Fill) -> None:
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         fill(pixels)
         pixels.flush()
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())
         partial.replace(file)
     finally:
         partial.unlink(missing_ok=True)
