@@ -5,6 +5,7 @@ import zlib
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from mosaic.data.sources.rules import Rules, check_scaled, fitted, rules_of, scale_to_eight_bits
 from mosaic.errors import MosaicError
@@ -129,6 +130,24 @@ def test_orientation_is_applied() -> None:
     exif[0x0112] = 6  # turn by 90 degrees clockwise to be upright
     Image.fromarray(pixels).save(file, "png", exif=exif)
     assert np.array_equal(decoded(file.getvalue()), np.rot90(pixels, -1))
+
+
+@pytest.mark.parametrize("place", ["after the pixels", "in text"])
+def test_orientation_is_applied_wherever_a_png_holds_it(place: str) -> None:
+    pixels, exif, file = random_pixels(5, 6, 3), Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    data = exif.tobytes().removeprefix(b"Exif\0\0")
+    if place == "in text":  # as ImageMagick writes it
+        text, words = PngInfo(), (b"Exif\0\0" + data).hex()
+        text.add_text("Raw profile type exif", f"\nexif\n{len(words) // 2:8d}\n{words}\n")
+        Image.fromarray(pixels).save(file, "png", pnginfo=text)
+        picture = file.getvalue()
+    else:
+        whole, chunk = png(pixels), b"eXIf" + data
+        picture = (
+            whole[:-12] + struct.pack(">I", len(data)) + chunk + struct.pack(">I", zlib.crc32(chunk)) + whole[-12:]
+        )
+    assert np.array_equal(decoded(picture), np.rot90(pixels, -1))
 
 
 def test_the_first_page_is_taken_and_the_rest_is_said() -> None:

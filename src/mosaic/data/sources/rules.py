@@ -35,6 +35,7 @@ MADE_COLOUR = "grey, repeated to three channels"
 MADE_GREY = "colour, made grey by luma"
 LARGEST_SIDE = 8192
 """Most pixels of a side to which pictures are scaled; one in colour has 192 MiB then."""
+_ORIENTATION = 0x0112
 GREY = ("1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N", "I")
 
 
@@ -109,7 +110,7 @@ def plain(image: "Image") -> tuple["Image", list[str]]:
     from PIL import Image, ImageOps
 
     notes = list(_notes(image))
-    if image.info.get("exif"):
+    if image.getexif().get(_ORIENTATION, 1) != 1:  # a PNG may have them after its pixels, which getexif reads
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image, notes
