@@ -53,6 +53,12 @@ def test_a_missing_image_is_refused(root: Path) -> None:
         TinyImageNetSource(str(root)).load()
 
 
+def test_a_missing_image_is_refused_before_files_are_looked_up(root: Path, tmp_path: Path) -> None:
+    (root / "val" / "images" / "val_0.JPEG").unlink()
+    with refused(str(root / "val" / "images" / "val_0.JPEG"), "cannot be read", "init_args.root"):
+        TinyImageNetSource(str(root), memory_limit_gib=0, cache_dir=str(tmp_path / "cache")).load()
+
+
 def test_a_class_without_images_is_refused(root: Path) -> None:
     for file in (root / "train" / WNIDS[1] / "images").iterdir():
         file.unlink()

@@ -20,7 +20,7 @@ from mosaic.errors import MosaicError
 
 log = logging.getLogger(__name__)
 
-RULES_VERSION = 1
+RULES_VERSION = 2
 """Version of the rules in ``rules.py``; increase it when they change, so that older caches are ignored."""
 
 
@@ -170,7 +170,7 @@ class PictureSource(Source):
             cached(
                 self.cache_dir,
                 shape,
-                fingerprint(RULES_VERSION, rules, shape, part.labels.tobytes(), *part.identity()),
+                fingerprint(RULES_VERSION, rules, shape, part.labels.tobytes(), *part.facts()),
                 decode_into(part, rules),
             )
             for part, shape in zip(parts, full, strict=True)

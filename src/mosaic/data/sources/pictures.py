@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mosaic.data.checks import check_labels
-from mosaic.data.sources.files import unreadable
+from mosaic.data.sources.files import readable, unreadable
 from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_whole
 
 Block = np.ndarray | list[tuple[str, Any]]
@@ -37,6 +37,10 @@ class Pictures:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def facts(self) -> tuple[object, ...]:
+        """Return what identifies the pictures; raise :class:`MosaicError` if a file is missing."""
+        return readable(lambda: tuple(self.identity()), self.origin)
 
     def __iter__(self) -> Iterator[Block]:
         """Read all pictures.
