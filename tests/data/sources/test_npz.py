@@ -107,6 +107,12 @@ def test_other_keys_of_the_training_part_are_groups(tmp_path: Path) -> None:
     assert load(path).train.groups["domains"].tolist() == [0, 1, 2, 3, 4, 5, 0, 1, 2]
 
 
+def test_groups_that_only_one_part_has_are_left_out_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = medmnist(tmp_path / "a.npz", train_site=np.arange(6), val_room=np.arange(3))
+    assert load(path).train.groups.keys() == set()
+    assert "groups that only one of the joined parts has are left out: room, site" in caplog.text
+
+
 def test_other_keys_without_a_value_for_each_image_are_left_out_aloud(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -1,5 +1,6 @@
 """One split of pictures as a source finds them, not yet decoded, with their labels."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -9,8 +10,9 @@ import numpy as np
 
 from mosaic.data.checks import check_labels
 from mosaic.data.sources.files import readable, unreadable
-from mosaic.errors import MosaicError, is_number, require_at_least_zero, require_whole
+from mosaic.errors import MosaicError, abridged, is_number, require_at_least_zero, require_whole
 
+log = logging.getLogger(__name__)
 Block = np.ndarray | list[tuple[str, Any]]
 """Consecutive pictures: an array ``(n, H, W[, channels])``, or pairs of a name for errors and a picture."""
 
@@ -82,8 +84,10 @@ def _encoded_image(cell: Any) -> Any:
 
 
 def joined(first: Pictures, second: Pictures) -> Pictures:
-    """Append one split to another; groups that only one of them has are left out."""
+    """Append one split to another; groups that only one of them has are left out, and the log says so."""
     shared = first.groups.keys() & second.groups.keys()
+    if lost := sorted(first.groups.keys() ^ second.groups.keys()):
+        log.warning("%s: groups that only one of the joined parts has are left out: %s", first.origin, abridged(lost))
     return replace(
         first,
         labels=np.concatenate([first.labels, second.labels]),
