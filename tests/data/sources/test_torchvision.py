@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 import struct
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def test_a_class_without_a_test_part_gives_a_share(tmp_path: Path) -> None:
     assert loaded.test.labels.tolist() == [0, 1]
     with refused("EuroSAT", "init_args.test_share"):
         TorchvisionSource("EuroSAT", str(tmp_path)).load()
+
+
+def test_pictures_that_have_changed_are_decoded_again(tmp_path: Path) -> None:
+    settings = {"test_share": 0.1, "memory_limit_gib": 0, "cache_dir": str(tmp_path / "cache")}
+    for name in ("ant", "bee"):
+        for i in range(10):
+            save(tmp_path / "set" / name / f"{i}.png", random_pixels(5, 6, 3, seed=i))
+
+    def load() -> Any:
+        return TorchvisionSource("ImageFolder", str(tmp_path / "set"), **settings).load().train.pixels.clone()
+
+    before = load()
+    for i in (2, 7):
+        os.utime(save(tmp_path / "set" / "ant" / f"{i}.png", random_pixels(5, 6, 3, seed=50 + i)), ns=(i, i))
+    assert (load() != before).flatten(1).any(1).sum() == 2
 
 
 class Items:

@@ -3,12 +3,13 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from mosaic.data.sources.base import Found, PictureSource
-from mosaic.data.sources.files import expand
+from mosaic.data.sources.files import expand, file_identity
 from mosaic.data.sources.pictures import Block, Pictures, hold_out_test, make_pictures
 from mosaic.errors import MosaicError, first_line
 from mosaic.signatures import accepted_arguments
@@ -128,7 +129,7 @@ class TorchvisionSource(PictureSource):
             len(indices),
             blocks=partial(_blocks, array, dataset, indices),
             origin=f"torchvision.datasets.{self.name} (data.source.init_args.name), {part} part under {folder}",
-            identity=lambda: (self.name, str(folder), self.arguments, indices.tobytes(), *_probe(dataset, indices)),
+            identity=lambda: (self.name, str(folder), self.arguments, indices.tobytes(), *_identity(dataset, indices)),
             advice="fetch the files again",
         )
 
@@ -143,10 +144,21 @@ def _item(dataset: Any, i: int) -> Any:
     return dataset[int(i)][0]
 
 
-def _probe(dataset: Any, indices: np.ndarray) -> Iterator[bytes]:
-    """Yield a few pictures, since torchvision does not say which files an item comes from."""
+def _identity(dataset: Any, indices: np.ndarray) -> Iterator[object]:
+    """Yield the facts of the files that a data set lists; a few of its pictures where it does not."""
+    pairs = _pairs(dataset)
+    files = [file for file, *_ in pairs] or getattr(dataset, "_image_files", getattr(dataset, "_images", None))
+    if isinstance(files, list) and len(files) == len(dataset) and all(isinstance(file, str | Path) for file in files):
+        yield from file_identity(Path(files[i]) for i in indices)
+        return
     for i in {0: None, len(indices) // 2: None, len(indices) - 1: None}:
         yield np.asarray(_item(dataset, indices[i])).tobytes()
+
+
+def _pairs(dataset: Any) -> list[tuple[Any, ...]]:
+    """Return the pairs of a file and a label that a data set lists, if any."""
+    pairs = getattr(dataset, "samples", getattr(dataset, "_samples", None))
+    return pairs if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple) else []
 
 
 def _class_names(dataset: Any) -> tuple[str, ...] | None:
@@ -162,9 +174,8 @@ def listed_labels(dataset: Any) -> np.ndarray | None:
     """Return the labels that a data set keeps in a list, or ``None``; lists that contradict the items are ignored."""
     if _transforms(dataset):
         return None
-    pairs = getattr(dataset, "samples", getattr(dataset, "_samples", None))
     lists = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels", "y")]
-    if isinstance(pairs, list) and pairs and isinstance(pairs[0], tuple):
+    if pairs := _pairs(dataset):
         lists.append([pair[1] for pair in pairs])
     for candidate in lists:
         if candidate is None:
