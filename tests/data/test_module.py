@@ -1,12 +1,22 @@
 import json
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from mosaic.data import DirichletPartition, FederatedDataModule, Partition, SklearnDigits, Source
+from mosaic.data import (
+    DirichletPartition,
+    FederatedDataModule,
+    FlowerPartition,
+    NaturalPartition,
+    Partition,
+    SklearnDigits,
+    Source,
+)
 from mosaic.data.holdings import Holding
 from mosaic.data.images import Images, ImageSet
 from mosaic.data.module import OrderedBatches
@@ -248,3 +258,20 @@ def test_statistics_that_pixels_cannot_have_are_refused(key: str, given: list[fl
 def test_nothing_to_validate_on_is_said() -> None:
     with refused("data.validation_share", "expected images to validate on, got none"):
         digits(share=0.0).val_dataloader()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (
+            lambda: FederatedDataModule(SklearnDigits, DirichletPartition(3, 1.0)),
+            "data.source: expected Source, got the",
+        ),
+        (lambda: FlowerPartition(3, None), "data.partition.partitioner: expected str, got NoneType"),
+        (lambda: NaturalPartition(["writer"]), "data.partition.key: expected str, got list"),
+    ],
+    ids=["source", "partitioner", "key"],
+)
+def test_what_is_of_another_kind_is_refused_at_once(make: Callable[[], Any], said: str) -> None:
+    with refused(said):
+        make()

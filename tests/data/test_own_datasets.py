@@ -365,6 +365,7 @@ def test_a_folder_of_torchvision_leaves_pictures_to_the_rules_where_pillow_opens
         ({"batch_size": "8"}, "data.batch_size: expected a whole number, got '8'"),
         ({"validation_share": "0.1"}, r"data.validation_share: expected a value in \[0, 1\), got 0.1"),
         ({"mean": 0.5}, "data.mean: expected a list with a number for each channel, got 0.5"),
+        ({"mean": torch.tensor(0.5)}, "data.mean: expected a list with a number for each channel, got 0.5"),
         ({"partition": "dirichlet"}, "data.partition: expected a partition, .* got 'dirichlet'"),
         ({"partition": DirichletPartition}, "data.partition: expected a partition, .* got <class"),
     ],

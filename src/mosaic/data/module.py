@@ -27,6 +27,7 @@ from mosaic.errors import (
     require_at_least_zero,
     require_choice,
     require_decay,
+    require_kinds,
     require_whole,
 )
 from mosaic.nets.augmentation import Augmentation
@@ -85,6 +86,8 @@ class FederatedDataModule(LightningDataModule):
         require_decay("data", validation_share=validation_share)
         require_a_batch("data", batch_size)
         require_choice("data", Policy, device_cache=device_cache)
+        if source is not None:
+            require_kinds("data", source=(source, Source))
         if not isinstance(partition, Partition):
             raise MosaicError(
                 f"data.partition: expected a partition, as mosaic.data.DirichletPartition(10, 0.1), got {partition!r}"
@@ -205,9 +208,9 @@ class FederatedDataModule(LightningDataModule):
 def _require_pixels(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
     """Refuse numbers that pixels in ``[0, 1]`` cannot have as mean or standard deviation."""
     for key, given, least in (("mean", mean, 0.0), ("std", std, 1e-12)):
+        given = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
         if given is not None and not isinstance(given, Iterable):
             raise MosaicError(f"data.{key}: expected a list with a number for each channel, got {given!r}")
-        given = given.tolist() if isinstance(given, Tensor | np.ndarray) else given
         if given is not None and not all(is_number(value) and least <= value <= 1 for value in given):
             above = "of at least" if key == "mean" else "above"
             raise MosaicError(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mosaic.data.partitions.base import Groups, Partition
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_kinds
 
 
 class FlowerPartition(Partition):
@@ -27,6 +27,7 @@ class FlowerPartition(Partition):
 
     def __init__(self, num_clients: int, partitioner: str, arguments: dict[str, Any] | None = None) -> None:
         super().__init__(num_clients)
+        require_kinds("data.partition", partitioner=(partitioner, str))
         self.partitioner, self.arguments = partitioner, dict(arguments or {})
 
     @property

@@ -5,7 +5,7 @@ import logging
 import numpy as np
 
 from mosaic.data.partitions.base import Groups, Partition
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_kinds
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +25,7 @@ class NaturalPartition(Partition):
 
     def __init__(self, key: str, num_clients: int | None = None) -> None:
         super().__init__(num_clients)
+        require_kinds("data.partition", key=(key, str))
         self.key = key
 
     def split(self, labels: np.ndarray, seed: int, groups: Groups) -> list[np.ndarray]:
