@@ -20,9 +20,9 @@ from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
+from mosaic.executors.agreement import common_settings
 from mosaic.executors.base import ClientExecutor
 from mosaic.executors.processes.environment import check_launch, idle_gpus, launched_world
-from mosaic.executors.agreement import common_settings
 from mosaic.federation.private import check_private_models
 from mosaic.federation.schedule import Schedule
 from mosaic.messages import StateDict
