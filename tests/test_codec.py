@@ -182,6 +182,21 @@ class Typed:
     either: Parcel | None
 
 
+@wire
+@dataclass(frozen=True)
+class Loose:
+    """The fields of :class:`Typed`, as somebody writes them who does not care."""
+
+    number: object
+    share: object
+    flag: object
+    text: object
+    model: object
+    nested: object
+    several: object
+    either: object
+
+
 FITTING = {
     **{"number": 1, "share": 1, "flag": True, "text": "", "model": {"w": torch.zeros(1)}, "nested": {}},
     **{"several": (1, 0.5), "either": None},
@@ -210,9 +225,22 @@ def test_fields_have_the_types_that_they_declare() -> None:
         {"either": 3},
     ],
 )
-def test_fields_of_other_types_are_refused(changed: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=f"Typed.{next(iter(changed))}: expected"):
-        decode(encode(Typed(**{**FITTING, **changed})), Typed)  # type: ignore[arg-type]
+def test_fields_of_other_types_are_neither_written_nor_read(changed: dict[str, object]) -> None:
+    field, values = f"Typed.{next(iter(changed))}: expected", {**FITTING, **changed}
+    with pytest.raises(TypeError, match=field):
+        encode(Typed(**values))  # type: ignore[arg-type]
+    foreign = encode(Loose(*values.values())).replace(b"Loose", b"Typed")
+    with pytest.raises(ValueError, match=field):
+        decode(foreign, Typed)
+
+
+def test_a_misfit_among_tensors_is_named() -> None:
+    with pytest.raises(TypeError, match=r"Typed\.model: expected .*, got int under 'count'"):
+        encode(Typed(**{**FITTING, "model": {"w": torch.zeros(1), "count": 2}}))  # type: ignore[arg-type]
+
+
+def test_containers_of_other_kinds_may_be_sent() -> None:
+    assert decode(encode(Typed(**{**FITTING, "several": [1, 2]})), Typed).several == (1, 2)  # type: ignore[arg-type]
 
 
 def test_nesting_without_end_is_refused() -> None:

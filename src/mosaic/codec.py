@@ -32,10 +32,10 @@ def wire(cls: type[T]) -> type[T]:
 
 
 def encode(value: object) -> bytes:
-    """Serialise a wire dataclass.
+    """Serialise a wire dataclass; :func:`decode` reads whatever this has made.
 
     Raises:
-        TypeError: a field is not a tensor, a plain value or a container of these.
+        TypeError: a field is not a tensor, a plain value or a container of these, or of another type than it declares.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(value, "", tensors)
@@ -66,6 +66,15 @@ def decode(data: bytes, expected: type[T], largest_header: int = _LARGEST_HEADER
     return value
 
 
+def require_encodable(value: object) -> None:
+    """Refuse what :func:`encode` would refuse, without copying a tensor.
+
+    Raises:
+        TypeError: see :func:`encode`.
+    """
+    _flatten(value, "", {})
+
+
 def size_in_bytes(value: object) -> int:
     """Return the size of an encoded message without encoding it.
 
@@ -89,7 +98,9 @@ def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> Any:
         case list() | tuple():
             return [_flatten(item, f"{path}/{index}", tensors) for index, item in enumerate(value)]
         case _ if type(value).__name__ in _WIRE_TYPES and is_dataclass(value):
-            body = {f.name: _flatten(getattr(value, f.name), f"{path}/{f.name}", tensors) for f in fields(value)}
+            values = {field.name: getattr(value, field.name) for field in fields(value)}
+            _require_declared(type(value), values)
+            body = {key: _flatten(item, f"{path}/{key}", tensors) for key, item in values.items()}
             return {_TYPE: type(value).__name__, **body}
         case _:
             raise TypeError(f"a message holds tensors, numbers, strings and containers of them, got {type(value)}")
@@ -101,9 +112,7 @@ def _rebuild(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tensors[path]
         case {"$type": str(name), **body}:
             values = {str(key): _rebuild(item, tensors) for key, item in body.items()}
-            for key, hint in _hints(_WIRE_TYPES[name]).items():
-                if not _fits(values[key], hint):
-                    raise TypeError(f"{name}.{key}: expected {hint}, got {type(values[key]).__name__}")
+            _require_declared(_WIRE_TYPES[name], values)
             return _WIRE_TYPES[name](**values)
         case dict():
             return {key: _rebuild(item, tensors) for key, item in skeleton.items()}
@@ -118,21 +127,33 @@ def _hints(cls: type) -> dict[str, Any]:
     return get_type_hints(cls)
 
 
-def _fits(value: object, hint: Any) -> bool:
-    """Whether a decoded value has the type of its field; type variables take anything."""
+def _require_declared(cls: type, values: Mapping[str, object]) -> None:
+    """Refuse values of fields that have another type than the class declares."""
+    for key, hint in _hints(cls).items():
+        if got := _misfit(values[key], hint):
+            raise TypeError(f"{cls.__name__}.{key}: expected {hint}, got {got}")
+
+
+def _misfit(value: object, hint: Any) -> str:
+    """Say what a field's value is if it has another type; nothing if it fits. Type variables take anything."""
     within = get_args(hint)
     match get_origin(hint):
-        case origin if origin is dict:
-            return isinstance(value, dict) and all(_fits(item, within[1]) for item in value.values())
-        case origin if origin is tuple:
-            return isinstance(value, tuple) and all(_fits(item, within[0]) for item in value)
+        case origin if origin is dict and isinstance(value, Mapping):
+            found = ((key, _misfit(item, within[1])) for key, item in value.items())
+            return next((f"{got} under {key!r}" for key, got in found if got), "")
+        case origin if origin is tuple and isinstance(value, list | tuple):
+            return next(filter(None, (_misfit(item, within[0]) for item in value)), "")
         case origin if origin in (Union, UnionType):
-            return any(_fits(value, each) for each in within)
+            fits = any(not _misfit(value, each) for each in within)
+        case origin if origin in (dict, tuple):
+            fits = False
         case _ if hint is float:
-            return isinstance(value, int | float) and not isinstance(value, bool)
+            fits = isinstance(value, int | float) and not isinstance(value, bool)
         case _ if hint is int:
-            return isinstance(value, int) and not isinstance(value, bool)
-    return not isinstance(hint, type) or isinstance(value, hint)
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        case _:
+            fits = not isinstance(hint, type) or isinstance(value, hint)
+    return "" if fits else type(value).__name__
 
 
 def _unshared(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

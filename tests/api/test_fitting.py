@@ -358,11 +358,26 @@ class Forgetful(FedAvg):
             lambda state: replace(state, model={key: tensor * torch.nan for key, tensor in state.model.items()}),
             "Forgetful.round to return a model of finite numbers",
         ),
+        (lambda state: replace(state, tensors={"n": 1}), "state that snapshots can keep, .* got int under .n..: keep"),
+        (lambda state: replace(state, distilled=None), "ServerState.distilled: expected .*, got NoneType"),
     ],
 )
 def test_what_an_algorithm_returns_is_looked_at(makes: Any, told: str) -> None:
     with TemporaryDirectory() as folder, pytest.raises(mosaic.MosaicError, match=told):
         tiny(Path(folder) / "run", algorithm=Forgetful(makes))
+
+
+def test_sums_in_double_precision_cost_no_more_than_a_model(tmp_path: Path) -> None:
+    def double(state: ServerState) -> ServerState:
+        return replace(state, model={key: tensor.double() for key, tensor in state.model.items()})
+
+    plain, summed = (
+        tiny(tmp_path / name, algorithm=Forgetful(makes))
+        for name, makes in {"plain": lambda state: state, "summed": double}.items()
+    )
+    assert plain.summary["bytes_down"] == summed.summary["bytes_down"]
+    sizes = {(each.path / "global.ckpt").stat().st_size for each in (plain, summed)}
+    assert len(sizes) == 1
 
 
 @pytest.mark.parametrize("command", ["fit", "test", "partition"])

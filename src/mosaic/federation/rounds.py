@@ -11,6 +11,7 @@ from time import perf_counter
 
 from torch import nn
 
+from mosaic.codec import require_encodable
 from mosaic.errors import MosaicError
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
@@ -159,22 +160,30 @@ class Rounds:
 
     def _of_a_round(self, state: object) -> ServerState:
         """Return what an algorithm has made of the state; refuse what the next round could not begin with."""
-        name, shapes = type(self._job.algorithm).__name__, self._job.blueprint.shapes
+        name, shapes = f"algorithm: expected {type(self._job.algorithm).__name__}.round", self._job.blueprint.shapes
         if not isinstance(state, ServerState) or not isinstance(state.model, Mapping):
-            raise MosaicError(f"algorithm: expected {name}.round to return a ServerState, got {type(state).__name__}")
-        found = {key: getattr(tensor, "shape", None) for key, tensor in state.model.items()}
+            raise MosaicError(f"{name} to return a ServerState, got {type(state).__name__}")
+        try:
+            require_encodable(state)
+        except TypeError as error:
+            raise MosaicError(
+                f"{name} to return a state that snapshots can keep, got one that they cannot ({error}): keep numbers "
+                "as tensors, such as torch.tensor(1)"
+            ) from error
+        found = {key: tensor.shape for key, tensor in state.model.items()}
         needed = shapes if self._job.algorithm.program.personal == "nothing" else ()
         if wrong := sorted(key for key in {*found, *needed} if found.get(key) != shapes.get(key)):
             raise MosaicError(
-                f"algorithm: expected {name}.round to return a model of the network's tensors, got {len(wrong)} that "
-                f"are missing, others or of another shape, first {wrong[0]}"
+                f"{name} to return a model of the network's tensors, got {len(wrong)} that are missing, others or of "
+                f"another shape, first {wrong[0]}"
             )
-        if not are_finite(state.model.values()):
+        types = {key: tensor.dtype for key, tensor in self._job.blueprint.skeleton.items()}
+        model = {key: tensor.to(types[key]) for key, tensor in state.model.items()}  # sums may be in double precision
+        if not are_finite(model.values()):
             raise MosaicError(
-                f"algorithm: expected {name}.round to return a model of finite numbers, got others: lower its "
-                "rates, or see what it computes"
+                f"{name} to return a model of finite numbers, got others: lower its rates, or see what it computes"
             )
-        return state
+        return replace(state, model=model)
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._job.executor.present())
