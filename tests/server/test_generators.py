@@ -1,12 +1,16 @@
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from mosaic.generation import Adversarial
+from mosaic.algorithms import Mosaic
+from mosaic.errors import MosaicError
+from mosaic.generation import Adversarial, Fitted, Generation, Mixture, OwnImages
 from mosaic.messages import GeneratorReply
-from mosaic.nets import Generator
+from mosaic.nets import Blueprint, Generator
 from mosaic.server.generators import GeneratorMixture, uploaded_generator
 
 CPU = torch.device("cpu")
@@ -137,3 +141,56 @@ def test_images_of_one_generator_show_what_its_owner_holds(random: torch.Generat
         said = (10 * images[:, 0, 0, 0]).round().long() - 3 * row
         assert set(said.tolist()) == {label for label, count in enumerate(counts) if count}
         assert torch.equal(said, labels)
+
+
+def flat(shape: Any, counts: Tensor) -> Flat:
+    return Flat(0)
+
+
+class Uncounted(Generation):
+    """Builds what the test says, and does not say from how many images it learns a class."""
+
+    conditional = True
+
+    def __init__(self, build: Callable[..., Any]) -> None:
+        self.builds = build
+
+    def build(self, image_shape: Any, class_counts: Tensor) -> Any:
+        return self.builds(image_shape, class_counts)
+
+    def fit(self, own: OwnImages) -> Fitted:
+        raise AssertionError("nobody has been asked")
+
+
+class Own(Uncounted):
+    """A kind of generator of one's own."""
+
+    min_count = 2
+
+
+@pytest.mark.parametrize(
+    ("build", "told"),
+    [
+        (lambda shape, counts: Flat(0)[1], "got one that fails: TypeError"),
+        (lambda shape, counts: torch.nn.Identity(), "no attribute 'latent_dim'"),
+        (lambda shape, counts: None, "'NoneType' object has no attribute 'eval'"),
+    ],
+)
+def test_a_generator_of_ones_own_is_tried_before_anybody_trains(build: Any, told: str, blueprint: Blueprint) -> None:
+    with pytest.raises(MosaicError, match=f"algorithm.generation: expected Own.build to return .*{told}"):
+        Mosaic(generation=Own(build)).check_network(blueprint, "same")
+
+
+def test_a_blank_generator_makes_images_of_the_federations_shape(blueprint: Blueprint) -> None:
+    Mosaic(generation=Own(flat)).check_network(blueprint, "same")
+    wide = Blueprint(blueprint.factory, (1, 8, 9), blueprint.num_classes, blueprint.mean, blueprint.std)
+    with pytest.raises(MosaicError, match=r"of shape \(2, 1, 8, 9\) for two labels, got shape \(2, 1, 8, 8\)"):
+        Mosaic(generation=Own(flat), new_head=False).check_network(wide, "same")
+
+
+def test_what_a_generation_has_to_say_is_asked_at_once() -> None:
+    told = "expected Uncounted to have min_count, .* got none: set it"
+    with pytest.raises(MosaicError, match=f"algorithm.generation: {told}"):
+        Mosaic(generation=Uncounted(flat))
+    with pytest.raises(MosaicError, match=rf"algorithm.generation.parts\[1\]: {told}"):
+        Mixture([Adversarial(), Uncounted(flat)])

@@ -16,6 +16,7 @@ from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.replay import ReplaySettings
 from mosaic.errors import MosaicError, require_choice, require_kinds
 from mosaic.generation import ClassGaussians, Generation
+from mosaic.generation.base import require_generations
 from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import PoolKind
 from mosaic.nets.batchnorm import recalibrate
@@ -27,7 +28,13 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import Teacher, distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
-from mosaic.server.generators import GeneratorMixture, collect_generators, show_samples, uploaded_generator
+from mosaic.server.generators import (
+    GeneratorMixture,
+    check_blank_generator,
+    collect_generators,
+    show_samples,
+    uploaded_generator,
+)
 from mosaic.server.new_head import offer_new_head, with_better_head, without_new_head
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.replay import replayed_images
@@ -91,8 +98,9 @@ class Mosaic(Algorithm):
         prior_epsilon: float = 0.01,
         share_curves: bool | None = None,
     ) -> None:
-        require_kinds("algorithm", generation=(generation, Generation), teacher=(teacher, TeacherFactory))
-        require_kinds("algorithm", distillation=(distillation, DistillationSettings), replay=(replay, ReplaySettings))
+        require_generations("algorithm", generation=generation)
+        require_kinds("algorithm", teacher=(teacher, TeacherFactory), replay=(replay, ReplaySettings))
+        require_kinds("algorithm", distillation=(distillation, DistillationSettings))
         require_choice("algorithm", ExpertKind, experts=experts)
         require_choice("algorithm", ExpertStatistics, expert_statistics=expert_statistics)
         if expert_statistics != "average" and teacher.heads_only:
@@ -142,8 +150,9 @@ class Mosaic(Algorithm):
             )
 
     def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
-        """Refuse networks without the features or the head that the teacher needs."""
+        """Refuse networks without the features or the head that the teacher needs, and generators of other images."""
         self.teacher.check_network(blueprint, kind)
+        check_blank_generator(self.program.generation, blueprint.image_shape, blueprint.num_classes)
 
     def needs_prototypes(self, kind: PoolKind) -> bool:
         """Whether the teacher needs them."""

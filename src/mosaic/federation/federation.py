@@ -122,8 +122,9 @@ class Federation:
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
-        rate, trains_two = self.schedule.learning_rate, job.algorithm.trains_two
-        take_trial_step(job.phases, job.blueprint, job.optimizer, rate, trains_two)  # which launches the other ranks
+        rate, algorithm = self.schedule.learning_rate, job.algorithm
+        trial = job.phases, job.blueprint, job.optimizer, rate, algorithm.trains_two, algorithm.program.objective
+        take_trial_step(*trial)  # which launches the other ranks
         job.executor.goes_on(start.run, start.round)
         if start.round < schedule.rounds or not job.executor.is_remote:  # or nobody is asked any more
             job.executor.start(job.worker())

@@ -1,16 +1,15 @@
-"""Take one step on blank images before a run has a folder, so that a bad optimiser or callback fails in one line."""
+"""Take one step on blank images before a run has a folder: a bad objective, optimiser or callback fails in a line."""
 
 from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch import nn
 from torch.optim import Optimizer
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError, settings_of
+from mosaic.client.objectives import CrossEntropy, LocalContext, LocalObjective
+from mosaic.errors import MosaicError, kind_of, settings_of
 from mosaic.nets.blueprint import Blueprint
-from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
 from mosaic.training.manual import ManualTask
@@ -40,7 +39,12 @@ class TwoOptimizers(ManualTask):
 
 
 def take_trial_step(
-    phases: PhaseRunner, blueprint: Blueprint, optimizer: OptimizerFactory, rate: float, two_optimizers: bool = False
+    phases: PhaseRunner,
+    blueprint: Blueprint,
+    optimizer: OptimizerFactory,
+    rate: float,
+    two_optimizers: bool = False,
+    objective: LocalObjective = CrossEntropy(),
 ) -> None:
     """Take a step without a Trainer, then one in a Trainer with the user's callbacks.
 
@@ -50,16 +54,28 @@ def take_trial_step(
         optimizer: makes the optimiser of local training.
         rate: the learning rate of the first round.
         two_optimizers: whether the run has phases with two optimisers, which some callbacks refuse.
+        objective: what local training minimises.
 
     Raises:
-        MosaicError: the optimiser or the Trainer fails.
+        MosaicError: the objective, the optimiser or the Trainer fails.
     """
     images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.long)
-    task = TrialStep(blueprint.build(blueprint.initial(seed=0)), _loss, optimizer, rate, to_pixels)
+    start, counts = blueprint.initial(seed=0), labels.bincount(minlength=blueprint.num_classes)
+    net = blueprint.build(start)
+    try:
+        loss = objective.bind(LocalContext(start, counts, blueprint))
+        loss(net, to_pixels(images), labels).backward()
+    except MosaicError:
+        raise
+    except Exception as error:
+        raise MosaicError(
+            f"algorithm.objective: expected {kind_of(objective)}.bind to return a loss of network, pixels and labels "
+            f"that is one number with a gradient; a blank step fails: {_summary(error)}"
+        ) from error
+    task = TrialStep(net, loss, optimizer, rate, to_pixels)
     try:
         by_hand = task.configure_optimizers()
-        _loss(task.net, to_pixels(images), labels).backward()
         by_hand.step()
         by_hand.zero_grad()
     except Exception as error:
@@ -78,10 +94,6 @@ def take_trial_step(
             f"trainer: a blank step of local training fails with these callbacks and settings: {_summary(error)} "
             "(phases have no logger, no validation and one epoch; metrics are in the run directory)"
         ) from error
-
-
-def _loss(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
-    return cross_entropy(net(images), labels)
 
 
 def _summary(error: Exception) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+from mosaic.errors import MosaicError, require_kinds
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.training.task import Task
@@ -102,3 +103,15 @@ class Generation(ABC):
             train: runs a training phase on all of them.
         """
         return [None for _ in own]
+
+
+def require_generations(section: str, **given: object) -> None:
+    """Raise :class:`MosaicError` unless every value, by key, is a :class:`Generation` that has all its attributes."""
+    for key, value in given.items():
+        require_kinds(section, **{key: (value, Generation)})
+        for name in ("min_count", "conditional"):
+            if not hasattr(value, name):
+                raise MosaicError(
+                    f"{section}.{key}: expected {type(value).__name__} to have {name}, which mosaic.generation."
+                    "Generation explains, got none: set it in the class or in __init__"
+                )

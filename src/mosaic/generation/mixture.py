@@ -5,8 +5,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from mosaic.errors import MosaicError, require_kinds
-from mosaic.generation.base import Fitted, Generation, OwnImages
+from mosaic.errors import MosaicError
+from mosaic.generation.base import Fitted, Generation, OwnImages, require_generations
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import MixedGenerator
 
@@ -16,7 +16,7 @@ class Mixture(Generation):
 
     def __init__(self, parts: Sequence[Generation]) -> None:
         for place, part in enumerate(parts):
-            require_kinds("algorithm.generation", **{f"parts[{place}]": (part, Generation)})
+            require_generations("algorithm.generation", **{f"parts[{place}]": part})
         if len(parts) < 2 or len({part.conditional for part in parts}) > 1:
             raise MosaicError(
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "

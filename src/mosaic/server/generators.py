@@ -8,8 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mosaic.errors import MosaicError, printable
 from mosaic.generation.base import Generation
 from mosaic.messages import GeneratorReply, StateDict
+from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import ImageGenerator
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -110,14 +112,31 @@ class GeneratorMixture:
         return torch.cat(images)
 
 
-def uploaded_generator(
-    upload: GeneratorReply, generation: Generation, image_shape: tuple[int, int, int]
-) -> ImageGenerator:
+def uploaded_generator(upload: GeneratorReply, generation: Generation, image_shape: ImageShape) -> ImageGenerator:
     """Return a new network with the weights of an upload, which was learnt by this kind of generation."""
     with torch.random.fork_rng(devices=[]):
         generator = generation.build(image_shape, upload.class_counts)
     generator.load_state_dict(upload.generator)
     return generator
+
+
+def check_blank_generator(generation: Generation, image_shape: ImageShape, num_classes: int) -> None:
+    """Refuse, before anybody trains, a kind of generation whose blank generators fail or make other images.
+
+    Raises:
+        MosaicError: building one fails, or asking it for two images, or these have another shape.
+    """
+    build = f"algorithm.generation: expected {type(generation).__name__}.build to return a generator of images"
+    try:
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
+            blank = generation.build(image_shape, torch.ones(num_classes, dtype=torch.long)).eval()
+            made = tuple(blank(torch.randn(2, blank.latent_dim), torch.arange(2) % num_classes).shape)
+    except MosaicError:
+        raise
+    except Exception as error:
+        raise MosaicError(f"{build}, got one that fails: {type(error).__name__}: {printable(str(error))}") from error
+    if made != (2, *image_shape):
+        raise MosaicError(f"{build} of shape {(2, *image_shape)} for two labels, got shape {made}")
 
 
 def collect_generators(
