@@ -367,6 +367,16 @@ def test_what_an_algorithm_returns_is_looked_at(makes: Any, told: str) -> None:
         tiny(Path(folder) / "run", algorithm=Forgetful(makes))
 
 
+@pytest.mark.parametrize("dry", [False, True])
+def test_a_run_of_which_nothing_is_kept_names_no_way_on(
+    dry: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trainer = {"accelerator": "cpu", "fast_dev_run": dry}
+    with pytest.raises(mosaic.MosaicError, match="to return a ServerState"):
+        tiny(tmp_path / "run", algorithm=Forgetful(lambda state: None), trainer=trainer)
+    assert ("--ckpt_path auto goes on with it" in caplog.text) != dry
+
+
 def test_sums_in_double_precision_cost_no_more_than_a_model(tmp_path: Path) -> None:
     def double(state: ServerState) -> ServerState:
         return replace(state, model={key: tensor.double() for key, tensor in state.model.items()})

@@ -114,6 +114,16 @@ def test_a_folder_that_is_no_run_is_not_recommended(tmp_path: Path) -> None:
         RunDirectory(tmp_path).create({"model": {}})
 
 
+def test_a_run_without_a_snapshot_may_be_deleted(tmp_path: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.create({"model": {}})
+    with pytest.raises(MosaicError, match=r"auto, or delete it, unless a run is at work there: it holds no snapshot$"):
+        run.require_free()
+    (run.rounds / "0001").mkdir()
+    with pytest.raises(MosaicError, match=r"or go on with it with --ckpt_path auto$"):
+        run.require_free()
+
+
 @pytest.mark.parametrize("name", ["x" * 300, "x" * 252, "nul\0"])
 def test_a_name_that_no_folder_can_have_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(MosaicError, match="cannot be made a folder"):

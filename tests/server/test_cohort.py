@@ -130,6 +130,14 @@ def test_where_too_few_answer_the_run_ends_and_says_who() -> None:
     assert caught.value.exit_code == 69
 
 
+def test_a_quorum_is_no_way_on_where_all_clients_fail_alike() -> None:
+    with pytest.raises(QuorumError, match="one reason for all of them, so mend what they share") as caught:
+        cohort(Scripted(*(Failed(client, "KeyError in the client's code") for client in range(3))), 0, 1, 2).evaluate(
+            MODEL
+        )
+    assert "lower the quorum" not in str(caught.value)
+
+
 @pytest.mark.parametrize(("least", "goes_on"), [(0.0, True), (2 / 3, True), (0.67, False), (1.0, False)])
 def test_how_many_must_answer_is_a_setting_of_each_phase(least: float, goes_on: bool) -> None:
     replies = [judged(0, [1, 2], [5, 6], [7.0, 8.0]), LATE, judged(2, [1, 2], [5, 6], [7.0, 8.0])]

@@ -245,15 +245,17 @@ class Rounds:
     @contextmanager
     def _rescued(self, round: int) -> Iterator[None]:
         """Write the last snapshot if a signal comes or the round fails."""
+        keeps = not self._job.phases.dry_run
         try:
             yield
         except BaseException as error:
             self._write_snapshot()
             wait_for_the_first(error)
             if (leaving := preempted(error)) is None:
-                log.warning("stopped in round %d, whose work is lost: once the cause is mended, %s", round, _WAY_ON)
+                if keeps:
+                    log.warning("stopped in round %d, whose work is lost: once the cause is mended, %s", round, _WAY_ON)
                 raise
-            leaving.when = f"in round {round}, whose work is lost: {_WAY_ON}"
+            leaving.when = f"in round {round}, whose work is lost" + (f": {_WAY_ON}" if keeps else "")
             raise leaving from None
 
     @contextmanager

@@ -143,6 +143,8 @@ class RunDirectory:
             raise self._no_folder(error) from error
         if not empty:
             way_on = "go on with it with --ckpt_path auto" if self.config.is_file() else "move it away"
+            if self.config.is_file() and not any(self.rounds.glob("[0-9]*")):
+                way_on += ", or delete it, unless a run is at work there: it holds no snapshot"
             raise MosaicError(
                 f"{self.path} exists and a run is never overwritten: choose another name with --federation.run_dir, or "
                 f"{way_on}"

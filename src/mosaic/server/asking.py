@@ -78,7 +78,7 @@ class Asker:
             raise QuorumError(
                 f"round {self.round}: expected answers of at least {self.faults.quorum_of(phase):g} of the {total} "
                 f"clients asked (federation.faults.quorum, phase {phase}), got {total - len(missing)}; missing: "
-                f"{_by_reason(missing)}: mend them or lower the quorum, and go on with --ckpt_path auto"
+                f"{_by_reason(missing)}: {_advice(missing, total)}"
             )
 
     def _asked_again(
@@ -107,6 +107,13 @@ def _fault(request: Request, reply: Reply, inspector: Inspector) -> str | None:
     except UnfitReplyError as error:
         return f"its reply was refused: {printable(str(error))}"
     return None
+
+
+def _advice(missing: Mapping[int, str], asked: int) -> str:
+    """Say what to mend: a quorum is none where everybody fails alike."""
+    if len(missing) == asked > 1 and len(set(missing.values())) == 1:
+        return "one reason for all of them, so mend what they share, such as the code or the settings"
+    return "mend them or lower the quorum"
 
 
 def _by_reason(missing: Mapping[int, str]) -> str:
