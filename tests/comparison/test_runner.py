@@ -18,6 +18,14 @@ LIMIT = 600.0
 """Seconds after which a stand-in that nobody ends gives up."""
 
 
+def test_no_two_rows_share_a_folder() -> None:
+    names = ["x/y.yaml", "x-y.yaml", "x%2Fy.yaml", "x", "mosaic+heads", "fedprox, mu=0.1"]
+    folders = {name: runner.run_folder(name, 0, Path("runs")) for name in names}
+    assert len(set(folders.values())) == len(names)
+    assert {folder.parents[1] for folder in folders.values()} == {Path("runs")}
+    assert folders["mosaic+heads"] == Path("runs/mosaic+heads/seed0")
+
+
 def wait_in_place_of(fit: runner.Fit, request: RunRequest, runs: Path) -> runner.Failure:
     """Say that it has begun, then heed signals as a run does, between one step and the next."""
     deadline = time.monotonic() + LIMIT

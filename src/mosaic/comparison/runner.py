@@ -131,8 +131,8 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
 
 
 def run_folder(algorithm: str, seed: int, runs: Path) -> Path:
-    """Return the run directory of one run."""
-    return runs / algorithm.replace("/", "-") / f"seed{seed}"
+    """Return the run directory of one run; no two rows have the same, whatever paths they are named by."""
+    return runs / algorithm.replace("%", "%25").replace("/", "%2F") / f"seed{seed}"
 
 
 def run_one(fit: Fit, request: RunRequest, runs: Path) -> Outcome | Failure:
