@@ -34,10 +34,11 @@ from mosaic.privacy import Privacy
 from mosaic.runs.checkpoint import same_weights
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
+from mosaic.server.experts import Experts
 from mosaic.server.faults import Faults
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings
-from mosaic.teachers import FitSettings, Fusion
+from mosaic.teachers import Evidence, FitSettings, Fusion, TeacherFactory
 from mosaic.training.signals import Preempted
 from tests.cases import for_each
 from tests.small_runs import DIGITS, TINY, LinearNet, SharedRuns, assert_same_run
@@ -365,6 +366,19 @@ class Forgetful(FedAvg):
 def test_what_an_algorithm_returns_is_looked_at(makes: Any, told: str) -> None:
     with TemporaryDirectory() as folder, pytest.raises(mosaic.MosaicError, match=told):
         tiny(Path(folder) / "run", algorithm=Forgetful(makes))
+
+
+class Network(TeacherFactory):
+    """Returns a network, as if it were asked of pixels."""
+
+    def form(self, experts: Experts, evidence: Evidence) -> Any:
+        return torch.nn.Linear(1, 1)
+
+
+def test_a_teacher_that_is_a_network_is_told_how_to_ask_it(tmp_path: Path) -> None:
+    told = "expected Network.form to return a function of generated images, got Linear: of a network return lambda"
+    with pytest.raises(mosaic.MosaicError, match=told):
+        tiny(tmp_path / "run", algorithm=Mosaic(teacher=Network()))
 
 
 @pytest.mark.parametrize("dry", [False, True])

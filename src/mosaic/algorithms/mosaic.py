@@ -7,14 +7,14 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.replay import ReplaySettings
-from mosaic.errors import MosaicError, require_choice, require_kinds
+from mosaic.errors import MosaicError, kind_of, require_choice, require_kinds
 from mosaic.generation import ClassGaussians, Generation
 from mosaic.generation.base import require_generations
 from mosaic.messages import GeneratorReply, StateDict
@@ -323,6 +323,12 @@ class Mosaic(Algorithm):
         every = torch.ones(evidence.context.blueprint.num_classes, dtype=torch.bool)
         try:
             teacher = self.teacher.form(experts, evidence)
+            if isinstance(teacher, nn.Module) or not callable(teacher):
+                raise MosaicError(
+                    f"algorithm.teacher: expected {type(self.teacher).__name__}.form to return a function of generated "
+                    f"images, got {kind_of(teacher)}: of a network return lambda source: ask_teacher(network, "
+                    "source.images), from mosaic.teachers.answers"
+                )
             if not self.needs_prototypes(evidence.context.pool.kind):
                 return teacher, every
             return teacher, torch.bincount(evidence.prototypes[1], minlength=len(every)) > 0
