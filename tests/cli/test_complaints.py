@@ -132,6 +132,11 @@ def test_a_key_of_a_file_is_told_with_what_may_be_meant(tmp_path: Path, capsys: 
         ("--model.net mosaic.data.Images", "model.net: expected a subclass of Classifier, got mosaic.data.Images"),
         ("--algorithm mosaic.nets.MLP", "algorithm: expected a subclass of Algorithm, got mosaic.nets.MLP"),
         ("--algorithm []", "algorithm: expected the path of a class, or class_path and init_args, got []"),
+        (
+            "--algorithm here/my_algorithms.py",
+            "algorithm: expected the path of a class, such as my_algorithms.ClassName, got that of a file, "
+            "here/my_algorithms.py",
+        ),
         ("--model.optimizer.momentum high", "model.optimizer.momentum: expected a number, got high"),
         (
             "--algorithm.distilation.steps 3",

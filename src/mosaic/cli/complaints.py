@@ -79,6 +79,9 @@ def complaint(text: str) -> str:
     key, block = ".".join(keys), _innermost(text)
     if grouped := re.search(r"Group '([\w.]+)' does not accept option '([\w.]+)'", text):
         return _no_setting(key, f"{grouped[1]}.{grouped[2]}", text)
+    if script := re.search(r"Expected a path but (\S+)\.py either not accessible", text):
+        like = f"{Path(script[1]).name}.ClassName"
+        return f"{key}: expected the path of a class, such as {like}, got that of a file, {script[1]}.py"
     if (module := _missing_module(text)) is not None:
         return f"{key}: there is no module {module}: {_way_to(module)}"
     if strange := re.search(r"Option '([^']+)' is not accepted|unrecognized arguments: --([\w.]+)=", text):
