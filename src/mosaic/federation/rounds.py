@@ -178,12 +178,13 @@ class Rounds:
                 f"another shape, first {wrong[0]}"
             )
         types = {key: tensor.dtype for key, tensor in self._job.blueprint.skeleton.items()}
-        model = {key: tensor.to(types[key]) for key, tensor in state.model.items()}  # sums may be in double precision
-        if not are_finite(model.values()):
+        if any(tensor.dtype != types[key] for key, tensor in state.model.items()):  # sums may be in double precision
+            state = replace(state, model={key: tensor.to(types[key]) for key, tensor in state.model.items()})
+        if not are_finite(state.model.values()):
             raise MosaicError(
                 f"{name} to return a model of finite numbers, got others: lower its rates, or see what it computes"
             )
-        return replace(state, model=model)
+        return state
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._job.executor.present())

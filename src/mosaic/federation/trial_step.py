@@ -62,10 +62,9 @@ def take_trial_step(
     images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.long)
     start, counts = blueprint.initial(seed=0), labels.bincount(minlength=blueprint.num_classes)
-    net = blueprint.build(start)
+    net, context = blueprint.build(start), LocalContext(start, counts, blueprint)
     try:
-        loss = objective.bind(LocalContext(start, counts, blueprint))
-        loss(net, to_pixels(images), labels).backward()
+        objective.bind(context)(net, to_pixels(images), labels).backward()
     except MosaicError:
         raise
     except Exception as error:
@@ -73,7 +72,7 @@ def take_trial_step(
             f"algorithm.objective: expected {kind_of(objective)}.bind to return a loss of network, pixels and labels "
             f"that is one number with a gradient; a blank step fails: {_summary(error)}"
         ) from error
-    task = TrialStep(net, loss, optimizer, rate, to_pixels)
+    task = TrialStep(net, objective.bind(context), optimizer, rate, to_pixels)
     try:
         by_hand = task.configure_optimizers()
         by_hand.step()
