@@ -110,3 +110,14 @@ def test_settings_of_an_optional_section_are_a_difference_and_those_of_another_c
         ("privacy.epsilon", "-", "8.0"),
     ]
     assert _differences([plain, plain]) == []
+
+
+def test_two_runs_of_one_class_are_told_apart_beside_a_run_of_another() -> None:
+    def run(name: str, **own: object) -> Any:
+        return SimpleNamespace(settings={"algorithm": {"class_path": name, "init_args": own}})
+
+    prox, more, plain = run("FedProx", mu=0.01, alike=1), run("FedProx", mu=1.0, alike=1), run("FedAvg")
+    assert _differences([prox, more, plain]) == [
+        ("algorithm", "FedProx", "FedProx", "FedAvg"),
+        ("algorithm.mu", "0.01", "1.0", "-"),
+    ]

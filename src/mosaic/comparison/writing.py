@@ -73,7 +73,7 @@ def _measured(outcomes: Sequence[Outcome]) -> list[tuple[str, str]]:
     when = " to ".join(dict.fromkeys([days[0], days[-1]]))
     versions = sorted({outcome.version for outcome in outcomes})
     by = f", by mosaic {' and '.join(versions)}" if len(versions) > 1 else ""
-    return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minutes in all")]
+    return [("measured", f"{when} on {machines}{by}, {minutes:.0f} minute{'' if round(minutes) == 1 else 's'} in all")]
 
 
 def accuracy_bands(outcomes: Sequence[Outcome], over: Over) -> dict[str, Band]:

@@ -99,12 +99,15 @@ def _differences(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
 
 def _value(flat: Mapping[str, Any], key: str) -> str:
     """Return a setting, the one above it where that has nothing below, or a dash."""
-    return next((str(flat[above]) for above in (key, *_above(key)) if above in flat), "-")
+    return next((str(flat[above]) for above in (key, *_above(key)) if flat.get(above, {}) != {}), "-")
 
 
 def _is_of_other_classes(key: str, flat: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether a setting that some run lacks is one of a class that it does not have, or has settings below it there."""
-    if all(key in each for each in flat):
+    """Whether a setting that some run lacks is one of a class that it does not have, or has settings below it there.
+
+    What those that have it disagree about is shown all the same.
+    """
+    if all(key in each for each in flat) or len({str(each[key]) for each in flat if key in each}) > 1:
         return False
     classes = [each for each in (f"{above}.class_path" for above in _above(key)) if each != key]
     other = any(len({each.get(path) for each in flat}) > 1 for path in classes)
