@@ -44,7 +44,10 @@ def test_what_the_server_would_refuse_is_refused(section: str, value: Any, told:
             {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 3, "alpha": 1.0}},
             "expected data.partition mosaic.data.Remote with FlowerExecutor.*got DirichletPartition",
         ),
-        ({"class_path": "mosaic.data.Remote", "init_args": {**ALL_KNOW, "num_clients": 0}}, "at least 1, got 0"),
+        (
+            {"class_path": "mosaic.data.Remote", "init_args": {**ALL_KNOW, "num_clients": 0}},
+            "num_clients: expected a number above 0, got 0",
+        ),
     ],
 )
 def test_a_configuration_of_a_simulation_is_refused(partition: Any, told: str, tmp_path: Path) -> None:

@@ -255,7 +255,9 @@ def test_ranks_wait_until_the_first_has_written_its_snapshot(
 def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(tmp_path: Path) -> None:
     folder = tmp_path / "of the first"
     folder.mkdir()
-    started = "from mosaic.training.signals import end_with_the_first; end_with_the_first(); print(1, flush=True); "
+    started = (
+        "from mosaic.training.signals import end_with_the_first; end_with_the_first(); print(1, end='', flush=True); "
+    )
     started += "import time; time.sleep(60); import sys; print('outlived', file=sys.stderr)"
     program = (
         "import os, signal, subprocess, sys; os.environ['MOSAIC_FIRST_PROCESS'] = str(os.getpid()); "
