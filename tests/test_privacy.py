@@ -3,19 +3,25 @@
 import io
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import yaml
 from rich.console import Console
 
+import mosaic
+from mosaic.algorithms import FedAvg
 from mosaic.cli.main import main
-from mosaic.data import SklearnDigits
+from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
+from mosaic.errors import MosaicError
+from mosaic.privacy import Privacy
+from mosaic.privacy.settings import Shares
 from mosaic.report.contents import read_run
 from mosaic.report.html import page
 from mosaic.report.summary import print_summary
 from tests.cases import for_each
-from tests.small_runs import DIGITS, SharedRuns, final_model, fit_other, summary
+from tests.small_runs import DIGITS, LinearNet, SharedRuns, final_model, fit_other, summary
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
 PUBLIC = ("--data.mean=[0.3]", "--data.std=[0.38]")
@@ -101,6 +107,22 @@ def test_local_training_spends_its_budget_over_the_planned_steps(
             fit_other(target, "FedAvg", *TRAINS, *more, f"--ckpt_path={run}")
         assert left.value.code == 2
         assert named in capsys.readouterr().err
+
+
+def test_a_run_of_objects_spreads_its_noise_over_the_planned_steps_too(tmp_path: Path) -> None:
+    data = {"source": SklearnDigits(), "partition": DirichletPartition(4, 1), "batch_size": 32}
+    given = {
+        "net": LinearNet,
+        "algorithm": FedAvg(),
+        "trainer": {"accelerator": "cpu"},
+        "privacy": Privacy(10, local_training="dp_sgd", shares=Shares(0, 0, 0, 1)),
+        "ckpt_path": "auto",
+    }
+    for rounds, expected in ((1, nullcontext()), (2, pytest.raises(MosaicError, match="noise was spread over"))):
+        schedule = mosaic.Schedule(rounds, local_steps=2, fine_tune_rounds=0)
+        with expected:
+            public = FederatedDataModule(**data, mean=[0.3], std=[0.38])
+            mosaic.Federation(str(tmp_path / "run"), schedule).fit(data=public, **given)
 
 
 def test_a_budget_that_fedavg_would_not_spend_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from mosaic.codec import encode
 from mosaic.errors import MosaicError
 from mosaic.messages import ReleaseReply
 from mosaic.privacy import Privacy, Shares
@@ -159,11 +158,6 @@ def test_a_lost_book_is_missed_under_another_number_too(tmp_path: Path) -> None:
         ledger.keep("asked", answer())
     (tmp_path / "client_0003" / "book.json").unlink()
     assert book_folder(tmp_path, 0, alone=True) == tmp_path / "client_0003"
-
-
-def test_what_the_first_version_kept_is_given_again(tmp_path: Path) -> None:
-    (tmp_path / "release-1.safetensors").write_bytes(encode(answer(3.0)))
-    assert Ledger(tmp_path, BUDGET).recall("release-1") == answer(3.0)
 
 
 def test_an_answer_that_was_changed_is_not_given_again(tmp_path: Path) -> None:

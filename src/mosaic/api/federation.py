@@ -134,7 +134,7 @@ class Federation(federation.Federation):
                 "algorithm": algorithm,
                 "executor": executor,
                 "clients": clients,
-                **({} if privacy is None else {"privacy": privacy}),
+                **({} if privacy is None else {"privacy": asdict(privacy)}),
                 "federation": {**vars(self), "schedule": asdict(self.schedule), "faults": asdict(self.faults)},
                 "from_objects": True,
             }

@@ -176,9 +176,13 @@ class Loopback:
         return self._processes[name]
 
     def _environment(self) -> dict[str, str]:
-        """Let scripts find the commands of this environment, and ``mosaic`` as it runs here."""
+        """Let scripts find the commands of this environment, and ``mosaic`` as it runs here, with one thread each.
+
+        All parties share this host, and results are bit-identical only for equal threads.
+        """
         bins = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-        return {**os.environ, "PATH": bins, "MOSAIC_BIN": str(self.folder / "bin"), MARK: self._mark}
+        ours = {"PATH": bins, "MOSAIC_BIN": str(self.folder / "bin"), "OMP_NUM_THREADS": "1", MARK: self._mark}
+        return {**os.environ, **ours}
 
     def _write_command(self) -> None:
         command = self.folder / "bin" / "mosaic"

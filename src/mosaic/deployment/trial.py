@@ -1,11 +1,13 @@
 """``python -m mosaic.deployment.trial``: a whole federation on this host, beside the same run simulated."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -56,9 +58,14 @@ def main() -> None:
     """Run the trial, and say what happens."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(EXIT_CODE))  # so that everything else is ended, too
     say = Console().print
-    with tempfile.TemporaryDirectory(prefix="mosaic-trial-") as name:
+    with ExitStack() as removal:
+        place = Path(tempfile.mkdtemp(prefix="mosaic-trial-"))
+        removal.callback(shutil.rmtree, place, ignore_errors=True)
         try:
-            run_trial(Path(name), CONFIG, lambda text: say(text, highlight=False))
+            run_trial(place, CONFIG, lambda text: say(text, highlight=False))
+        except TrialError as error:
+            removal.pop_all()
+            raise SystemExit(f"mosaic: error: {error}\nLogs, keys and runs are kept in {place}") from error
         except MosaicError as error:
             raise SystemExit(f"mosaic: error: {error}") from error
 
@@ -86,7 +93,7 @@ def run_trial(place: Path, config: Path, say: Callable[[str], None]) -> None:
     simulated = simulate(config, other)
     say(f"The same run, simulated in one process, took {simulated:.0f} s.")
     if not same_tensors(one, other):
-        raise TrialError(f"expected the deployed run to end with the simulated one's model, bit for bit; see {one}")
+        raise TrialError("expected the deployed run to end with the simulated one's model, bit for bit")
     say("Both have ended with the same global model, bit for bit.")
 
 

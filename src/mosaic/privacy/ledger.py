@@ -119,10 +119,8 @@ class Ledger:
         Raises:
             MosaicError: it is damaged.
         """
-        if (file := self._answer(key)).is_file():
-            return decode(read_signed(file), object)  # type: ignore[return-value]
-        old = file.with_suffix(".safetensors")  # as 0.1.0 kept it
-        return decode(old.read_bytes(), object) if old.is_file() else None  # type: ignore[return-value]
+        file = self._answer(key)
+        return decode(read_signed(file), object) if file.is_file() else None  # type: ignore[return-value]
 
     def book(self, key: str, mechanisms: Sequence[Mechanism]) -> bytes:
         """Write down what an answer will cost, before any image is touched, and return the secret of its noise.
