@@ -107,7 +107,7 @@ def _pack(data: bytes) -> RecordDict:
 
 
 def _unpack(message: Message) -> bytes:
-    return bytes(message.content["body"]["data"].data)
+    return bytes(message.content.array_records["body"]["data"].data)
 
 
 def _openssh(pem: bytes) -> str:
