@@ -18,7 +18,7 @@ from rich.table import Table
 
 from mosaic.deployment.deploy import deploy
 from mosaic.deployment.loopback import Loopback, free_port
-from mosaic.deployment.trial import CONFIG, deal_out, finished, simulate
+from mosaic.deployment.trial import CONFIG, DEALT, deal_out, finished, simulate
 
 PARTS = {
     "flower-superlink": "SuperLink",
@@ -124,7 +124,7 @@ def _resident_mebibytes(number: int) -> float:
 def main() -> None:
     with tempfile.TemporaryDirectory(prefix="mosaic-trial-") as name:
         port, simulated = free_port(), Path(name, "simulated")
-        folder = deploy(CONFIG, Path(name, "federation"), link_port=port)
+        folder = deploy(CONFIG, Path(name, "federation"), link_port=port, require=lambda _: DEALT["num_clients"])
         deal_out(folder)
         forwarder = Forwarder(port)
         with Loopback(folder, port, forwarder.port) as loopback:

@@ -41,7 +41,7 @@ from mosaic.messages import Reply, Request, TrainReply
 BAR = 1.5
 RAYS_PAIRS = 3
 """Ray takes a quarter of a minute or more to start, so that more would take longer than all other benchmarks."""
-EXECUTORS = {"Serial": SerialExecutor, "Ranks": RanksExecutor, "Ray": RayExecutor}
+EXECUTORS: dict[str, type[ClientExecutor]] = {"Serial": SerialExecutor, "Ranks": RanksExecutor, "Ray": RayExecutor}
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
 PLACE = "mosaic.executors"
 

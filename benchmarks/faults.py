@@ -236,8 +236,8 @@ def _spoilt(reply: Any) -> Any:
     match reply:
         case TrainReply(model=tensors) | GeneratorReply(generator=tensors):
             name = next(name for name, tensor in tensors.items() if tensor.is_floating_point())
-            field = "model" if isinstance(reply, TrainReply) else "generator"
-            return replace(reply, **{field: {**tensors, name: tensors[name] * float("nan")}})
+            spoilt = {**tensors, name: tensors[name] * float("nan")}
+            return replace(reply, model=spoilt) if isinstance(reply, TrainReply) else replace(reply, generator=spoilt)
         case PrototypeReply():
             return replace(reply, prototypes=reply.prototypes * float("nan"))
         case EvaluateReply():

@@ -32,7 +32,8 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 
 from mosaic.algorithms import Mosaic
 from mosaic.batches import ShuffledBatches
-from mosaic.cli.lightning import MosaicCLI, MosaicParser
+from mosaic.cli.lightning import MosaicCLI
+from mosaic.cli.sections import MosaicParser
 from mosaic.client.generator_quality import class_coverage
 from mosaic.data import FederatedDataModule
 from mosaic.errors import MosaicError

@@ -9,6 +9,7 @@ process, and must end with the same bits.
 
 import argparse
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -71,7 +72,8 @@ def bare(case: Case) -> nn.Module:
         for net in (discriminator, generator)
     ]
     random = torch.Generator().manual_seed(1)
-    judges, makers, kept = (list(net.parameters()) for net in (discriminator, generator, average))
+    judges = list(discriminator.parameters())
+    makers, kept = (list[torch.Tensor](net.parameters()) for net in (generator, average))
     for images, targets in case.batches:
         real, labels = images.to(device).float() / 255, targets.to(device)
         fake = generator(torch.randn(len(real), settings.latent_dim, generator=random).to(device), labels)
@@ -91,8 +93,8 @@ def bare(case: Case) -> nn.Module:
             torch._foreach_lerp_(kept, makers, 1 - settings.average_decay)
             for ours, theirs in zip(average.buffers(), generator.buffers(), strict=True):
                 ours.copy_(theirs)
-    for parameter in kept:
-        parameter.data.div_(1 - settings.average_decay ** len(case.batches))
+    with torch.no_grad():
+        torch._foreach_div_(kept, 1 - settings.average_decay ** len(case.batches))
     return average.cpu()
 
 
@@ -116,7 +118,7 @@ def case_of(
 def figures(pairs: int, case: Case | None = None) -> list[Figure]:
     """Return time through the phase runner over that of the loop."""
     case = case or digits(200)
-    variants = {"bare": lambda: bare(case), "phase": lambda: phase(case)}
+    variants: dict[str, Callable[[], nn.Module]] = {"bare": lambda: bare(case), "phase": lambda: phase(case)}
     with many_phases():
         for _ in range(3):
             ours, theirs = (variant().state_dict() for variant in variants.values())

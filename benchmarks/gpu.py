@@ -30,6 +30,7 @@ from measuring import Figure, in_turn, medians, ratio, show
 from rich.console import Console
 from rich.table import Table
 from side_by_side import datasets, seconds_of_rounds
+from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -69,7 +70,7 @@ def working(run: partial[None]) -> float:
         run()
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-    on_gpu = [event for event in profile.events() if event.device_type == torch.autograd.DeviceType.CUDA]
+    on_gpu = [event for event in profile.events() if event.device_type == DeviceType.CUDA]
     kernels = [one for one in on_gpu if not one.is_user_annotation and not one.name.startswith("Memcpy")]
     return float(sum(kernel.time_range.elapsed_us() for kernel in kernels)) / 1e6
 
@@ -145,7 +146,7 @@ def flops_per_image(net: torch.nn.Module) -> float:
     """Return operations of one training step for one image, forwards and backwards."""
     with FlopCounterMode(display=False) as counter:
         net(torch.rand(2, *SHAPE)).sum().backward()
-    return counter.get_total_flops() / 2
+    return float(counter.get_total_flops() / 2)
 
 
 def full_round(options: argparse.Namespace, phases: PhaseRunner) -> dict[str, float]:

@@ -62,7 +62,8 @@ def in_turn(
     Returns:
         Seconds of one call, for every variant and round.
     """
-    names, seconds = list(variants), {name: [] for name in variants}
+    names = list(variants)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
     for pair in range(pairs):
         shift = pair % len(names)
         for name in names[shift:] + names[:shift]:

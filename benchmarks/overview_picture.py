@@ -79,7 +79,7 @@ def draw_images(axes: Axes, images: np.ndarray) -> None:
 def draw_accuracy(axes: Axes, look: Look) -> None:
     for row, name, colour in zip((results.MOSAIC, "fedavg"), ("Mosaic", "FedAvg"), look.colours, strict=True):
         runs = results.of_row(SETTING, row)
-        curves = 100 * np.array([[float(each["test_accuracy"]) for each in run.rounds] for run in runs])
+        curves = 100 * np.array([[each["test_accuracy"] for each in run.rounds] for run in runs])
         rounds, mean = np.arange(1, curves.shape[1] + 1), curves.mean(0)
         error = curves.std(0, ddof=1) / len(curves) ** 0.5
         axes.plot(rounds, mean, color=colour, marker="o" if row == results.MOSAIC else "s", markersize=4)

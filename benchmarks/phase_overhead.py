@@ -58,7 +58,7 @@ def stock(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> Non
 
 def bare(net: Classifier, batches: ShuffledBatches, phases: PhaseRunner) -> None:
     device = phases.device
-    net.to(device, memory_format=torch.channels_last if phases.channels_last else torch.contiguous_format)
+    net.to(device).to(memory_format=torch.channels_last if phases.channels_last else torch.contiguous_format)
     optimizer = SGD(net.parameters(), lr=0.01)
     for images, labels in batches:
         with phases.precision():

@@ -178,7 +178,7 @@ def rules_lines() -> tuple[list[str], list[list[str]]]:
 
 def _images_of(client: int, result: Result) -> int:
     """Return how many of a client's images were attacked; an attack on prototypes leaves out rare classes."""
-    return max(each["members"] for each in result["findings"] if each["client"] == client)
+    return max(int(each["members"]) for each in result["findings"] if each["client"] == client)
 
 
 def write_table() -> None:

@@ -257,6 +257,7 @@ def accuracies(name: str) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for outcome in outcomes(name):
         accuracy = outcome.last if outcome.last is not None else outcome.own
+        assert accuracy is not None, f"a finished run of {outcome.algorithm} has neither accuracy"
         found.setdefault(outcome.algorithm, []).append(100 * accuracy)
     return found
 

@@ -10,7 +10,8 @@ loop over classes would not do.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from measuring import Figure, in_turn, medians, ratio, show
@@ -38,8 +39,8 @@ def figures(pairs: int, counts: Sequence[int] = (10, 100), images: int = 8, devi
         experts = [ResNet18((3, 32, 32), 10).eval().requires_grad_(False).to(device) for _ in range(count)]
         teacher = ImageExperts(experts)
         variants = {
-            "loop": lambda experts=experts: _awaited(loop(experts, pixels)),
-            "teacher": lambda teacher=teacher: _awaited(ask_teacher(teacher, pixels)),
+            "loop": partial(_answers, partial(loop, experts), pixels),
+            "teacher": partial(_answers, partial(ask_teacher, teacher), pixels),
         }
         answers = [variant() for variant in variants.values()]
         assert torch.equal(answers[0], answers[1])
@@ -49,8 +50,8 @@ def figures(pairs: int, counts: Sequence[int] = (10, 100), images: int = 8, devi
     return found
 
 
-def _awaited(answers: Tensor) -> Tensor:
-    return answers.cpu()  # waits for a GPU
+def _answers(ask: Callable[[Tensor], Tensor], pixels: Tensor) -> Tensor:
+    return ask(pixels).cpu()  # waits for a GPU
 
 
 def main() -> None:

@@ -62,7 +62,7 @@ def read_run(run: Path) -> RunContents:
 
 def _read_pictures(folder: Path) -> dict[str, bytes]:
     """Take the pictures of the latest round out of TensorBoard's event files; a resumed run has several files."""
-    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader  # type: ignore[import-untyped]
+    from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     found: dict[str, bytes] = {}
     steps: dict[str, int] = {}
