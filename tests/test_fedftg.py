@@ -295,8 +295,8 @@ def test_the_objective_has_the_weights_the_labels_and_the_turn_of_the_round(
         blueprint=blueprint,
         phases=SimpleNamespace(dry_run=DryRun(False), run=lambda *_: {}),
         seed_for=lambda _: 0,
-        measure=lambda _: nullcontext(),
-        count=lambda *_: None,
+        timed=lambda _: nullcontext(),
+        count_updates=lambda *_: None,
     )
     algorithm = FedFTG(generator_updates=10, student_updates=4)
     algorithm._distil(blueprint.build(blueprint.initial(9)), uploads, ServerState({}), cast(Any, context))

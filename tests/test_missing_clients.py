@@ -17,7 +17,7 @@ from mosaic.executors import SerialExecutor
 from mosaic.messages import Failed, Reply, Request
 from mosaic.report.html import report
 from mosaic.report.summary import print_summary
-from mosaic.teachers.answers import say_nothing_of
+from mosaic.teachers.answers import neutralise_unknown_classes
 from tests.small_runs import (
     FOUR_ROUNDS,
     SharedRuns,
@@ -108,9 +108,9 @@ def test_a_class_whose_prototypes_are_lost_is_not_ruled_out(tmp_path: Path, monk
 
     def noting(classes: Tensor, *more: Any) -> Tensor:
         unknown.append(classes.nonzero().flatten().tolist())
-        return say_nothing_of(classes, *more)
+        return neutralise_unknown_classes(classes, *more)
 
-    monkeypatch.setattr("mosaic.algorithms.mosaic.say_nothing_of", noting)
+    monkeypatch.setattr("mosaic.algorithms.mosaic.neutralise_unknown_classes", noting)
     flags = [flag for flag in tiny_fit(tmp_path / "run") if "data.partition" not in flag]
     main([*flags, "--data.partition=tests.client.test_worker.ByRemainder", *losing({"Prototype": [1]})])
     assert unknown == [[1, 4, 7]]  # the digits that client 1 alone holds

@@ -45,15 +45,15 @@ def pool_of(blueprint: Blueprint, num_clients: int = 5, seed: int = 0, **setting
 def test_by_default_all_clients_run_the_global_network(blueprint: Blueprint) -> None:
     for pool in (pool_of(blueprint), same_models(blueprint, 5)):
         assert pool.kind == "same"
-        assert pool.ratios == (1.0,) * 5
+        assert pool.levels == (1.0,) * 5
         assert all(pool.of(client) is blueprint for client in range(5))
         assert not any(pool.keeps_own(client) for client in range(5))
         assert all(pool.can_judge(client) for client in range(5))
 
 
 def test_levels_are_dealt_out_in_turn(blueprint: Blueprint) -> None:
-    assert pool_of(blueprint, levels=[1.0, 0.5, 0.25]).ratios == (1.0, 0.5, 0.25, 1.0, 0.5)
-    assert pool_of(blueprint, levels=[0.5] * 2 + [1.0] * 3).ratios == (0.5, 0.5, 1.0, 1.0, 1.0)
+    assert pool_of(blueprint, levels=[1.0, 0.5, 0.25]).levels == (1.0, 0.5, 0.25, 1.0, 0.5)
+    assert pool_of(blueprint, levels=[0.5] * 2 + [1.0] * 3).levels == (0.5, 0.5, 1.0, 1.0, 1.0)
 
 
 def test_models_are_dealt_out_in_turn(blueprint: Blueprint) -> None:
@@ -79,20 +79,20 @@ def test_models_and_levels_for_nobody_are_told(blueprint: Blueprint, caplog: pyt
 def test_a_staircase_of_levels_is_the_methods_formula(
     blueprint: Blueprint, clients: int, rho: float, sigma: int
 ) -> None:
-    ratios = ClientModels(rho=rho, sigma=sigma)._ratios(clients)
+    levels = ClientModels(rho=rho, sigma=sigma)._levels(clients)
     steps = [min(sigma, Fraction(rho) * client // clients) for client in range(clients)]
-    assert list(ratios) == [float(Fraction(1, 2) ** int(step)) for step in steps]
+    assert list(levels) == [float(Fraction(1, 2) ** int(step)) for step in steps]
 
 
 def test_a_staircase_follows_the_number_that_was_written_not_its_binary_neighbour() -> None:
     for hundredths, clients in ((116, 29), (29, 100), (57, 100), (305, 61)):
-        ratios = ClientModels(rho=hundredths / 100, sigma=9)._ratios(clients)
-        assert list(ratios) == [0.5 ** (hundredths * client // (100 * clients)) for client in range(clients)]
+        levels = ClientModels(rho=hundredths / 100, sigma=9)._levels(clients)
+        assert list(levels) == [0.5 ** (hundredths * client // (100 * clients)) for client in range(clients)]
 
 
 def test_staircases_by_hand(blueprint: Blueprint) -> None:
-    assert pool_of(blueprint, 6, rho=3.0, sigma=2).ratios == (1, 1, 0.5, 0.5, 0.25, 0.25)
-    assert pool_of(blueprint, 5, rho=5.0, sigma=2).ratios == (1, 0.5, 0.25, 0.25, 0.25)
+    assert pool_of(blueprint, 6, rho=3.0, sigma=2).levels == (1, 1, 0.5, 0.5, 0.25, 0.25)
+    assert pool_of(blueprint, 5, rho=5.0, sigma=2).levels == (1, 0.5, 0.25, 0.25, 0.25)
     assert pool_of(blueprint, 4, rho=2.0, sigma=0).kind == "same"
 
 

@@ -75,7 +75,7 @@ def require_share(section: str, **values: float) -> None:
             raise MosaicError(f"{section}.{key}: expected a share in [0, 1], got {value}")
 
 
-def require_decay(section: str, **values: float) -> None:
+def require_below_one(section: str, **values: float) -> None:
     """Raise :class:`MosaicError` unless all values are in ``[0, 1)``; see :func:`require_positive`."""
     for key, value in values.items():
         if not is_number(value) or not 0 <= value < 1:
@@ -87,7 +87,7 @@ def require_betas(section: str, **given: object) -> None:
     for key, betas in given.items():
         if not isinstance(betas, Sequence) or isinstance(betas, str) or len(betas) != 2:
             raise MosaicError(f"{section}.{key}: expected two numbers, got {betas!r}")
-        require_decay(section, **{f"{key}[{place}]": beta for place, beta in enumerate(betas)})
+        require_below_one(section, **{f"{key}[{place}]": beta for place, beta in enumerate(betas)})
 
 
 def require_choice(section: str, choices: Any, **values: object) -> None:

@@ -95,7 +95,7 @@ class ClientModels:
         pool = ModelPool(
             blueprint,
             self._own(blueprint, num_clients),
-            self._ratios(num_clients),
+            self._levels(num_clients),
             self.slicing,
             self.classifier_rows,
             seed,
@@ -113,7 +113,7 @@ class ClientModels:
                 _check(kind, f"clients.models[{number}]")
         return tuple(itertools.islice(itertools.cycle(kinds), num_clients))
 
-    def _ratios(self, num_clients: int) -> tuple[float, ...]:
+    def _levels(self, num_clients: int) -> tuple[float, ...]:
         if self.rho is not None:
             stairs = (self.rho * client / num_clients for client in range(num_clients))
             return tuple(0.5 ** min(self.sigma, int(round(stair, 9))) for stair in stairs)  # 1.16 * 25 / 29 is below 1
@@ -127,7 +127,7 @@ class ModelPool:
     Attributes:
         blueprint: blueprint of the global network.
         own: blueprint of each client with its own architecture, ``None`` for the others.
-        ratios: share of the channels of each client.
+        levels: share of the channels of each client.
         slicing: selects the channels.
         classifier_rows: see :class:`ClientModels`.
         seed: the run's seed.
@@ -135,23 +135,23 @@ class ModelPool:
 
     blueprint: Blueprint
     own: tuple[Blueprint | None, ...]
-    ratios: tuple[float, ...]
+    levels: tuple[float, ...]
     slicing: Slicing
     classifier_rows: ClassifierRows
     seed: int
 
     def __post_init__(self) -> None:
         """Refuse levels of a network whose parts cannot be cut out of it."""
-        for ratio in sorted({*self.ratios} - {1.0}):
+        for level in sorted({*self.levels} - {1.0}):
             try:
-                self._check_part(self.ratios.index(ratio))
+                self._check_part(self.levels.index(level))
             except MosaicError:
                 raise
             except NotImplementedError as error:
                 raise MosaicError(f"clients.levels: {error}, or give every client level 1") from error
             except Exception as error:  # scaled() and the slicing are somebody's own code
                 raise MosaicError(
-                    f"clients.levels: no part of {ratio:g} of the channels can be made ({type(error).__name__}: "
+                    f"clients.levels: no part of {level:g} of the channels can be made ({type(error).__name__}: "
                     f"{first_line(error)}): mend the network's scaled(), or give every client level 1"
                 ) from error
 
@@ -166,16 +166,16 @@ class ModelPool:
         """Whether clients run the same network, networks of different widths, or different architectures."""
         if any(own is not None for own in self.own):
             return "architectures"
-        return "same" if set(self.ratios) == {1.0} else "widths"
+        return "same" if set(self.levels) == {1.0} else "widths"
 
     def of(self, client: int) -> Blueprint:
         """Return the blueprint of a client's model."""
         own = self.own[client]
-        return own if own is not None else self._scaled[self.ratios[client]]
+        return own if own is not None else self._scaled[self.levels[client]]
 
     @cached_property
     def _scaled(self) -> dict[float, Blueprint]:
-        return {ratio: self.blueprint.scaled(ratio) for ratio in set(self.ratios)}
+        return {level: self.blueprint.scaled(level) for level in set(self.levels)}
 
     def keeps_own(self, client: int) -> bool:
         """Whether a client keeps its own model instead of receiving the global one."""
@@ -183,7 +183,7 @@ class ModelPool:
 
     def can_judge(self, client: int) -> bool:
         """Whether a client can run the whole global network, at least for evaluation."""
-        return self.ratios[client] == 1.0
+        return self.levels[client] == 1.0
 
     def places(self, client: int, round: int) -> Places:
         """Return the indices of a client's sub-model in the global network in this round."""
@@ -195,7 +195,7 @@ class ModelPool:
         """Return the tensors to send to a client: the global model, a sub-model, or none if it keeps its own model."""
         if self.keeps_own(client):
             return {}
-        return model if self.ratios[client] == 1.0 else take(model, self.places(client, round))
+        return model if self.levels[client] == 1.0 else take(model, self.places(client, round))
 
 
 def _check(blueprint: Blueprint, key: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from lightning.pytorch import Callback
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 
-from mosaic.cli.lightning import MosaicCLI, carry_out
+from mosaic.cli.lightning import MosaicCLI, parse_and_run
 from mosaic.federation.job import Job
 from mosaic.training.instantiation import instantiate
 from tests.small_runs import tiny_fit
@@ -38,7 +38,7 @@ class Typed(Callback):
 
 
 def job(tmp_path: Path, *more: str) -> Job:
-    return carry_out(MosaicCLI, tiny_fit(tmp_path / "run", *more)).job
+    return parse_and_run(MosaicCLI, tiny_fit(tmp_path / "run", *more)).job
 
 
 def test_objects_of_phases_get_arguments_of_their_types(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from rich.console import Console
 from mosaic.cli.main import main
 from mosaic.comparison import runner
 from mosaic.comparison.request import RunRequest
-from mosaic.training.signals import EXIT_CODE, INTERRUPTED, heeding_signals, leave_if_alone_and_asked
+from mosaic.training.signals import EXIT_CODE, INTERRUPTED, heeding_signals, leave_if_asked_unless_distributed
 
 LIMIT = 600.0
 """Seconds after which a stand-in that nobody ends gives up."""
@@ -33,7 +33,7 @@ def wait_in_place_of(fit: runner.Fit, request: RunRequest, runs: Path) -> runner
         begun.write(f"seed {request.seed}\n")
         begun.flush()
         while time.monotonic() < deadline:
-            leave_if_alone_and_asked()
+            leave_if_asked_unless_distributed()
             time.sleep(0.02)
     return runner.Failure(request.algorithm, request.seed, "nobody came")
 

@@ -15,10 +15,10 @@ from mosaic.privacy.ledger import (
     Ledger,
     OverspentError,
     answers_gone,
-    book_folder,
     booked,
     count_bookings,
-    require_books,
+    ledger_folder,
+    require_ledgers,
 )
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
@@ -103,16 +103,16 @@ def test_a_booking_is_on_the_disk_before_it_holds(tmp_path: Path, monkeypatch: p
 
 def test_images_of_one_site_have_one_book_under_whichever_number(tmp_path: Path) -> None:
     def book(client: int) -> Path:
-        return book_folder(tmp_path, client, alone=True)
+        return ledger_folder(tmp_path, client, alone=True)
 
     assert book(3) == tmp_path / "client_0003"
     with (ledger := Ledger(book(3), BUDGET)).open():
         ledger.book("release", EVERYTHING)
     assert book(0) == tmp_path / "client_0003"
-    assert book_folder(tmp_path, 0, alone=False) == tmp_path / "client_0000", "each simulated client has its own"
+    assert ledger_folder(tmp_path, 0, alone=False) == tmp_path / "client_0000", "each simulated client has its own"
     with (other := Ledger(tmp_path / "client_0001", BUDGET)).open():
         other.book("release", EVERYTHING)
-    with pytest.raises(MosaicError, match=r"expected one book .* got 2"):
+    with pytest.raises(MosaicError, match=r"expected one ledger .* got 2"):
         book(0)
 
 
@@ -153,11 +153,11 @@ def test_a_book_that_is_gone_while_its_answers_are_there_is_missed(tmp_path: Pat
 
 
 def test_a_lost_book_is_missed_under_another_number_too(tmp_path: Path) -> None:
-    with (ledger := Ledger(book_folder(tmp_path, 3, alone=True), BUDGET)).open():
+    with (ledger := Ledger(ledger_folder(tmp_path, 3, alone=True), BUDGET)).open():
         ledger.book("asked", [TRAINING])
         ledger.keep("asked", answer())
     (tmp_path / "client_0003" / "book.json").unlink()
-    assert book_folder(tmp_path, 0, alone=True) == tmp_path / "client_0003"
+    assert ledger_folder(tmp_path, 0, alone=True) == tmp_path / "client_0003"
 
 
 def test_an_answer_that_was_changed_is_not_given_again(tmp_path: Path) -> None:
@@ -199,15 +199,15 @@ def test_books_that_say_less_than_before_end_a_run_that_would_go_on(content: str
                 ledger.book(asked, [step])
     counts = count_bookings(tmp_path)
     assert counts == {"client_0000": 2, "client_0001": 2}
-    require_books(tmp_path, counts)
+    require_ledgers(tmp_path, counts)
     book = tmp_path / "client_0001" / "book.json"
     book.unlink() if content is None else book.write_text(content)
     with pytest.raises(MosaicError, match="nobody knows what has been spent"):
-        require_books(tmp_path, counts)
+        require_ledgers(tmp_path, counts)
 
 
 def test_a_book_of_which_pages_are_gone_is_missed(tmp_path: Path) -> None:
     with (ledger := Ledger(tmp_path / "client_0000", BUDGET)).open():
         ledger.book("first", [replace(TRAINING, steps=1)])
     with pytest.raises(MosaicError, match="expected 2 bookings or more, as the last snapshot has seen, got 1"):
-        require_books(tmp_path, {"client_0000": 2})
+        require_ledgers(tmp_path, {"client_0000": 2})

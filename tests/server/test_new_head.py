@@ -55,7 +55,7 @@ def asked(clients: Clients) -> tuple[Any, Any]:
         blueprint=BLUEPRINT,
         pool=SimpleNamespace(kind="same"),
         recorder=recorder,
-        measure=lambda _: nullcontext(),
+        timed=lambda _: nullcontext(),
         observe=lambda *_: None,
     )
     return clients, context

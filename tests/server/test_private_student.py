@@ -44,7 +44,7 @@ def context(blueprint: Blueprint, *clients: int) -> Any:
     return SimpleNamespace(
         blueprint=blueprint,
         plan=SimpleNamespace(clients=clients, round=1),
-        measure=lambda _: nullcontext(),
+        timed=lambda _: nullcontext(),
     )
 
 

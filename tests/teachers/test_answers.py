@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from mosaic.server.generators import GeneratedImages
 from mosaic.teachers import answers
-from mosaic.teachers.answers import ask_owners, ask_teacher, say_nothing_of
+from mosaic.teachers.answers import ask_owners, ask_teacher, neutralise_unknown_classes
 
 SHAPE = (1, 8, 8)
 
@@ -67,9 +67,10 @@ def test_of_classes_that_nobody_knows_nothing_is_said() -> None:
     source = GeneratedImages(torch.zeros(3, 1, 2, 2), torch.zeros(3).long(), torch.tensor([0, 1, 2]))
     said = torch.tensor([[4.0, -30.0, 2.0], [6.0, -30.0, 0.0], [0.0, -30.0, 8.0]])
     unknown = torch.tensor([False, True, False])
-    neutral = say_nothing_of(unknown, said, source, origin_counts=True)
+    neutral = neutralise_unknown_classes(unknown, said, source, origin_counts=True)
     assert neutral.tolist() == [[4, 3, 2], [3, 3, 3], [0, 4, 8]]
-    assert say_nothing_of(unknown, said, source, origin_counts=False).tolist() == [[4, 3, 2], [6, 3, 0], [0, 4, 8]]
+    neutral = neutralise_unknown_classes(unknown, said, source, origin_counts=False)
+    assert neutral.tolist() == [[4, 3, 2], [6, 3, 0], [0, 4, 8]]
 
 
 class Stubborn(nn.Module):

@@ -256,7 +256,8 @@ def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(t
     folder = tmp_path / "of the first"
     folder.mkdir()
     started = (
-        "from mosaic.training.signals import end_with_the_first; end_with_the_first(); print(1, end='', flush=True); "
+        "from mosaic.training.signals import end_with_first_process; end_with_first_process(); "
+        "print(1, end='', flush=True); "
     )
     started += "import time; time.sleep(60); import sys; print('outlived', file=sys.stderr)"
     program = (
@@ -272,14 +273,18 @@ def test_a_process_ends_with_the_one_that_has_started_it_and_clears_its_folder(t
 
 def test_a_process_ends_whose_starter_was_gone_before_it_looked(tmp_path: Path) -> None:
     program = (
-        "import time; from mosaic.training.signals import end_with_the_first; end_with_the_first(); time.sleep(60)"
+        "import time; from mosaic.training.signals import end_with_first_process; end_with_first_process(); "
+        "time.sleep(60)"
     )
     environment = {**os.environ, FIRST_PROCESS: "-1", FIRST_PROCESS_FOLDER: str(tmp_path / "of the first")}
     assert subprocess.run([sys.executable, "-c", program], env=environment).returncode == 1
 
 
 def test_a_process_that_is_done_first_ends_without_a_word(tmp_path: Path) -> None:
-    program = "import time; from mosaic.training.signals import end_with_the_first; end_with_the_first(); time.sleep(1)"
+    program = (
+        "import time; from mosaic.training.signals import end_with_first_process; end_with_first_process(); "
+        "time.sleep(1)"
+    )
     with subprocess.Popen(
         [sys.executable, "-c", program],
         stderr=subprocess.PIPE,

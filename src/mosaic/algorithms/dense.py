@@ -109,10 +109,10 @@ class DENSE(FedAvg):
         phases, seed = context.phases, context.seed_for("distillation")
         task = self._task(student, ensemble, syntheses, context)
         made = syntheses * phases.dry_run.steps(self.synthesis_steps)
-        with context.measure("distillation"):
+        with context.timed("distillation"):
             curves = phases.run(task, take_turns(made, updates, syntheses), seed)
-        context.count("student", updates)
-        context.count("generator", made)
+        context.count_updates("student", updates)
+        context.count_updates("generator", made)
         context.record_curves("distillation", curves)
         self._show(task, context)
         learnt = student.state_dict()

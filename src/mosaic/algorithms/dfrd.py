@@ -6,7 +6,7 @@ from torch.nn import functional as F
 
 from mosaic.algorithms.fedftg import FedFTG
 from mosaic.client.objectives import CrossEntropy, LocalObjective
-from mosaic.errors import require_at_least_zero, require_decay, require_share
+from mosaic.errors import require_at_least_zero, require_below_one, require_share
 from mosaic.losses.dfrd import fidelity, transferability
 from mosaic.losses.distillation import knowledge_distillation
 from mosaic.losses.fedftg import similarity
@@ -74,7 +74,7 @@ class DFRD(FedFTG):
     ) -> None:
         require_at_least_zero("algorithm", transfer_weight=transfer_weight)
         require_share("algorithm", average_share=average_share)
-        require_decay("algorithm", average_decay=average_decay)
+        require_below_one("algorithm", average_decay=average_decay)
         super().__init__(
             objective,
             student_updates,

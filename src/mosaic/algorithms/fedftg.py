@@ -138,10 +138,10 @@ class FedFTG(FedAvg):
         task = GeneratorDistillationTask(
             generator, student, self._objective(ensemble, plan), held, settings, seed, earlier
         )
-        with context.measure("distillation"):
+        with context.timed("distillation"):
             curves = phases.run(task, take_turns(made, learnt, settings.iterations), seed)
-        context.count("generator", made)
-        context.count("student", learnt)
+        context.count_updates("generator", made)
+        context.count_updates("student", learnt)
         for name, curve in curves.items():
             context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
 

@@ -42,7 +42,7 @@ from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
-from mosaic.teachers.answers import ask_teacher, say_nothing_of
+from mosaic.teachers.answers import ask_teacher, neutralise_unknown_classes
 from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)
@@ -301,7 +301,7 @@ class Mosaic(Algorithm):
         self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
     ) -> Experts:
         """Turn the uploads into experts and show who knows what."""
-        with context.measure("experts"):
+        with context.timed("experts"):
             experts = uploads.experts(self.program.prior_epsilon)
             if self.expert_statistics == "recalibrated":
                 source = images.draw(
@@ -345,7 +345,7 @@ class Mosaic(Algorithm):
     def _neutral(self, teacher: Teacher, unknown: Tensor, conditional: bool) -> Teacher:
         """Let a teacher say nothing of classes of which it has seen too few images, or no prototype."""
         origin_counts = conditional and self.distillation.origin_weight > 0
-        return lambda source: say_nothing_of(unknown, teacher(source), source, origin_counts)
+        return lambda source: neutralise_unknown_classes(unknown, teacher(source), source, origin_counts)
 
     def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Replace the average by the model between it and the student that clients like best, unless it is worse.

@@ -10,7 +10,7 @@ from mosaic.api.arguments import Config, config_files
 from mosaic.api.plots import ComparisonPlots
 from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run, load
-from mosaic.cli.main import check, fit
+from mosaic.cli.main import check, run_lightning
 from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.command import compare_algorithms
 from mosaic.comparison.formats import comma_separated
@@ -163,7 +163,7 @@ def compare(
         if output is None and first in values:
             output = Path("runs", "compare")
         folder, results, budget = compare_algorithms(
-            fit,
+            run_lightning,
             check,
             lambda file: "values given in Python" if file in values else str(file),
             first,

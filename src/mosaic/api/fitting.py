@@ -8,7 +8,7 @@ from typing import Any
 from mosaic.api.arguments import Config, config_files, fit_arguments
 from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run
-from mosaic.cli.main import fit as carry_out
+from mosaic.cli.main import run_lightning
 
 
 def fit(
@@ -33,6 +33,6 @@ def fit(
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)  # or it would say which seed was set
     with raising(), config_files(config) as files:
         arguments = fit_arguments(files, overrides, ckpt_path)
-        folder = carry_out(arguments)
+        folder = run_lightning(arguments)
     assert folder is not None, "fit has a folder"
     return Run(folder)

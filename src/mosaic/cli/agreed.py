@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from mosaic.cli.lightning import MosaicCLI, carry_out
+from mosaic.cli.lightning import MosaicCLI, parse_and_run
 from mosaic.data import FederatedDataModule, RemoteData
 from mosaic.executors import ClientExecutor
 from mosaic.federation.job import Job
@@ -36,6 +36,6 @@ def require_agreed(config: Path) -> int:
     """
     fixed = [f"--trainer.{key}={value}" for key, value in _ANYWHERE.items()]
     given = ["fit", "--config", str(config), "--executor=mosaic.executors.FlowerExecutor", *fixed]
-    job = carry_out(AgreedCLI, given).job
+    job = parse_and_run(AgreedCLI, given).job
     job.check()
     return job.data.num_clients

@@ -10,7 +10,7 @@ from mosaic.audit.client import ClientAudit
 from mosaic.audit.executor import AuditingExecutor
 from mosaic.audit.finding import write_findings
 from mosaic.audit.table import show
-from mosaic.cli.lightning import MosaicCLI, carry_out_config
+from mosaic.cli.lightning import MosaicCLI, parse_and_run_config
 from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
@@ -63,7 +63,7 @@ def audit(run: Path) -> Path:
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6, "loggers": []}
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
-        cli = carry_out_config(MosaicCLI, {**config, "ckpt_path": None})
+        cli = parse_and_run_config(MosaicCLI, {**config, "ckpt_path": None})
         if cli.job.algorithm.gathers_data:
             raise MosaicError(
                 f"mosaic audit: expected an algorithm whose clients train on their own images, got "

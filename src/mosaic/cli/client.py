@@ -13,7 +13,7 @@ from lightning.pytorch.cli import LightningArgumentParser
 from mosaic.audit.client import ClientAudit
 from mosaic.audit.finding import require_own_file, write_findings
 from mosaic.audit.table import show
-from mosaic.cli.lightning import MosaicCLI, carry_out
+from mosaic.cli.lightning import MosaicCLI, parse_and_run
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.data.images import Images
 from mosaic.data.remote import Statistics
@@ -150,7 +150,7 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 def make_client(given: Sequence[str]) -> ClientCLI:
     """Make the client of a command line, of which ``given`` are the arguments after ``mosaic client``."""
-    return carry_out(ClientCLI, ["fit", *given])
+    return parse_and_run(ClientCLI, ["fit", *given])
 
 
 def client(given: Sequence[str]) -> None:

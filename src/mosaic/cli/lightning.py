@@ -222,15 +222,15 @@ class CheckedCLI(MosaicCLI):
 
 def make_worker(config: Mapping[str, Any]) -> Worker:
     """Make the worker of a configuration of ``mosaic fit``, in whatever process."""
-    return carry_out_config(MosaicCLI, config).job.worker()
+    return parse_and_run_config(MosaicCLI, config).job.worker()
 
 
-def carry_out_config(cli: type[C], config: Mapping[str, Any]) -> C:
-    """Carry out ``fit`` as a command line makes of it, with a configuration that is no file yet."""
+def parse_and_run_config(cli: type[C], config: Mapping[str, Any]) -> C:
+    """Parse and run ``fit`` with a configuration that is no file yet."""
     with tempfile.TemporaryDirectory(prefix="mosaic-worker-") as folder:
         path = Path(folder) / "config.yaml"
         path.write_text(yaml.safe_dump(dict(config), sort_keys=False))
-        return carry_out(cli, ["fit", "--config", str(path)])
+        return parse_and_run(cli, ["fit", "--config", str(path)])
 
 
 def run(args: Sequence[str] | None) -> Path | None:
@@ -240,12 +240,12 @@ def run(args: Sequence[str] | None) -> Path | None:
         The folder of the run that ``fit`` has made; of a dry run, nothing is there any more.
     """
     with silence():
-        cli = carry_out(MosaicCLI, args)
+        cli = parse_and_run(MosaicCLI, args)
         return cli.federation.run(cli.job, cli.ckpt_path) if cli.subcommand == "fit" else None
 
 
-def carry_out(cli: type[C], args: Sequence[str] | None) -> C:
-    """Build the parser of the command that is asked for alone: all four would take four times as long."""
+def parse_and_run(cli: type[C], args: Sequence[str] | None) -> C:
+    """Parse arguments and run their command; only its parser is built: all four would take four times as long."""
     given = sys.argv[1:] if args is None else args
     commands = {name: skipped for name, skipped in cli.subcommands().items() if name in given[:1]}
     if commands:

@@ -10,7 +10,7 @@ from mosaic import __version__
 from mosaic.cli.complaints import one_line
 from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
-from mosaic.training.signals import INTERRUPTED, Preempted, end_with_the_first, finishing, leaving_at_once
+from mosaic.training.signals import INTERRUPTED, Preempted, end_with_first_process, finishing, leaving_at_once
 
 CUT_OFF = 141
 """Exit code of a command whose output nobody reads to its end, as shells count SIGPIPE."""
@@ -43,7 +43,7 @@ def main(args: Sequence[str] | None = None) -> None:
             fails that should work, 69 where too few clients answer, 75 where a signal asks this process to leave, 130
             for Ctrl-C.
     """
-    end_with_the_first()
+    end_with_first_process()
     given = list(sys.argv[1:] if args is None else args)
     match given[:1]:
         case ["--version"]:
@@ -51,7 +51,7 @@ def main(args: Sequence[str] | None = None) -> None:
         case [] | ["-h"] | ["--help"]:
             print(_overview())
         case _:
-            _carry_out(lambda: _run(*given, from_process=args is None))
+            _exit_on_error(lambda: _run(*given, from_process=args is None))
 
 
 def _overview() -> str:
@@ -74,7 +74,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.comparison.command import compare_algorithms, require_all
 
             try:
-                written = _call(compare_algorithms, command, given, fit=fit, check=check, named=str)
+                written = _call(compare_algorithms, command, given, fit=run_lightning, check=check, named=str)
             except Preempted as leaving:
                 leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
                 raise
@@ -120,13 +120,13 @@ def _run(command: str, *given: str, from_process: bool) -> None:
             from mosaic.federation.progress import first_rank
             from mosaic.report.summary import print_summary
 
-            folder = fit(None if from_process else [command, *given])
+            folder = run_lightning(None if from_process else [command, *given])
             if folder is not None and folder.is_dir() and first_rank():
                 with finishing():
                     print_summary(folder)
 
 
-def fit(arguments: Sequence[str] | None) -> Path | None:
+def run_lightning(arguments: Sequence[str] | None) -> Path | None:
     """Run one of Lightning's subcommands; leave errors, the log and the closing tables to the caller.
 
     Args:
@@ -153,10 +153,10 @@ def check(arguments: Sequence[str]) -> Any:
     Raises:
         MosaicError: they name or hold what cannot be made.
     """
-    from mosaic.cli.lightning import CheckedCLI, carry_out
+    from mosaic.cli.lightning import CheckedCLI, parse_and_run
 
     with one_line():
-        return carry_out(CheckedCLI, arguments).config_init.fit
+        return parse_and_run(CheckedCLI, arguments).config_init.fit
 
 
 def _call(
@@ -193,8 +193,8 @@ def _report(given: Sequence[str]) -> Path:
     return report_side_by_side(chosen.runs, chosen.output) if several else report(chosen.runs[0], chosen.output)
 
 
-def _carry_out(request: Callable[[], None]) -> None:
-    """Carry out a request; a user's mistake or a signal ends it with one line."""
+def _exit_on_error(request: Callable[[], None]) -> None:
+    """Carry out a request; a user's mistake or a signal ends the process with one line."""
     try:
         with leaving_at_once(), one_line():
             request()

@@ -35,7 +35,7 @@ from mosaic.model_pool import ModelPool
 from mosaic.nets.inference import to_pixels
 from mosaic.privacy.accounting import RELEASED, TRAINING, Mechanism, PrivacyBudget
 from mosaic.privacy.dp_sgd import PoissonBatches
-from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, book_folder
+from mosaic.privacy.ledger import KEPT, ForgottenError, Ledger, OverspentError, ledger_folder
 from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import PublicFeatures, noisy, unit_weights, whole_sums
 from mosaic.privacy.settings import IMAGE
@@ -97,7 +97,7 @@ class PrivateWorker(Worker):
         self._optimizer, self._budget, self._folder, self._kept = optimizer, budget, folder, max(keep, KEPT)
         self._settings = settings
         self._alone = isinstance(data, RemoteData)
-        if (here := book_folder(folder, 0, self._alone)).exists():
+        if (here := ledger_folder(folder, 0, self._alone)).exists():
             ledger = Ledger(here, budget)  # what is wrong with it is told before anybody asks
             ledger.bookings()
             self._claim(ledger)
@@ -128,7 +128,7 @@ class PrivateWorker(Worker):
         """Return the answer that is kept, or book, make and keep one."""
         if (work := self._work(request)) is None:
             return Declined(request.client, REFUSED)
-        ledger = Ledger(book_folder(self._folder, request.client, self._alone), self._budget, self._kept)
+        ledger = Ledger(ledger_folder(self._folder, request.client, self._alone), self._budget, self._kept)
         with ledger.open():
             self._claim(ledger)
             if (known := ledger.recall(work.key)) is not None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mosaic.errors import require_count, require_decay
+from mosaic.errors import require_below_one, require_count
 
 PIXELS, LABELS = "pixels", "labels"
 """Names of the tensors in a request: 8-bit pixels ``(M, channels, H, W)`` and their classes ``(M,)``."""
@@ -32,7 +32,7 @@ class ReplaySettings:
 
     def __post_init__(self) -> None:
         """Refuse values out of range."""
-        require_decay("algorithm.replay", share=self.share)
+        require_below_one("algorithm.replay", share=self.share)
         require_count("algorithm.replay", images=self.images)
 
     def of_batch(self, size: int) -> int:

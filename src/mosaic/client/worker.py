@@ -69,9 +69,9 @@ class Worker:
         """Bytes of the largest model of any client."""
         return max(sum(each.nbytes for each in self._pool.of(i).skeleton.values()) for i in range(len(self.images)))
 
-    def hear(self, client: int, class_counts: Tensor) -> None:
+    def note_class_counts(self, client: int, class_counts: Tensor) -> None:
         """Note how many images of each class a client that is elsewhere trains on."""
-        self._data.hear(client, class_counts)
+        self._data.note_class_counts(client, class_counts)
 
     def handle(self, request: Request, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer one request, and return the reply and the client's new state."""

@@ -21,7 +21,7 @@ from mosaic.comparison.outcome import Failure, Outcome, check_same_request
 from mosaic.comparison.request import Fit, RunRequest
 from mosaic.errors import users_mistake
 from mosaic.federation.progress import time_left
-from mosaic.training.signals import heeding_signals, leave_if_alone_and_asked
+from mosaic.training.signals import heeding_signals, leave_if_asked_unless_distributed
 
 
 def finish_all(
@@ -78,7 +78,7 @@ def _run_each(
             for future in wait(running, timeout=1.0, return_when=FIRST_COMPLETED).done:
                 request = running.pop(future)
                 yield request, _result(future, request)
-            leave_if_alone_and_asked()
+            leave_if_asked_unless_distributed()
 
 
 @contextlib.contextmanager

@@ -25,8 +25,8 @@ from mosaic.errors import (
     is_number,
     require_a_batch,
     require_at_least_zero,
+    require_below_one,
     require_choice,
-    require_decay,
     require_kinds,
     require_whole,
 )
@@ -83,7 +83,7 @@ class FederatedDataModule(LightningDataModule):
         super().__init__()
         require_whole("data", seed=seed)
         require_at_least_zero("data", seed=seed)
-        require_decay("data", validation_share=validation_share)
+        require_below_one("data", validation_share=validation_share)
         require_a_batch("data", batch_size)
         require_choice("data", Policy, device_cache=device_cache)
         if source is not None:
@@ -139,8 +139,8 @@ class FederatedDataModule(LightningDataModule):
         """Return the number of images that each client validates on, or the most that it can, by client."""
         return {client: len(validation) for client, (_, validation) in enumerate(self.splits)}
 
-    def hear(self, client: int, class_counts: Tensor) -> None:
-        """Note what a client says of its images; this process holds them and knows."""
+    def note_class_counts(self, client: int, class_counts: Tensor) -> None:
+        """Do nothing: this process holds the images and counts them itself."""
 
     def training_images(self, device: torch.device) -> Images:
         """Return all training images, on the device if the cache keeps them there."""

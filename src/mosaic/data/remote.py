@@ -91,7 +91,7 @@ class RemoteData(FederatedDataModule):
         most = (share * (self._said + 1) / (1 - share) + 1).floor() * (self._said > 0) if share else self._said * 0
         return {client: int(count) for client, count in enumerate(most.sum(1)) if self._said[client].any()}
 
-    def hear(self, client: int, class_counts: Tensor) -> None:
+    def note_class_counts(self, client: int, class_counts: Tensor) -> None:
         """Note how many images of each class a client says that it trains on."""
         self._said[client] = class_counts
 
@@ -128,7 +128,7 @@ class RemoteData(FederatedDataModule):
         if len(train) == 0:
             raise MosaicError("data.source: expected images to train on, got none: check the source")
         labels = self.images.train.labels[torch.from_numpy(train)]
-        self.hear(self.own_client, labels.bincount(minlength=self.images.num_classes))
+        self.note_class_counts(self.own_client, labels.bincount(minlength=self.images.num_classes))
 
     def write_partition(self, path: Path) -> None:
         """Write what clients have said of their images as JSON."""

@@ -88,7 +88,7 @@ class ClientExecutor(ABC):
         """Answer requests until the end, where another process runs the federation; return whether that was so."""
         return False
 
-    def goes_on(self, run: str, after: int) -> None:  # noqa: B027  # simulated clients' states are in snapshots
+    def note_run(self, run: str, after: int) -> None:  # noqa: B027  # simulated clients' states are in snapshots
         """Note the name of the run, and the round after which it goes on; 0 at its start."""
 
     def start(self, worker: Worker) -> None:

@@ -24,7 +24,7 @@ from mosaic.federation.resumption import check_same
 from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
-from mosaic.privacy.ledger import require_books
+from mosaic.privacy.ledger import require_ledgers
 from mosaic.ranks import ending_after_rank_0, has_lost_a_rank, world_size
 from mosaic.runs.append_only import check_sizes, copy_append_only, cut_back
 from mosaic.runs.directory import DRY_RUN, RunDirectory
@@ -125,7 +125,7 @@ class Federation:
         rate, algorithm = self.schedule.learning_rate, job.algorithm
         trial = job.phases, job.blueprint, job.optimizer, rate, algorithm.trains_two, algorithm.program.objective
         take_trial_step(*trial)  # which launches the other ranks
-        job.executor.goes_on(start.run, start.round)
+        job.executor.note_run(start.run, start.round)
         if start.round < schedule.rounds or not job.executor.is_remote:  # or nobody is asked any more
             job.executor.start(job.worker())
         tracker: Tracker | SilentTracker = SilentTracker()
@@ -206,7 +206,7 @@ class Federation:
                 f"--ckpt_path {ckpt_path}: {directory.path} has gone on to later rounds, which are never overwritten: "
                 f"{other}go on from the last one with --ckpt_path last"
             )
-        require_books(job.ledgers, start.booked)
+        require_ledgers(job.ledgers, start.booked)
         return start, partial(self._go_on, job, directory, start.round, start.sizes)
 
     def _go_on(self, job: Job, directory: RunDirectory, round: int, sizes: Mapping[str, int]) -> None:

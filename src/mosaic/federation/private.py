@@ -12,7 +12,7 @@ from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
-from mosaic.privacy.accounting import PrivacyBudget, accountant, spent
+from mosaic.privacy.accounting import PrivacyBudget, accounting_library, spent
 from mosaic.privacy.dp_sgd import gradients_by_image
 from mosaic.privacy.ledger import booked
 from mosaic.privacy.settings import IMAGE, Privacy
@@ -36,7 +36,7 @@ def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDat
         MosaicError: one does.
     """
     algorithm.check_privacy(privacy)
-    accountant()
+    accounting_library()
     if data.mean is None or data.std is None:
         raise MosaicError(
             "data.mean, data.std: expected public numbers for each channel with a privacy budget, since measured ones "
@@ -105,16 +105,16 @@ def privacy_facts(budget: PrivacyBudget, ledgers: Path) -> dict[str, Any]:
         budget: of every client.
         ledgers: of the clients that have worked here; where they are elsewhere, nobody here knows what they have spent.
     """
-    privacy, books = budget.privacy, booked(ledgers)
-    most = max((spent(mechanisms, privacy.delta) for mechanisms in books), default=None)
+    privacy, clients = budget.privacy, booked(ledgers)
+    most = max((spent(mechanisms, privacy.delta) for mechanisms in clients), default=None)
     group = "" if privacy.unit == IMAGE else f", all images of which at one client count as one {privacy.unit}"
     return {
         "promised": {"epsilon": privacy.epsilon, "delta": privacy.delta},
-        "spent": None if most is None else {"epsilon": most, "clients": len(books)},
+        "spent": None if most is None else {"epsilon": most, "clients": len(clients)},
         "unit": privacy.unit,
         "neighbouring": f"one {privacy.unit} of a client added or removed{group}",
         "local_training": privacy.local_training,
         "mechanisms": [asdict(mechanism) for mechanism in budget.mechanisms.values()],
-        "accountant": accountant(),
+        "accountant": accounting_library(),
         "not_covered": list(NOT_COVERED),
     }

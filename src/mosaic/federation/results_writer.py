@@ -151,7 +151,7 @@ class ResultsWriter:
         if not self._job.own_models.exist:
             save_checkpoint(self._directory.checkpoint, state.model, facts)
         for client, model in self._job.clients_models(state.model):
-            own = {"client": client, "level": self._job.pool.ratios[client]}
+            own = {"client": client, "level": self._job.pool.levels[client]}
             save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, **own})
 
 

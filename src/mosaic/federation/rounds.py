@@ -31,7 +31,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.faults import PHASES, Faults, Phase
 from mosaic.server.state import ServerState
-from mosaic.training.signals import leave_if_alone_and_asked, leave_if_asked, preempted, wait_for_the_first
+from mosaic.training.signals import leave_if_asked, leave_if_asked_unless_distributed, preempted, wait_for_rank_0
 
 log = logging.getLogger(__name__)
 _WAY_ON = "--ckpt_path auto goes on with it"
@@ -75,7 +75,7 @@ class Rounds:
         self._losses: list[float] = []
         self._missing: Counter[Phase] = Counter()
         self._unwritten: Snapshot | None = None
-        self._executor = AccountedExecutor(job.executor, self._books, self._tell)
+        self._executor = AccountedExecutor(job.executor, self._books, self._log_phase)
         self._round_number = start.round
         self._first, self._started = start.round + 1, perf_counter()
 
@@ -100,7 +100,7 @@ class Rounds:
         """Run all rounds that are left; return the last measurement of the models."""
         with rounds_bar(self._first, self._schedule.rounds) as bar:
             for round in bar:
-                with self._rescued(round):
+                with self._saving_on_failure(round):
                     leave_if_asked()
                     measurement = self._round(round)
                 self._snapshot(round)
@@ -127,7 +127,7 @@ class Rounds:
             self._job.budget,
         )
         judge_received = round > 1 and self._measurer.due(round - 1)
-        images, most_validation = self._announced()
+        images, most_validation = self._known_image_counts()
         cohort = Cohort(
             self._executor,
             plan,
@@ -135,13 +135,13 @@ class Rounds:
             images,
             judge_received,
             self._faults,
-            self._note,
-            self._miss,
+            self._book_reply,
+            self._book_missing,
             self._judging,
             most_validation,
             self._job.algorithm.program.prototypes.within(self._job.phases.dry_run),
         )
-        self._state = self._of_a_round(self._job.algorithm.round(self._state, cohort, context))
+        self._state = self._checked_state(self._job.algorithm.round(self._state, cohort, context))
         evaluated = perf_counter()
         measurement = self._measurer.measure(self._state.model) if self._measurer.due(round) else Measurement()
         self._books.book_seconds("evaluation", perf_counter() - evaluated)
@@ -149,7 +149,7 @@ class Rounds:
             log.warning("round %d: no client has trained, so nothing has been learnt of their images", round)
         validation = self._measurer.validate(round, self._state.model, cohort)
         seconds = perf_counter() - started
-        self._announce(plan, measurement, validation, seconds)
+        self._log_round(plan, measurement, validation, seconds)
         for phase, clients in self._missing.items():
             self._tracker.scalar(f"clients/missing_{phase}", clients)
         if self._writer is not None:
@@ -158,7 +158,7 @@ class Rounds:
             self._writer.write_validation(validation)
         return measurement
 
-    def _of_a_round(self, state: object) -> ServerState:
+    def _checked_state(self, state: object) -> ServerState:
         """Return what an algorithm has made of the state; refuse what the next round could not begin with."""
         name, shapes = f"algorithm: expected {type(self._job.algorithm).__name__}.round", self._job.blueprint.shapes
         if not isinstance(state, ServerState) or not isinstance(state.model, Mapping):
@@ -193,7 +193,7 @@ class Rounds:
             return centralised_plan(plan, self._job.images, self._job.data.batch_size)
         return plan
 
-    def _announced(self) -> tuple[dict[int, int], dict[int, int]]:
+    def _known_image_counts(self) -> tuple[dict[int, int], dict[int, int]]:
         """Return how many images each client trains on, if any, and the most that it validates on, as far as is known.
 
         Controls have one client with all of them. With a privacy budget nobody knows.
@@ -205,8 +205,8 @@ class Rounds:
             return {0: sum(images)}, {0: sum(validation.values())}
         return {client: count for client, count in enumerate(images) if count}, validation
 
-    def _announce(
-        self, plan: RoundPlan, measurement: Measurement, said: Mapping[int, Validation], seconds: float
+    def _log_round(
+        self, plan: RoundPlan, measurement: Measurement, validations: Mapping[int, Validation], seconds: float
     ) -> None:
         done, rounds = plan.round - self._first + 1, self._schedule.rounds
         left = time_left(perf_counter() - self._started, done, rounds - plan.round)
@@ -219,7 +219,7 @@ class Rounds:
             measurement,
             "".join(
                 f"  validation of round {round} {100 * each.accuracy:.2f} %"
-                for round, each in said.items()
+                for round, each in validations.items()
                 if not math.isnan(each.accuracy)
             ),
             f"  {left}" if left else "",
@@ -244,14 +244,14 @@ class Rounds:
             self._unwritten = None
 
     @contextmanager
-    def _rescued(self, round: int) -> Iterator[None]:
+    def _saving_on_failure(self, round: int) -> Iterator[None]:
         """Write the last snapshot if a signal comes or the round fails."""
         keeps = not self._job.phases.dry_run
         try:
             yield
         except BaseException as error:
             self._write_snapshot()
-            wait_for_the_first(error)
+            wait_for_rank_0(error)
             if (leaving := preempted(error)) is None:
                 if keeps:
                     log.warning("stopped in round %d, whose work is lost: once the cause is mended, %s", round, _WAY_ON)
@@ -262,26 +262,26 @@ class Rounds:
     @contextmanager
     def _phase(self, name: str) -> Iterator[None]:
         """Record and log the time of a server phase."""
-        leave_if_alone_and_asked()
+        leave_if_asked_unless_distributed()
         start = perf_counter()
         yield
         seconds = perf_counter() - start
         self._books.book_seconds(name, seconds)
-        self._tell(name, seconds)
+        self._log_phase(name, seconds)
 
     def _observe(self, module: nn.Module, *stages: str) -> None:
         """Measure models within a round, unless a signal has come: many experts take long."""
-        leave_if_alone_and_asked()
+        leave_if_asked_unless_distributed()
         self._measurer.evaluator.observe(module, *stages)
 
-    def _tell(self, phase: str, seconds: float) -> None:
+    def _log_phase(self, phase: str, seconds: float) -> None:
         log.info("round %d/%d  %-15s %6.1f s", self._round_number, self._schedule.rounds, phase, seconds)
 
-    def _miss(self, request: Request, reason: str) -> None:
+    def _book_missing(self, request: Request, reason: str) -> None:
         self._missing[PHASES[type(request)]] += 1
         self._books.book_failure(request, reason)
 
-    def _note(self, reply: Reply) -> None:
+    def _book_reply(self, reply: Reply) -> None:
         self._books.book_work(reply)
         if isinstance(reply, TrainReply) and self._job.privacy is None:
             self._losses.append(reply.metrics["loss"])

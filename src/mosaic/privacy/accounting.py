@@ -62,8 +62,8 @@ class PrivacyBudget:
         return PrivacyBudget(privacy, calibrate(privacy, steps))
 
 
-def accountant() -> str:
-    """Return the name and version of what counts."""
+def accounting_library() -> str:
+    """Return the name and version of the library that computes what is spent, and how it does so."""
     try:
         return f"dp-accounting {version('dp-accounting')}, privacy loss distributions"
     except PackageNotFoundError as error:

@@ -1,9 +1,9 @@
-"""One client's book of what its images have cost: written before they are touched, on the client's own disk.
+"""One client's ledger of what its images have cost: written before they are touched, on the client's own disk.
 
 ``book.json`` lists every booking: what was asked, the mechanisms, and until the answer is kept, the
 secret from which its noise follows. ``KEY.answer`` is that answer. An answer is kept before it is sent: what is
 asked again gets the same bytes and costs nothing. A client that was killed between both computes the answer again with
-the same noise, which nobody has seen yet. ``FORM.images`` says which images the book is about, as federations with
+the same noise, which nobody has seen yet. ``FORM.images`` says which images the ledger is about, as federations with
 images of this form see them.
 """
 
@@ -54,10 +54,10 @@ class Booking:
 
 
 class Ledger:
-    """The book of one client; only it may read the folder.
+    """The ledger of one client; only it may read the folder.
 
     Args:
-        folder: of the client's book, see :func:`book_folder`.
+        folder: of the client's ledger, see :func:`ledger_folder`.
         budget: its budget.
         keep: answers of training that are kept: a server may go back by so many rounds.
     """
@@ -76,14 +76,14 @@ class Ledger:
             yield
 
     def claim(self, form: str, images: str) -> None:
-        """Note which images the book is about, if nobody has yet, and refuse others.
+        """Note which images the ledger is about, if nobody has yet, and refuse others.
 
         Args:
             form: a fingerprint of the size and the classes in which a federation sees images.
             images: a fingerprint of the images in this form.
 
         Raises:
-            MosaicError: the book is about others, for which its answers would be given.
+            MosaicError: the ledger is about others, for which its answers would be given.
         """
         noted = self._folder / f"{form}{_IMAGES}"
         if not noted.exists():
@@ -99,7 +99,7 @@ class Ledger:
         """Return everything that was booked, in order.
 
         Raises:
-            MosaicError: the book is damaged, or gone while answers that it has paid for are there.
+            MosaicError: the ledger is damaged, or gone while answers that it has paid for are there.
         """
         book = self._folder / _BOOK
         try:
@@ -176,53 +176,53 @@ class Ledger:
 
 
 def answers_gone(folder: Path) -> int:
-    """Return how many answers of training the books of all clients tell of that are not kept any more.
+    """Return how many answers of training the ledgers of all clients list that are not kept any more.
 
     Args:
-        folder: of the books of all clients.
+        folder: of the ledgers of all clients.
 
     Raises:
-        MosaicError: a book is damaged.
+        MosaicError: a ledger is damaged.
     """
     training = [
-        (book.parent, each.key)
-        for book in _books(folder)
-        for each in _read(book)
+        (ledger.parent, each.key)
+        for ledger in _ledgers(folder)
+        for each in _read(ledger)
         if each.key.startswith(f"{TRAINING}-") and not each.secret
     ]
     return sum(not any(place.glob(f"{key}.*")) for place, key in training)
 
 
-def book_folder(folder: Path, client: int, alone: bool) -> Path:
-    """Return where a client's book lies.
+def ledger_folder(folder: Path, client: int, alone: bool) -> Path:
+    """Return where a client's ledger lies.
 
     Args:
-        folder: of the books of all clients whose images are here.
+        folder: of the ledgers of all clients whose images are here.
         client: number of the client.
         alone: whether it is the only one. Then its images are the same under whichever number a federation knows it.
 
     Raises:
-        MosaicError: it is said to be the only one, and there are several books.
+        MosaicError: it is said to be the only one, and there are several ledgers.
     """
     held = {file.parent for file in folder.glob("client_*/*") if file.name == _BOOK or file.suffix == _ANSWER}
-    books = sorted(held) if alone else []
-    if len(books) > 1:
+    ledgers = sorted(held) if alone else []
+    if len(ledgers) > 1:
         raise MosaicError(
-            f"--folder: expected one book of what the client's images have cost, got {len(books)} in {folder}: keep "
-            "the one of these images there, and move the others away"
+            f"--folder: expected one ledger of what the client's images have cost, got {len(ledgers)} in {folder}: "
+            "keep the one of these images there, and move the others away"
         )
-    return books[0] if books else folder / f"client_{client:04d}"
+    return ledgers[0] if ledgers else folder / f"client_{client:04d}"
 
 
-def require_books(folder: Path, counts: Mapping[str, int]) -> None:
-    """Refuse to go on with books that say less than they did.
+def require_ledgers(folder: Path, counts: Mapping[str, int]) -> None:
+    """Refuse to go on with ledgers that list fewer bookings than they did.
 
     Args:
-        folder: of the books of all clients.
+        folder: of the ledgers of all clients.
         counts: as :func:`count_bookings` has returned them before.
 
     Raises:
-        MosaicError: a book is gone, damaged, or has fewer bookings.
+        MosaicError: a ledger is gone, damaged, or has fewer bookings.
     """
     now = count_bookings(folder)
     for name, count in counts.items():
@@ -234,16 +234,16 @@ def require_books(folder: Path, counts: Mapping[str, int]) -> None:
 
 
 def count_bookings(folder: Path) -> dict[str, int]:
-    """Return how many bookings the book of each client of a folder has, by the name of the client's own folder."""
-    return {book.parent.name: len(_read(book)) for book in _books(folder)}
+    """Return how many bookings the ledger of each client of a folder has, by the name of the client's own folder."""
+    return {ledger.parent.name: len(_read(ledger)) for ledger in _ledgers(folder)}
 
 
 def booked(folder: Path) -> list[list[Mechanism]]:
     """Return all mechanisms that each client of a folder has booked; nothing where there is no folder."""
-    return [[mechanism for booking in _read(book) for mechanism in booking.mechanisms] for book in _books(folder)]
+    return [[mechanism for booking in _read(ledger) for mechanism in booking.mechanisms] for ledger in _ledgers(folder)]
 
 
-def _books(folder: Path) -> list[Path]:
+def _ledgers(folder: Path) -> list[Path]:
     return sorted(folder.glob(f"client_*/{_BOOK}"))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from mosaic.codec import size_in_bytes
 from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, noting
-from mosaic.training.signals import leave_if_alone_and_asked
+from mosaic.training.signals import leave_if_asked_unless_distributed
 
 _END: Any = object()
 """No reply is this; None might be one, since a client may send anything."""
@@ -98,7 +98,7 @@ class AccountedExecutor:
         replies = self._executor.map(noting(requests, sent), deadline)
         try:
             while True:
-                leave_if_alone_and_asked()
+                leave_if_asked_unless_distributed()
                 start = time.perf_counter()
                 reply = next(replies, _END)
                 elapsed = time.perf_counter() - start

@@ -111,9 +111,9 @@ class RoundContext:
         phases: trains.
         observe: measures modules on the test split, one way.
         recorder: for curves, samples and weights.
-        measure: ``with measure("distillation"):`` books the time of a server phase.
-        count: ``count("student", 600)`` books updates of a network that the server has trained; ``student`` and
-            ``generator`` are what comparisons hold equal.
+        timed: ``with timed("distillation"):`` books the time of a server phase.
+        count_updates: ``count_updates("student", 600)`` books updates of a network that the server has trained;
+            ``student`` and ``generator`` are what comparisons hold equal.
         budget: of differential privacy of every client, where there is one.
     """
 
@@ -123,8 +123,8 @@ class RoundContext:
     phases: PhaseRunner
     observe: Observe
     recorder: Recorder
-    measure: Callable[[str], AbstractContextManager[None]]
-    count: Callable[[str, int], None]
+    timed: Callable[[str], AbstractContextManager[None]]
+    count_updates: Callable[[str, int], None]
     budget: PrivacyBudget | None = None
 
     @property

@@ -38,13 +38,13 @@ def distil(
         The student's weights.
     """
     seed = context.seed_for(name)
-    with context.measure("synthesis"):
+    with context.timed("synthesis"):
         labelled = label_images(teacher, images, settings, context, name)
     batch_size, steps = context.phases.dry_run.batch(settings.batch_size), context.phases.dry_run.steps(settings.steps)
     task = DistillationTask(student, settings, context.seed_for(f"{name}/view"))
-    with context.measure("distillation"):
+    with context.timed("distillation"):
         curves = context.phases.run(task, LabelledBatches(labelled, batch_size, steps, seed), seed)
-    context.count("student", steps)
+    context.count_updates("student", steps)
     context.record_curves(name, curves)
     return task.trained_student().state_dict()
 

@@ -60,7 +60,7 @@ def with_new_head(model: StateDict, cohort: Cohort, context: RoundContext) -> St
     prototypes, labels = torch.cat([reply.prototypes for reply in replies]), torch.cat(sent)
     sizes = torch.cat([reply.sizes for reply in replies])
     seen, old = torch.bincount(labels, minlength=classes) > 0, [model[name] for name in HEAD]
-    with context.measure("head"):
+    with context.timed("head"):
         new = linear_discriminant(prototypes, labels, sizes, classes)
         before, after = ((prototypes @ weight.T + bias)[:, seen].std(1).mean() for weight, bias in (old, new))
         scale = before / after if before > 0 and after > 0 else torch.ones(())

@@ -58,7 +58,7 @@ def train_student(
     total, clients = _sums(state), len(state.tensors[_CLIENTS])
     assert total is not None, "collect_releases has added something"
     features, shape = _features(generation, context), context.blueprint.image_shape
-    with context.measure("generators"):
+    with context.timed("generators"):
         fitted = fit_released(total, deviations_of(budget.mechanisms, clients), features, generation, shape)
     if fitted is None:
         log.warning("round %d: no class stands out of the noise, so no student is trained", context.plan.round)

@@ -13,8 +13,8 @@ from mosaic.errors import (
     is_number,
     require_a_batch,
     require_at_least_zero,
+    require_below_one,
     require_count,
-    require_decay,
     require_kinds,
     require_positive,
     require_share,
@@ -108,7 +108,7 @@ class DistillationSettings:
         require_kinds(section, balanced=(self.balanced, bool), freeze_statistics=(self.freeze_statistics, bool))
         if not self.shares or not all(is_number(share) and 0 < share <= 1 for share in self.shares):
             raise MosaicError(f"{section}.interpolation: expected shares in (0, 1], got {self.interpolation}")
-        require_decay(section, min_confidence=self.min_confidence, average_decay=self.average_decay)
+        require_below_one(section, min_confidence=self.min_confidence, average_decay=self.average_decay)
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -5,10 +5,10 @@ from typing import Literal
 
 from mosaic.errors import (
     require_at_least_zero,
+    require_below_one,
     require_betas,
     require_choice,
     require_count,
-    require_decay,
     require_kinds,
     require_positive,
     require_whole,
@@ -89,7 +89,7 @@ class GenerationSettings:
             inversion_below=self.inversion_below,
         )
         require_whole(section, inversion_below=self.inversion_below)
-        require_decay(section, average_decay=self.average_decay)
+        require_below_one(section, average_decay=self.average_decay)
         require_betas(section, betas=self.betas)
         require_kinds(section, conditional=(self.conditional, bool))
 

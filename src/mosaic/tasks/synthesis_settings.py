@@ -6,9 +6,9 @@ from typing import Literal
 from mosaic.errors import (
     require_a_batch,
     require_at_least_zero,
+    require_below_one,
     require_choice,
     require_count,
-    require_decay,
     require_kinds,
     require_positive,
     require_share,
@@ -112,7 +112,7 @@ class LearningSettings:
         require_share(section, pixel_step=self.pixel_step)
         require_choice(section, PixelDirection, pixel_direction=self.pixel_direction)
         require_a_batch(section, self.batch_size)
-        require_decay(section, momentum=self.momentum)
+        require_below_one(section, momentum=self.momentum)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,10 @@ def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
     return torch.cat(answers)  # out here it gives tensors that a loss may use
 
 
-def say_nothing_of(unknown: Tensor, answers: Tensor, source: GeneratedImages, origin_counts: bool) -> Tensor:
-    """Let answers be neutral about classes that nobody who was asked knows.
+def neutralise_unknown_classes(
+    unknown: Tensor, answers: Tensor, source: GeneratedImages, origin_counts: bool
+) -> Tensor:
+    """Make answers neutral about classes that nobody who was asked knows.
 
     Generators of absent clients, and of those whose prototypes are missing, still draw such classes, which experts or
     prototypes would rule out.

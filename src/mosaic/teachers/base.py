@@ -21,15 +21,15 @@ class TeacherFactory(ABC):
     Attributes:
         heads_only: whether experts are their last layers alone, on the averaged model's features.
         needs_linear_heads: whether it asks the experts' last layers by themselves.
-        leans_to_owner: whether its answers still carry the label priors of the experts that it asks, so that an image's
-            origin would count twice.
-        knows_origin_only: whether it says nothing of an image, whose origin must then count.
+        keeps_label_prior: whether its answers still carry the label priors of the experts that it asks, so that an
+            image's origin would count twice.
+        ignores_pixels: whether its answers are the same for all images, whose origin must then count.
     """
 
     heads_only: bool = False
     needs_linear_heads: bool = False
-    leans_to_owner: bool = False
-    knows_origin_only: bool = False
+    keeps_label_prior: bool = False
+    ignores_pixels: bool = False
 
     def supports(self, kind: PoolKind) -> bool:
         """Whether it works with these clients: different models have no features in common for prototypes and heads."""
@@ -86,12 +86,12 @@ class TeacherFactory(ABC):
             MosaicError: the weight does not fit this teacher.
         """
         name = type(self).__name__
-        if self.knows_origin_only and weight == 0:
+        if self.ignores_pixels and weight == 0:
             raise MosaicError(
                 f"algorithm.teacher: {name} knows nothing of an image but its origin, which "
                 "algorithm.distillation.origin_weight 0 ignores: set it to 1"
             )
-        if self.leans_to_owner and weight > 0 and not conditional:
+        if self.keeps_label_prior and weight > 0 and not conditional:
             raise MosaicError(
                 f"algorithm.distillation.origin_weight: expected 0, since the answers of algorithm.teacher {name} "
                 f"already lean to the classes of an image's owner, got {weight}: set it to 0, or "

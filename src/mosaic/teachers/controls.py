@@ -18,7 +18,7 @@ class Mean(GatedTeacher):
         heads_only: as for :class:`~mosaic.teachers.GatedTeacher`.
     """
 
-    leans_to_owner = True
+    keeps_label_prior = True
 
     def gate(self, experts: Experts, evidence: Evidence) -> MeanGate:
         """Return the mean."""
@@ -50,7 +50,7 @@ class Prototypes(TeacherFactory):
 class Owner(TeacherFactory):
     """Each image is labelled by the model of the client whose generator made it, among that client's classes."""
 
-    leans_to_owner = True
+    keeps_label_prior = True
 
     def needs_owners(self, conditional: bool) -> bool:
         """Whether owners label their images: always."""
@@ -65,7 +65,7 @@ class Owner(TeacherFactory):
 class Labels(TeacherFactory):
     """No model is asked: images are labelled by their origin alone."""
 
-    knows_origin_only = True
+    ignores_pixels = True
 
     def form(self, experts: Experts, evidence: Evidence) -> Teacher:
         """Return a teacher without an opinion."""

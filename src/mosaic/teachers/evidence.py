@@ -112,7 +112,7 @@ class Evidence:
     def fit_gate(self, gate: nn.Module, opinions: Tensor, labels: Tensor, settings: FitSettings) -> nn.Module:
         """Train a gate on opinions of known classes; return it frozen."""
         context, classes = self.context, self.context.blueprint.num_classes
-        with context.measure("gate"):
+        with context.timed("gate"):
             trained, curves = fit(gate, opinions, labels, classes, settings, context.phases, context.seed_for("gate"))
         context.record_curves("gate", curves)
         return trained
@@ -121,7 +121,7 @@ class Evidence:
         """Train a classifier on the clients' prototypes, and measure it."""
         context = self.context
         prototypes, labels = self.prototypes
-        with context.measure("gate"):
+        with context.timed("gate"):
             classifier, curves = fit_prototype_classifier(
                 self.trunk, prototypes, labels, settings, context.phases, context.seed_for("gate")
             )

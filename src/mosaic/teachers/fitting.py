@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.batches import ShuffledBatches
-from mosaic.errors import MosaicError, require_count, require_decay, require_positive
+from mosaic.errors import MosaicError, require_below_one, require_count, require_positive
 from mosaic.losses.priors import balanced_class_weights
 from mosaic.messages import PrototypeReply
 from mosaic.nets.classifier import Classifier
@@ -46,7 +46,7 @@ class FitSettings:
         section = "fitting"
         require_count(section, epochs=self.epochs, batch_size=self.batch_size)
         require_positive(section, learning_rate=self.learning_rate)
-        require_decay(section, average_decay=self.average_decay)
+        require_below_one(section, average_decay=self.average_decay)
 
 
 def fit(

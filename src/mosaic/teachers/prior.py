@@ -16,7 +16,7 @@ class Prior(GatedTeacher):
 
     def __init__(self, heads_only: bool = False, probabilities: bool = False) -> None:
         super().__init__(heads_only)
-        self.probabilities = self.leans_to_owner = probabilities
+        self.probabilities = self.keeps_label_prior = probabilities
 
     def gate(self, experts: Experts, evidence: Evidence) -> PriorGate:
         """Return the closed form."""

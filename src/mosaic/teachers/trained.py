@@ -104,7 +104,7 @@ class Residual(TrainedTeacher):
         fitting: FitSettings = GATE_FITTING,
     ) -> None:
         super().__init__(heads_only, fit_on_prototypes, fitting)
-        self.probabilities = self.leans_to_owner = probabilities
+        self.probabilities = self.keeps_label_prior = probabilities
 
     def untrained(self, experts: Experts, evidence: Evidence) -> ResidualGate:
         """Return the closed form with a correction of zero."""

@@ -150,7 +150,7 @@ def leave_if_asked() -> None:
     _leave(signal.Signals(int(number)) if number else None, code=0 if torch.distributed.get_rank() else None)
 
 
-def leave_if_alone_and_asked() -> None:
+def leave_if_asked_unless_distributed() -> None:
     """Raise :class:`Preempted` if a signal came; ranks that train together leave together at their next phase."""
     if _received is not None and _world_size() == 1:
         _leave(_received)
@@ -168,13 +168,13 @@ class Interruptible:
     def __iter__(self) -> Iterator[Any]:
         alone = _world_size() == 1
         for batch in self._batches:
-            leave_if_alone_and_asked()
+            leave_if_asked_unless_distributed()
             if alone:
                 stop_if_late()
             yield batch
 
 
-def wait_for_the_first(error: BaseException) -> None:
+def wait_for_rank_0(error: BaseException) -> None:
     """Let ranks that leave together wait until rank 0 has written its snapshot and calls this too."""
     if isinstance(error, Preempted) and _world_size() > 1:
         import torch
@@ -225,10 +225,10 @@ def _leave_unless_gathered(signals: int, children: Callable[[], Iterable[Popen[b
             os._exit(int(str(leaving.code)))
 
 
-def end_with_the_first() -> None:
+def end_with_first_process() -> None:
     """Let a process that another one has started end with it, and remove what that one can then remove no more."""
     if FIRST_PROCESS_FOLDER in os.environ:
-        atexit.register(clear_after_the_first)
+        atexit.register(remove_first_process_folder)
         _follow(int(os.environ[FIRST_PROCESS]))
 
 
@@ -250,14 +250,14 @@ def _follow(first: int) -> None:
     def follow() -> None:
         while os.getppid() == first:
             time.sleep(_MOMENT)
-        clear_after_the_first()
+        remove_first_process_folder()
         time.sleep(_MOMENT)  # so that the main thread can still report its error
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
 
 
-def clear_after_the_first() -> None:
+def remove_first_process_folder() -> None:
     """Remove the folder of the process that has started this one, in case that process cannot."""
     if folder := os.environ.get(FIRST_PROCESS_FOLDER):
         shutil.rmtree(folder, ignore_errors=True)

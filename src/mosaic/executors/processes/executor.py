@@ -29,7 +29,7 @@ from mosaic.executors.processes.environment import (
 )
 from mosaic.executors.processes.link import accept_all, connect, listen, open_port
 from mosaic.training.phases import many_phases
-from mosaic.training.signals import clear_after_the_first, ignore_signals, is_told_to_leave
+from mosaic.training.signals import ignore_signals, is_told_to_leave, remove_first_process_folder
 
 _STOP = b""
 
@@ -182,7 +182,7 @@ def _answer_all(connection: Connection, worker: Worker, rank: int) -> None:
             while request != _STOP:
                 requests.put(request := connection.recv_bytes())
         except (OSError, EOFError):
-            clear_after_the_first()
+            remove_first_process_folder()
             sys.stderr.write(f"mosaic: process {rank} ends, since the first process is gone\n")
             sys.stderr.flush()
             os._exit(1)

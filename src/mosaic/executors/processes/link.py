@@ -15,7 +15,7 @@ import torch
 from mosaic.errors import MosaicError
 from mosaic.executors.base import WorkerLostError
 from mosaic.executors.processes.environment import World
-from mosaic.training.signals import leave_if_alone_and_asked
+from mosaic.training.signals import leave_if_asked_unless_distributed
 
 log = logging.getLogger(__name__)
 MEETING_SECONDS = 600.0  # so long processes wait for each other at the start; data sets are loaded by then
@@ -47,7 +47,7 @@ def accept_all(
     listener.settimeout(0.1)
     with listener:
         while missing:
-            leave_if_alone_and_asked()
+            leave_if_asked_unless_distributed()
             check()
             if time.monotonic() > end:
                 raise WorkerLostError(f"processes {[*missing.values()]} did not come within {MEETING_SECONDS:g} s")

@@ -101,7 +101,7 @@ class RemoteExecutor(ClientExecutor):
         std = (squares / count - mean**2).clamp(min=0).sqrt().clamp(min=SMALLEST_DEVIATION)
         return mean.tolist(), std.tolist()
 
-    def goes_on(self, run: str, after: int) -> None:
+    def note_run(self, run: str, after: int) -> None:
         """Note which run this is: clients keep what they remember by its name, and go back to a round if need be."""
         self._run, self._after = run, after
 
@@ -112,7 +112,7 @@ class RemoteExecutor(ClientExecutor):
         self._most = int((self.most_megabytes or max(64, 4 * largest / 2**20)) * 2**20)
         self._meet()
         for client, who in self._known.items():
-            worker.hear(client, who.class_counts)
+            worker.note_class_counts(client, who.class_counts)
 
     def present(self) -> frozenset[int]:
         """Return the clients that are there."""
@@ -265,5 +265,5 @@ class RemoteExecutor(ClientExecutor):
         self._nodes[who.client], self._known[who.client] = node, who
         self._away.pop(who.client, None)
         if self._worker is not None:
-            self._worker.hear(who.client, who.class_counts)
+            self._worker.note_class_counts(who.client, who.class_counts)
         return None
