@@ -129,7 +129,7 @@ def test_samples_and_mean_losses_are_shown(straight: tuple[str, Path]) -> None:
     events = EventAccumulator(str(straight[1] / "tensorboard"), size_guidance={"images": 0, "scalars": 0})
     events.Reload()
     assert [event.step for event in events.Images("synthesis/samples")] == [4]
-    assert [event.step for event in events.Scalars("distillation/student")] == [1, 2, 3, 4]
+    assert [event.step for event in events.Scalars("server/distillation_student")] == [1, 2, 3, 4]
 
 
 def test_the_generator_goes_on_from_round_to_round(straight: tuple[str, Path]) -> None:

@@ -1,4 +1,4 @@
-"""The model of each client, as public facts that server and clients share."""
+"""Which model each client runs: public facts that server and clients share."""
 
 import itertools
 import logging

@@ -1,4 +1,4 @@
-"""Processes that train together, by their ranks in a group of torch.distributed; alone, one process is all."""
+"""Processes that train together as ranks of torch.distributed; a single process counts as a world of one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress

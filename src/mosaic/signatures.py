@@ -1,4 +1,4 @@
-"""What a class can be given."""
+"""Find the arguments that a class accepts, those of its parents included."""
 
 import inspect
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Read YAML files, without those at which a parser would hang or guess, and compare what they hold."""
+"""Read and compare YAML files; refuse those at which a parser would hang or guess."""
 
 from collections.abc import Iterator
 from pathlib import Path

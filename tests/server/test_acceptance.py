@@ -98,7 +98,7 @@ def test_weights_that_are_no_numbers_are_refused_whoever_judges(
     number: float, judges: dict[int, int], caplog: pytest.LogCaptureFixture
 ) -> None:
     assert not accepted(judgement(judges), judgement(judges), new=torch.tensor(number))
-    assert "round 4: the weights of the new-born head are no finite numbers, so it is refused" in caplog.text
+    assert "round 4: the weights of the new-born head are not finite, so it is refused" in caplog.text
 
 
 def test_unguarded_a_student_is_taken_unless_it_has_diverged() -> None:

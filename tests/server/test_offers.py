@@ -76,6 +76,7 @@ def test_a_model_that_diverges_while_it_is_taught_is_not_sent_back(
     monkeypatch.setattr(module, "distil", lambda own, *_: {**own.state_dict(), "head.bias": nothing})
     reply, asked = SimpleNamespace(client=1, model=blueprint.initial(7)), context(blueprint)
     asked.pool = SimpleNamespace(keeps_own=lambda _: True, of=lambda _: blueprint)
+    asked.recorder = None  # or every client would have a curve of its own
     uploads, state = SimpleNamespace(replies=[reply]), ServerState(blueprint.initial(0))
     assert Mosaic()._teach_back(state, cast(Any, uploads), cast(Any, None), asked).returned == {}
-    assert "the weights of the model taught for client 1 are no finite numbers, so it is refused" in caplog.text
+    assert "the weights of the model taught for client 1 are not finite, so it is refused" in caplog.text

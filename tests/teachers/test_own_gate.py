@@ -66,7 +66,7 @@ def test_a_student_of_a_broken_gate_is_refused_and_the_run_goes_on(
 ) -> None:
     gate = "--algorithm.teacher=tests.teachers.test_own_gate.BrokenGate"
     main(tiny_fit(tmp_path / "run", gate, *UNSEEN))
-    assert "the weights of the student are no finite numbers, so it is refused" in capsys.readouterr().err
+    assert "the weights of the student are not finite, so it is refused" in capsys.readouterr().err
     assert all(tensor.isfinite().all() for tensor in final_model(tmp_path / "run").values())
 
 

@@ -143,7 +143,7 @@ class FedFTG(FedAvg):
         context.count_updates("generator", made)
         context.count_updates("student", learnt)
         for name, curve in curves.items():
-            context.recorder.scalar(f"distillation/{name}", float(curve.mean()))
+            context.recorder.scalar(f"server/distillation_{name}", float(curve.mean()))
 
     def _objective(self, ensemble: ClassWeightedEnsemble, plan: RoundPlan) -> DistillationObjective:
         """Return what generator and student minimise."""

@@ -386,7 +386,7 @@ class Mosaic(Algorithm):
                 taught = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
-                if not has_diverged(taught, f"model taught for client {reply.client}", context):
+                if not has_diverged(taught, f"model taught for client {reply.client}", context, recorded=False):
                     first, *_ = self.distillation.shares  # nobody judges
                     returned[str(reply.client)] = on_the_way(reply.model, taught, first)
         return replace(state, returned=returned)

@@ -1,1 +1,1 @@
-"""The Python interface, which ``mosaic`` exports: the functions of the command line, with objects in their place."""
+"""The Python interface that ``mosaic`` exports: the commands as functions, which also take Python objects."""

@@ -1,4 +1,4 @@
-"""Write what Python is given as arguments of the command line."""
+"""Turn arguments of the Python interface into arguments of the command line."""
 
 import json
 from collections.abc import Iterator, Mapping, Sequence

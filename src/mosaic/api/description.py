@@ -1,4 +1,4 @@
-"""Describe objects as plain values: a run made of them says what they were, and a resumed one that they differ."""
+"""Describe Python objects as plain values, for a run's config.yaml and to compare them when the run resumes."""
 
 import hashlib
 import logging

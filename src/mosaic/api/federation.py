@@ -1,4 +1,4 @@
-"""A federation of Python objects: networks, data and algorithms that no YAML has named."""
+"""``mosaic.Federation``: run an algorithm on Python objects, without YAML."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

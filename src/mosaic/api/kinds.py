@@ -1,4 +1,4 @@
-"""Compare what objects were made of with the types that their classes ask for."""
+"""Check that objects were made of arguments of the types that their classes ask for."""
 
 import types
 import typing

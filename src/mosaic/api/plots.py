@@ -1,4 +1,4 @@
-"""Figures of runs and comparisons, shown by notebooks as they are."""
+"""Draw figures of runs and comparisons, which notebooks show."""
 
 import csv
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Let what ends a command with a line and a code end a function with an exception."""
+"""Raise an exception where the command line would print one line and exit."""
 
 import multiprocessing
 import signal

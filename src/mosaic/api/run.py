@@ -1,4 +1,4 @@
-"""A run that lies on disk, as a Python object."""
+"""A run on disk, as a Python object."""
 
 import json
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Scores that tell members from others, and how well they do; a member is an image that an upload was learnt from."""
+"""Membership attacks: score images by how likely an upload was learnt from them, and measure how well that works."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""The audit of one client: what each of its uploads tells of its images."""
+"""Audit one client: attack each of its uploads, and report what it reveals about the client's images."""
 
 import hashlib
 from collections.abc import Sequence

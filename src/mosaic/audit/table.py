@@ -1,4 +1,4 @@
-"""Tell people what an audit has found."""
+"""Print what an audit has found: a table and a verdict."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""What all parties of a deployment agree on, made once before folders are written and carried away."""
+"""Check a deployment's configuration before folders are written: make what its server would run."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Complaints of jsonargparse in one line: the key, what was expected there, what was got and what may be meant."""
+"""Put jsonargparse's errors into one line: the key, what was expected, what was got and what may be meant."""
 
 import ast
 import re
@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 
-from mosaic.cli.gone import gone
-from mosaic.cli.likeness import class_like, key_like, setting_like
+from mosaic.cli.removed_settings import gone
+from mosaic.cli.suggestions import class_like, key_like, setting_like
 from mosaic.errors import MosaicError, users_mistake
 
 LONGEST = 800

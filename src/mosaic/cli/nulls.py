@@ -1,4 +1,4 @@
-"""Refuse null, and empty lists for settings: jsonargparse lets both pass, and a class fails somewhere else."""
+"""Refuse null where an argument does not take it, and lists in place of settings; jsonargparse lets both pass."""
 
 import typing
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from types import NoneType
 from typing import Any
 
 from mosaic.cli.complaints import SETTINGS
-from mosaic.cli.likeness import setting_types
+from mosaic.cli.suggestions import setting_types
 from mosaic.errors import MosaicError
 
 

@@ -1,4 +1,4 @@
-"""Values of a configuration: whether they can be written and imported, and whether they have an effect."""
+"""Make a configuration that config.yaml and other processes can hold; refuse learning rates without effect."""
 
 import inspect
 from collections.abc import Mapping

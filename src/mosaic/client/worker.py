@@ -1,4 +1,4 @@
-"""Answer requests for a client; beside it only the other modules of mosaic.client join requests and data."""
+"""Answer the server's requests for a client. Only modules of mosaic.client bring requests and images together."""
 
 from collections.abc import Hashable, Iterable, Sequence
 from typing import cast

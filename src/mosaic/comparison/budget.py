@@ -1,4 +1,4 @@
-"""The budget of server-side distillation: what Mosaic spends in the same comparison, for all who take a budget."""
+"""The budget of server-side distillation: every algorithm that takes one gets what Mosaic spends."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass

@@ -86,7 +86,7 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
     """Start worker processes; they stop at their next step if this process leaves early."""
     others = multiprocessing.active_children()
     spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_the_first) as pool:
+    with ProcessPoolExecutor(processes, mp_context=spawn, initializer=_leave_with_first_process) as pool:
         try:
             yield pool
         except BaseException:
@@ -96,7 +96,7 @@ def _workers(processes: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _leave_with_the_first() -> None:
+def _leave_with_first_process() -> None:
     """End this worker when the process that has started it is gone, for whatever reason."""
     first = multiprocessing.parent_process()
     assert first is not None, "a worker has been started by somebody"

@@ -1,4 +1,4 @@
-"""The data of a federation out of the user's own datasets."""
+"""Make a federation's data from the user's own datasets."""
 
 from collections.abc import Sequence
 from typing import Any

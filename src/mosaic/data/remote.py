@@ -1,4 +1,4 @@
-"""What one party of a deployment sees of the data: a client its own images, the server none but a test set."""
+"""The data of one party of a deployment: a client has its own images, the server at most a test set."""
 
 import hashlib
 import json

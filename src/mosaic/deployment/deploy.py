@@ -1,4 +1,4 @@
-"""``mosaic deploy``: write what the server and every site need, so that each can carry its folder home."""
+"""``mosaic deploy``: write one folder for the server and one for each site, with keys, scripts and settings."""
 
 import os
 import re

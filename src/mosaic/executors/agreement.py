@@ -1,4 +1,4 @@
-"""A checksum by which processes of one run know each other."""
+"""Checksums of the version and settings that all parties of a run must share."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Faults on purpose, for simulated clients: what a run makes of clients that fail can so be tried without a network."""
+"""Inject faults into simulated clients, to try what a run does when clients fail."""
 
 import os
 import signal

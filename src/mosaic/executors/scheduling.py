@@ -1,4 +1,4 @@
-"""Which worker answers which request, and when: decided from the requests alone, so that every run decides alike.
+"""Decide which worker answers which request and when, from the requests alone, so that every run decides alike.
 
 Only where a worker is late, or its process starts again, others take what was meant for it.
 """

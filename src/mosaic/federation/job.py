@@ -1,4 +1,4 @@
-"""What a federation works on; every process makes the same."""
+"""Everything that a run works with: algorithm, executor, data, models and settings, made alike in every process."""
 
 import logging
 import shutil

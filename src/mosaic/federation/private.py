@@ -1,4 +1,4 @@
-"""What a run with a privacy budget cannot have, and what it tells of its budget in the end."""
+"""Refuse settings that a privacy budget does not cover, and summarise what was promised and spent."""
 
 from dataclasses import asdict
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The only loop: rounds, and what happens around each."""
+"""The loop over rounds: each one is run, measured, written down and kept in a snapshot."""
 
 import logging
 import math

@@ -1,4 +1,7 @@
-"""Take one step on blank images before a run has a folder: a bad objective, optimiser or callback fails in a line."""
+"""Try one training step on blank images before a run has a folder.
+
+A bad objective, optimiser or callback is then refused in one line.
+"""
 
 from typing import Any, cast
 

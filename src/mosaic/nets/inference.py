@@ -24,7 +24,7 @@ def to_bytes(pixels: Tensor) -> Tensor:
 def guesses(logits: Tensor) -> Tensor:
     """Return the most likely class, shape ``(...)``, of logits ``(..., C)``; -1, which is no class, where none is.
 
-    That is where the largest logit is no finite number: ``argmax`` would name a class all the same.
+    That is where the largest logit is not finite: ``argmax`` would name a class all the same.
 
     >>> guesses(torch.tensor([[0.0, 2.0], [float("nan"), 0.0], [-float("inf"), -float("inf")]]))
     tensor([ 1, -1, -1])

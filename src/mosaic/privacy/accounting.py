@@ -1,4 +1,4 @@
-"""What mechanisms cost together, and how much noise a budget needs.
+"""Compute the epsilon that mechanisms cost together, and the noise that a budget needs.
 
 Gaussian mechanisms are composed exactly, and with Poisson-subsampled ones by privacy loss distributions, which
 dp-accounting never estimates too low (Koskela et al. 2020, arXiv 1906.03049; Doroshenko et al. 2022, arXiv 2207.04380).

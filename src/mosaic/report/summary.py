@@ -1,4 +1,4 @@
-"""The tables that close a run."""
+"""Print the tables that end a run: accuracies, generators, traffic, time and missing clients."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

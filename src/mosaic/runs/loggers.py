@@ -1,4 +1,4 @@
-"""Lightning's loggers of a run: made once, told the figures of every round, closed in order."""
+"""Lightning's loggers of a run: made once, given the figures of every round, closed in order."""
 
 import inspect
 import json

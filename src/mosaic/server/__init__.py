@@ -1,1 +1,1 @@
-"""The server's half: aggregation, experts, generated images, distillation. It cannot name a data set."""
+"""The server's half: aggregation, experts, generated images, distillation. It cannot import data sets."""

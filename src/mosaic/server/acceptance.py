@@ -21,12 +21,16 @@ def best_of(offers: Sequence[StateDict], cohort: Cohort) -> int:
     return max(range(len(offers)), key=lambda place: judgements[place].of(judges).merit())
 
 
-def has_diverged(new: StateDict, what: str, context: RoundContext) -> bool:
-    """Whether a model's weights are no finite numbers, so that nobody need be asked; if so, tell that it is refused."""
+def has_diverged(new: StateDict, what: str, context: RoundContext, recorded: bool = True) -> bool:
+    """Whether a model's weights are not finite, so that nobody need be asked; if so, log that it is refused.
+
+    The refusal is recorded, too, unless the model is one of many.
+    """
     if are_finite(new.values()):
         return False
-    log.warning("round %d: the weights of the %s are no finite numbers, so it is refused", context.plan.round, what)
-    context.recorder.scalar(_figure(what), 0.0)
+    log.warning("round %d: the weights of the %s are not finite, so it is refused", context.plan.round, what)
+    if recorded:
+        context.recorder.scalar(_figure(what), 0.0)
     return True
 
 
@@ -44,10 +48,10 @@ def is_taken(old: StateDict, student: StateDict, cohort: Cohort, context: RoundC
 def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
     """Whether a model is at least as good as the old one on the clients' validation images.
 
-    Worse is who gets fewer images right, or as many with a larger cross-entropy. Only clients that have judged both
-    models count; if there is none although some were asked, the new one is refused, and so is one whose weights are no
-    finite numbers, whoever judges. One rule for all algorithms, since rules of selection that differ make a comparison
-    unfair. Log and TensorBoard call the new one ``what``.
+    A model is worse if it gets fewer images right, or as many with a larger cross-entropy. Only clients that have
+    judged both models count; if there is none although some were asked, the new one is refused, and so is one whose
+    weights are not finite, whoever judges. One rule for all algorithms, since rules of selection that differ make a
+    comparison unfair. Log and TensorBoard call the new one ``what``.
     """
     figure = _figure(what)
     if has_diverged(new, what, context):

@@ -1,4 +1,4 @@
-"""What a round is given besides state and cohort."""
+"""What the server works with in a round, beside state and cohort: the round's plan, models, measurement, seeds."""
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager

@@ -1,4 +1,4 @@
-"""Which generated images people are shown."""
+"""Choose which classes the logged samples of a generator show."""
 
 from torch import Tensor
 

@@ -1,1 +1,1 @@
-"""LightningModules: what is trained. They wire nets to losses, weigh and record; they hold no formula."""
+"""LightningModules, one for each kind of training: they join networks and losses, and hold no formulas."""

@@ -1,4 +1,4 @@
-"""What tasks have in common that train the networks of several clients as one stack."""
+"""The base class of tasks that train the networks of several clients as one stack."""
 
 from collections.abc import Iterable
 from typing import Any, Self

@@ -1,1 +1,1 @@
-"""How a phase is run: tasks' base, optimisation, a Trainer for each, signals, silence."""
+"""Run training phases: the base class of tasks, optimisers, a Trainer for each phase, signals."""

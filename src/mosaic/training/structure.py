@@ -1,4 +1,4 @@
-"""The structure of a network: all that decides which kernels it launches, but weights and images, as one value."""
+"""Describe a network as one hashable value: all that decides which kernels it launches, but weights and images."""
 
 from collections.abc import Hashable, Iterator
 from enum import Enum

@@ -1,4 +1,4 @@
-"""Everything that reaches under Lightning, Python's collector or the C library, for speed.
+"""Save time inside Lightning, Python's garbage collector and the C library.
 
 ``MOSAIC_TUNING=off`` leaves it out; a run gives the same bits either way. Figures are for a phase of ten steps of the
 digits CNN (``benchmarks/phase_overhead.py``) on a busy core, where it takes 82 ms (23 ms on a quiet one).

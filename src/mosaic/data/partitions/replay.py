@@ -1,4 +1,4 @@
-"""Partitions whose holdings are given, and their files."""
+"""Partitions that are given or read from ``partition.json``, and the writing of that file."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""The interface of all sources, and the way from pictures to one tensor."""
+"""The interface of all sources, and how their pictures become one tensor."""
 
 import logging
 from abc import ABC, abstractmethod

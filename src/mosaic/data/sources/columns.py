@@ -1,4 +1,4 @@
-"""Columns of tables of pyarrow as arrays."""
+"""Read columns of pyarrow tables as arrays."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The names of the classes of somebody's own datasets, and of what is made of them."""
+"""Find the class names of the user's own datasets, also inside the datasets that wrap or join them."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Images out of datasets that the user's own code has made."""
+"""Images from datasets that the user's own code has made."""
 
 import logging
 import math

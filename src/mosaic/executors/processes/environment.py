@@ -1,4 +1,4 @@
-"""Which of how many launched processes this is, and what the phases of one process among several get."""
+"""Find out which launched process this is, and which device its phases use."""
 
 import os
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""TCP connections between rank 0 and the other processes of a world. PyTorch's process groups know nothing of them."""
+"""TCP connections between rank 0 and the other processes of a world, apart from PyTorch's process groups."""
 
 import logging
 import os

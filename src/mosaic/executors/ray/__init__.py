@@ -1,1 +1,1 @@
-"""Ray actors share the clients out."""
+"""Share clients out over Ray actors."""

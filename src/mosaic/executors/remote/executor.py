@@ -1,4 +1,4 @@
-"""Ask clients on hosts of their own; who does not answer in time is missing."""
+"""Ask clients on hosts of their own; a client that does not answer in time is missing."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""One run of the bundle, started by Flower's command line."""
+"""Run the app of mosaic.relay once, by Flower's command line."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Whether a node may be taken for the client that it says it is."""
+"""Check that a node is the client it says it is: its key, its configuration and the images it announces."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the server and a client's resident process say to each other around mosaic's own messages."""
+"""Introductions and envelopes in which the server and a client's resident process exchange mosaic's messages."""
 
 from dataclasses import dataclass
 from typing import Generic, TypeVar

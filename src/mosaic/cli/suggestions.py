@@ -1,4 +1,4 @@
-"""What somebody may have meant who misspelt a class or a setting."""
+"""Suggest the class or setting nearest to a misspelt name."""
 
 import inspect
 import sys
