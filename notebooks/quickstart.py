@@ -101,4 +101,4 @@ print("read as:  ", run.model(images).argmax(-1).tolist())
 # * `run.report()` writes one HTML page about a run; `tensorboard --logdir` on its folder shows the same and more while it
 #   goes on.
 # * `mosaic.fit([configs / "digits.yaml", configs / "algorithms/fedavg.yaml"])` runs federated averaging on the same split.
-# * `{"data.partition.alpha": 1}` makes the clients more alike; Mosaic then has less to mend.
+# * `{"data.partition.alpha": 1}` makes the clients more alike; Mosaic then has less to fix.

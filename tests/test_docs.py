@@ -80,7 +80,7 @@ def test_pages_from_elsewhere_link_pages_of_the_site() -> None:
     import outside
 
     pages = outside.pages(REPOSITORY)
-    assert "[The house](architecture.md)" in pages["contributing.md"]
+    assert "[Architecture](architecture.md)" in pages["contributing.md"]
     assert "[benchmarks/results.md](speed.md)" in pages["contributing.md"]
     assert "tests/README.md says" in pages["contributing.md"], "the site has no such page"
 

@@ -305,7 +305,7 @@ def test_parts_that_fit_their_network_are_cut_out_of_it(blueprint: Blueprint) ->
         (Narrowed, but(deep=True), "expected the same tensors .* with body.6.bias, body.6.weight: "),
         (partial(Narrowed, deep=True), but(deep=False), "expected the same tensors .* with body.6.bias, body.6.weight"),
         (Narrowed, lambda *_: None, "no part of 0.5 .*TypeError: expected a mosaic.nets.Classifier, got NoneType"),
-        (Narrowed, lambda *_: {}["x"], r"no part of 0.5 of the channels can be made \(KeyError: 'x'\): mend"),
+        (Narrowed, lambda *_: {}["x"], r"no part of 0.5 of the channels can be made \(KeyError: 'x'\): fix"),
         (Attentive, None, "expected layers out of which channels can be cut, got body.2.self_attn.in_proj_"),
     ],
     ids=["no block", "odd block", "wider", "nothing", "deeper", "shallower", "none", "an error", "attention"],

@@ -58,7 +58,7 @@ def test_the_closing_tables_say_what_is_promised_and_spent(run: Path) -> None:
     print_summary(run, Console(file=(said := io.StringIO()), width=200))
     (line,) = [line for line in said.getvalue().splitlines() if line.startswith("Privacy: ")]
     spent = summary(run)["privacy"]["spent"]["epsilon"]
-    assert f"for each client; {spent:.2f} of it are spent." in line
+    assert f"for each client; at most {spent:.2f} is spent." in line
 
 
 def test_the_report_says_what_is_promised_and_what_is_not(run: Path) -> None:

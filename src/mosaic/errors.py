@@ -158,8 +158,8 @@ def abridged(values: Sequence[object]) -> str:
 def printable(words: str) -> str:
     r"""Return a stranger's words as one line of at most 300 characters, fit for a log and a terminal.
 
-    >>> printable("mend it\n\x1b[2J")
-    'mend it [2J'
+    >>> printable("fix it\n\x1b[2J")
+    'fix it [2J'
     """
     visible = "".join(each if each.isprintable() else " " for each in words)
     return " ".join(visible.split())[:_LONGEST_WORDS]

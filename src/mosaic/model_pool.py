@@ -152,7 +152,7 @@ class ModelPool:
             except Exception as error:  # scaled() and the slicing are somebody's own code
                 raise MosaicError(
                     f"clients.levels: no part of {level:g} of the channels can be made ({type(error).__name__}: "
-                    f"{first_line(error)}): mend the network's scaled(), or give every client level 1"
+                    f"{first_line(error)}): fix the network's scaled(), or give every client level 1"
                 ) from error
 
     def _check_part(self, client: int) -> None:

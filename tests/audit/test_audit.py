@@ -79,7 +79,7 @@ def test_every_upload_of_a_run_is_attacked(tmp_path: Path, capsys: pytest.Captur
     assert "Can a client's images be told from others?" in capsys.readouterr().out
     assert all((final_model(run)[name] == tensor).all() for name, tensor in before.items())
     main(["report", str(run)])
-    assert "What uploads tell of a client" in (run / "report.html").read_text()
+    assert "What uploads reveal about a client" in (run / "report.html").read_text()
 
 
 def test_a_deployed_client_audits_itself(

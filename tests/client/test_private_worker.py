@@ -190,7 +190,7 @@ def test_answers_are_kept_as_long_as_a_server_may_go_back(
 
 @pytest.mark.parametrize("spoil", ["double", "missing", "shape"])
 def test_a_model_of_another_form_is_declined_unpaid(spoil: str, phases: PhaseRunner, tmp_path: Path) -> None:
-    """Training with it would fail only if a batch has an image, which would tell of images for nothing."""
+    """Training with it would fail only if a batch has an image, and would reveal something for nothing."""
     worker, model = make_worker(phases, tmp_path, TRAINS), weights()
     match spoil:
         case "double":

@@ -167,7 +167,7 @@ def test_a_killed_process_is_a_row_with_a_reason(
     monkeypatch.setattr(runner, "run_one", end_the_process)
     compare(tmp_path / "output", tiny, "--processes", "2", "--algorithms", "fedavg", failing=True)
     told = " ".join(capsys.readouterr().out.split())
-    assert "was killed, perhaps for want of memory: mend that, or start again with fewer --processes" in told
+    assert "was killed, perhaps for want of memory: fix that, or start again with fewer --processes" in told
     assert asked_for(tmp_path / "output") == []
 
 

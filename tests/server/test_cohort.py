@@ -122,7 +122,7 @@ def test_where_too_few_answer_the_run_ends_and_says_who() -> None:
     broken = [Failed(client, "ValueError in the client's code") for client in range(2)]
     said = (
         "round 4: expected answers of at least 0.5 of the 4 clients asked (federation.faults.quorum, phase judge), got "
-        "1; missing: client 0, 1 (ValueError in the client's code); client 3 (its process ended): mend them"
+        "1; missing: client 0, 1 (ValueError in the client's code); client 3 (its process ended): fix them"
     )
     replies = [*broken, judged(2, [1, 2], [5, 6], [7.0, 8.0]), Failed(3, "its process ended")]
     with pytest.raises(QuorumError, match=re.escape(said)) as caught:
@@ -131,7 +131,7 @@ def test_where_too_few_answer_the_run_ends_and_says_who() -> None:
 
 
 def test_a_quorum_is_no_way_on_where_all_clients_fail_alike() -> None:
-    with pytest.raises(QuorumError, match="one reason for all of them, so mend what they share") as caught:
+    with pytest.raises(QuorumError, match="one reason for all of them, so fix what they share") as caught:
         cohort(Scripted(*(Failed(client, "KeyError in the client's code") for client in range(3))), 0, 1, 2).evaluate(
             MODEL
         )

@@ -41,7 +41,7 @@ def add_own_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--group", type=str, help="group of the operating system that may connect, too")
     parser.add_argument("--folder", type=Path, default=Path("memory"), help="where to remember runs")
     parser.add_argument("--keep_rounds", type=int, default=10, help="rounds of a run to remember")
-    parser.add_argument("--audit", type=Path, help="file for what all that was sent tells of this client's images")
+    parser.add_argument("--audit", type=Path, help="file for what all uploads reveal about this client's images")
 
 
 class ClientCLI(MosaicCLI):

@@ -21,7 +21,7 @@ _COMMANDS = {
     "predict": "write a run's guesses on the test split as a table",
     "partition": "show who holds what, without training",
     "compare": "run several algorithms on several seeds at equal budgets, and write one table",
-    "audit": "attack what every client of a simulation has uploaded, and say what it tells of its images",
+    "audit": "attack what every client of a simulation has uploaded, and say what that reveals about its images",
     "report": "write one self-contained HTML page about a run, or about several side by side",
     "client": "answer for one client whose images are on this host, in a federation over a network",
     "deploy": "write what each party of a federation over a network needs: folders, keys, scripts",

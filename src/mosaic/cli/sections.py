@@ -37,7 +37,7 @@ class MosaicParser(LightningArgumentParser):
         """Read a configuration, of a file or of a pipe, which can be read only once.
 
         Raises:
-            MosaicError: a parser would hang or guess at the file, or it tells of a run of Python objects.
+            MosaicError: a parser would hang or guess at the file, or it describes a run of Python objects.
         """
         path = Path(cfg_path)
         if path.is_file():

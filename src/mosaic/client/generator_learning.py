@@ -33,7 +33,7 @@ class GeneratorLearning:
     Args:
         data: the federation's data.
         pool: the model of each client.
-        program: says how generators are learnt, and what is told of them.
+        program: says how generators are learnt, and what is reported about them.
         training: draws the batches of a client.
         phases: runs training phases.
         seed: the run's seed.

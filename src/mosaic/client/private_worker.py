@@ -119,7 +119,7 @@ class PrivateWorker(Worker):
             if is_told_to_leave(error):
                 raise
             log_failure(log, request.client, error)
-            return Failed(request.client, BROKEN), state  # the kind of an exception may tell of an image
+            return Failed(request.client, BROKEN), state  # the kind of an exception may reveal something about an image
 
     def stack_key(self, request: Request) -> None:
         """Return nothing: a lockstep would pass the budget by."""

@@ -161,7 +161,7 @@ def require_all(results: Sequence[object]) -> None:
         first = failed[0]
         raise RunsFailedError(
             f"{len(failed)} of {len(results)} runs have failed, the first of them {first.algorithm}, seed {first.seed} "
-            f"({first.reason}): mend them, and give the same command again"
+            f"({first.reason}): fix them, and give the same command again"
         )
 
 

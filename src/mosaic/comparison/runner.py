@@ -124,7 +124,7 @@ def _result(future: Future[Outcome | Failure], request: RunRequest) -> Outcome |
         return future.result()
     except BrokenProcessPool:
         reason = (
-            "a process has ended, with its own message above, or was killed, perhaps for want of memory: mend that, or "
+            "a process has ended, with its own message above, or was killed, perhaps for want of memory: fix that, or "
             "start again with fewer --processes, runs go on"
         )
         return Failure(request.algorithm, request.seed, reason)

@@ -30,7 +30,7 @@ NOT_COVERED = (
 
 
 def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDataModule, schedule: Schedule) -> None:
-    """Refuse, before an image is read, settings that would tell of images or cannot be counted.
+    """Refuse, before an image is read, settings that would reveal images or cannot be counted.
 
     Raises:
         MosaicError: one does.
@@ -40,7 +40,7 @@ def check_private_run(privacy: Privacy, algorithm: Algorithm, data: FederatedDat
     if data.mean is None or data.std is None:
         raise MosaicError(
             "data.mean, data.std: expected public numbers for each channel with a privacy budget, since measured ones "
-            "tell of images, got none: set both, for example to 0.5 and 0.25"
+            "reveal something about images, got none: set both, for example to 0.5 and 0.25"
         )
     if privacy.trains and schedule.local_epochs > 0:
         raise MosaicError(

@@ -91,7 +91,7 @@ class Rounds:
         if (why := self._books.untrained()) and self._faults.quorum_of("train"):
             raise QuorumError(
                 f"expected a client that trains, got none in {self._schedule.rounds} rounds; the first of them said: "
-                f"{why}: mend them, and start a new run with --federation.run_dir"
+                f"{why}: fix them, and start a new run with --federation.run_dir"
             )
         if self._writer is not None:
             self._writer.finish(self._schedule.rounds, self._state, measurement, self._measurer.evaluator, self._books)
@@ -254,7 +254,7 @@ class Rounds:
             wait_for_rank_0(error)
             if (leaving := preempted(error)) is None:
                 if keeps:
-                    log.warning("stopped in round %d, whose work is lost: once the cause is mended, %s", round, _WAY_ON)
+                    log.warning("stopped in round %d, whose work is lost: once the cause is fixed, %s", round, _WAY_ON)
                 raise
             leaving.when = f"in round {round}, whose work is lost" + (f": {_WAY_ON}" if keeps else "")
             raise leaving from None

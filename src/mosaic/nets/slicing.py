@@ -83,7 +83,7 @@ def require_part(
         got = f"{tuple(shape)} in the network, and {tuple(kept)} in what its scaled() returns"
         if len(shape) != len(kept) or any(not 1 <= kept[axis] < shape[axis] for axis in cut):
             raise MosaicError(
-                f"clients.levels: expected fewer channels, but some, got {name} of {got}: mend scaled(), or {otherwise}"
+                f"clients.levels: expected fewer channels, but some, got {name} of {got}: fix scaled(), or {otherwise}"
             )
         if 1 in cut and (shape[1] % block or kept[1] % block):
             raise MosaicError(

@@ -123,7 +123,7 @@ def percent(share: float | None, digits: int = 2) -> str:
 def _budget(privacy: Mapping[str, Any]) -> str:
     """Say what a client's images may cost, and what they have."""
     promised, spent = privacy["promised"], privacy["spent"]
-    cost = f"{spent['epsilon']:.2f} of it are spent" if spent else "what is spent of it the clients' own ledgers say"
+    cost = f"at most {spent['epsilon']:.2f} is spent" if spent else "the clients' own ledgers say how much is spent"
     return f"Privacy: epsilon {promised['epsilon']:g} at delta {promised['delta']:g} for each client; {cost}."
 
 

@@ -54,7 +54,7 @@ class Books:
             self.declined.append({"client": request.client, "asked": kind, "reason": reply.reason})
 
     def book_work(self, reply: Reply) -> None:
-        """Book the updates that a reply tells of, once it is believed."""
+        """Book the updates that a reply reports, once it is believed."""
         match reply:
             case TrainReply(metrics={"steps": int(steps)}):
                 self.book_updates("local", steps)

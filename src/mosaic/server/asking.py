@@ -110,10 +110,10 @@ def _fault(request: Request, reply: Reply, inspector: Inspector) -> str | None:
 
 
 def _advice(missing: Mapping[int, str], asked: int) -> str:
-    """Say what to mend: a quorum is none where everybody fails alike."""
+    """Say what to fix: a quorum is none where everybody fails alike."""
     if len(missing) == asked > 1 and len(set(missing.values())) == 1:
-        return "one reason for all of them, so mend what they share, such as the code or the settings"
-    return "mend them or lower the quorum"
+        return "one reason for all of them, so fix what they share, such as the code or the settings"
+    return "fix them or lower the quorum"
 
 
 def _by_reason(missing: Mapping[int, str]) -> str:

@@ -189,9 +189,9 @@ class Cohort:
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.
 
-        Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Nobody
-        is asked who has said that it has no such images, or who has judged this very model when it received it, and
-        nobody is asked twice about the same.
+        Clients add what they keep of a model to themselves; of an empty one, all judge the model of their own. Clients
+        without validation images, or that judged this model when they received it, are not asked, and nobody is asked
+        twice about the same model.
         """
         for known, judgement in self._heard:
             if model and model is known:

@@ -57,7 +57,7 @@ def on_the_way(start: StateDict, student: StateDict, share: float) -> StateDict:
 def label_images(
     teacher: Teacher, images: GeneratorMixture, settings: DistillationSettings, context: RoundContext, name: str
 ) -> LabelledImages:
-    """Make images, ask the teacher about each, and add what its origin tells of its class."""
+    """Make images, ask the teacher about each, and add what its origin says about its class."""
     count = context.phases.dry_run.batch(settings.pool_size)
     source = images.draw(count, context.generator_for(f"{name}/images/0"))
     logits = teacher(source)
