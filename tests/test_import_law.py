@@ -70,7 +70,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
         "mosaic.server",
         "mosaic.algorithms",
     ),
-    "mosaic.runs": ("mosaic.cli", "mosaic.comparison", "mosaic.report", "mosaic.algorithms", "mosaic.federation"),
+    "mosaic.runs": ("mosaic.algorithms", *UPPER),
 }
 REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.losses": ("mosaic.losses",),

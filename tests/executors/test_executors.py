@@ -21,9 +21,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from mosaic.cli.main import main
 from mosaic.client.worker import Worker
+from mosaic.client_states import ClientStates
 from mosaic.codec import encode
 from mosaic.executors import ClientExecutor, RanksExecutor, RayExecutor, SerialExecutor
-from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import Fault
 from mosaic.executors.processes import executor as ranks_executor
 from mosaic.executors.processes.link import open_port

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from mosaic.client_states import ClientStates
 from mosaic.errors import MosaicError
-from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState
 from mosaic.runs.books import Books
 from mosaic.runs.snapshots import Snapshot, list_snapshots

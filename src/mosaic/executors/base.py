@@ -10,9 +10,9 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 
 from mosaic.client.worker import Worker
+from mosaic.client_states import ClientStates
 from mosaic.codec import decode, encode, wire
 from mosaic.errors import MosaicError, log_failure, require_whole
-from mosaic.executors.client_states import ClientStates
 from mosaic.executors.injection import GARBAGE, LOST, Fault, Injector, provoke, spoilt
 from mosaic.messages import ClientState, Failed, Reply, Request
 from mosaic.ranks import has_lost_a_rank, said_by_rank_0, world_size

@@ -11,11 +11,11 @@ from pathlib import Path
 import torch
 from lightning.pytorch.loggers import Logger
 
+from mosaic.client_states import ClientStates
 from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_count, require_kinds
 from mosaic.executors.base import WorkerLostError
-from mosaic.executors.client_states import ClientStates
 from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mosaic.client_states import ClientStates
 from mosaic.codec import decode, encode
 from mosaic.disk import sync, write_synced
 from mosaic.errors import MosaicError
-from mosaic.executors.client_states import ClientStates
 from mosaic.messages import ClientState
 from mosaic.runs.books import Books
 from mosaic.server.state import ServerState

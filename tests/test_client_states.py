@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mosaic.executors.client_states import ClientStates
+from mosaic.client_states import ClientStates
 from mosaic.messages import ClientState
 
 
