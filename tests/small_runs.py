@@ -30,7 +30,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.nets.inference import to_pixels
-from mosaic.report.rounds import Round, read_rounds
+from mosaic.runs.rounds import Round, read_rounds
 from mosaic.seeding import SERVER, seed_for
 from mosaic.training.phases import PhaseRunner
 from mosaic.training.task import Task

@@ -59,7 +59,7 @@ NEVER_REACHES: dict[str, tuple[str, ...]] = {
     ),
     "mosaic.comparison": ("mosaic.cli",),
     "mosaic.cli": ("mosaic.api",),
-    "mosaic.report": ("mosaic.cli", "mosaic.comparison"),
+    "mosaic.report": ("mosaic.cli", "mosaic.comparison", "mosaic.audit.attacks", "mosaic.audit.client"),
     "mosaic.federation": ("mosaic.cli", "mosaic.comparison", "mosaic.report"),
     "mosaic.executors": (
         "mosaic.cli",

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding, require_own_file, write_findings
-from mosaic.audit.table import audit_head, audit_rows, audit_table, verdict
 from mosaic.cli import client as command
 from mosaic.cli.main import main
 from mosaic.deployment.resident import Resident
 from mosaic.errors import MosaicError
+from mosaic.report.audit_table import audit_head, audit_rows, audit_table, verdict
 from mosaic.training.signals import Preempted
 from tests.remote_clients import HandedOverExecutor, deployed, resident_arguments, start_residents, write_parts
 from tests.small_runs import TWO_ROUNDS, final_model, fit_other

@@ -19,7 +19,7 @@ from mosaic.nets import Classifier, SmallCNN
 from mosaic.nets.classifier import ImageShape
 from mosaic.report.export import Format, export
 from mosaic.report.html import report
-from mosaic.report.trained_model import load_model, load_safetensors
+from mosaic.runs.trained_model import load_model, load_safetensors
 from tests.small_runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}

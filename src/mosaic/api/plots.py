@@ -10,10 +10,10 @@ import numpy as np
 from mosaic.comparison.outcome import Outcome
 from mosaic.comparison.writing import OVER, Over, accuracy_bands
 from mosaic.errors import MosaicError
-from mosaic.report.rounds import ACCURACIES
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
 from mosaic.runs.figures import Band, Picture, bands, confusion_matrix, partition_heat_map
+from mosaic.runs.rounds import ACCURACIES
 from mosaic.runs.sample_figure import COLUMNS, class_samples
 
 if TYPE_CHECKING:

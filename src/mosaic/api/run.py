@@ -15,11 +15,11 @@ from mosaic.errors import MosaicError, require_whole
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.report.html import report
-from mosaic.report.rounds import read_rounds
 from mosaic.report.summary import percent
-from mosaic.report.trained_model import TrainedModel, find_checkpoint, load_model
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
+from mosaic.runs.rounds import read_rounds
+from mosaic.runs.trained_model import TrainedModel, find_checkpoint, load_model
 
 if TYPE_CHECKING:
     from pandas import DataFrame

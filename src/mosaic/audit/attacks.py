@@ -7,15 +7,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from mosaic.audit.finding import FALSE_POSITIVES, FEWEST_OTHERS
 from mosaic.client.generator_quality import nearest_distances
 from mosaic.nets.image_generator import ImageGenerator, MixedGenerator
 from mosaic.nets.inference import predict, to_pixels
 from mosaic.privacy.release import Release, unpacked
 
 SEARCH_STEPS, SEARCH_RATE = 100, 0.1
-FALSE_POSITIVES = 0.01
-FEWEST_OTHERS = round(1 / FALSE_POSITIVES) - 1
-"""Others below which no threshold takes as few as 1 % of them for members, by chance too."""
 _BATCH = 256
 _NO_NOISE = 1e-3
 _LARGEST = 1e30

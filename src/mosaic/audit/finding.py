@@ -14,6 +14,9 @@ GENERATOR, SEARCH, PROTOTYPES, CLASSIFIER, RELEASE = (
     *("prototypes, nearest prototype", "classifier, loss drop"),
     "released sums, matched filter",
 )
+FALSE_POSITIVES = 0.01
+FEWEST_OTHERS = round(1 / FALSE_POSITIVES) - 1
+"""Others below which no threshold takes as few as 1 % of them for members, by chance too."""
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,13 @@ from pathlib import Path
 from mosaic.audit.client import ClientAudit
 from mosaic.audit.executor import AuditingExecutor
 from mosaic.audit.finding import write_findings
-from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, parse_and_run_config
 from mosaic.comparison.request import require_simulation
 from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 from mosaic.federation.job import Job
 from mosaic.privacy.ledger import answers_gone, booked
+from mosaic.report.audit_table import show
 from mosaic.runs.checkpoint import same_weights
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts

@@ -12,7 +12,6 @@ from lightning.pytorch.cli import LightningArgumentParser
 
 from mosaic.audit.client import ClientAudit
 from mosaic.audit.finding import require_own_file, write_findings
-from mosaic.audit.table import show
 from mosaic.cli.lightning import MosaicCLI, parse_and_run
 from mosaic.data import FederatedDataModule, Remote, RemoteData
 from mosaic.data.images import Images
@@ -24,6 +23,7 @@ from mosaic.errors import MosaicError, require_positive
 from mosaic.executors import ClientExecutor
 from mosaic.executors.agreement import agreement
 from mosaic.messages import Reply, Request
+from mosaic.report.audit_table import show
 from mosaic.runs.facts import read_facts
 from mosaic.seeding import seed_for
 from mosaic.tasks.global_classifier import GlobalClassifier

@@ -13,9 +13,9 @@ from mosaic import __version__
 from mosaic.comparison.request import RunRequest
 from mosaic.disk import write_whole
 from mosaic.errors import MosaicError
-from mosaic.report.rounds import ACCURACIES, Round, read_rounds
-from mosaic.report.students import Students, students_of
 from mosaic.runs.facts import read_facts
+from mosaic.runs.rounds import ACCURACIES, Round, read_rounds
+from mosaic.runs.students import Students, students_of
 from mosaic.yaml_files import differences
 
 _NETWORKS = ("local", "student", "generator", "discriminator")

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.errors import MosaicError
-from mosaic.report.rounds import Round, read_rounds
 from mosaic.runs.directory import RunDirectory
 from mosaic.runs.facts import read_facts
+from mosaic.runs.rounds import Round, read_rounds
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ def export(source: Path, format: Format = "safetensors", output: Path | None = N
         output: file to write; beside the checkpoint when not given.
     """
     from mosaic.report.formats import FORMATS  # imports torch, which --help need not wait for
-    from mosaic.report.trained_model import find_checkpoint, load_model
+    from mosaic.runs.trained_model import find_checkpoint, load_model
 
     chosen, checkpoint = FORMATS[format], find_checkpoint(source)
     others = {other.suffix: name for name, other in FORMATS.items() if other is not chosen}

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mosaic.errors import MosaicError
-from mosaic.report.trained_model import TrainedModel, load_safetensors
+from mosaic.runs.trained_model import TrainedModel, load_safetensors
 
 Network = Callable[[Tensor], Tensor]
 """Pixels to logits."""

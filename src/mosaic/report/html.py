@@ -5,13 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.audit.finding import Finding
-from mosaic.audit.table import audit_head, audit_rows, verdict
+from mosaic.report.audit_table import audit_head, audit_rows, verdict
 from mosaic.report.chart import Points, line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.pages import MEBIBYTE, render, write_page
-from mosaic.report.rounds import ACCURACIES
-from mosaic.report.students import students_of
 from mosaic.report.summary import ABSENCES, ATTEMPTS, STAGES, absences, final_stage, generator_table
+from mosaic.runs.rounds import ACCURACIES
+from mosaic.runs.students import students_of
 
 
 def report(run: Path, output: Path | None = None) -> Path:

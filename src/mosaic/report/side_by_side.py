@@ -10,8 +10,8 @@ from mosaic.report.chart import line_chart
 from mosaic.report.contents import RunContents, read_run
 from mosaic.report.html import points
 from mosaic.report.pages import MEBIBYTE, class_name, render, write_page
-from mosaic.report.rounds import ACCURACIES
 from mosaic.report.summary import percent
+from mosaic.runs.rounds import ACCURACIES
 
 MOST_RUNS = 8
 """A chart has so many colours."""

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mosaic.report.rounds import Round, read_rounds
-from mosaic.report.students import students_of
 from mosaic.runs.facts import read_facts
+from mosaic.runs.rounds import Round, read_rounds
+from mosaic.runs.students import students_of
 
 Row = tuple[str, ...]
 

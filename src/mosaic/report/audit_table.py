@@ -6,8 +6,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from mosaic.audit.attacks import FALSE_POSITIVES, FEWEST_OTHERS
-from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, RELEASE, SEARCH, Finding
+from mosaic.audit.finding import (
+    CLASSIFIER,
+    FALSE_POSITIVES,
+    FEWEST_OTHERS,
+    GENERATOR,
+    PROTOTYPES,
+    RELEASE,
+    SEARCH,
+    Finding,
+)
 
 ATTACKS = {GENERATOR: "draws", SEARCH: "search", PROTOTYPES: "prototypes", CLASSIFIER: "loss drop", RELEASE: "sums"}
 """Each attack, and the head of its column."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mosaic.report.rounds import Round
+from mosaic.runs.rounds import Round
 
 
 class Students(NamedTuple):

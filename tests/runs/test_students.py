@@ -8,10 +8,10 @@ from rich.console import Console
 
 from mosaic.report.contents import read_run
 from mosaic.report.html import page
-from mosaic.report.rounds import read_rounds
-from mosaic.report.students import Students, students_of
 from mosaic.report.summary import print_summary
 from mosaic.runs.loggers import RunLoggers
+from mosaic.runs.rounds import read_rounds
+from mosaic.runs.students import Students, students_of
 from mosaic.runs.tracking import Tracker
 from tests.small_runs import FOUR_ROUNDS, TWO_ROUNDS, SharedRuns
 

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from mosaic.errors import MosaicError
-from mosaic.report.rounds import read_rounds
+from mosaic.runs.rounds import read_rounds
 
 
 def test_cells_are_numbers_truths_or_nothing(tmp_path: Path) -> None:
