@@ -16,7 +16,7 @@ RELAY = "mosaic.relay"
 LOWER = (
     *("mosaic.codec", "mosaic.errors", "mosaic.messages", "mosaic.losses.priors", "mosaic.seeding", "mosaic.batches"),
     *("mosaic.training.instantiation", "mosaic.training.silence", "mosaic.training.tuning", "mosaic.training.dry_run"),
-    *("mosaic.transfer", "mosaic.ranks"),
+    *("mosaic.transfer", "mosaic.ranks", "mosaic.finite"),
 )
 UPPER = ("mosaic.cli", "mosaic.comparison", "mosaic.federation", "mosaic.executors", "mosaic.report")
 NEVER_REACHES: dict[str, tuple[str, ...]] = {
@@ -79,12 +79,12 @@ REACHES_ONLY: dict[str, tuple[str, ...]] = {
     "mosaic.runs.figures": ("mosaic.runs.figures",),
     "mosaic.privacy": (
         *("mosaic.privacy", "mosaic.nets", "mosaic.transfer", "mosaic.errors"),
-        *("mosaic.messages", "mosaic.codec", "mosaic.disk"),
+        *("mosaic.messages", "mosaic.codec", "mosaic.disk", "mosaic.finite"),
     ),
     "mosaic.messages": ("mosaic.messages", "mosaic.codec"),
     "mosaic.model_pool": (
         *("mosaic.model_pool", "mosaic.nets", "mosaic.transfer"),
-        *("mosaic.messages", "mosaic.codec", "mosaic.errors", "mosaic.seeding"),
+        *("mosaic.messages", "mosaic.codec", "mosaic.errors", "mosaic.seeding", "mosaic.finite"),
     ),
     "mosaic.batches": ("mosaic.batches", "mosaic.ranks", "mosaic.transfer"),
     **{module: (module,) for module in LOWER if module not in ("mosaic.messages", "mosaic.batches")},

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from mosaic.codec import wire
@@ -196,17 +195,6 @@ class ClientState:
     """Tensors that a client keeps between requests, by name; only worker and executor see them."""
 
     tensors: StateDict
-
-
-def are_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all tensors are free of infinity and NaN; allocates no mask of a tensor's size."""
-    return bool(extremes(tensors).isfinite().all())
-
-
-def extremes(tensors: Iterable[Tensor]) -> Tensor:
-    """Return minimum and maximum of each floating-point tensor, shape ``(2 n,)``; NaN for a tensor with NaN."""
-    found = [torch.stack(tensor.aminmax()) for tensor in tensors if tensor.is_floating_point() and tensor.numel()]
-    return torch.cat(found) if found else torch.zeros(0)
 
 
 def noting(requests: Iterable[Request], asked: deque[Request]) -> Iterator[Request]:

@@ -21,7 +21,8 @@ from mosaic.errors import (
     require_whole,
     settings_of,
 )
-from mosaic.messages import StateDict, are_finite
+from mosaic.finite import are_finite
+from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.requirements import HEAD

@@ -12,6 +12,7 @@ from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.client.own_models import OwnModels
 from mosaic.client.replay import LABELS, PIXELS, ReplaySettings, seen_counts
 from mosaic.data.module import ClientData, FederatedDataModule
+from mosaic.finite import are_finite
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -20,7 +21,6 @@ from mosaic.messages import (
     StateDict,
     TrainReply,
     TrainRequest,
-    are_finite,
 )
 from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier

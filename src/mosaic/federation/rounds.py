@@ -19,7 +19,8 @@ from mosaic.federation.measuring import Measurer, Validation
 from mosaic.federation.progress import rounds_bar, time_left
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
-from mosaic.messages import Reply, Request, TrainReply, are_finite
+from mosaic.finite import are_finite
+from mosaic.messages import Reply, Request, TrainReply
 from mosaic.privacy.ledger import count_bookings
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
 from mosaic.runs.books import AccountedExecutor

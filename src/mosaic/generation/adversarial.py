@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from mosaic.finite import are_finite
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages, TrainTogether
-from mosaic.messages import are_finite
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.dcgan import Generator
 from mosaic.seeding import seeded

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from mosaic.errors import MosaicError, require_at_least_zero, require_count, require_share
+from mosaic.finite import are_finite
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages
-from mosaic.messages import are_finite
 from mosaic.nets.class_gaussians import ClassGaussianGenerator
 from mosaic.nets.classifier import ImageShape
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mosaic.messages import are_finite
+from mosaic.finite import are_finite
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.class_gaussians import CosineCoefficients
 from mosaic.nets.classifier import ImageShape

@@ -4,7 +4,8 @@ import logging
 import re
 from collections.abc import Sequence
 
-from mosaic.messages import StateDict, are_finite
+from mosaic.finite import are_finite
+from mosaic.messages import StateDict
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaic.client.prototypes import PrototypeSettings
+from mosaic.finite import are_finite, extremes
 from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -23,8 +24,6 @@ from mosaic.messages import (
     StateDict,
     TrainReply,
     TrainRequest,
-    are_finite,
-    extremes,
 )
 from mosaic.model_pool import ModelPool
 from mosaic.privacy.accounting import COUNTS, MEANS, MOMENTS

@@ -14,11 +14,11 @@ from mosaic.losses.synthesis import boundary_support, hard_label_cross_entropy, 
 from mosaic.nets.batchnorm import batch_norm_inputs, held_statistics
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.dcgan import Generator
-from mosaic.nets.image_pool import ImagePool
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.ranks import world_size
 from mosaic.seeding import seeded
 from mosaic.tasks.alternating import UpdateCounts
+from mosaic.tasks.image_pool import ImagePool
 from mosaic.tasks.synthesis_settings import LearningSettings, ReweighingSettings, SynthesisSettings
 from mosaic.training.manual import ManualTask, set_requires_grad
 from mosaic.training.optimizers import adam

@@ -1,6 +1,6 @@
 import torch
 
-from mosaic.nets.image_pool import ImagePool
+from mosaic.tasks.image_pool import ImagePool
 
 
 def test_a_pool_gives_back_what_it_was_given_to_the_nearest_shade(random: torch.Generator) -> None:
