@@ -68,6 +68,8 @@ class FederatedDataModule(LightningDataModule):
             of its free memory, ``always`` if they fit, ``never`` leaves them in main memory.
     """
 
+    is_remote = False  # whether clients are on hosts of their own, and hold their images themselves
+
     def __init__(
         self,
         source: Source | None,

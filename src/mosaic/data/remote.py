@@ -35,6 +35,7 @@ class RemoteData(FederatedDataModule):
         client: which client this process answers for; ``None`` on the server.
     """
 
+    is_remote = True
     partition: Remote
 
     def __init__(self, given: FederatedDataModule, client: int | None = None) -> None:

@@ -12,7 +12,6 @@ import torch
 from lightning.pytorch.loggers import Logger
 
 from mosaic.client_states import ClientStates
-from mosaic.data.remote import RemoteData
 from mosaic.disk import naming_disk, write_whole
 from mosaic.errors import MosaicError, require_count, require_kinds
 from mosaic.executors.base import WorkerLostError
@@ -133,7 +132,7 @@ class Federation:
             loggers = RunLoggers([] if job.phases.dry_run else self.loggers, directory.loggers)
             make_ready()
             loggers.begin(job.config)
-            nearest = None if isinstance(job.data, RemoteData) else partial(nearness, job.data)
+            nearest = None if job.data.is_remote else partial(nearness, job.data)
             tracker = Tracker(directory.tensorboard, start.round, loggers, job.data.images.class_names, nearest)
         limit, stamp = job.phases.dry_run.most_images, start.stamp() if job.phases.processes > 1 else ""
         evaluator = Evaluator(job.data.images.test, job.blueprint.num_classes, job.phases.device, limit)
@@ -143,13 +142,13 @@ class Federation:
             job,
             schedule,
             start,
-            measurer,
-            directory,
-            tracker,
-            self.snapshot_every,
-            self.keep_snapshots,
-            self.faults,
-            self.judging and job.privacy is None,
+            measurer=measurer,
+            directory=directory,
+            tracker=tracker,
+            snapshot_every=self.snapshot_every,
+            keep_snapshots=self.keep_snapshots,
+            faults=self.faults,
+            judging=self.judging and job.privacy is None,
         )
         finished = False
         del start, make_ready  # or their models would stay as long as the run
@@ -158,7 +157,7 @@ class Federation:
                 if job.phases.processes > 1:
                     _agree(stamp)
                 rounds.complete()
-            if writes and isinstance(job.data, RemoteData) and job.data.class_counts.any(1).all():
+            if writes and job.data.is_remote and job.data.class_counts.any(1).all():
                 _write_partition(job, directory.path, anew=True)  # some may have come late
             finished = True
         finally:

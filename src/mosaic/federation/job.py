@@ -18,7 +18,6 @@ from mosaic.client.private_worker import PrivateWorker
 from mosaic.client.prototypes import require_prototypes
 from mosaic.client.worker import Worker
 from mosaic.data.module import FederatedDataModule
-from mosaic.data.remote import RemoteData
 from mosaic.errors import MosaicError
 from mosaic.executors.agreement import common_settings
 from mosaic.executors.base import ClientExecutor
@@ -99,7 +98,7 @@ class Job:
         data = self.data.gathered() if self.algorithm.gathers_data else self.data
         program = self.algorithm.program
         if program.share_curves is None:
-            program = replace(program, share_curves=not isinstance(self.data, RemoteData))
+            program = replace(program, share_curves=not self.data.is_remote)
         return Worker(data, self.pool, self.optimizer, program, self.phases, self.seed)
 
     def check(self) -> None:
@@ -164,7 +163,7 @@ def make_job(
     Raises:
         MosaicError: these do not fit together.
     """
-    if executor.is_remote and not isinstance(data, RemoteData):
+    if executor.is_remote and not data.is_remote:
         raise MosaicError(
             f"executor: expected data.partition mosaic.data.Remote with {type(executor).__name__}, whose clients hold "
             f"their images themselves, got {type(data.partition).__name__}: set it, or simulate with "

@@ -11,15 +11,12 @@ from time import perf_counter
 
 from torch import nn
 
-from mosaic.codec import require_encodable
-from mosaic.errors import MosaicError
 from mosaic.federation.evaluation import Measurement
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer, Validation
 from mosaic.federation.progress import rounds_bar, time_left
 from mosaic.federation.results_writer import ResultsWriter, mean
 from mosaic.federation.schedule import Schedule, centralised_plan
-from mosaic.finite import are_finite
 from mosaic.messages import Reply, Request, TrainReply
 from mosaic.privacy.ledger import count_bookings
 from mosaic.runs.append_only import append_only_sizes, sync_append_only
@@ -31,7 +28,7 @@ from mosaic.server.asking import QuorumError
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.faults import PHASES, Faults, Phase
-from mosaic.server.state import ServerState
+from mosaic.server.state import checked_state
 from mosaic.training.signals import leave_if_asked, leave_if_asked_unless_distributed, preempted, wait_for_rank_0
 
 log = logging.getLogger(__name__)
@@ -118,14 +115,14 @@ class Rounds:
         self._missing.clear()
         context = RoundContext(
             plan,
-            self._job.seed,
-            self._job.pool,
-            self._job.phases,
-            self._observe,
-            self._tracker,
-            self._phase,
-            self._books.book_updates,
-            self._job.budget,
+            seed=self._job.seed,
+            pool=self._job.pool,
+            phases=self._job.phases,
+            observe=self._observe,
+            recorder=self._tracker,
+            timed=self._phase,
+            count_updates=self._books.book_updates,
+            budget=self._job.budget,
         )
         judge_received = round > 1 and self._measurer.due(round - 1)
         images, most_validation = self._known_image_counts()
@@ -133,16 +130,19 @@ class Rounds:
             self._executor,
             plan,
             self._job.pool,
-            images,
-            judge_received,
-            self._faults,
-            self._book_reply,
-            self._book_missing,
-            self._judging,
-            most_validation,
-            self._job.algorithm.program.prototypes.within(self._job.phases.dry_run),
+            images=images,
+            judge_received=judge_received,
+            faults=self._faults,
+            on_reply=self._book_reply,
+            on_missing=self._book_missing,
+            judging=self._judging,
+            validation=most_validation,
+            prototypes=self._job.algorithm.program.prototypes.within(self._job.phases.dry_run),
         )
-        self._state = self._checked_state(self._job.algorithm.round(self._state, cohort, context))
+        algorithm, whole = self._job.algorithm, self._job.algorithm.program.personal == "nothing"
+        self._state = checked_state(
+            algorithm.round(self._state, cohort, context), type(algorithm).__name__, self._job.blueprint, whole
+        )
         evaluated = perf_counter()
         measurement = self._measurer.measure(self._state.model) if self._measurer.due(round) else Measurement()
         self._books.book_seconds("evaluation", perf_counter() - evaluated)
@@ -158,34 +158,6 @@ class Rounds:
             self._writer.write_round(plan, measurement, self._losses, before, after, seconds)
             self._writer.write_validation(validation)
         return measurement
-
-    def _checked_state(self, state: object) -> ServerState:
-        """Return what an algorithm has made of the state; refuse what the next round could not begin with."""
-        name, shapes = f"algorithm: expected {type(self._job.algorithm).__name__}.round", self._job.blueprint.shapes
-        if not isinstance(state, ServerState) or not isinstance(state.model, Mapping):
-            raise MosaicError(f"{name} to return a ServerState, got {type(state).__name__}")
-        try:
-            require_encodable(state)
-        except TypeError as error:
-            raise MosaicError(
-                f"{name} to return a state that snapshots can keep, got one that they cannot ({error}): keep numbers "
-                "as tensors, such as torch.tensor(1)"
-            ) from error
-        found = {key: tensor.shape for key, tensor in state.model.items()}
-        needed = shapes if self._job.algorithm.program.personal == "nothing" else ()
-        if wrong := sorted(key for key in {*found, *needed} if found.get(key) != shapes.get(key)):
-            raise MosaicError(
-                f"{name} to return a model of the network's tensors, got {len(wrong)} that are missing, others or of "
-                f"another shape, first {wrong[0]}"
-            )
-        types = {key: tensor.dtype for key, tensor in self._job.blueprint.skeleton.items()}
-        if any(tensor.dtype != types[key] for key, tensor in state.model.items()):  # sums may be in double precision
-            state = replace(state, model={key: tensor.to(types[key]) for key, tensor in state.model.items()})
-        if not are_finite(state.model.values()):
-            raise MosaicError(
-                f"{name} to return a model of finite numbers, got others: lower its rates, or see what it computes"
-            )
-        return state
 
     def _plan(self, round: int) -> RoundPlan:
         plan = self._schedule.plan(round, self._job.data.num_clients, self._job.seed, self._job.executor.present())
