@@ -59,6 +59,12 @@ def require_whole(section: str, **values: object) -> None:
             raise MosaicError(f"{section}.{key}: expected a whole number, got {value!r}")
 
 
+def require_seed(name: str, seed: object) -> None:
+    """Raise :class:`MosaicError` unless a value can seed every generator of random numbers."""
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
+        raise MosaicError(f"{name}: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
+
+
 def require_count(section: str, **values: int) -> None:
     """Raise :class:`MosaicError` unless all values can be counted to, from 1 up; see :func:`require_positive`."""
     require_whole(section, **values)

@@ -15,6 +15,7 @@ from mosaic.errors import (
     first_line,
     is_number,
     kind_of,
+    printable,
     require_at_least_zero,
     require_choice,
     require_kinds,
@@ -220,7 +221,7 @@ def _check(blueprint: Blueprint, key: str) -> None:
                 each.load_state_dict(weights)
                 each.eval()
         except RuntimeError as error:
-            why = " ".join(str(error).split())[:300]
+            why = printable(str(error))
             raise MosaicError(f"{key}: expected the same network whenever it is built, got another: {why}") from error
         one, other, again = (_ask(each, images, blueprint, key) for each in (*nets, nets[0]))
     if torch.equal(one, again) and not torch.allclose(one, other, equal_nan=True):  # or it draws whenever it is asked

@@ -191,7 +191,7 @@ def test_an_algorithm_that_cannot_run_says_why_and_the_rest_goes_on(
     [
         (["--algorithms", "fedfoo"], "there is no fedfoo"),
         (["--seeds", "0,x"], "--seeds: expected whole numbers"),
-        (["--seeds=-1"], "--seeds: expected numbers in 0..4294967295, got -1"),
+        (["--seeds=-1"], "--seeds: expected a whole number from 0 to 4294967295, got -1"),
         (["--seeds", "0,0"], "--seeds: expected different values"),
         (["--processes", "0"], "--processes: expected 1 or more, got 0"),
         (["--student_updates", "-1"], "--student_updates: expected 0 or more, got -1"),

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from mosaic.api.raising import raising, refuse_in_children
 from mosaic.api.run import Run
 from mosaic.data.module import FederatedDataModule
 from mosaic.data.partitions import Remote
-from mosaic.errors import MosaicError, kind_of
+from mosaic.errors import MosaicError, kind_of, require_seed
 from mosaic.executors import ClientExecutor, SerialExecutor
 from mosaic.federation import federation
 from mosaic.federation.job import make_job
@@ -25,6 +24,7 @@ from mosaic.model_pool import ClientModels
 from mosaic.nets.blueprint import ClassifierFactory
 from mosaic.nets.small_cnn import SmallCNN
 from mosaic.privacy import Privacy
+from mosaic.runs.directory import RunDirectory
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.silence import silence
@@ -139,7 +139,7 @@ class Federation(federation.Federation):
                 "from_objects": True,
             }
             described = {key: describe(value) for key, value in config.items()}
-            kept = Path(self.run_dir) / "privacy"
+            kept = RunDirectory(self.run_dir).ledgers
             job = make_job(model, data, algorithm, executor, clients, described, phases, privacy, kept)
             folder = self.run(job, None if ckpt_path is None else str(ckpt_path))
         return Run(folder, net, algorithm)
@@ -168,9 +168,7 @@ def _check_given(given: Mapping[str, Any]) -> None:
     for each in callbacks if isinstance(callbacks, list | tuple) else [callbacks]:
         if isinstance(each, type):
             raise MosaicError(f"trainer.callbacks: expected objects, got {kind_of(each)}: write {each.__name__}(...)")
-    seed = given["seed"]
-    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= int(seed) < 2**32:
-        raise MosaicError(f"seed: expected a whole number from 0 to {2**32 - 1}, got {seed!r}")
+    require_seed("seed", given["seed"])
 
 
 def _check_processes(data: FederatedDataModule, executor: ClientExecutor) -> None:

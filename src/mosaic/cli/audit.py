@@ -43,7 +43,7 @@ def audit(run: Path) -> Path:
         raise MosaicError(
             f"mosaic audit: expected a finished run, got {run} without summary.json: --ckpt_path auto goes on with it"
         )
-    ledgers = run / "privacy"  # of which a copy is asked again, since what the run has spent is over
+    ledgers = directory.ledgers  # of which a copy is asked again, since what the run has spent is over
     told = ((facts.get("privacy") or {}).get("spent") or {}).get("clients", 0)
     if (held := len(booked(ledgers))) < told:
         raise MosaicError(

@@ -22,7 +22,7 @@ from mosaic.cli.sections import SECTIONS, MosaicParser, add_sections
 from mosaic.cli.values import check_importable, check_rate, writable
 from mosaic.client.worker import Worker
 from mosaic.data import FederatedDataModule, Remote, RemoteData
-from mosaic.errors import MosaicError, users_mistake
+from mosaic.errors import MosaicError, require_seed, users_mistake
 from mosaic.executors import ClientExecutor
 from mosaic.executors.agreement import agreement
 from mosaic.executors.base import Recipe
@@ -68,12 +68,8 @@ class MosaicCLI(LightningCLI):
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             check_owned_by_phases(chosen.trainer)
-        seed = chosen.seed_everything
-        if isinstance(seed, bool) or (seed is not None and not 0 <= seed < 2**32):
-            raise MosaicError(
-                f"seed_everything: expected a whole number from 0 to {2**32 - 1}, from which all randomness comes, got "
-                f"{seed}"
-            )
+        if chosen.seed_everything is not None:
+            require_seed("seed_everything", chosen.seed_everything)
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""
@@ -148,7 +144,7 @@ class MosaicCLI(LightningCLI):
 
     def _ledgers(self, config: Mapping[str, Any]) -> Path:
         """Return the folder where clients that work here keep what they have spent."""
-        return Path(config["federation"]["run_dir"]) / "privacy"
+        return RunDirectory(config["federation"]["run_dir"]).ledgers
 
     def _written(self) -> dict[str, Any]:
         """Return the configuration as plain values."""

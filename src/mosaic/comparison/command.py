@@ -29,7 +29,7 @@ from mosaic.comparison.request import (
 )
 from mosaic.comparison.tuning import check_all, made, read_choices, require_same_choices, tuned
 from mosaic.disk import make_writable, naming_disk
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_seed
 
 _WAY_ON = "the same command then goes on with what is there"
 
@@ -186,6 +186,6 @@ def _numbers(text: str) -> list[int]:
         found = [int(part) for part in _parts(text)]
     except ValueError as error:
         raise MosaicError(f"--seeds: expected whole numbers separated by commas, got {text!r}") from error
-    if wrong := [seed for seed in found if not 0 <= seed < 2**32]:
-        raise MosaicError(f"--seeds: expected numbers in 0..{2**32 - 1}, got {wrong[0]}")
+    for seed in found:
+        require_seed("--seeds", seed)
     return found

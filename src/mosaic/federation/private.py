@@ -8,7 +8,7 @@ import torch
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.data.module import FederatedDataModule
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, printable
 from mosaic.federation.schedule import Schedule
 from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
@@ -90,7 +90,7 @@ def _require_gradients_by_image(blueprint: Blueprint) -> None:
         changed = [name for name, buffer in net.named_buffers() if not torch.equal(buffer, before[name])]
         found = f"one that changes {changed[0]} in training" if changed else ""
     except Exception as error:
-        found = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        found = f"{type(error).__name__}: {printable(str(error))}"
     if found:
         raise MosaicError(
             "model.net: expected gradients of single images, and nothing that is remembered of them, with "

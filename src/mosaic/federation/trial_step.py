@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from mosaic.batches import ShuffledBatches
 from mosaic.client.objectives import CrossEntropy, LocalContext, LocalObjective
-from mosaic.errors import MosaicError, kind_of, settings_of
+from mosaic.errors import MosaicError, kind_of, printable, settings_of
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
@@ -99,4 +99,4 @@ def take_trial_step(
 
 
 def _summary(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return f"{type(error).__name__}: {printable(str(error))}"

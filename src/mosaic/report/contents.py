@@ -55,7 +55,7 @@ def read_run(run: Path) -> RunContents:
         environment=read_facts(directory.environment),
         rounds=rounds,
         summary=summary,
-        audit=read_facts(run / "audit.json"),
+        audit=read_facts(directory.audit),
         pictures=_read_pictures(directory.tensorboard),
     )
 

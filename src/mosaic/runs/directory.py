@@ -12,7 +12,7 @@ import yaml
 from filelock import FileLock
 
 from mosaic.disk import lock, make_writable, sync, write_whole
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, printable
 from mosaic.runs.environment import describe_environment
 from mosaic.runs.facts import is_whole
 
@@ -38,6 +38,7 @@ class RunDirectory:
         partition: who holds what.
         confusion: table of the final global model's guesses on the test split.
         audit: what attacks on the run's uploads have found.
+        ledgers: folder where clients that work here keep what they have spent of their privacy budgets.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -48,7 +49,7 @@ class RunDirectory:
         self.checkpoint, self.summary = self.path / "global.ckpt", self.path / "summary.json"
         self.loggers = self.path / "loggers.json"
         self.partition, self.confusion = self.path / "partition.json", self.path / "confusion.csv"
-        self.audit = self.path / "audit.json"
+        self.audit, self.ledgers = self.path / "audit.json", self.path / "privacy"
         self._claim: FileLock | None = None
 
     @property
@@ -206,7 +207,7 @@ class RunDirectory:
     def damaged(self, error: Exception) -> MosaicError:
         """Return what to say of a configuration that cannot be read."""
         return MosaicError(
-            f"{self.config} is damaged ({' '.join(str(error).split())[:120]}): restore it from a copy, or start a new "
+            f"{self.config} is damaged ({printable(str(error))}): restore it from a copy, or start a new "
             "run with --federation.run_dir"
         )
 

@@ -109,13 +109,13 @@ def load_safetensors(file: Path) -> TrainedModel:
 def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]:
     """Return class path and arguments of the run's network, or of a client's own architecture."""
     for folder in list(checkpoint.resolve().parents)[:2]:
-        file = folder / "config.yaml"
-        if file.is_file():
-            config = RunDirectory(folder).read_config()
+        run = RunDirectory(folder)
+        if run.config.is_file():
+            config = run.read_config()
             try:
                 net = config["model"]["net"]
             except (KeyError, TypeError) as error:
-                raise MosaicError(f"{file}: expected the configuration of a run, with a model.net") from error
+                raise MosaicError(f"{run.config}: expected the configuration of a run, with a model.net") from error
             dealt = (config.get("clients") or {}).get("models")
             if client is not None and dealt and dealt[client % len(dealt)] != "global":
                 net = dealt[client % len(dealt)]

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, printable
 from mosaic.training.structure import StandIn, attributes_of, structure_of
 
 KEPT = 16
@@ -154,10 +154,9 @@ class _CapturedPass:
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                said = " ".join(str(error).split())[:300]
                 raise MosaicError(
                     f"model.cuda_graphs: {name} cannot be captured as a CUDA graph, which asks for the same kernels in "
-                    f"every step and no look at a value ({said}): leave model.cuda_graphs out"
+                    f"every step and no look at a value ({printable(str(error))}): leave model.cuda_graphs out"
                 ) from error
             if not replacement.is_as_before() or structure_of(replacement.network) != replacement.structure:
                 raise MosaicError(
