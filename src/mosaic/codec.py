@@ -35,7 +35,8 @@ def encode(value: object) -> bytes:
     """Serialise a wire dataclass; :func:`decode` reads whatever this has made.
 
     Raises:
-        TypeError: a field is not a tensor, a plain value or a container of these, or of another type than it declares.
+        TypeError: a field is not a dense tensor of a type that safetensors knows, a plain value or a container of
+            these, or of another type than it declares.
     """
     tensors: dict[str, Tensor] = {}
     skeleton = _flatten(value, "", tensors)
@@ -88,6 +89,9 @@ def size_in_bytes(value: object) -> int:
 def _flatten(value: object, path: str, tensors: dict[str, Tensor]) -> Any:
     match value:
         case Tensor():
+            if value.layout is not torch.strided or value.is_meta or not _has_a_name(value.dtype):
+                kind = f"{value.dtype} as {value.layout} tensor on {value.device}"
+                raise TypeError(f"a message holds dense tensors of types that safetensors knows, got {kind}")
             name = f"{len(tensors)}{path}"  # the number distinguishes "a/b" from b inside a
             tensors[name] = value
             return {_TENSOR: name}
@@ -120,6 +124,16 @@ def _rebuild(skeleton: Any, tensors: Mapping[str, Tensor]) -> Any:
             return tuple(_rebuild(item, tensors) for item in skeleton)
         case _:
             return skeleton
+
+
+@cache
+def _has_a_name(dtype: torch.dtype) -> bool:
+    """Whether the safetensors format has a name for tensors of this type."""
+    try:
+        safetensors.torch.save({"": torch.empty(0, dtype=dtype)})
+    except Exception:  # a KeyError or what PyTorch raises for quantised ones
+        return False
+    return True
 
 
 @cache

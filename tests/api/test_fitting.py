@@ -36,6 +36,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import Experts
 from mosaic.server.faults import Faults
+from mosaic.server.generators import GeneratedImages
 from mosaic.server.state import ServerState
 from mosaic.tasks.synthesis_settings import LearningSettings
 from mosaic.teachers import Evidence, FitSettings, Fusion, TeacherFactory
@@ -359,6 +360,7 @@ class Forgetful(FedAvg):
             lambda state: replace(state, model={key: tensor * torch.nan for key, tensor in state.model.items()}),
             "Forgetful.round to return a model of finite numbers",
         ),
+        (lambda state: replace(state, tensors={"n": torch.eye(2).to_sparse()}), "cannot .*dense tensors of types that"),
         (lambda state: replace(state, tensors={"n": 1}), "state that snapshots can keep, .* got int under .n..: keep"),
         (lambda state: replace(state, distilled=None), "ServerState.distilled: expected .*, got NoneType"),
     ],
@@ -379,6 +381,22 @@ def test_a_teacher_that_is_a_network_is_told_how_to_ask_it(tmp_path: Path) -> No
     told = "expected Network.form to return a function of generated images, got Linear: of a network return lambda"
     with pytest.raises(mosaic.MosaicError, match=told):
         tiny(tmp_path / "run", algorithm=Mosaic(teacher=Network()))
+
+
+class FromLabels(torch.nn.Module):
+    """Answers with the label of each generated image."""
+
+    def forward(self, source: GeneratedImages) -> torch.Tensor:
+        return 5 * torch.nn.functional.one_hot(source.labels, 10).float()
+
+
+class Labelled(TeacherFactory):
+    def form(self, experts: Experts, evidence: Evidence) -> Any:
+        return FromLabels()
+
+
+def test_a_teacher_may_be_a_module_that_takes_generated_images(tmp_path: Path) -> None:
+    assert tiny(tmp_path / "run", algorithm=Mosaic(teacher=Labelled())).summary["distilled"]
 
 
 @pytest.mark.parametrize("dry", [False, True])

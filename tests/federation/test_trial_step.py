@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from torch.nn.functional import cross_entropy
 from torch.optim import LBFGS, SGD
 
@@ -11,6 +12,7 @@ from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.errors import MosaicError
 from mosaic.federation.trial_step import take_trial_step
 from mosaic.nets import Blueprint
+from mosaic.nets.classifier import Classifier
 from mosaic.training.phases import PhaseRunner
 from tests.cases import for_each
 
@@ -48,6 +50,21 @@ class Given(LocalObjective):
     def bind(self, context: LocalContext) -> Callable[..., Any]:
         assert context.class_counts.sum() > 0, "somebody who trains has images"
         return self.loss
+
+
+def hardest(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    return cross_entropy(net(images), labels, reduction="none").topk(8).values.mean()
+
+
+def between_classes(net: Classifier, images: Tensor, labels: Tensor) -> Tensor:
+    features, others = net.features(images), labels[:, None] != labels
+    one, other = others.nonzero(as_tuple=True)
+    return (features[one] - features[other]).square().sum() if len(one) else torch.zeros(())
+
+
+@for_each("loss", [hardest, between_classes])
+def test_an_objective_meets_a_batch_as_clients_have_them(loss: Any, blueprint: Blueprint) -> None:
+    take_trial_step(watched(), blueprint, partial(SGD, lr=1.0), 0.1, objective=Given(loss), batch_size=16)
 
 
 @for_each(

@@ -99,6 +99,13 @@ def test_refused(parts: list[Generation]) -> None:
         Mixture(parts)
 
 
+def test_gaussians_that_learn_the_same_are_refused_and_others_are_not() -> None:
+    with pytest.raises(MosaicError, match="got two ClassGaussians with the same settings"):
+        Mixture([ClassGaussians(), ClassGaussians()])
+    Mixture([ClassGaussians(), ClassGaussians(components=3)])
+    Mixture([Adversarial(), Adversarial()])
+
+
 KINDS = {
     "gaussians": ["--algorithm.generation=ClassGaussians", "--algorithm.generation.components=5"],
     "outside": ["--algorithm.generation=tests.generation.test_mixture.Shades"],

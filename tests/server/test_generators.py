@@ -147,6 +147,13 @@ def flat(shape: Any, counts: Tensor) -> Flat:
     return Flat(0)
 
 
+class Factor(Flat):
+    """Needs a variance to draw, which a blank one has not."""
+
+    def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
+        return torch.linalg.cholesky(torch.zeros(2, 2)) + noise
+
+
 class Uncounted(Generation):
     """Builds what the test says, and does not say from how many images it learns a class."""
 
@@ -183,6 +190,8 @@ def test_a_generator_of_ones_own_is_tried_before_anybody_trains(build: Any, told
 
 def test_a_blank_generator_makes_images_of_the_federations_shape(blueprint: Blueprint) -> None:
     Mosaic(generation=Own(flat)).check_network(blueprint, "same")
+    Mosaic(generation=Own(lambda shape, counts: Flat(10 // (counts[0] // 2)))).check_network(blueprint, "same")
+    Mosaic(generation=Own(lambda shape, counts: Factor(0))).check_network(blueprint, "same")
     wide = Blueprint(blueprint.factory, (1, 8, 9), blueprint.num_classes, blueprint.mean, blueprint.std)
     with pytest.raises(MosaicError, match=r"of shape \(2, 1, 8, 9\) for two labels, got shape \(2, 1, 8, 8\)"):
         Mosaic(generation=Own(flat), new_head=False).check_network(wide, "same")

@@ -42,7 +42,7 @@ from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
-from mosaic.teachers.answers import ask_teacher, neutralise_unknown_classes
+from mosaic.teachers.answers import ask_teacher, neutralise_unknown_classes, takes_generated
 from mosaic.teachers.fitting import MissingPrototypesError
 
 log = logging.getLogger(__name__)
@@ -323,7 +323,8 @@ class Mosaic(Algorithm):
         every = torch.ones(evidence.context.blueprint.num_classes, dtype=torch.bool)
         try:
             teacher = self.teacher.form(experts, evidence)
-            if isinstance(teacher, nn.Module) or not callable(teacher):
+            shape = evidence.context.blueprint.image_shape
+            if not callable(teacher) or (isinstance(teacher, nn.Module) and not takes_generated(teacher, shape)):
                 raise MosaicError(
                     f"algorithm.teacher: expected {type(self.teacher).__name__}.form to return a function of generated "
                     f"images, got {kind_of(teacher)}: of a network return lambda source: ask_teacher(network, "

@@ -121,9 +121,15 @@ class Federation:
     def _fit(self, job: Job, directory: RunDirectory, schedule: Schedule, ckpt_path: str | None) -> Path:
         writes = job.phases.rank == 0
         start, make_ready = self._start(job, directory, ckpt_path, writes)
-        rate, algorithm = self.schedule.learning_rate, job.algorithm
-        trial = job.phases, job.blueprint, job.optimizer, rate, algorithm.trains_two, algorithm.program.objective
-        take_trial_step(*trial)  # which launches the other ranks
+        take_trial_step(  # which launches the other ranks
+            job.phases,
+            job.blueprint,
+            job.optimizer,
+            self.schedule.learning_rate,
+            job.algorithm.trains_two,
+            job.algorithm.program.objective,
+            job.data.batch_size,
+        )
         job.executor.note_run(start.run, start.round)
         if start.round < schedule.rounds or not job.executor.is_remote:  # or nobody is asked any more
             job.executor.start(job.worker())

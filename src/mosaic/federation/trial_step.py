@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from mosaic.batches import ShuffledBatches
 from mosaic.client.objectives import CrossEntropy, LocalContext, LocalObjective
 from mosaic.errors import MosaicError, kind_of, printable, settings_of
+from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
@@ -48,6 +49,7 @@ def take_trial_step(
     rate: float,
     two_optimizers: bool = False,
     objective: LocalObjective = CrossEntropy(),
+    batch_size: int = 2,
 ) -> None:
     """Take a step without a Trainer, then one in a Trainer with the user's callbacks.
 
@@ -57,25 +59,19 @@ def take_trial_step(
         optimizer: makes the optimiser of local training.
         rate: the learning rate of the first round.
         two_optimizers: whether the run has phases with two optimisers, which some callbacks refuse.
-        objective: what local training minimises.
+        objective: what local training minimises; one of the user's own is tried on a blank batch of all classes.
+        batch_size: images in that batch.
 
     Raises:
         MosaicError: the objective, the optimiser or the Trainer fails.
     """
+    start = blueprint.initial(seed=0)
+    if not type(objective).__module__.startswith("mosaic."):
+        _try_objective(objective, blueprint, start, batch_size)
     images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.long)
-    start, counts = blueprint.initial(seed=0), labels.bincount(minlength=blueprint.num_classes)
-    net, context = blueprint.build(start), LocalContext(start, counts, blueprint)
-    try:
-        objective.bind(context)(net, to_pixels(images), labels).backward()
-    except MosaicError:
-        raise
-    except Exception as error:
-        raise MosaicError(
-            f"algorithm.objective: expected {kind_of(objective)}.bind to return a loss of network, pixels and labels "
-            f"that is one number with a gradient; a blank step fails: {_summary(error)}"
-        ) from error
-    task = TrialStep(net, objective.bind(context), optimizer, rate, to_pixels)
+    context = LocalContext(start, labels.bincount(minlength=blueprint.num_classes), blueprint)
+    task = TrialStep(blueprint.build(start), CrossEntropy().bind(context), optimizer, rate, to_pixels)
     try:
         by_hand = task.configure_optimizers()
         by_hand.step()
@@ -95,6 +91,21 @@ def take_trial_step(
         raise MosaicError(
             f"trainer: a blank step of local training fails with these callbacks and settings: {_summary(error)} "
             "(phases have no logger, no validation and one epoch; metrics are in the run directory)"
+        ) from error
+
+
+def _try_objective(objective: LocalObjective, blueprint: Blueprint, start: StateDict, batch_size: int) -> None:
+    labels = torch.arange(batch_size) % blueprint.num_classes
+    context = LocalContext(start, labels.bincount(minlength=blueprint.num_classes), blueprint)
+    try:
+        loss = objective.bind(context)
+        loss(blueprint.build(start), torch.zeros(batch_size, *blueprint.image_shape), labels).backward()
+    except MosaicError:
+        raise
+    except Exception as error:
+        raise MosaicError(
+            f"algorithm.objective: expected {kind_of(objective)}.bind to return a loss of network, pixels and labels "
+            f"that is one number with a gradient; a blank step fails: {_summary(error)}"
         ) from error
 
 

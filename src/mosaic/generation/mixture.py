@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import combinations
 
 from torch import Tensor
 
 from mosaic.errors import MosaicError
 from mosaic.generation.base import Fitted, Generation, OwnImages, require_generations
+from mosaic.generation.class_gaussians import ClassGaussians
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.image_generator import MixedGenerator
 
@@ -21,6 +23,11 @@ class Mixture(Generation):
             raise MosaicError(
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
                 f"{[type(part).__name__ for part in parts]}"
+            )
+        if any(isinstance(part, ClassGaussians) and part == other for part, other in combinations(parts, 2)):
+            raise MosaicError(
+                "algorithm.generation.parts: expected generators that differ, got two ClassGaussians with the same "
+                "settings, which learn the same: change a setting of one"
             )
         self.parts = list(parts)
         self.min_count = max(part.min_count for part in parts)

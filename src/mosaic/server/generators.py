@@ -123,16 +123,21 @@ def uploaded_generator(upload: GeneratorReply, generation: Generation, image_sha
 def check_blank_generator(generation: Generation, image_shape: ImageShape, num_classes: int) -> None:
     """Refuse, before anybody trains, a kind of generation whose blank generators fail or make other images.
 
+    One that nobody has fitted need not draw: a Gaussian without variance, say, has no Cholesky factor.
+
     Raises:
         MosaicError: building one fails, or asking it for two images, or these have another shape.
     """
     build = f"algorithm.generation: expected {type(generation).__name__}.build to return a generator of images"
     try:
         with torch.random.fork_rng(devices=[]), torch.no_grad():
-            blank = generation.build(image_shape, torch.ones(num_classes, dtype=torch.long)).eval()
+            counts = torch.full((num_classes,), max(1, generation.min_count))
+            blank = generation.build(image_shape, counts).eval()
             made = tuple(blank(torch.randn(2, blank.latent_dim), torch.arange(2) % num_classes).shape)
     except MosaicError:
         raise
+    except (torch.linalg.LinAlgError, ValueError):  # type: ignore[attr-defined]
+        return
     except Exception as error:
         raise MosaicError(f"{build}, got one that fails: {type(error).__name__}: {printable(str(error))}") from error
     if made != (2, *image_shape):

@@ -1,10 +1,12 @@
 """Ask networks about generated images."""
 
 from collections.abc import Mapping
+from itertools import chain
 
 import torch
 from torch import Tensor, nn
 
+from mosaic.nets.classifier import ImageShape
 from mosaic.nets.inference import images_at_once
 from mosaic.server.generators import GeneratedImages
 from mosaic.transfer import bring
@@ -21,6 +23,22 @@ def ask_teacher(teacher: nn.Module, images: Tensor) -> Tensor:
     with torch.inference_mode():
         answers = [teacher(batch) for batch in images.split(images_at_once(images, images.device))]
     return torch.cat(answers)  # out here it gives tensors that a loss may use
+
+
+def takes_generated(network: nn.Module, image_shape: ImageShape) -> bool:
+    """Return whether a network answers generated images with their owners and labels, as a teacher must."""
+    own = next(chain(network.parameters(), network.buffers()), torch.empty(0))
+    none = torch.zeros(2, dtype=torch.long, device=own.device)
+    blank = GeneratedImages(torch.zeros(2, *image_shape, device=own.device), none, none)
+    mode = network.training
+    try:
+        with torch.no_grad():
+            network.eval()(blank)
+    except Exception:  # whatever its own code raises
+        return False
+    finally:
+        network.train(mode)
+    return True
 
 
 def neutralise_unknown_classes(
