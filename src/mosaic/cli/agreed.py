@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mosaic.cli.lightning import MosaicCLI, parse_and_run
-from mosaic.data import FederatedDataModule, RemoteData
+from mosaic.data import FederatedDataModule, Remote, RemoteData
+from mosaic.errors import MosaicError
 from mosaic.executors import ClientExecutor
 from mosaic.federation.job import Job
 from mosaic.tasks.global_classifier import GlobalClassifier
@@ -17,6 +18,11 @@ class AgreedCLI(MosaicCLI):
     """Makes what the server would run, without a look at files that only other hosts have."""
 
     def _job(self, model: GlobalClassifier, datamodule: FederatedDataModule) -> Job:
+        if not isinstance(datamodule.partition, Remote):
+            raise MosaicError(
+                "data.partition: expected mosaic.data.Remote, which says what all parties agree on, since the server "
+                f"has no images, got {type(datamodule.partition).__name__}: see docs/deployment.md"
+            )
         datamodule.source = None
         return super()._job(model, datamodule)
 

@@ -185,8 +185,9 @@ def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:
 
 
 def pixel_range(pixels: Tensor, split: str, origin: str) -> tuple[float, float]:
-    """Return the smallest and the largest pixel; raise :class:`MosaicError` if they are complex or sparse."""
-    if pixels.is_complex() or pixels.layout is not torch.strided:
+    """Return the smallest and the largest pixel; raise :class:`MosaicError` if they are complex, sparse or float8."""
+    coarse = pixels.is_floating_point() and pixels.element_size() == 1  # most operations know no such type
+    if pixels.is_complex() or pixels.layout is not torch.strided or coarse:
         got = f"{pixels.dtype} as {str(pixels.layout).removeprefix('torch.')} tensor"
         raise MosaicError(
             f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {got}: convert them first"
@@ -204,7 +205,7 @@ def check_pixel_range(dtype: torch.dtype, low: float, high: float, split: str, o
             f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {dtype} in "
             f"[{low:g}, {high:g}]: {_way_to_eight_bits(dtype, low)}"
         )
-    elif high == 1:
+    elif high == 1 or dtype == torch.bool:
         raise MosaicError(
             f"{origin}: expected {split} pixels as uint8, or as floating point in [0, 1], got {dtype} of 0 "
             "and 1 alone, which would be nearly black: convert them to floating point, or multiply them by 255"

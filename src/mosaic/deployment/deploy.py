@@ -19,9 +19,9 @@ from mosaic.disk import make_writable
 from mosaic.errors import MosaicError
 
 _HOST = re.compile(
-    r"(?=.{1,253}$)(?=.*[A-Za-z][A-Za-z0-9-]*\.?$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?"
+    r"(?=.{1,253}$)(?=.*[A-Za-z-][A-Za-z0-9-]*\.?$)(?!-)[A-Za-z0-9-]{1,63}(\.(?!-)[A-Za-z0-9-]{1,63})*\.?"
 )
-"""The last part has a letter, or it would be taken for an address."""
+"""The last part has a letter or a hyphen, or it would be taken for an address."""
 _MOST_DAYS = 36500
 _TEMPLATES, _RELAY = Path(str(files("mosaic.deployment"))) / "templates", Path(str(files("mosaic.relay")))
 

@@ -76,7 +76,7 @@ class Ledger:
             yield
 
     def claim(self, form: str, images: str) -> None:
-        """Note which images the ledger is about, if nobody has yet, and refuse others.
+        """Note which images the ledger is about, and refuse others once anything is booked.
 
         Args:
             form: a fingerprint of the size and the classes in which a federation sees images.
@@ -86,7 +86,7 @@ class Ledger:
             MosaicError: the ledger is about others, for which its answers would be given.
         """
         noted = self._folder / f"{form}{_IMAGES}"
-        if not noted.exists():
+        if not noted.exists() or not self.bookings():
             write_whole(noted, images.encode())
         elif noted.read_text() != images:
             raise MosaicError(

@@ -86,7 +86,7 @@ def _stages(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
 def _differences(contents: Sequence[RunContents]) -> list[tuple[str, ...]]:
     """Return the settings in which runs differ, with each run's value, or a dash where it has none.
 
-    Of classes that differ the class is shown, and what all of them take, not what one takes and another does not.
+    Where classes differ, the class is shown, what all of them take, and what those that take it disagree about.
     """
     flat = [_flat(each.settings) for each in contents]
     rows = []

@@ -97,13 +97,20 @@ def load_safetensors(file: Path) -> TrainedModel:
     with safe_open(file, "pt") as content:
         facts = dict(content.metadata() or {})
     try:
-        shape, names = tuple(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
+        shape, names = _image_shape(json.loads(facts["image_shape"])), json.loads(facts["class_names"])
         level = float(json.loads(facts["level"]))
         factory = _factory(facts["network"], json.loads(facts["init_args"]))
         net = _loaded(load_file(file), factory, level, shape, len(names))
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net, facts)
+
+
+def _image_shape(value: object) -> tuple[int, int, int]:
+    match value:
+        case [int(channels), int(height), int(width)] if min(channels, height, width) > 0:
+            return channels, height, width
+    raise ValueError(f"image_shape: expected three positive whole numbers, got {value}")
 
 
 def _network(checkpoint: Path, client: int | None) -> tuple[str, dict[str, Any]]:

@@ -30,14 +30,14 @@ def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] 
     """
     names = _own(name, dataset)
     if names is not None and getattr(dataset, "target_transform", None) is not None:
-        log.warning("%s: its target_transform may change labels, so they are taken for places, not matched by its "
-                    "`classes` (%s)", name, abridged(names))  # fmt: skip
+        log.warning("%s: its target_transform may change labels, so its `classes` (%s) do not name them: give "
+                    "class_names if they are places in these", name, abridged(names))  # fmt: skip
         return None
     if names is not None or not isinstance(dataset, ConcatDataset | Subset):
         return names
     parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
     trusted = {classes_of(name, part, given) for part in parts} - {None}
-    found = trusted.union(_inside(name, dataset) if isinstance(dataset, ConcatDataset) else ())
+    found = trusted.union(_inside(name, dataset) if isinstance(dataset, ConcatDataset) and not given else ())
     if len(found) > 1 and not given:
         raise MosaicError(
             f"{name}: expected a ConcatDataset of datasets with the same classes, since each counts its labels by its "

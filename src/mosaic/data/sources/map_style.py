@@ -134,7 +134,7 @@ def _read(name: str, dataset: Any, names: Names) -> Images:
     for note, count in notes.items():
         log.info("%s: %d of %d images are %s", name, count, len(whole), note)
     if notes[SCALED]:
-        check_scaled(largest, name)
+        check_scaled(largest, notes[SCALED], name)
     if dtype != torch.uint8:
         check_pixel_range(dtype, ranges[:, 0].min(), ranges[:, 1].max(), "all", name)
     return Images(whole, torch.from_numpy(labels))

@@ -172,7 +172,7 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
 
 def listed_labels(dataset: Any) -> np.ndarray | None:
     """Return the labels that a data set keeps in a list, or ``None``; lists that contradict the items are ignored."""
-    if _transforms(dataset):
+    if dataset_relabels(dataset):
         return None
     lists = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels", "y")]
     if pairs := _pairs(dataset):
@@ -191,6 +191,15 @@ def _agrees(dataset: Any, labels: np.ndarray) -> bool:
         return True
     ends = {0, len(labels) - 1} if len(labels) else ()
     return len(labels) == len(dataset) and all(np.array_equal(dataset[i][1], labels[i]) for i in ends)
+
+
+def dataset_relabels(dataset: Any) -> bool:
+    """Whether a data set may change the labels that it stores; torchvision puts transforms of images alone into one."""
+    from torchvision.datasets.vision import StandardTransform
+
+    both = getattr(dataset, "transforms", None)
+    changes = both is not None and not isinstance(both, StandardTransform)
+    return changes or getattr(dataset, "target_transform", None) is not None
 
 
 def _transforms(dataset: Any) -> bool:
