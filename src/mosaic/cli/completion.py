@@ -4,8 +4,11 @@ It is written once and holds all words: a completion that asks Python at every k
 """
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from pkgutil import resolve_name
 from typing import Literal
+
+from mosaic.cli.commands import FUNCTIONS
 
 Shell = Literal["bash", "zsh"]
 _SCRIPT = """\
@@ -52,38 +55,22 @@ def _options() -> dict[str, list[str]]:
     """Return the options of every command."""
     from jsonargparse import ArgumentParser
 
-    from mosaic.cli.audit import audit
     from mosaic.cli.client import add_own_arguments
-    from mosaic.cli.configs import configs
-    from mosaic.cli.schema import option_strings, schema, sections_parser, trainer_settings
-    from mosaic.comparison.command import compare_algorithms
-    from mosaic.deployment.deploy import deploy
-    from mosaic.report.export import export
-    from mosaic.report.html import report
+    from mosaic.cli.schema import option_strings, sections_parser, trainer_settings
 
     sections = [option for option in option_strings(sections_parser()) if option.startswith("--")]
     trainer = [f"--trainer.{name}" for name in trainer_settings()]
     runs = sorted({"--config", "--ckpt_path", "--print_config", *sections, *trainer})
     own = ArgumentParser(add_help=False)
     add_own_arguments(own)
-    functions: dict[str, Callable[..., object]] = {
-        "compare": compare_algorithms,
-        "audit": audit,
-        "report": report,
-        "deploy": deploy,
-        "export": export,
-        "configs": configs,
-        "schema": schema,
-        "completion": completion,
-    }
     return {
         **dict.fromkeys(("fit", "validate", "test", "predict"), runs),
         "partition": ["--output", *runs],
         "client": [*option_strings(own), *runs],
-        **{name: _arguments(function) for name, function in functions.items()},
+        **{name: _arguments(function) for name, function in FUNCTIONS.items()},
     }
 
 
-def _arguments(function: Callable[..., object]) -> list[str]:
-    taken = inspect.signature(function).parameters.values()
+def _arguments(function: str) -> list[str]:
+    taken = inspect.signature(resolve_name(function)).parameters.values()
     return ["--help", *(f"--{each.name}" for each in taken if each.default is not each.empty)]

@@ -4,9 +4,11 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, NoReturn, cast
 
 from mosaic import __version__
+from mosaic.cli.commands import FUNCTIONS
 from mosaic.cli.complaints import one_line
 from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
@@ -71,45 +73,30 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         configure_logging()
     match command:
         case "compare":
-            from mosaic.comparison.command import compare_algorithms, require_all
+            from mosaic.comparison.command import require_all
 
             try:
-                written = _call(compare_algorithms, command, given, fit=run_lightning, check=check, named=str)
+                written = _call(command, given, fit=run_lightning, check=check, named=str)
             except Preempted as leaving:
                 leaving.when = f"{leaving.when.partition(':')[0]}: the same command goes on with it"
                 raise
             require_all(cast(tuple[Path, list[object], object], written)[1])
         case "audit":
-            from mosaic.cli.audit import audit
-
-            print(f"Audit: {_call(audit, command, given)}")
+            print(f"Audit: {_call(command, given)}")
         case "report":
             print(f"Report: {_report(given)}")
         case "export":
-            from mosaic.report.export import export
-
-            print(f"Exported: {_call(export, command, given)}")
-        case "configs":
-            from mosaic.cli.configs import configs
-
-            _say(_call(configs, command, given))
-        case "schema":
-            from mosaic.cli.schema import schema
-
-            _say(_call(schema, command, given))
-        case "completion":
-            from mosaic.cli.completion import completion
-
-            _say(_call(completion, command, given))
+            print(f"Exported: {_call(command, given)}")
+        case "configs" | "schema" | "completion":
+            _say(_call(command, given))
         case "client":
             from mosaic.cli.client import client
 
             client(given)
         case "deploy":
             from mosaic.cli.agreed import require_agreed
-            from mosaic.deployment.deploy import deploy
 
-            print(f"Written: {_call(deploy, command, given, positional=False, require=require_agreed)}")
+            print(f"Written: {_call(command, given, positional=False, require=require_agreed)}")
         case "partition":
             from mosaic.cli.partition import partition
             from mosaic.training.silence import expected_warnings
@@ -159,14 +146,12 @@ def check(arguments: Sequence[str]) -> Any:
         return parse_and_run(CheckedCLI, arguments).config_init.fit
 
 
-def _call(
-    function: Callable[..., object], name: str, given: Sequence[str], positional: bool = True, **known: object
-) -> object:
-    """Call a function with arguments of the command line and those in ``known``.
+def _call(command: str, given: Sequence[str], positional: bool = True, **known: object) -> object:
+    """Call a command's function with arguments of the command line and those in ``known``.
 
     Required arguments are positional, or options like all others.
     """
-    parser = _parser(name)
+    function, parser = resolve_name(FUNCTIONS[command]), _parser(command)
     parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
     return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
 
