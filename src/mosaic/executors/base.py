@@ -162,7 +162,7 @@ def answer(
 ) -> Envelope[Reply]:
     """Let a worker answer; an exception in its code becomes a reply, and its client's state stays as it was.
 
-    So it does where a fault spoils the reply on purpose: who is asked again begins where it began.
+    The state also stays where a fault spoils the reply on purpose: a client that is asked again begins where it began.
 
     Where several ranks train together the exception goes on and ends this one: the others wait for it in the middle of
     a step, and would do so for half an hour.

@@ -120,7 +120,7 @@ class RemoteExecutor(ClientExecutor):
         return frozenset(self._nodes)
 
     def map(self, requests: Iterable[Request], deadline: float | None = None) -> Iterator[Reply]:
-        """Send all requests, and yield a reply for each, in order; who does not answer in time has failed."""
+        """Send all requests, and yield a reply for each, in order; a client without one in time has failed."""
         asking = _Asking(deadline or _LONGEST)
         self._find()
         try:
