@@ -42,7 +42,7 @@ def test_what_the_server_would_refuse_is_refused(section: str, value: Any, told:
         ("mosaic.data.Remote", "data.partition: .* required: num_clients, class_names, image_shape"),
         (
             {"class_path": "mosaic.data.DirichletPartition", "init_args": {"num_clients": 3, "alpha": 1.0}},
-            "expected data.partition mosaic.data.Remote with FlowerExecutor.*got DirichletPartition",
+            "data.partition: expected mosaic.data.Remote, .*got DirichletPartition: see docs/deployment.md",
         ),
         (
             {"class_path": "mosaic.data.Remote", "init_args": {**ALL_KNOW, "num_clients": 0}},

@@ -81,6 +81,8 @@ def test_labels_are_the_same_in_every_form(labels: Any) -> None:
         ({"names": ("a", "b", "caf\udce9")}, ["that UTF-8 can write", "rename it"]),
         ({"pixels": (PIXELS > 100).long()}, ["torch.int64 of 0 and 1 alone", "multiply them by 255"]),
         ({"pixels": PIXELS > 100}, ["torch.bool of 0 and 1 alone", "multiply them by 255"]),
+        ({"pixels": PIXELS > 255}, ["torch.bool of 0 and 1 alone"]),
+        ({"pixels": (PIXELS / 255).to(torch.float8_e4m3fn)}, ["got torch.float8_e4m3fn", "convert them first"]),
         (
             {"pixels": PIXELS.to(torch.complex64)},
             ["got torch.complex64 as strided tensor: convert them first"],

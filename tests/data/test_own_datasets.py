@@ -207,6 +207,8 @@ def test_parts_and_sums_of_datasets_have_the_classes_of_what_they_are_made_of(ca
         _ = from_datasets([here, both], here).images
     named = from_datasets([both, both], both, class_names=["ape", "bee"]).images
     assert named.class_names == ("ape", "bee"), "every label is a place in the names that were given"
+    numbered: Any = ConcatDataset([Wrapping(Named([0, 1], (grey, 0), (grey, 1)))])  # type: ignore[list-item]
+    assert from_datasets([numbered], numbered, class_names=["ape", "bee"]).images.class_names == ("ape", "bee")
     both.classes = ["cat", "dog"]
     assert from_datasets([here, both], here).images.class_names == ("cat", "dog")
     mixed: Any = ConcatDataset([here, [(grey, 1)]])
@@ -268,7 +270,7 @@ def test_classes_do_not_name_labels_that_a_target_transform_has_changed(caplog: 
         caplog.clear()
         images = from_datasets([train], test, class_names=["dog", "cat"]).images
         assert (images.class_names, images.train.labels.tolist()) == (("dog", "cat"), [0, 1])
-        assert "datasets[0]: its target_transform may change labels, so they are taken for places" in caplog.text
+        assert "datasets[0]: its target_transform may change labels, so its `classes` (" in caplog.text
     assert from_datasets([swapped], test).images.class_names == ("0", "1")
     with pytest.raises(mosaic.MosaicError, match=r"datasets\[0\]: expected `classes` of Named.*leave target_transform"):
         _ = from_datasets([swapped], Named(["cat", "dog", "eel"], (dark, 0))).images
@@ -316,6 +318,8 @@ def test_eight_bits_in_sixteen_are_refused_though_others_are_none(others: np.nda
     ):
         with pytest.raises(mosaic.MosaicError, match=f"^{told}: expected images of 16 bits .* got none above 385"):
             _ = from_datasets(train, test).images
+    black = Listed((np.zeros_like(PIXELS[0], np.uint16), 1))
+    assert from_datasets([good, black], good).images.train.pixels[1].eq(0).all()
 
 
 def test_items_are_held_as_8_bits_while_they_are_read() -> None:

@@ -116,6 +116,16 @@ def test_images_of_one_site_have_one_book_under_whichever_number(tmp_path: Path)
         book(0)
 
 
+def test_a_ledger_is_about_the_images_of_its_first_booking(tmp_path: Path) -> None:
+    with (ledger := Ledger(tmp_path / "client_0000", BUDGET)).open():
+        ledger.claim("form", "some")
+        ledger.claim("form", "others")  # since nothing has been spent on the first
+        ledger.book("release", EVERYTHING)
+        ledger.claim("form", "others")
+        with pytest.raises(MosaicError, match=r"expected the images that the privacy ledger .* is about, got others"):
+            ledger.claim("form", "some")
+
+
 def test_secrets_differ_and_only_the_owner_can_read_them(tmp_path: Path) -> None:
     secrets = set()
     for client in range(3):

@@ -55,6 +55,15 @@ def test_transforms_act_on_pictures_and_labels_that_are_stored_in_one_array(tmp_
     assert np.array_equal(loaded.train.pixels[:, 0].numpy(), pixels[:, :, ::-1])
 
 
+def test_a_transform_of_pictures_leaves_the_list_of_labels_alone(tmp_path: Path) -> None:
+    for place, name in enumerate("aabb"):
+        save(tmp_path / name / f"{place}.png", random_pixels(5, 6))
+    decoded = []
+    asked = {"transform": lambda picture: decoded.append(picture) or picture}
+    TorchvisionSource("ImageFolder", str(tmp_path), arguments=asked, test_share=0.5).load()
+    assert len(decoded) <= 3 * 4, "all pictures, and for the labels of each part the first one and the last one"
+
+
 def test_a_target_transform_acts_though_the_first_and_the_last_label_stay(tmp_path: Path) -> None:
     for name in "abc":
         save(tmp_path / name / "0.png", random_pixels(5, 6))

@@ -30,8 +30,8 @@ def classes_of(name: str, dataset: Any, given: bool = False) -> tuple[str, ...] 
     """
     names = _own(name, dataset)
     if names is not None and getattr(dataset, "target_transform", None) is not None:
-        log.warning("%s: its target_transform may change labels, so its `classes` (%s) do not name them: give "
-                    "class_names if they are places in these", name, abridged(names))  # fmt: skip
+        log.warning("%s: its target_transform may change labels, so its `classes` (%s) do not name them; "
+                    "class_names do, where they are given", name, abridged(names))  # fmt: skip
         return None
     if names is not None or not isinstance(dataset, ConcatDataset | Subset):
         return names

@@ -55,7 +55,7 @@ def decode_into(pictures: Pictures, rules: Rules) -> Fill:
         for note, count in notes.items():
             log.info("%s: %d of %d images are %s", pictures.origin, count, row, note)
         if notes[SCALED]:
-            check_scaled(largest, notes[SCALED], pictures.origin)
+            check_scaled(largest, pictures.origin)
 
     return fill
 

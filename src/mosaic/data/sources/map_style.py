@@ -134,7 +134,7 @@ def _read(name: str, dataset: Any, names: Names) -> Images:
     for note, count in notes.items():
         log.info("%s: %d of %d images are %s", name, count, len(whole), note)
     if notes[SCALED]:
-        check_scaled(largest, notes[SCALED], name)
+        check_scaled(largest, name)
     if dtype != torch.uint8:
         check_pixel_range(dtype, ranges[:, 0].min(), ranges[:, 1].max(), "all", name)
     return Images(whole, torch.from_numpy(labels))
@@ -171,7 +171,7 @@ def _pixels(where: str, image: Any, notes: Counter[str]) -> Tensor:
             f"1 or 3 channels, got {got}"
         )
     if tensor.dtype == torch.uint16:
-        notes[SCALED] += 1
+        notes[SCALED] += bool(tensor.numpy().any())  # black is black in 8 bits, too
         tensor = torch.from_numpy(scale_to_eight_bits(tensor.numpy()))
     return tensor if tensor.ndim == 3 else tensor[None]
 

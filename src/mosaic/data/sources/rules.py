@@ -133,7 +133,8 @@ def _notes(image: "Image") -> Iterator[str]:
     """Yield a note for each property of a picture that rules 1 to 4 change."""
     if getattr(image, "is_animated", False):
         yield "animated or of several pages: the first one is taken"
-    if image.mode.startswith("I") or any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
+    deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
+    if image.getextrema() != (0, 0) if image.mode.startswith("I") else deep:  # black is black in 8 bits, too
         yield SCALED
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         if image.has_transparency_data:
@@ -151,19 +152,18 @@ def scale_to_eight_bits(values: np.ndarray) -> np.ndarray:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def check_scaled(largest: int, pictures: int, origin: str) -> None:
+def check_scaled(largest: int, origin: str) -> None:
     """Refuse images that rule 2 has made black, since they hold 8 bits in 16, and warn of those it has made dark.
 
     Args:
         largest: value of the images that were of 16 bits, once they have 8.
-        pictures: how many these were; a single one may be black.
         origin: of the images, for errors.
 
     Raises:
         MosaicError: no value was above 385.
     """
     levels = largest + 1
-    if levels <= 2 and pictures > 1:
+    if levels <= 2:
         raise MosaicError(
             f"{origin}: expected images of 16 bits with values up to 65535, got none above 385, which would be nearly "
             "black: store values of 8 bits as uint8"
