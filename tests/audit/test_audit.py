@@ -54,7 +54,7 @@ def test_the_table_fits_a_terminal() -> None:
 
 def test_the_verdict_names_who_is_found_out() -> None:
     said = verdict([finding(3, 0.9), finding(4, 0.65), finding(5, 0.5), finding(5, 0.5, PROTOTYPES)])
-    assert f"{GENERATOR}: tells much of clients 3 and something of clients 4" in said
+    assert f"{GENERATOR}: tells much of client 3 and something of client 4" in said
     assert f"{PROTOTYPES}: hardly more than chance" in said
     assert SEARCH not in said
 

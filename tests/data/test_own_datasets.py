@@ -126,7 +126,7 @@ def test_what_is_no_list_of_datasets_is_refused_at_once() -> None:
 def test_items_that_are_no_labelled_images_are_refused_where_they_stand() -> None:
     good, grey = Listed((PIXELS[0], 0), (PIXELS[1], 1)), PIXELS[0]
     for items, told in (
-        (Listed((grey, 0), (grey,)), r"datasets\[0\]\[1\]: expected a pair of an image and its label, got tuple"),
+        (Listed((grey, 0), (grey,)), r"datasets\[0\]\[1\]: expected a pair of an image and its label, got tuple of 1"),
         (Listed({"image": grey, "label": 0}), "expected a pair of an image and its label, got dict"),
         (Listed(("path.png", 0)), "expected an image as a tensor .* got str"),
         (Listed((np.zeros((6, 5, 4), np.uint8), 0)), r"with 1 or 3 channels, got shape \(6, 5, 4\)"),

@@ -157,7 +157,12 @@ def test_a_federation_has_a_client(num_clients: int) -> None:
 
 
 def test_more_clients_than_images_allow_are_refused(digits: np.ndarray) -> None:
-    with refused("120 clients with at least 10 images", "need 1200 training images", "got 1198", "lower num_clients"):
+    with refused(
+        "120 clients with at least 10 images",
+        "need 1200 training images",
+        "got 1198",
+        "lower min_images or num_clients",
+    ):
         DirichletPartition(120, alpha=1).split(digits, 0, {})
     with refused("data.partition.num_clients", "expected at most 1198", "got 1199", "lower it"):
         FlowerPartition(1199, FLOWER + "IidPartitioner").split(digits, 0, {})

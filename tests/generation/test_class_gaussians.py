@@ -192,7 +192,8 @@ def test_a_lowered_number_of_directions_is_said_once(random: torch.Generator, ca
         settings.fit(own_images(*blobs(random, 40, 40), classes=2))
         settings.fit(own_images(*blobs(random, 30, 30), classes=2))
     (line,) = caplog.messages
-    assert "80 images of a client allow 4 of algorithm.generation.components 61" in line
+    assert "80 images are too few for all 61 directions" in line
+    assert "it learns 4, and one more" in line
 
 
 @pytest.mark.parametrize("key", ["components", "coefficients", "images_per_class"])

@@ -62,7 +62,7 @@ def compare_algorithms(
             configuration's own algorithm.
         seeds: of partition, initialisation and training, separated by commas.
         overlay: configurations stacked for all algorithms alike, separated by commas.
-        output: folder of table, plots and outcomes; runs/compare-CONFIG when not given.
+        output: folder of table, plots and outcomes; runs/compare-CONFIG+OVERLAY when not given.
         runs: folder of the run directories; a folder inside output when not given.
         partition_seed: one partition for all runs, instead of one for each seed.
         student_updates: server-side updates of the global model in a whole run, for every method that distils; as
@@ -88,7 +88,8 @@ def compare_algorithms(
     require_simulation(merged(common))
     require_whole_runs(merged(common))
     requests, choices = plan_runs(rows, _numbers(seeds), partition_seed), read_choices(tune)
-    output = output or Path("runs") / f"compare-{config.stem}"
+    stems = [path.stem for path in (config, *map(Path, _parts(overlay)))]
+    output = output or Path("runs", f"compare-{'+'.join(stems)}")
     if output.exists() and not output.is_dir():
         raise MosaicError(f"--output {output}: expected a folder, got a file: choose another")
     for option, folder in (("--output", output), ("--runs", runs or output)):

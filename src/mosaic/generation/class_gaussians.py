@@ -121,7 +121,8 @@ def _say_once(images: int, rank: int, components: int, per_component: int) -> No
     if (components, per_component) not in _said:
         _said.add((components, per_component))
         log.info(
-            "Gaussians: %d images of a client allow %d of algorithm.generation.components %d, one for every %d images "
-            "beyond those of the means; others with few images are treated alike",
-            *(images, rank, components, per_component),
+            "Gaussians: a client's %d images are too few for all %d directions in which its images may vary "
+            "(algorithm.generation.components); it learns %d, and one more for every %d more images. "
+            "Other clients with few images do likewise",
+            *(images, components, rank, per_component),
         )

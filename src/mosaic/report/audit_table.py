@@ -73,7 +73,9 @@ def verdict(findings: Sequence[Finding]) -> str:
         much = sorted(finding.client for finding in own if finding.auc >= MUCH)
         some = sorted(finding.client for finding in own if SOME <= finding.auc < MUCH)
         told = [
-            f"{what} of clients {_list(clients)}" for what, clients in (("much", much), ("something", some)) if clients
+            f"{what} of client{'s' * (len(clients) > 1)} {_list(clients)}"
+            for what, clients in (("much", much), ("something", some))
+            if clients
         ]
         if own:
             lines.append(f"{attack}: tells {' and '.join(told)}" if told else f"{attack}: hardly more than chance")

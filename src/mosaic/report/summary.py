@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rich.console import Console
@@ -71,7 +72,7 @@ def print_summary(run: Path, console: Console | None = None) -> None:
     if privacy := summary.get("privacy"):
         say(f"\n{_budget(privacy)}")
     say(f"\nRun directory: {run}")
-    say(f"TensorBoard:   tensorboard --logdir {run}")
+    say(f"TensorBoard:   tensorboard --logdir {quote(str(run))}")
 
 
 def is_tested(summary: Mapping[str, Any]) -> bool:

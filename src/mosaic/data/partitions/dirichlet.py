@@ -36,7 +36,8 @@ class DirichletPartition(Partition):
         if self.num_clients * self.min_images > len(labels):
             raise MosaicError(
                 f"data.partition: {self.num_clients} clients with at least {self.min_images} images each need "
-                f"{self.num_clients * self.min_images} training images, got {len(labels)}: lower num_clients"
+                f"{self.num_clients * self.min_images} training images, got {len(labels)}: lower min_images or "
+                "num_clients"
             )
         parts = dirichlet_split(labels, self.num_clients, self.alpha, seed, self.self_balancing)
         return fill_up(parts, self.min_images, seed)

@@ -74,6 +74,11 @@ def missing(kind: str, path: Path, key: str) -> MosaicError:
             f"{path.resolve()} is a folder where data.source.init_args.{key} expects a file: name a file in it, or all "
             f"of a kind, as {path}/*.parquet"
         )
+    if kind == "folder" and path.exists():
+        return MosaicError(
+            f"{path.resolve()} is a file where data.source.init_args.{key} expects a folder: unpack an archive first; "
+            "mosaic.data.NpzSource reads .npz files, and mosaic.data.ParquetSource .parquet"
+        )
     unset = " (an environment variable in it is not set)" if "$" in str(path) else ""
     return MosaicError(
         f"{path.resolve()} does not exist{unset}: put the {kind} there, or name another with "

@@ -146,7 +146,11 @@ def _item(where: str, dataset: Any, number: int) -> tuple[Any, Any]:
     except Exception as error:  # the user's code may raise anything
         raise MosaicError(f"{where} cannot be read: {type(error).__name__}: {first_line(error)}") from error
     if not isinstance(item, tuple | list) or len(item) != 2:
-        raise MosaicError(f"{where}: expected a pair of an image and its label, got {type(item).__name__}")
+        got = type(item).__name__ + (f" of {len(item)}" if isinstance(item, tuple | list) else "")
+        raise MosaicError(
+            f"{where}: expected a pair of an image and its label, got {got}: wrap the dataset in one that gives pairs, "
+            "and put it into a list if it is the only one"
+        )
     return item[0], item[1]
 
 
