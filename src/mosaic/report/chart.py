@@ -55,8 +55,9 @@ def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] 
     label = escape(f"{unit} over rounds: {', '.join(curves)}")
     return (
         f'<div class="legend">{legend}</div>'
-        f'<svg class="chart" viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}'
-        f'<text x="{width - _RIGHT}" y="{HEIGHT - 2}" text-anchor="end">round</text></svg>'
+        f'<div class="scroll"><svg class="chart" style="min-width: {0.75 * width:.0f}px" '
+        f'viewBox="0 0 {width} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}'
+        f'<text x="{width - _RIGHT}" y="{HEIGHT - 2}" text-anchor="end">round</text></svg></div>'
     )
 
 
