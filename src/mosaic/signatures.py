@@ -1,8 +1,13 @@
-"""Find the arguments that a class accepts, those of its parents included."""
+"""Find the arguments that a class accepts, those of its parents included, and whether it is this package's own."""
 
 import inspect
 from collections.abc import Callable
 from typing import Any
+
+
+def is_ours(value: object) -> bool:
+    """Return whether an object's class is this package's own, and not the user's or another library's."""
+    return type(value).__module__.startswith("mosaic.")
 
 
 def accepted_arguments(factory: Callable[..., Any]) -> tuple[set[str], bool]:

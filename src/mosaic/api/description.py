@@ -17,7 +17,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.profilers import Profiler
 from torch import Tensor, nn
 
-from mosaic.signatures import accepted_arguments
+from mosaic.signatures import accepted_arguments, is_ours
 
 _DEEPEST = 16
 _VALUES = (
@@ -103,7 +103,7 @@ def _bound(function: FunctionType) -> dict[str, dict[str, Any]]:
 
 def _is_value(value: object) -> bool:
     """Whether a variable holds a value, a class or a function, and nothing that may hold half of the process."""
-    return value is None or isinstance(value, _VALUES) or is_dataclass(value) or _is_ours(value)
+    return value is None or isinstance(value, _VALUES) or is_dataclass(value) or is_ours(value)
 
 
 def _attributes(value: object) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def _attributes(value: object) -> dict[str, Any]:
     parts = state if isinstance(state, tuple) else (state,)  # a second part holds slots
     kept = {name: each for part in parts if part for name, each in part.items()}
     public = {name: each for name, each in kept.items() if not name.startswith("_")}
-    if _is_ours(value):
+    if is_ours(value):
         return public
     try:
         names, _ = accepted_arguments(type(value))
@@ -123,10 +123,6 @@ def _attributes(value: object) -> dict[str, Any]:
         return public
     given = {name: kept[own] for name in sorted(names) for own in (name, f"_{name}") if own in kept}
     return given if isinstance(value, _COUNTING) else {**public, **given}
-
-
-def _is_ours(value: object) -> bool:
-    return type(value).__module__.startswith("mosaic.")
 
 
 def _path(value: Any) -> str:

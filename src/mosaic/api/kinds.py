@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from mosaic.errors import MosaicError, kind_of
+from mosaic.signatures import is_ours
 
 _NUMBERS: dict[Any, type] = {int: Integral, float: Real}
 _ALIKE: dict[Any, Any] = {bool: (bool, np.bool_), str: (str, PathLike)}
@@ -28,7 +29,7 @@ def check_kinds(value: object, key: str) -> None:
     Raises:
         MosaicError: an argument is of another kind than its class asks for.
     """
-    if not type(value).__module__.startswith("mosaic."):
+    if not is_ours(value):
         return
     for name, hint in typing.get_type_hints(type(value).__init__).items():
         if name == "return" or not hasattr(value, name):

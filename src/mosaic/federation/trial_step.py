@@ -15,6 +15,7 @@ from mosaic.errors import MosaicError, kind_of, printable, settings_of
 from mosaic.messages import StateDict
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.inference import to_pixels
+from mosaic.signatures import is_ours
 from mosaic.tasks.classification import ClassificationTask, OptimizerFactory
 from mosaic.training.manual import ManualTask
 from mosaic.training.optimizers import adam
@@ -66,7 +67,7 @@ def take_trial_step(
         MosaicError: the objective, the optimiser or the Trainer fails.
     """
     start = blueprint.initial(seed=0)
-    if not type(objective).__module__.startswith("mosaic."):
+    if not is_ours(objective):
         _try_objective(objective, blueprint, start, batch_size)
     images = torch.zeros(2 * phases.processes, *blueprint.image_shape, dtype=torch.uint8)
     labels = torch.zeros(len(images), dtype=torch.long)

@@ -86,14 +86,15 @@ class Ledger:
             MosaicError: the ledger is about others, for which its answers would be given.
         """
         noted = self._folder / f"{form}{_IMAGES}"
-        if not noted.exists() or not self.bookings():
-            write_whole(noted, images.encode())
-        elif noted.read_text() != images:
+        known = noted.read_text() if noted.exists() else None
+        if known not in (None, images) and self.bookings():
             raise MosaicError(
                 f"--folder: expected the images that the privacy ledger {self._folder} is about, got others of this "
                 "size and these classes: start with those (data.source), or name another folder, whose budget is "
                 "another one: that is right only where no image is in both"
             )
+        if known != images:
+            write_whole(noted, images.encode())
 
     def bookings(self) -> list[Booking]:
         """Return everything that was booked, in order.

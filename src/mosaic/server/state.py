@@ -47,7 +47,7 @@ def checked_state(state: object, algorithm: str, blueprint: Blueprint, whole: bo
     except TypeError as error:
         raise MosaicError(
             f"{name} to return a state that snapshots can keep, got one that they cannot ({error}): keep numbers "
-            "as tensors, such as torch.tensor(1)"
+            "as dense tensors, such as torch.tensor(1)"
         ) from error
     found = {key: tensor.shape for key, tensor in state.model.items()}
     if wrong := sorted(key for key in {*found, *(shapes if whole else ())} if found.get(key) != shapes.get(key)):

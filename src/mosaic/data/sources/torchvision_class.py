@@ -172,7 +172,7 @@ def _class_names(dataset: Any) -> tuple[str, ...] | None:
 
 def listed_labels(dataset: Any) -> np.ndarray | None:
     """Return the labels that a data set keeps in a list, or ``None``; lists that contradict the items are ignored."""
-    if dataset_relabels(dataset):
+    if _relabels(dataset):
         return None
     lists = [getattr(dataset, name, None) for name in ("targets", "labels", "_labels", "y")]
     if pairs := _pairs(dataset):
@@ -193,7 +193,7 @@ def _agrees(dataset: Any, labels: np.ndarray) -> bool:
     return len(labels) == len(dataset) and all(np.array_equal(dataset[i][1], labels[i]) for i in ends)
 
 
-def dataset_relabels(dataset: Any) -> bool:
+def _relabels(dataset: Any) -> bool:
     """Whether a data set may change the labels that it stores; torchvision puts transforms of images alone into one."""
     from torchvision.datasets.vision import StandardTransform
 
