@@ -95,7 +95,7 @@ def test_a_teacher_without_prototypes_makes_way_for_one_that_needs_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(tiny_fit(tmp_path / "lost", *losing({"Prototype": EVERYBODY}), NO_QUORUM))
-    said = "no client has sent a prototype (algorithm.prototypes.min_count: 5) for Fusion, so Prior takes its place"
+    said = "no client has sent a prototype for Fusion, so Prior takes its place"
     assert capsys.readouterr().err.count(said) == 1
     others = [flag for flag in tiny_fit(tmp_path / "prior") if not flag.startswith("--algorithm.teacher")]
     main([*others, "--algorithm.teacher=Prior", NO_HEAD])
@@ -110,7 +110,7 @@ def test_a_class_whose_prototypes_are_lost_is_not_ruled_out(tmp_path: Path, monk
         unknown.append(classes.nonzero().flatten().tolist())
         return neutralise_unknown_classes(classes, *more)
 
-    monkeypatch.setattr("mosaic.algorithms.mosaic.neutralise_unknown_classes", noting)
+    monkeypatch.setattr("mosaic.teachers.forming.neutralise_unknown_classes", noting)
     flags = [flag for flag in tiny_fit(tmp_path / "run") if "data.partition" not in flag]
     main([*flags, "--data.partition=tests.client.test_worker.ByRemainder", *losing({"Prototype": [1]})])
     assert unknown == [[1, 4, 7]]  # the digits that client 1 alone holds

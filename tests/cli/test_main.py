@@ -14,7 +14,9 @@ import torch
 import yaml
 
 from mosaic.cli.main import check, main
+from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.data import SklearnDigits
+from mosaic.tasks.classification import LocalLoss
 from tests.small_runs import (
     DIGITS,
     REPOSITORY,
@@ -431,6 +433,20 @@ class TestRefusals:
     def test_a_distilling_round_that_never_comes(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))
         assert "expected rounds in 1..1, got [9]" in line
+
+    def test_an_exit_of_somebodys_own_code(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        """Its code 0 would be taken for a run that has come to its end."""
+        flags = f"--algorithm.objective={Leaves.__module__}.Leaves"
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", flags))
+        assert f"Leaves.bind in {__file__} has left the program, with code 0" in line
+        assert not (tmp_path / "run").exists()
+
+
+class Leaves(LocalObjective):
+    """An objective that ends the program, as scripts do that were not written for a library."""
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        exit(0)
 
 
 def test_a_client_is_helped_under_its_own_name(capsys: pytest.CaptureFixture[str]) -> None:

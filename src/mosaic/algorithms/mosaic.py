@@ -7,14 +7,13 @@ from functools import partial
 from typing import Literal, TypeVar
 
 import torch
-from torch import Tensor, nn
 
 from mosaic.algorithms.base import Algorithm
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.program import ClientProgram
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.client.replay import ReplaySettings
-from mosaic.errors import MosaicError, kind_of, require_choice, require_kinds
+from mosaic.errors import MosaicError, require_choice, require_kinds
 from mosaic.generation import ClassGaussians, Generation
 from mosaic.generation.base import require_generations
 from mosaic.messages import GeneratorReply, StateDict
@@ -26,7 +25,7 @@ from mosaic.privacy.settings import Privacy
 from mosaic.server.acceptance import accepts, best_of, has_diverged
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
-from mosaic.server.distillation import Teacher, distil, on_the_way
+from mosaic.server.distillation import distil, on_the_way
 from mosaic.server.experts import Experts, ExpertStatistics
 from mosaic.server.generators import (
     GeneratorMixture,
@@ -41,9 +40,9 @@ from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
 from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
 from mosaic.tasks.distillation import DistillationSettings
-from mosaic.teachers import Evidence, Fusion, Prior, TeacherFactory
-from mosaic.teachers.answers import ask_teacher, neutralise_unknown_classes, takes_generated
-from mosaic.teachers.fitting import MissingPrototypesError
+from mosaic.teachers import Evidence, Fusion, TeacherFactory
+from mosaic.teachers.answers import ask_teacher
+from mosaic.teachers.forming import form_teacher
 
 log = logging.getLogger(__name__)
 ASKED = "asked"
@@ -205,10 +204,8 @@ class Mosaic(Algorithm):
         removed, count = self.program.objective.adjusts_prior, self.distillation.pool_size
         evidence = Evidence(state.model, uploads, images, count, removed, cohort, context)
         context.observe(evidence.trunk, "global before distillation")
-        teacher, learnt = self._form_teacher(experts, evidence)
-        unknown = (images.class_counts.sum(0) > 0) & ~(held.any(0) & learnt)
-        if unknown.any():  # generators of clients that take no part in this round, or whose prototypes are missing
-            teacher = self._neutral(teacher, unknown, images.conditional)
+        origin_counts = images.conditional and self.distillation.origin_weight > 0
+        teacher = form_teacher(self.teacher, experts, evidence, held.any(0), origin_counts)
         show_samples(images, context)
         student = distil(context.blueprint.build(state.model), teacher, images, self.distillation, context)
         offered = self._offer(student, state, cohort, context)
@@ -312,41 +309,6 @@ class Mosaic(Algorithm):
                     recalibrate(expert, source.images[shuffled.to(source.images.device)])
         context.recorder.heat_map("server/expert_authority", experts.authority, "expert", "class")
         return experts
-
-    def _form_teacher(self, experts: Experts, evidence: Evidence) -> tuple[Teacher, Tensor]:
-        """Form the teacher, or where the prototypes that it needs are missing, one that needs none.
-
-        Returns:
-            The teacher, and which classes it could learn, shape ``(C,)``: what learns from prototypes takes a class
-            without any for one that never occurs.
-        """
-        every = torch.ones(evidence.context.blueprint.num_classes, dtype=torch.bool)
-        try:
-            teacher = self.teacher.form(experts, evidence)
-            shape = evidence.context.blueprint.image_shape
-            if not callable(teacher) or (isinstance(teacher, nn.Module) and not takes_generated(teacher, shape)):
-                raise MosaicError(
-                    f"algorithm.teacher: expected {type(self.teacher).__name__}.form to return a function of generated "
-                    f"images, got {kind_of(teacher)}: of a network return lambda source: ask_teacher(network, "
-                    "source.images), from mosaic.teachers.answers"
-                )
-            if not self.needs_prototypes(evidence.context.pool.kind):
-                return teacher, every
-            return teacher, torch.bincount(evidence.prototypes[1], minlength=len(every)) > 0
-        except MissingPrototypesError:
-            log.warning(
-                "round %d: no client has sent a prototype (algorithm.prototypes.min_count: %d) for %s, so Prior takes "
-                "its place",
-                evidence.context.plan.round,
-                self.program.prototypes.min_count,
-                type(self.teacher).__name__,
-            )
-            return Prior(self.teacher.heads_only).form(experts, evidence), every
-
-    def _neutral(self, teacher: Teacher, unknown: Tensor, conditional: bool) -> Teacher:
-        """Let a teacher say nothing of classes of which it has seen too few images, or no prototype."""
-        origin_counts = conditional and self.distillation.origin_weight > 0
-        return lambda source: neutralise_unknown_classes(unknown, teacher(source), source, origin_counts)
 
     def _offer(self, student: StateDict, state: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
         """Replace the average by the model between it and the student that clients like best, unless it is worse.

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from traceback import walk_tb
 
 from mosaic.cli.removed_settings import gone
 from mosaic.cli.suggestions import class_like, key_like, setting_like
 from mosaic.errors import MosaicError, users_mistake
+from mosaic.training.signals import Preempted
 
 LONGEST = 800
 """Most characters of a line."""
@@ -21,6 +23,8 @@ _AROUND = (
     *("Subclass types expect", "a class path (str)", "a dict with"),
 )
 """What stands around a cause."""
+_LEAVES = ("mosaic", "argparse", "jsonargparse", "lightning")
+"""Packages whose exits are meant: for help, a bad request or a signal."""
 _KEY = r'Parser key "([^"]+)":'
 _KINDS = {
     "int": "a whole number",
@@ -36,9 +40,18 @@ _KINDS = {
 
 @contextmanager
 def one_line() -> Iterator[None]:
-    """Raise a user's mistake, whoever complains of it, as a :class:`MosaicError` of one line."""
+    """Raise a user's mistake, whoever complains of it, as a :class:`MosaicError` of one line.
+
+    So is an exit of the user's own code, which would look like success.
+    """
     try:
         yield
+    except SystemExit as leaving:
+        if (place := _left_at(leaving)) is None:
+            raise
+        raise MosaicError(
+            f"{place} has left the program, with code {leaving.code}: raise an exception there instead"
+        ) from None
     except Exception as error:
         mistake = users_mistake(error)
         if mistake is None:
@@ -47,6 +60,16 @@ def one_line() -> Iterator[None]:
             mistake.args = (shortened(str(mistake)),)
             raise mistake from mistake.__cause__
         raise MosaicError(complaint(str(mistake))) from None
+
+
+def _left_at(leaving: SystemExit) -> str | None:
+    """Return the line of somebody's own code that has called an exit; nothing if it was a parser's or a signal's."""
+    frames = [frame for frame, _ in walk_tb(leaving.__traceback__)]
+    own = [frame for frame in frames if frame.f_globals.get("__name__") != "_sitebuiltins"]  # of exit() and quit()
+    frame = own[-1]
+    if isinstance(leaving, Preempted) or str(frame.f_globals.get("__name__")).partition(".")[0] in _LEAVES:
+        return None
+    return f"{frame.f_code.co_qualname} in {frame.f_code.co_filename}"
 
 
 def complaint(text: str) -> str:
