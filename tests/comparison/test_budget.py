@@ -11,6 +11,7 @@ import yaml
 
 from mosaic.algorithms import DENSE, DFRD, Algorithm, CoBoosting, FedAvg, FedFTG, Mosaic
 from mosaic.cli.main import check
+from mosaic.client.replay import ReplaySettings
 from mosaic.comparison.budget import DistillationBudget, Made, matching_flags, reference_budget, spends
 from mosaic.comparison.configurations import find_presets, read_configuration
 from mosaic.comparison.request import RunRequest
@@ -107,6 +108,17 @@ def test_only_clients_that_take_part_in_a_distilling_round_train_generators(
     ]
     assert abs(mean(asked) - clients) < 0.5
     assert amounts(budget_of({"mosaic": row(mosaic(5, 7), 10, **schedule)}))[1] == clients * 7
+
+
+def test_with_replay_clients_train_a_generator_in_their_first_round() -> None:
+    algorithm = Mosaic(generation=Adversarial(steps=7), replay=ReplaySettings(share=0.5))
+    schedule: dict[str, Any] = {"participation": 0.3, "collaborative_rounds": 3, "fine_tune_rounds": 1}
+    plan = Schedule(**schedule)
+    asked = [
+        len({client for round in range(1, 5) for client in plan.plan(round, 10, seed).clients}) for seed in range(200)
+    ]
+    assert abs(mean(asked) - 8) < 0.5
+    assert amounts(budget_of({"mosaic": row(algorithm, 10, **schedule)}))[1] == 8 * 7
 
 
 @for_each(

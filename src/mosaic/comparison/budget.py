@@ -98,14 +98,15 @@ def _student_updates(row: Made) -> int:
 def _generator_updates(row: Made, name: str) -> int:
     """Return the updates of all clients' generators: each client trains one, in the first round that asks it.
 
-    Where rounds ask a share of the clients, and it hangs on the seed how many they ask together, it is the expected
-    number.
+    Every round does with replay, else those that distil. Where rounds ask a share of the clients, and it hangs on the
+    seed how many they ask together, it is the expected number.
     """
     from mosaic.federation.schedule import count_participants, round_half_up
 
     clients, steps, schedule = _clients(row), _generator_steps(row, name), row.federation.schedule
     left_out = 1 - count_participants(schedule.participation, clients) / clients
-    return round_half_up(clients * (1 - left_out ** len(schedule.distills_after))) * steps
+    asking = schedule.rounds if row.algorithm.program.replay.share > 0 else len(schedule.distills_after)
+    return round_half_up(clients * (1 - left_out**asking)) * steps
 
 
 def _generator_steps(row: Made, name: str) -> int:
