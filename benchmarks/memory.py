@@ -28,7 +28,8 @@ ALGORITHMS = {
     "class experts": (
         "--algorithm=mosaic.algorithms.Mosaic",
         *("--algorithm.experts=class_average", "--algorithm.teacher=Prior"),
-        *("--algorithm.generation.steps=1", "--algorithm.generation.width=2", "--algorithm.generation.batch_size=2"),
+        *("--algorithm.generation=mosaic.generation.Adversarial", "--algorithm.generation.steps=1"),
+        *("--algorithm.generation.width=2", "--algorithm.generation.batch_size=2"),
         *("--algorithm.generation.min_count=1", "--algorithm.generation.latent_dim=2"),
         *("--algorithm.distillation.steps=1", "--algorithm.distillation.batch_size=8"),
         "--algorithm.distillation.pool_size=64",

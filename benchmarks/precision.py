@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
-MOSAIC = ("--algorithm.generation.steps=200",)
+MOSAIC = ("--algorithm.generation=mosaic.generation.Adversarial", "--algorithm.generation.steps=200")
 FEDAVG = (
     *("--algorithm=mosaic.algorithms.FedAvg", "--federation.schedule.collaborative_rounds=3"),
     "--federation.schedule.fine_tune_rounds=0",

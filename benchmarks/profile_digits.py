@@ -1,11 +1,11 @@
 """Where does the time of the demo go?
 
-Runs `mosaic fit --config configs/digits.yaml` under Python's profiler and shares its own time out: to PyTorch's kernels
+Runs what `make demo` runs under Python's profiler and shares its own time out: to PyTorch's kernels
 (built-in methods), to the Python of PyTorch, Lightning and this package, and to the rest. Then every single function
 above one per cent. The profiler makes Python look slower than it is, and kernels not, so what is said of Python is an
 upper bound.
 
-    python benchmarks/profile_digits.py [--steps 600]
+    python benchmarks/profile_digits.py
 """
 
 import argparse
@@ -20,7 +20,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-CONFIG = Path(__file__).parent.parent / "configs" / "digits.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
+DEMO = (f"--config={CONFIGS / 'digits.yaml'}", f"--config={CONFIGS / 'generators' / 'both.yaml'}")
 PLACES = {
     "site-packages/torch/": "PyTorch's Python",
     "site-packages/lightning": "Lightning's Python",
@@ -36,17 +37,14 @@ def place_of(file: str, name: str) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600, help="of every generator")
-    options = parser.parse_args()
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     from mosaic.cli.lightning import run
     from mosaic.federation.rounds import Rounds
 
     profile, complete = cProfile.Profile(), Rounds.complete
     Rounds.complete = lambda self: profile.runcall(complete, self)  # type: ignore[method-assign]
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
-        flags = (f"--federation.run_dir={folder}/run", f"--algorithm.generation.steps={options.steps}")
-        run(["fit", f"--config={CONFIG}", *flags])
+        run(["fit", *DEMO, f"--federation.run_dir={folder}/run"])
     stats = pstats.Stats(profile).stats  # type: ignore[attr-defined]
     total = sum(entry[2] for entry in stats.values())
     shares: dict[str, float] = defaultdict(float)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mosaic import disk
-from mosaic.disk import DiskError, make_writable, naming_disk, write_whole
+from mosaic.disk import DiskError, locked, make_writable, naming_disk, write_whole
 from mosaic.errors import MosaicError, users_mistake
 
 
@@ -103,3 +103,28 @@ def test_a_folder_is_made_or_said_to_be_closed(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(disk.tempfile, "TemporaryFile", lambda **_: (_ for _ in ()).throw(PermissionError(13, "no")))
     with pytest.raises(MosaicError, match=r"--output: .*/a cannot be written to \(Permission denied\): choose another"):
         make_writable(tmp_path / "a", "--output")
+
+
+def test_a_lock_is_waited_for(tmp_path: Path) -> None:
+    order: list[str] = []
+
+    def other() -> None:
+        with locked(tmp_path / "lock"):
+            order.append("other")
+
+    with locked(tmp_path / "lock"):
+        (thread := threading.Thread(target=other)).start()
+        thread.join(0.2)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "other"]
+
+
+def test_a_file_system_without_locks_is_worked_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    for _ in range(2):
+        with locked(tmp_path / "lock"):
+            pass

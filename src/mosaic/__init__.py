@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mosaic.model_pool import ClientModels
     from mosaic.server.faults import Faults
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"
 
 __all__ = [
     "ClientModels", "Comparison", "Faults", "Federation", "MosaicError", "Run", "Samples", "Schedule", "algorithms",

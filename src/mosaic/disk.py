@@ -154,11 +154,28 @@ def lock(file: Path, taken: str) -> FileLock:
     Raises:
         MosaicError: another process holds it; the message is ``taken``.
     """
-    held = FileLock(file, fallback_to_soft=False)  # for which a file that exists is a lock that is held
     try:
-        held.acquire(blocking=False)
+        return _acquired(file, blocking=False)
     except Timeout as error:
         raise MosaicError(taken) from error
+
+
+@contextmanager
+def locked(file: Path) -> Iterator[None]:
+    """Hold a lock inside the block, and wait for it; without effect where the file system has no locks."""
+    held = _acquired(file, blocking=True)
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _acquired(file: Path, blocking: bool) -> FileLock:
+    held = FileLock(file, fallback_to_soft=False)  # for which a file that exists is a lock that is held
+    try:
+        held.acquire(blocking=blocking)
+    except Timeout:
+        raise
     except PermissionError as error:
         raise MosaicError(f"{file} cannot be locked ({os.strerror(error.errno or 0)}): give it to this user") from error
     except (OSError, NotImplementedError):  # some network file systems have no locks

@@ -185,6 +185,11 @@ class Failed:
     reason: str
 
 
+@dataclass(frozen=True)
+class Unreached(Failed):
+    """The client is not there, so that nothing was sent to it; an executor says so, and no client does."""
+
+
 Request = TrainRequest | GeneratorRequest | PrototypeRequest | ReleaseRequest | EvaluateRequest
 Reply = TrainReply | GeneratorReply | PrototypeReply | ReleaseReply | EvaluateReply | Declined | Failed
 

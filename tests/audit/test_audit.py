@@ -1,23 +1,26 @@
 """The audit of a whole run: a client of eight images is found out, and the report says so."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
+import yaml
 from rich.console import Console
 
 from mosaic.audit import attacks, client
 from mosaic.audit.finding import CLASSIFIER, GENERATOR, PROTOTYPES, SEARCH, Finding, require_own_file, write_findings
 from mosaic.cli import client as command
+from mosaic.cli.audit import audit
 from mosaic.cli.main import main
 from mosaic.deployment.resident import Resident
 from mosaic.errors import MosaicError
 from mosaic.report.audit_table import audit_head, audit_rows, audit_table, verdict
 from mosaic.training.signals import Preempted
 from tests.remote_clients import HandedOverExecutor, deployed, resident_arguments, start_residents, write_parts
-from tests.small_runs import TWO_ROUNDS, final_model, fit_other
+from tests.small_runs import TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 
 def findings(run: Path) -> list[Finding]:
@@ -144,6 +147,26 @@ class TestBadInput:
         assert stop.value.code == 2
         assert "got Centralised, which brings all images to one place" in capsys.readouterr().err
         assert not (run / "audit.json").exists()
+
+
+def test_a_run_on_several_devices_is_audited_on_one(
+    shared_run: SharedRuns, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Lightning would start the audit once for each."""
+    asked: list[dict[str, Any]] = []
+
+    def stop(_: object, config: dict[str, Any]) -> NoReturn:
+        asked.append(config)
+        raise MosaicError("far enough")
+
+    run = Path(shutil.copytree(shared_run("FedAvg"), tmp_path / "run"))
+    several = yaml.safe_load((run / "config.yaml").read_text())
+    several["trainer"] |= {"devices": 2, "strategy": "ddp"}
+    (run / "config.yaml").write_text(yaml.safe_dump(several))
+    monkeypatch.setattr("mosaic.cli.audit.parse_and_run_config", stop)
+    with pytest.raises(MosaicError, match="far enough"):
+        audit(run)
+    assert {key: asked[0]["trainer"][key] for key in ("devices", "strategy")} == {"devices": 1, "strategy": "auto"}
 
 
 def test_findings_replace_nothing_but_findings(tmp_path: Path) -> None:

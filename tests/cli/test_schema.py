@@ -105,5 +105,17 @@ def test_bash_completes_commands_and_options() -> None:
 def test_every_command_has_its_options_completed() -> None:
     script = completion("zsh")
     assert script.startswith("#compdef mosaic")
-    for part in ("--data.batch_size", "--trainer.accelerator", "--algorithm", "--seeds", "--copy", "--format"):
+    for part in (
+        "--data.batch_size",
+        "--trainer.accelerator",
+        "--algorithm",
+        "--seeds",
+        "--copy",
+        "--format",
+        "--output",
+        "--host",
+    ):
         assert part in script
+    deploy = next(line for line in script.splitlines() if line.lstrip().startswith("deploy)"))
+    assert "--config --output --host" in deploy, "which are options there"
+    assert "--require" not in deploy

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 import pytest
 import torch
 
-from mosaic.codec import decode, encode
+from mosaic.codec import decode, encode, size_in_bytes
 from mosaic.executors.remote import executor as remote
 from mosaic.executors.remote.executor import RemoteExecutor
 from mosaic.executors.remote.grid import Delivery
 from mosaic.executors.remote.wire import Asked, Introduce, Introduction, Terms
 from mosaic.messages import Declined, Failed, ReleaseRequest, Reply
+from mosaic.runs.books import AccountedExecutor, Books
 
 CLIENTS = 3
 
@@ -110,6 +111,15 @@ def failed(replies: Iterator[Reply]) -> list[int]:
 def test_who_comes_late_takes_part_from_the_next_phase_on(clock: Clock) -> None:
     executor = met(Mailbox(clock, {2: (0, 1200)}, {i: [300.0] * 9 for i in range(CLIENTS)}))
     assert [failed(asked(executor, 0, 1, 2)) for _ in range(3)] == [[2], [], []]
+
+
+def test_what_was_never_sent_is_not_counted(clock: Clock) -> None:
+    executor = met(Mailbox(clock, {2: (0, 9999)}))
+    books = Books()
+    replies = AccountedExecutor(executor, books, lambda *_: None).map([ReleaseRequest(client, 1) for client in (0, 2)])
+    there, _ = list(replies)
+    assert books.bytes_down == {"Release": size_in_bytes(ReleaseRequest(0, 1))}
+    assert books.bytes_up == {"Release": size_in_bytes(there)}
 
 
 def test_who_was_away_between_two_phases_is_back_in_the_next(clock: Clock) -> None:

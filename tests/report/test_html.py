@@ -254,6 +254,13 @@ def test_only_rounds_that_there_were_have_a_tick() -> None:
         assert re.findall(r'text-anchor="middle">(\d+)<', svg) == ticks
 
 
+def test_a_mark_before_the_first_point_is_inside_too() -> None:
+    svg = line_chart({"a": [(100, 1.0), (110, 2.0)]}, "%", marked=[10])
+    (mark,) = re.findall(r'class="mark" x1="([-\d.]+)"', svg)
+    (first, *_) = re.findall(r'points="([-\d.]+),', svg)
+    assert 0 < float(mark) < float(first)
+
+
 def test_a_chart_keeps_its_points_inside_and_in_order() -> None:
     svg = line_chart({"a": [(1, 10.0), (2, 90.0), (3, 50.0)], "b": []}, "%", marked=[2], width=500)
     (points,) = re.findall(r'points="([^"]+)"', svg)

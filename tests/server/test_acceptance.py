@@ -107,6 +107,6 @@ def test_unguarded_a_student_is_taken_unless_it_has_diverged() -> None:
     context: Any = SimpleNamespace(plan=SimpleNamespace(round=4), recorder=SimpleNamespace(scalar=said.__setitem__))
     learnt, broken = {"weight": torch.ones(2)}, {"weight": torch.tensor([1.0, float("nan")])}
     assert is_taken(learnt, learnt, nobody, context, guarded=False)
-    assert said == {}
+    assert said == {"server/student_accepted": 1.0}
     assert not is_taken(learnt, broken, nobody, context, guarded=False)
     assert said == {"server/student_accepted": 0.0}

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -424,3 +425,13 @@ def test_a_signal_that_came_before_processes_gather_is_heeded() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Preempted), leaving_while_ranks_gather(list):
             pytest.fail("it was begun")
+
+
+@pytest.mark.parametrize("code", [None, 0])
+@pytest.mark.parametrize("cause", [signal.SIGINT, signal.SIGTERM])
+def test_a_process_may_tell_another_why_it_leaves(cause: signal.Signals, code: int | None) -> None:
+    """As the runs of a comparison do that work side by side."""
+    leaving = Preempted(cause, code)
+    leaving.when = "in round 3"
+    told = pickle.loads(pickle.dumps(leaving))
+    assert (told.cause, told.code, str(told)) == (leaving.cause, leaving.code, str(leaving))

@@ -22,7 +22,7 @@ from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.settings import Privacy
-from mosaic.server.acceptance import accepts, best_of, has_diverged
+from mosaic.server.acceptance import accepts, best_of, has_diverged, recorded
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil, on_the_way
@@ -316,6 +316,7 @@ class Mosaic(Algorithm):
         Before they decide, that model may get a new head.
         """
         if has_diverged(student, "student", context):
+            recorded(False, "student", context)
             return state
         offers = [on_the_way(state.model, student, share) for share in self.distillation.shares]
         best = best_of(offers, cohort)
@@ -349,7 +350,7 @@ class Mosaic(Algorithm):
                 taught = distil(
                     own, lambda source: ask_teacher(world, source.images), images, self.distillation, context, name
                 )
-                if not has_diverged(taught, f"model taught for client {reply.client}", context, recorded=False):
+                if not has_diverged(taught, f"model taught for client {reply.client}", context):
                     first, *_ = self.distillation.shares  # nobody judges
                     returned[str(reply.client)] = on_the_way(reply.model, taught, first)
         return replace(state, returned=returned)

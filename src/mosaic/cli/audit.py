@@ -24,12 +24,15 @@ from mosaic.training.silence import expected_warnings
 from mosaic.yaml_files import read_yaml
 
 log = logging.getLogger(__name__)
+_ONE_DEVICE = {"devices": 1, "num_nodes": 1, "strategy": "auto"}
+"""Settings of the Trainer: for several devices Lightning would start this command anew, and all would write."""
 
 
 def audit(run: Path) -> Path:
     """Run a finished simulation once more, attack every upload as a curious server could, and write audit.json.
 
-    The attacks guess which images a client has trained on; images of the test split are the others.
+    The attacks guess which images a client has trained on; images of the test split are the others. Phases use one
+    device, also where the run's used several: its models are then others in their last digits, which is said.
 
     Args:
         run: the run's folder.
@@ -61,6 +64,7 @@ def audit(run: Path) -> Path:
     with tempfile.TemporaryDirectory(prefix="mosaic-audit-") as folder:
         again = RunDirectory(Path(folder) / "run")
         config["federation"] |= {"run_dir": str(again.path), "snapshot_every": 10**6, "loggers": []}
+        config["trainer"] = (config.get("trainer") or {}) | _ONE_DEVICE
         log.info("the rounds of %s are run once more, and every upload is attacked", run)
 
         cli = parse_and_run_config(MosaicCLI, {**config, "ckpt_path": None})

@@ -67,10 +67,12 @@ def _options() -> dict[str, list[str]]:
         **dict.fromkeys(("fit", "validate", "test", "predict"), runs),
         "partition": ["--output", *runs],
         "client": [*option_strings(own), *runs],
-        **{name: _arguments(function) for name, function in FUNCTIONS.items()},
+        **{name: _arguments(function, required=name == "deploy") for name, function in FUNCTIONS.items()},
     }
 
 
-def _arguments(function: str) -> list[str]:
+def _arguments(function: str, required: bool) -> list[str]:
+    """Return a command's options: its optional arguments, and the required ones where these are no positions."""
     taken = inspect.signature(resolve_name(function)).parameters.values()
-    return ["--help", *(f"--{each.name}" for each in taken if each.default is not each.empty)]
+    named = [each for each in taken if each.kind is not each.KEYWORD_ONLY]
+    return ["--help", *(f"--{each.name}" for each in named if required or each.default is not each.empty)]

@@ -45,6 +45,6 @@ def configs(copy: Path | None = None) -> str:
 
 def _meaning(file: Path) -> str:
     """Return the first sentence of the comment with which a file begins, in at most 110 characters."""
-    comment = takewhile(lambda line: line.startswith("#"), file.read_text().splitlines())
+    comment = takewhile(lambda line: line.startswith("#"), file.read_text("utf-8").splitlines())
     sentence = re.split(r"(?<!et al)\. ", " ".join(line.lstrip("# ") for line in comment))[0]
     return shorten(sentence.removesuffix("."), 110, placeholder=" ...")

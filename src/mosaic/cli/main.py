@@ -153,7 +153,7 @@ def _call(command: str, given: Sequence[str], positional: bool = True, **known: 
     """
     function, parser = resolve_name(FUNCTIONS[command]), _parser(command)
     parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
-    return function(**known, **parser.instantiate_classes(parser.parse_args(list(given))).as_dict())
+    return function(**known, **parser.instantiate(parser.parse_args(list(given))).as_dict())
 
 
 def _parser(command: str) -> Any:

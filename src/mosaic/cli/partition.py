@@ -42,7 +42,7 @@ def partition(args: Sequence[str]) -> None:
     for key in UNUSED:
         parser.add_argument(f"--{key}", type=dict[str, Any] | Any, help="as in fit; not used here")
     config = parser.parse_args(list(args))
-    data: FederatedDataModule = parser.instantiate_classes(config).data
+    data: FederatedDataModule = parser.instantiate(config).data
     output = Path(config.output)
     indices, picture = output / "partition.json", output / "partition.png"
     taken = [path for path in (indices, picture) if path.exists()]

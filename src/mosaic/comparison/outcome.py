@@ -7,11 +7,9 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from mosaic import __version__
 from mosaic.comparison.request import RunRequest
-from mosaic.disk import write_whole
+from mosaic.disk import locked, write_whole
 from mosaic.errors import MosaicError
 from mosaic.runs.facts import read_facts
 from mosaic.runs.rounds import ACCURACIES, Round, read_rounds
@@ -105,7 +103,7 @@ class Outcome:
         Several processes may write one file, which is whole at every moment.
         """
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_name(f".{file.name}.lock")):
+        with locked(file.with_name(f".{file.name}.lock")):
             every = {(each.algorithm, each.seed): each for each in (*self.read_all(file), self)}
             lines = (f"{json.dumps(asdict(each))}\n" for _, each in sorted(every.items()))
             write_whole(file, "".join(lines).encode())

@@ -70,7 +70,7 @@ def read_rows(common: Sequence[Configuration], algorithms: Sequence[str], own_bu
 
 
 def require_one_device(config: Mapping[str, Any]) -> None:
-    """Refuse several devices or machines: Lightning starts this command anew for each, and all would write."""
+    """Refuse several devices or machines: Lightning starts ``mosaic compare`` anew for each, and all would write."""
     trainer = config.get("trainer") or {}
     devices, nodes = trainer.get("devices"), trainer.get("num_nodes")
     one = len(devices) == 1 if isinstance(devices, list) else devices in (None, 1, "1")

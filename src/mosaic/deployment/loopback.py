@@ -214,7 +214,7 @@ def _listens(port: int) -> bool:
 
 def marked(setting: str) -> dict[int, str]:
     """Return the command lines, by process id, of the other processes that run with this in their environment."""
-    others = (place for place in Path("/proc").iterdir() if place.name.isdigit() and int(place.name) != os.getpid())
+    others = (place for place in Path("/proc").glob("[0-9]*") if place.name != str(os.getpid()))  # of Linux
     ours = [place for place in others if setting.encode() in _read(place / "environ").split(b"\0")]
     commands = {
         int(place.name): _read(place / "cmdline").replace(b"\0", b" ").decode(errors="replace") for place in ours

@@ -74,7 +74,7 @@ class Memory:
                 )
             self._folder.mkdir(parents=True, exist_ok=True)
             write_whole(noted, owner.encode())
-        return noted.read_text() == owner
+        return noted.read_text("utf-8") == owner
 
     def go_back(self, asked: Asked[Request]) -> None:
         """Forget the states of rounds that the server has given up, if another process of it asks than before.
@@ -82,13 +82,13 @@ class Memory:
         Replies stay: where the same is asked again, nothing has to be computed again.
         """
         session = self._folder / "session"
-        if session.exists() and session.read_text() == asked.session:
+        if session.exists() and session.read_text("utf-8") == asked.session:
             return
         for place in self._places():
             if int(place.name) > asked.after:
                 (place / _LAST).unlink()
         since = self._folder / _SINCE
-        if since.exists() and int(since.read_text()) > asked.after:
+        if since.exists() and int(since.read_text("utf-8")) > asked.after:
             since.unlink()  # that round is given up too
         write_whole(session, asked.session.encode())
 
@@ -120,7 +120,7 @@ class Memory:
         if (current := self._current(request)) is not None:
             return self._read(current).state
         since = self._folder / _SINCE
-        if since.exists() and int(since.read_text()) < request.round:
+        if since.exists() and int(since.read_text("utf-8")) < request.round:
             raise MosaicError(
                 f"{self._folder} holds no state from before round {request.round} any more: it keeps {self._keep} "
                 "rounds (--keep_rounds), so the server cannot go back so far"

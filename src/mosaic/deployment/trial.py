@@ -42,7 +42,7 @@ def deal_out(folder: Path) -> None:
 
 def simulated_configuration(config: Path) -> dict[str, Any]:
     """Return the configuration of the same run with all images in one place."""
-    given: dict[str, Any] = yaml.safe_load(config.read_text())
+    given: dict[str, Any] = yaml.safe_load(config.read_text("utf-8"))
     partition = {"class_path": "mosaic.data.DirichletPartition", "init_args": DEALT}
     given["data"] |= {"source": "mosaic.data.SklearnDigits", "partition": partition}
     given["executor"] = {"class_path": "mosaic.executors.SerialExecutor", "init_args": {"threads": 1}}
@@ -105,7 +105,9 @@ def finished(process: "subprocess.Popen[bytes]", log: Path) -> float:
     """
     started = time.monotonic()
     if process.wait():
-        raise TrialError("mosaic fit failed; its log ends with:\n" + "\n".join(log.read_text().splitlines()[-15:]))
+        raise TrialError(
+            "mosaic fit failed; its log ends with:\n" + "\n".join(log.read_text("utf-8").splitlines()[-15:])
+        )
     return time.monotonic() - started
 
 

@@ -86,7 +86,7 @@ class Ledger:
             MosaicError: the ledger is about others, for which its answers would be given.
         """
         noted = self._folder / f"{form}{_IMAGES}"
-        known = noted.read_text() if noted.exists() else None
+        known = noted.read_text("utf-8") if noted.exists() else None
         if known not in (None, images) and self.bookings():
             raise MosaicError(
                 f"--folder: expected the images that the privacy ledger {self._folder} is about, got others of this "
@@ -250,7 +250,7 @@ def _ledgers(folder: Path) -> list[Path]:
 
 def _read(book: Path) -> list[Booking]:
     try:
-        listed = json.loads(book.read_text())
+        listed = json.loads(book.read_text("utf-8"))
         if not isinstance(listed, list) or not listed:
             raise TypeError(f"expected a list of bookings, got {str(listed)[:20]}")
         return [_booking(**each) for each in listed]

@@ -1,1 +1,1 @@
-"""Reports on finished runs, and exported models. Everything here reads run directories only."""
+"""Reports on runs, tables of audits, and exported models; what is shown of a run comes from its folder alone."""

@@ -23,7 +23,7 @@ def line_chart(curves: Mapping[str, Points], unit: str, marked: Sequence[float] 
     curves = {name: points for name, points in curves.items() if points}
     if not curves:
         return ""
-    xs = [x for points in curves.values() for x, _ in points]
+    xs = [*(x for points in curves.values() for x, _ in points), *marked]
     ys = [y for points in curves.values() for _, y in points]
     ticks = nice_ticks(min(ys), max(ys), top=100 if unit.endswith("%") else inf)
     x_span, y_span = (min(xs), max(max(xs), min(xs) + 1)), (ticks[0], ticks[-1])

@@ -51,7 +51,7 @@ def read_run(run: Path) -> RunContents:
     return RunContents(
         name=run.resolve().name,
         settings=directory.read_config(),
-        config=directory.config.read_text(),
+        config=directory.config.read_text("utf-8"),
         environment=read_facts(directory.environment),
         rounds=rounds,
         summary=summary,

@@ -25,8 +25,8 @@ def render(template: str, **values: Any) -> str:
         "percent": percent,
     }
     package = files("mosaic.report")
-    style = (package / "report.css").read_text()
-    return environment.from_string((package / template).read_text()).render(mark=_MARK, style=style, **values)
+    style = (package / "report.css").read_text("utf-8")
+    return environment.from_string((package / template).read_text("utf-8")).render(mark=_MARK, style=style, **values)
 
 
 def write_page(page: str, output: Path) -> Path:
@@ -35,7 +35,7 @@ def write_page(page: str, output: Path) -> Path:
     Raises:
         MosaicError: something else has this name, or nothing can be written there.
     """
-    if output.exists() and not (output.is_file() and _MARK in output.read_text(errors="replace")[:200]):
+    if output.exists() and not (output.is_file() and _MARK in output.read_text("utf-8", errors="replace")[:200]):
         raise MosaicError(f"{output} exists and is no report of mosaic: choose another --output")
     if output.suffix not in (".html", ".htm"):
         raise MosaicError(f"--output: expected a name that ends in .html, got {output}: a report is a web page")

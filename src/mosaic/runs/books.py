@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mosaic.codec import size_in_bytes
-from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, noting
+from mosaic.messages import Declined, Executor, GeneratorReply, Reply, Request, TrainReply, Unreached, noting
 from mosaic.training.signals import leave_if_asked_unless_distributed
 
 _END: Any = object()
@@ -47,9 +47,11 @@ class Books:
     def book_exchange(self, request: Request, reply: Reply) -> None:
         """Book one request and its reply: their bytes, or that the client declined."""
         kind = _kind(request)
-        self.bytes_down[kind] = self.bytes_down.get(kind, 0) + size_in_bytes(request)
-        with suppress(TypeError):  # it may be anything before it is inspected
-            self.bytes_up[kind] = self.bytes_up.get(kind, 0) + size_in_bytes(reply)
+        for bytes_sent, message in ((self.bytes_down, request), (self.bytes_up, reply)):
+            bytes_sent.setdefault(kind, 0)
+            if not isinstance(reply, Unreached):
+                with suppress(TypeError):  # a reply may be anything before it is inspected
+                    bytes_sent[kind] += size_in_bytes(message)
         if isinstance(reply, Declined) and reply.client == request.client:
             self.declined.append({"client": request.client, "asked": kind, "reason": reply.reason})
 

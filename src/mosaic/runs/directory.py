@@ -197,7 +197,7 @@ class RunDirectory:
         """
         self.require()
         try:
-            values = yaml.safe_load(self.config.read_text())
+            values = yaml.safe_load(self.config.read_text("utf-8"))
             if not isinstance(values, dict):
                 raise ValueError("sections are missing")
         except (OSError, ValueError, yaml.YAMLError) as error:

@@ -14,7 +14,7 @@ def read_facts(file: Path) -> dict[str, Any]:
         MosaicError: the file is damaged.
     """
     try:
-        return dict(json.loads(file.read_text())) if file.is_file() else {}
+        return dict(json.loads(file.read_text("utf-8"))) if file.is_file() else {}
     except (ValueError, TypeError) as error:
         raise MosaicError(f"{file} is damaged ({error}): restore it from a copy") from error
 

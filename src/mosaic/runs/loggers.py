@@ -128,7 +128,7 @@ def _made(place: int, given: LoggerFactory | Logger, identity: Mapping[str, Any]
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text())
+        found = json.loads(file.read_text("utf-8"))
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -30,7 +30,7 @@ def _rows(table: Path) -> list[Round]:
     if not table.is_file() or table.stat().st_size == 0:
         return []
     try:
-        text = table.read_text()
+        text = table.read_text("utf-8")
         if not text.endswith("\n"):
             raise ValueError("its last line is cut off")
         head, *rows = csv.reader(text.splitlines())

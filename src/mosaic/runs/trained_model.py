@@ -49,7 +49,7 @@ class TrainedModel:
 
 
 def find_checkpoint(source: Path) -> Path:
-    """Return the checkpoint to export: the given file, or the global model of the given run."""
+    """Return the checkpoint that holds a model: the given file, or the global model of the given run."""
     if source.is_file():
         return source
     if (whole := RunDirectory(source).checkpoint).is_file():

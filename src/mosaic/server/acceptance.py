@@ -22,28 +22,28 @@ def best_of(offers: Sequence[StateDict], cohort: Cohort) -> int:
     return max(range(len(offers)), key=lambda place: judgements[place].of(judges).merit())
 
 
-def has_diverged(new: StateDict, what: str, context: RoundContext, recorded: bool = True) -> bool:
-    """Whether a model's weights are not finite, so that nobody need be asked; if so, log that it is refused.
-
-    The refusal is recorded, too, unless the model is one of many.
-    """
+def has_diverged(new: StateDict, what: str, context: RoundContext) -> bool:
+    """Whether a model's weights are not finite, so that nobody need be asked; if so, log that it is refused."""
     if are_finite(new.values()):
         return False
     log.warning("round %d: the weights of the %s are not finite, so it is refused", context.plan.round, what)
-    if recorded:
-        context.recorder.scalar(_figure(what), 0.0)
     return True
 
 
-def _figure(what: str) -> str:
-    return f"server/{re.sub('[- ]', '_', what)}_accepted"
+def recorded(verdict: bool, what: str, context: RoundContext) -> bool:
+    """Record whether a model was accepted, and return it."""
+    context.recorder.scalar(f"server/{re.sub('[- ]', '_', what)}_accepted", float(verdict))
+    return verdict
 
 
 def is_taken(old: StateDict, student: StateDict, cohort: Cohort, context: RoundContext, guarded: bool) -> bool:
     """Whether a student replaces a model: if clients accept it; unguarded, if it has not diverged."""
-    return (
-        accepts(old, student, "student", cohort, context) if guarded else not has_diverged(student, "student", context)
-    )
+    return accepts(old, student, "student", cohort, context) if guarded else is_taken_unseen(student, context)
+
+
+def is_taken_unseen(student: StateDict, context: RoundContext) -> bool:
+    """Whether a student that nobody may judge is taken: if it has not diverged."""
+    return recorded(not has_diverged(student, "student", context), "student", context)
 
 
 def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: RoundContext) -> bool:
@@ -54,16 +54,14 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
     weights are not finite, whoever judges. One rule for all algorithms, since rules of selection that differ make a
     comparison unfair. Log and TensorBoard call the new one ``what``.
     """
-    figure = _figure(what)
     if has_diverged(new, what, context):
-        return False
+        return recorded(False, what, context)
     judgements = [cohort.evaluate(model) for model in (old, new)]
     missing = sorted({client for judgement in judgements for client in judgement.missing})
     judges = set.intersection(*({*judgement.clients} for judgement in judgements))
     before, after = (judgement.of(judges) for judgement in judgements)
     unseen = before.total.sum() == 0
     accepted = not missing if unseen else after.merit() >= before.merit()
-    context.recorder.scalar(figure, float(accepted))
     if unseen:
         log.warning(
             "round %d: %s the %s, so it is %s",
@@ -81,4 +79,4 @@ def accepts(old: StateDict, new: StateDict, what: str, cohort: Cohort, context: 
             "taken" if accepted else "refused",
             *(count for judgement in (after, before) for count in judgement.figures()),
         )
-    return accepted
+    return recorded(accepted, what, context)

@@ -11,7 +11,7 @@ from mosaic.nets.teacher import NoOpinion
 from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.release import PublicFeatures, Release
 from mosaic.seeding import SERVER
-from mosaic.server.acceptance import has_diverged
+from mosaic.server.acceptance import is_taken_unseen
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.distillation import distil
@@ -73,10 +73,9 @@ def train_student(
     start = context.blueprint.build(context.blueprint.initial(context.seed_for("student")))
     opinion = NoOpinion(context.blueprint.num_classes)  # an image's class comes from the label that it was drawn for
     student = distil(start, lambda source: opinion(source.images), images, labels_only, context)
-    if has_diverged(student, "student", context):
+    if not is_taken_unseen(student, context):  # a budget pays for no judgement
         return state
     context.observe(context.blueprint.build(student), "student")
-    context.recorder.scalar("server/student_accepted", 1.0)  # nobody may judge it
     return replace(state, model=student, distilled=True)
 
 

@@ -50,6 +50,10 @@ class Preempted(SystemExit):
         super().__init__(usual if code is None else code)
         self.cause = cause
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Let a process tell another one of it; as an exception of Python's it would be remade from its code alone."""
+        return type(self), (self.cause, self.code), vars(self)
+
     def __str__(self) -> str:
         return f"{'interrupted' if self.cause == signal.SIGINT else 'asked to leave'} {self.when}"
 

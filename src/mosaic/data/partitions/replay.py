@@ -105,7 +105,7 @@ def fingerprint_of(labels: np.ndarray) -> str:
 
 def _read(path: Path, origin: str) -> dict[str, Any]:
     try:
-        saved = json.loads(path.read_text())
+        saved = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError) as error:
         raise MosaicError(
             f"{origin}: expected a partition.json of a run or of mosaic partition, cannot read it ({error}): "

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mosaic.data.sources.files import expand
+from mosaic.disk import locked
 from mosaic.errors import MosaicError, first_line
 
 log = logging.getLogger(__name__)
@@ -39,13 +40,11 @@ def cached(cache_dir: str, shape: tuple[int, ...], fingerprint: str, fill: Fill)
     Raises:
         MosaicError: the folder is not writable, or lacks space.
     """
-    from filelock import FileLock  # comes with torch
-
     folder = expand(cache_dir)
     file = folder / f"{fingerprint}.npy"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(file.with_suffix(".lock")):
+        with locked(file.with_suffix(".lock")):
             if not _is_whole(file):
                 _write(file, shape, fill)
     except OSError as error:

@@ -18,7 +18,7 @@ from mosaic.executors.base import ClientExecutor, late, unreadable
 from mosaic.executors.remote.grid import Delivery, Grid
 from mosaic.executors.remote.introductions import fault_of, read_roster
 from mosaic.executors.remote.wire import LARGEST_HEADER, Asked, Introduce, Introduction, Terms
-from mosaic.messages import Declined, Failed, Reply, Request
+from mosaic.messages import Declined, Failed, Reply, Request, Unreached
 from mosaic.training.signals import leave_if_asked
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class RemoteExecutor(ClientExecutor):
                         looked = time.monotonic()
                     self._send_present(asking)
                     for at in [at for at, request in asking.absent.items() if self._is_gone(request.client)]:
-                        asking.replies[at] = Failed(asking.absent.pop(at).client, "it is not connected")
+                        asking.replies[at] = Unreached(asking.absent.pop(at).client, "it is not connected")
                     if place not in asking.replies:
                         time.sleep(_POLL)
                 yield asking.replies.pop(place)
