@@ -395,6 +395,16 @@ class Sparse(LinearNet):
         self.register_buffer("adjacency", torch.eye(3).to_sparse())
 
 
+class Remembering(LinearNet):
+    """A network that keeps something else than tensors."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        pass
+
+
 class Drawn(LinearNet):
     """A network that draws whether it is wider."""
 
@@ -473,6 +483,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         (Masked, "expected finite real numbers to average, got infinite ones or NaN in mask: register a constant with"),
         (Waves, "expected finite real numbers to average, got complex numbers in waves"),
         (Sparse, "expected finite real numbers to average, got a sparse tensor in adjacency: register a constant with"),
+        (Remembering, r"expected tensors in its state_dict\(\), got dict in _extra_state: keep it in a buffer"),
         (Wordy, r"expected 3 logits for each image, one per class, got a tensor of shape \(2, 3, 1\)"),
         pytest.param(
             partial(TorchvisionNet, name="alexnet"),
@@ -495,6 +506,7 @@ def test_a_network_that_is_another_each_time_is_refused_wherever_that_shows(blue
         "an infinite constant",
         "complex numbers",
         "a sparse tensor",
+        "no tensor",
         "not a vector",
         "too small images",
         "unknown",

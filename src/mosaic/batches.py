@@ -22,14 +22,23 @@ class ShuffledBatches:
         steps: number of batches.
         seed: seed of the shuffling.
         indices: indices of the examples to use, shape ``(n,)``; ``None`` uses all.
+        least: smallest global batch; two for each rank when not given.
 
     >>> batches = ShuffledBatches(torch.arange(5), batch_size=2, steps=5, seed=0)
     >>> sorted(torch.cat([batch for batch, in batches]).tolist())
     [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
     """
 
-    def __init__(self, *tensors: Tensor, batch_size: int, steps: int, seed: int, indices: Tensor | None = None) -> None:
-        self._tensors = tensors
+    def __init__(
+        self,
+        *tensors: Tensor,
+        batch_size: int,
+        steps: int,
+        seed: int,
+        indices: Tensor | None = None,
+        least: int | None = None,
+    ) -> None:
+        self._tensors, self._least = tensors, 2 * world_size() if least is None else least
         self._indices = torch.arange(len(tensors[0])) if indices is None else indices
         if len(self._indices) == 0:
             raise ValueError("ShuffledBatches needs at least one example, got none")
@@ -49,7 +58,7 @@ class ShuffledBatches:
         """Yield the indices of every global batch, shape ``(B,)``."""
         random = torch.Generator().manual_seed(self._seed)
         waiting = torch.empty(0, dtype=torch.long)
-        batch_size = max(min(self._batch_size, len(self._indices)), 2 * world_size())
+        batch_size = max(min(self._batch_size, len(self._indices)), self._least)
         for _ in range(self.steps):
             while len(waiting) < batch_size:
                 permutation = torch.randperm(len(self._indices), generator=random)

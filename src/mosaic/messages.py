@@ -25,11 +25,12 @@ class TrainRequest:
     Attributes:
         client: number of the client.
         round: communication round, from 1.
-        model: initial weights, without those that the client keeps; empty if the client has its own model.
+        model: initial weights, without those that the client keeps; empty if the client has its own model, unless the
+            server has taught it.
         steps: optimiser steps.
         epochs: passes over the client's images; if positive they replace ``steps``.
         learning_rate: learning rate of the client's optimiser.
-        keep: whether the client keeps its trained model for a later request of the same round.
+        keep: whether the client keeps its trained model, for a later request of the same round or as its own.
         upload: whether the reply contains the trained model.
         judge: whether the client evaluates the received model on its validation images before it trains.
         replay: images drawn from all generators, and their classes (:mod:`mosaic.client.replay`); empty without any.
@@ -127,9 +128,10 @@ class ReleaseRequest:
 @wire
 @dataclass(frozen=True)
 class ReleaseReply:
-    """Noisy sums by class, float32: of images ``(C,)``, features ``(C, D)`` and their products, ``(C, D (D + 1) / 2)``.
+    """Noisy sums by class, float32: of units ``(C,)``, features ``(C, D)`` and their products, ``(C, D (D + 1) / 2)``.
 
-    They are what :class:`~mosaic.privacy.release.Release` says, in numbers of images; any of them may be negative.
+    They are what :class:`~mosaic.privacy.release.Release` says, in numbers of units (images, or patients); any of them
+    may be negative.
     """
 
     client: int

@@ -201,7 +201,7 @@ class ModelPool:
 
 
 def _check(blueprint: Blueprint, key: str) -> None:
-    """Run a model on two blank images, and check its output; likewise as it predicts, built twice."""
+    """Check what a network answers to blank images in training and in evaluation, and that two built alike agree."""
     net, blank = _built(blueprint, key), torch.zeros(2, *blueprint.image_shape)
     _ask(net.train(), blank, blueprint, key)
     weights, fresh = blueprint.initial(seed=0), partial(blueprint.factory, blueprint.image_shape, blueprint.num_classes)

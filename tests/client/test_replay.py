@@ -52,7 +52,7 @@ def watched(phases: PhaseRunner, share: float, replay: dict[str, Tensor]) -> tup
     return objective, ask(worker, train_request(replay=replay))
 
 
-@pytest.mark.parametrize(("share", "white"), [(0.0, 0), (0.25, 4), (0.5, 8), (0.99, 14)])
+@pytest.mark.parametrize(("share", "white"), [(0.0, 0), (0.07, 1), (0.25, 4), (0.5, 8), (0.99, 14)])
 def test_a_share_of_every_batch_is_replayed(phases: PhaseRunner, share: float, white: int) -> None:
     objective, reply = watched(phases, share, WHITE)
     assert objective.white == [white, white]

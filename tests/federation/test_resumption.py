@@ -36,6 +36,11 @@ def test_who_has_distilled_cannot_have_done_so_elsewhere(algorithm: type[Algorit
     assert goes_on(tmp_path, algorithm, 13, fine_tune_rounds=6)
 
 
+def test_a_schedule_of_fewer_rounds_than_are_done_is_told_as_such(tmp_path: Path) -> None:
+    with pytest.raises(MosaicError, match=r"federation.schedule \(5 rounds are done, and it has 3: plan as many\)"):
+        goes_on(tmp_path, Mosaic, 5, collaborative_rounds=2, fine_tune_rounds=1)
+
+
 @pytest.mark.parametrize("algorithm", [FedFTG, DFRD])
 def test_who_shares_out_updates_over_all_rounds_takes_no_more_of_them(
     algorithm: type[Algorithm], tmp_path: Path

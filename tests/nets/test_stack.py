@@ -1,5 +1,6 @@
 """Networks that run as one answer as they would alone, and train without copies of gradients."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -59,3 +60,35 @@ def test_gradients_of_embeddings_have_the_layout_of_their_weights() -> None:
     (weight,) = stack.parameters()
     (gradient,) = torch.autograd.grad(stack(torch.arange(12).view(4, 3) % 6).sum(), [weight])
     assert gradient.stride() == weight.stride()
+
+
+class Shared(nn.Module):
+    """Two layers and two normalisations that share their tensors."""
+
+    def __init__(self, frozen: bool) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.second.weight = self.first.weight
+        self.first.weight.requires_grad_(not frozen)
+        self.register_buffer("scale", torch.rand(4))
+        self.inner = nn.Module()
+        self.inner.register_buffer("scale", self.scale)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        outputs: torch.Tensor = self.second(self.first(inputs) * self.scale) * self.inner.scale
+        return outputs
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_modules_may_share_their_tensors(frozen: bool) -> None:
+    """A module whose tensor was not replaced would answer with whatever is in memory."""
+    nets, inputs = [Shared(frozen) for _ in range(3)], torch.rand(3, 5, 4)
+    stack = Stack(nets)
+    alone = torch.stack([net(own) for net, own in zip(nets, inputs, strict=True)])
+    answers = stack(inputs)
+    torch.testing.assert_close(answers, alone)
+    if not frozen:
+        answers.sum().backward()
+        alone.sum().backward()
+        (weight,) = stack.parameters()
+        torch.testing.assert_close(weight.grad, torch.stack([net.first.weight.grad for net in nets]))

@@ -246,6 +246,13 @@ def test_integer_buffers_of_parts_take_the_maximum() -> None:
     assert result["steps"].dtype == result["seen"].dtype == torch.long
 
 
+def test_negative_whole_numbers_of_parts_are_kept() -> None:
+    mean = CoordinateMean({"offset": torch.tensor(-5)})
+    for offset in (-2, -1):
+        mean.add({"offset": torch.tensor(offset)}, {"offset": ()}, 1)
+    assert mean.result()["offset"].item() == -1
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32, torch.float64])
 def test_parts_keep_their_type(dtype: torch.dtype) -> None:
     mean = CoordinateMean({"w": torch.zeros(2, dtype=dtype)})

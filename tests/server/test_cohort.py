@@ -14,6 +14,7 @@ from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
     Failed,
+    PrototypeReply,
     Reply,
     Request,
     StateDict,
@@ -361,3 +362,14 @@ def test_without_judging_nobody_is_asked_to_judge() -> None:
     assert silent.received is None
     assert silent.evaluate(MODEL).clients == ()
     assert executor.asked == []
+
+
+def test_prototypes_of_a_model_are_asked_for_once() -> None:
+    none = torch.zeros(0, dtype=torch.long)
+    executor = Scripted(PrototypeReply(1, torch.zeros(0, 4), none, none))
+    clients, model = cohort(executor, 1), POOL.blueprint.initial(0)
+    first = clients.prototypes(model)
+    assert clients.prototypes(model) is first
+    assert len(executor.asked) == 1
+    clients.prototypes(dict(model))
+    assert len(executor.asked) == 2, "another model's are others"

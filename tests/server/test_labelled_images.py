@@ -68,6 +68,16 @@ def test_batches_are_repeatable_and_counted() -> None:
     assert [batch.images.sum().item() for batch in other] != first
 
 
+def test_every_rank_has_two_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BatchNorm takes no fewer."""
+    monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 6)
+    for rank in range(6):
+        monkeypatch.setattr(torch.distributed, "get_rank", lambda rank=rank: rank)
+        (batch,) = LabelledBatches(labelled(balanced=True), batch_size=8, steps=1, seed=0)
+        assert len(batch.images) == 2
+
+
 def test_ranks_share_one_global_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     (whole,) = LabelledBatches(labelled(balanced=True), batch_size=10, steps=1, seed=0)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)

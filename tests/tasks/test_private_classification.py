@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from mosaic.privacy.noise import SecretNoise
 from mosaic.tasks.private_classification import PrivateClassificationTask
 from mosaic.training.phases import PhaseRunner
+from tests.pretend_gpu import rehearse
 from tests.small_runs import LinearNet
 
 CLIPPING, DIVISOR = 0.5, 8.0
@@ -63,3 +64,10 @@ def test_without_noise_it_is_the_mean_of_clipped_gradients(phases: PhaseRunner) 
 def test_its_noise_has_the_deviation_times_the_clipping_over_the_divisor(phases: PhaseRunner) -> None:
     noise = one_step(phases, 40.0) - one_step(phases, 0.0)
     assert noise.std().item() == pytest.approx(40 * CLIPPING / DIVISOR, rel=4 / math.sqrt(2 * noise.numel()))
+
+
+def test_no_step_waits_for_a_copy_of_noise() -> None:
+    """An empty batch suffices: noise is added to it as well."""
+    optimizer, noise = partial(torch.optim.SGD, lr=1.0), SecretNoise(bytes(32))
+    task = PrivateClassificationTask(net(), optimizer, 0.1, lambda pixels: pixels, CLIPPING, 1.0, DIVISOR, noise)
+    assert not rehearse(task, (PIXELS[:0], LABELS[:0]))

@@ -268,7 +268,7 @@ class Mosaic(Algorithm):
             pooled=self.expert_statistics == "pooled",
             keep_models=self._owners_label,
             most=most,
-            fold=heads_only or should_fold(numbers, blueprint.num_classes, clients),
+            fold=heads_only or should_fold(numbers, blueprint.num_classes, clients, context.pool.kind == "widths"),
         )
 
     @property

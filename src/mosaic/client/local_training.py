@@ -1,5 +1,6 @@
 """Train clients' models: one by itself, or several in lockstep."""
 
+import logging
 from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
@@ -23,13 +24,16 @@ from mosaic.messages import (
     TrainRequest,
 )
 from mosaic.model_pool import ModelPool
+from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.inference import guesses, predict, to_pixels
 from mosaic.seeding import generator_for, seed_for
 from mosaic.tasks.classification import ClassificationTask, LocalLoss, OptimizerFactory, View
-from mosaic.tasks.stacked_classification import StackedClassificationTask
+from mosaic.tasks.stacked_classification import StackedClassificationTask, takes_numbers_singly
 from mosaic.training.phases import PhaseRunner
 from mosaic.transfer import send
+
+log = logging.getLogger(__name__)
 
 
 class Preparation(NamedTuple):
@@ -71,6 +75,7 @@ class LocalTraining:
         self._data, self._pool, self._own = data, pool, own
         self._optimizer, self._objective, self._replay = optimizer, objective, replay
         self._phases, self._seed = phases, seed
+        self._stacks: dict[Blueprint, bool] = {}
 
     def alone(self, request: TrainRequest, data: ClientData, state: ClientState) -> tuple[Reply, ClientState]:
         """Answer a request by training the client's model by itself, and return the client's new state too."""
@@ -112,10 +117,19 @@ class LocalTraining:
     def stack_key(self, request: TrainRequest) -> Hashable | None:
         """Return what must be equal for clients to train in lockstep; nothing where one has no images."""
         images = len(self._data.client(request.client).train)
-        if images == 0:
+        if images == 0 or not self._can_stack(self._pool.of(request.client)):
             return None
         sent = request.replay[PIXELS].data_ptr() if request.replay else None
         return self._pool.of(request.client), min(images, self._data.batch_size), request.learning_rate, sent
+
+    def _can_stack(self, blueprint: Blueprint) -> bool:
+        """Whether the optimiser moves networks in a stack as it moves each alone; warn once if it does not."""
+        if blueprint not in self._stacks:
+            net = blueprint.build(blueprint.initial(seed=0))
+            self._stacks[blueprint] = takes_numbers_singly(self._optimizer, [each.shape for each in net.parameters()])
+            if not self._stacks[blueprint]:
+                log.warning("clients train one after another, since model.optimizer looks at whole tensors")
+        return self._stacks[blueprint]
 
     def steps(self, request: TrainRequest) -> int:
         """Return the number of steps that a request to a client with images takes."""
@@ -143,7 +157,7 @@ class LocalTraining:
     def _replayed(self, request: TrainRequest, batch_size: int, steps: int) -> ShuffledBatches:
         """Return batches of what the server has drawn, a part of each batch beside the client's own images."""
         seed = seed_for(self._seed, request.round, request.client, "replay/batches")
-        return ShuffledBatches(*self._sent(request), batch_size=batch_size, steps=steps, seed=seed)
+        return ShuffledBatches(*self._sent(request), batch_size=batch_size, steps=steps, seed=seed, least=1)
 
     def _sent(self, request: TrainRequest) -> tuple[Tensor, Tensor]:
         """Return the pixels and labels that the server has sent, where the client's own images are."""

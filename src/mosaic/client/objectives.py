@@ -49,7 +49,7 @@ class LocalObjective(ABC):
     adjusts_prior: bool = False
     """Whether the trained logits already exclude the client's label prior."""
     same_for_all: bool = False
-    """Whether the loss is one function of logits and labels, whoever the client is; true of no subclass by itself."""
+    """Whether the loss is one function of logits and labels, whoever the client is; said anew beside each ``bind``."""
 
     def __init_subclass__(cls) -> None:
         """Believe the flag only where it stands beside the loss."""

@@ -20,7 +20,8 @@ _LEAST_USE = 0.5  # of a lockstep's steps that its shortest client takes: the ot
 class SideBySideExecutor(SerialExecutor):
     """Trains clients of one architecture in lockstep, for networks that cost less to compute than to call.
 
-    So are their GANs; other requests and clients of other architectures are answered one after another. Replies agree
+    So are their GANs; other requests and clients of other architectures are answered one after another, and so are all
+    whose optimiser looks at whole tensors, such as Adafactor, or whose objective asks its network twice. Replies agree
     with those of the other executors up to rounding, so comparisons should not mix them. Networks that draw random
     numbers, as dropout does, draw others here, and agree in accuracy only.
 

@@ -43,7 +43,9 @@ def check_same(
         for key in differences(before, dict(config))
         if not any(key == free or key.startswith(f"{free}.") for free in FREE_TO_CHANGE)
     )
-    if not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
+    if (rounds := Schedule(**config["federation"]["schedule"]).rounds) < snapshot.round:
+        changed.append(f"federation.schedule ({snapshot.round} rounds are done, and it has {rounds}: plan as many)")
+    elif not _same_past(before, config, snapshot.round, num_clients, sensitive_to):
         distils = not {"distils", "distillation"}.isdisjoint(sensitive_to)
         advice = "; say explicitly which distill_rounds there are" if distils else ""
         changed.append(f"federation.schedule (rounds 1..{snapshot.round} would have been other ones{advice})")
@@ -76,4 +78,4 @@ def _same_past(
     read = sorted({"clients", "steps", "epochs", "learning_rate", *sensitive_to})
     old, new = (Schedule(**config["federation"]["schedule"]) for config in (before, now))
     plans = ((each.plan(r, num_clients, seed=0) for each in (old, new)) for r in range(1, rounds + 1))
-    return new.rounds >= rounds and all(getattr(was, name) == getattr(is_, name) for was, is_ in plans for name in read)
+    return all(getattr(was, name) == getattr(is_, name) for was, is_ in plans for name in read)

@@ -27,7 +27,7 @@ class OwnImages:
         pixels: returns pixels in ``[0, 1]``, shape ``(n, channels, H, W)``, of the classes with a count above zero.
         labels: shape ``(n,)``.
         class_counts: images per class, shape ``(C,)``; zero for classes with too few images.
-        prior: the client's smoothed label prior, shape ``(C,)``.
+        prior: smoothed label prior of these images, shape ``(C,)``.
         guide: the classifier that the client has just trained.
         train: runs a training phase on these images.
         seed: returns a seed for each name.

@@ -47,7 +47,13 @@ class Blueprint:
                 "with a body and a head; those of torchvision are mosaic.nets.TorchvisionNet, with their name"
             )
         net.normalize.set(torch.tensor(self.mean), torch.tensor(self.std))
-        return net.state_dict()
+        state: dict[str, Tensor] = net.state_dict()
+        for name, value in state.items():
+            if not isinstance(value, Tensor):
+                raise MosaicError(
+                    f"expected tensors in its state_dict(), got {type(value).__name__} in {name}: keep it in a buffer"
+                )
+        return state
 
     def build(self, state: dict[str, Tensor]) -> Classifier:
         """Return a classifier with a copy of these weights.

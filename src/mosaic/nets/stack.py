@@ -1,7 +1,7 @@
 """Networks of one architecture that run as one."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Self
 
 import torch
@@ -23,6 +23,7 @@ class Stack(nn.Module):
         first = {id(tensor): name for name, tensor in (*nets[0].named_parameters(), *nets[0].named_buffers())}
         whole = nets[0].state_dict(keep_vars=True)
         self._saved = {name: first[id(tensor)] for name, tensor in whole.items()}  # a tensor may have several names
+        self._places = {name: first[id(tensor)] for name, tensor in _own_tensors(nets[0])}
         self._names = {name: name.replace(".", "/") for name in (*parameters, *buffers)}
         linear = {f"{name}.weight" for name, layer in nets[0].named_modules() if isinstance(layer, nn.Linear)}
         for name, tensor in parameters.items():
@@ -46,7 +47,8 @@ class Stack(nn.Module):
         weights = {name: getattr(self, ours) for name, ours in self._names.items()}
 
         def one(own: dict[str, Tensor], *given: Tensor) -> Tensor:
-            answer: Tensor = functional_call(self._skeleton[0], own, given)
+            everywhere = {place: own[name] for place, name in self._places.items()}
+            answer: Tensor = functional_call(self._skeleton[0], everywhere, given, tie_weights=False)
             return answer
 
         answers: Tensor = vmap(one, randomness="different")(weights, *inputs)
@@ -64,6 +66,13 @@ class Stack(nn.Module):
             name: getattr(self, self._names[first])[k].clone(memory_format=whole).cpu()
             for name, first in self._saved.items()
         }
+
+
+def _own_tensors(net: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield the parameters and buffers of every module; modules may share one, and a module may have several names."""
+    for prefix, module in net.named_modules():
+        yield from module.named_parameters(prefix, recurse=False, remove_duplicate=False)
+        yield from module.named_buffers(prefix, recurse=False, remove_duplicate=False)
 
 
 def _as_its_gradient(weight: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Both halves of DP-SGD (Abadi et al. 2016, arXiv 1607.00133): batches that images enter by chance, and clipping.
+"""Two parts of DP-SGD (Abadi et al. 2016, arXiv 1607.00133): batches that images enter by chance, and clipping.
 
+The noise is added in :class:`~mosaic.tasks.private_classification.PrivateClassificationTask`.
 Which images a batch has must be as secret as the noise, or sampling would buy nothing.
 """
 

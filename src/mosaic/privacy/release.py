@@ -28,7 +28,7 @@ class Release(NamedTuple):
     """Sums over units, by class.
 
     Attributes:
-        counts: images, shape ``(C,)``.
+        counts: units, which are images, or patients of several, shape ``(C,)``.
         sums: of features, shape ``(C, D)``.
         moments: of outer products of features, as :func:`packed`, shape ``(C, D (D + 1) / 2)``.
     """

@@ -44,8 +44,7 @@ class WeightedMean:
                 known = self._sums.get(name)
                 self._sums[name] = tensor.clone() if known is None else torch.maximum(known, tensor)
             elif name in self._sums:
-                for total, part in zip(_blocks(self._sums[name]), _blocks(tensor), strict=True):
-                    total.add_(part.double(), alpha=weight)
+                _add(self._sums[name], tensor, weight)
             else:
                 self._sums[name] = (tensor.double() * weight).contiguous()
             self._types[name] = tensor.dtype
@@ -62,6 +61,12 @@ class WeightedMean:
             name: (total / self._total).to(self._types[name]) if total.is_floating_point() else total
             for name, total in self._sums.items()
         }
+
+
+def _add(sums: Tensor, tensor: Tensor, weight: float) -> None:
+    """Add a multiple of a tensor to float64 sums, block by block."""
+    for total, part in zip(_blocks(sums), _blocks(tensor), strict=True):
+        total.add_(part.double(), alpha=weight)
 
 
 def _blocks(tensor: Tensor) -> tuple[Tensor, ...]:
@@ -81,7 +86,10 @@ class CoordinateMean:
 
     def __init__(self, otherwise: StateDict) -> None:
         self._otherwise = otherwise
-        self._sums = {name: torch.zeros_like(tensor, dtype=_sum_type(tensor)) for name, tensor in otherwise.items()}
+        self._sums = {
+            name: torch.zeros(tensor.shape, dtype=torch.float64) if tensor.is_floating_point() else tensor.clone()
+            for name, tensor in otherwise.items()
+        }
         self._weights = {
             name: torch.zeros(tensor.shape, dtype=torch.float64)
             for name, tensor in otherwise.items()
@@ -100,15 +108,19 @@ class CoordinateMean:
         if weight == 0:
             return
         for name, tensor in model.items():
+            by_row = rows if name in HEAD else None
+            if tensor.is_floating_point() and by_row is None and tensor.shape == self._sums[name].shape:
+                _add(self._sums[name], tensor, weight)  # in the same order: much faster than by indices
+                self._weights[name] += weight
+                continue
             block = grid(where[name])
             if not tensor.is_floating_point():
                 self._sums[name][block] = torch.maximum(self._sums[name][block], tensor)
-                continue
-            if rows is None or name not in HEAD:
+            elif by_row is None:
                 self._sums[name][block] = self._sums[name][block].add(tensor.double(), alpha=weight)
                 self._weights[name][block] += weight
             else:
-                own = rows.double().view([-1] + [1] * (tensor.dim() - 1))
+                own = by_row.double().view([-1] + [1] * (tensor.dim() - 1))
                 self._sums[name][block] += tensor.double() * own
                 self._weights[name][block] += own
 
@@ -124,10 +136,6 @@ class CoordinateMean:
             else torch.maximum(self._sums[name], tensor)
             for name, tensor in (otherwise or self._otherwise).items()
         }
-
-
-def _sum_type(tensor: Tensor) -> torch.dtype:
-    return torch.float64 if tensor.is_floating_point() else tensor.dtype
 
 
 def weighted_mean(models: Iterable[StateDict], weights: Iterable[float]) -> StateDict:

@@ -108,6 +108,7 @@ class Cohort:
         self._judgements: dict[int, StateDict] = {}
         self._blind: set[int] = set()
         self._heard: list[tuple[StateDict, Judgement]] = []
+        self._summaries: list[tuple[StateDict, list[PrototypeReply]]] = []
 
     def train(
         self,
@@ -163,10 +164,14 @@ class Cohort:
         return list(self._asker.ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))
 
     def prototypes(self, model: StateDict) -> list[PrototypeReply]:
-        """Let every client of the round summarise its images in the features of this model."""
+        """Let every client of the round summarise its images in the features of this model; asked once."""
+        for known, replies in self._summaries:
+            if known is model:
+                return replies
         plan = self._plan
         requests = (PrototypeRequest(client, plan.round, model) for client in plan.clients)
-        return list(self._asker.ask(requests, PrototypeReply, self._inspector))
+        self._summaries.append((model, list(self._asker.ask(requests, PrototypeReply, self._inspector))))
+        return self._summaries[-1][1]
 
     def releases(self, clients: Iterable[int], features: int, noise: Mapping[str, float]) -> list[ReleaseReply]:
         """Let these clients release noisy sums over their images.

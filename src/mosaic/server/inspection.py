@@ -34,7 +34,7 @@ MOST_GROWTH = 1e5
 """How many times as large as the largest of the sent numbers, or as 1, uploaded ones may be."""
 _JUDGEMENT = ("correct", "total", "loss")
 _MOST_STEPS = 10**7
-_MOST_FIGURES, _FIGURE = 16, re.compile(r"[\w/.-]{1,60}")
+_MOST_FIGURES, _FIGURE = 64, re.compile(r"[\w/.-]{1,60}")
 _LARGEST_LOSS = 1e9
 _FAR = 10.0
 """Standard deviations of noise that no noise exceeds."""

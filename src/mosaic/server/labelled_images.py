@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from mosaic.ranks import own_share
+from mosaic.ranks import own_share, world_size
 from mosaic.server.generators import GeneratedImages
 from mosaic.tasks.distillation import LabelledBatch
 from mosaic.transfer import send
@@ -72,7 +72,8 @@ class LabelledBatches:
 
     def __iter__(self) -> Iterator[LabelledBatch]:
         random, source = torch.Generator().manual_seed(self._seed), self._images
+        size = max(self._batch_size, 2 * world_size())  # BatchNorm needs two at every rank
         for _ in range(self._steps):
-            batch = torch.multinomial(source.weights, self._batch_size, replacement=True, generator=random)
+            batch = torch.multinomial(source.weights, size, replacement=True, generator=random)
             mine = send(own_share(batch), source.images.device)
             yield LabelledBatch(source.images[mine], source.teacher_logits[mine])

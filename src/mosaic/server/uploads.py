@@ -128,7 +128,6 @@ class ClassMeans(Uploads):
         """Start with empty averages."""
         super().__post_init__()
         self._means: dict[int, ModelMean] = {}
-        self._all = ModelMean(self.pool, self.round, self.sent)
         statistics = tuple(f"{layer}.running_" for layer in self.pool.blueprint.batch_norms)
         self._kept_names = ("",) if self.keep_models or not self.fold else statistics if self.pooled else ()
 
@@ -138,9 +137,9 @@ class ClassMeans(Uploads):
         if self.fold:
             model, counts = self._averaged_part(reply), reply.class_counts[: self.most]
             for label in counts.nonzero().flatten().tolist():
-                mean = self._means.setdefault(label, ModelMean(self.pool, self.round, self.sent))
-                mean.add(reply.client, model, float(counts[label]))
-            self._all.add(reply.client, model, reply.num_examples)
+                if label not in self._means:
+                    self._means[label] = ModelMean(self.pool, self.round, self.sent)
+                self._means[label].add(reply.client, model, float(counts[label]))
         kept = {name: tensor for name, tensor in reply.model.items() if name.startswith(self._kept_names)}
         self.replies.append(replace(reply, model=kept))
 
@@ -150,20 +149,19 @@ class ClassMeans(Uploads):
         return torch.stack([reply.class_counts for reply in self.replies])
 
     def of_class(self, label: int, otherwise: StateDict) -> StateDict:
-        """Return the average for one class, or over all images where nobody holds the class.
+        """Return the average for one class.
 
         Args:
             label: the class.
-            otherwise: values of coordinates that no sub-model holds.
+            otherwise: the model where nobody holds the class, and values of coordinates that no sub-model holds.
         """
         if self.fold:
-            return self._means.get(label, self._all).result(otherwise)
-        held = any(reply.class_counts[label] > 0 for reply in self.replies)
+            return self._means[label].result(otherwise) if label in self._means else otherwise
         mean = ModelMean(self.pool, self.round, self.sent)
         for reply in self.replies:
-            weight = float(reply.class_counts[label]) if held else reply.num_examples
-            mean.add(reply.client, self._averaged_part(reply), weight)
-        return mean.result(otherwise)
+            mean.add(reply.client, self._averaged_part(reply), float(reply.class_counts[label]))
+        held = any(reply.class_counts[label] > 0 for reply in self.replies)
+        return mean.result(otherwise) if held else otherwise
 
     def experts(self, epsilon: float) -> Experts:
         """Return the averages as experts; classes that are spread alike share one, so that it is evaluated once.
@@ -189,7 +187,7 @@ class ClassMeans(Uploads):
         if self.heads_only:
             return head_of(mean)
         if self.pooled:
-            mean |= pooled_variances(self.replies, self.pool.blueprint.batch_norms, weights)
+            mean = mean | pooled_variances(self.replies, self.pool.blueprint.batch_norms, weights)
         return self.pool.blueprint.build(mean)
 
     def _averaged_part(self, reply: TrainReply) -> StateDict:
@@ -211,18 +209,19 @@ def pooled_variances(replies: Sequence[TrainReply], layers: Sequence[str], weigh
     return variances
 
 
-def should_fold(parameters: int, classes: int, clients: int) -> bool:
+def should_fold(parameters: int, classes: int, clients: int, by_coordinate: bool = False) -> bool:
     """Whether folding class averages takes less memory than keeping the clients' models, or little anyway.
 
     Args:
         parameters: of a model that are averaged.
         classes: that may get an average of their own.
         clients: that train in this round.
+        by_coordinate: whether every number has a weight of its own, as with sub-models.
 
     >>> should_fold(parameters=11_000_000, classes=100, clients=10)
     False
     >>> should_fold(parameters=11_000_000, classes=100, clients=1000)
     True
     """
-    sums, models = 8 * parameters * (classes + 1), 4 * parameters * clients
+    sums, models = (16 if by_coordinate else 8) * parameters * (classes + 1), 4 * parameters * clients
     return sums <= max(models, FOLDED_BYTES)

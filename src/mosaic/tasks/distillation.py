@@ -44,7 +44,7 @@ class DistillationSettings:
         beta: weight of the Jensen-Shannon divergence (released: 1).
         origin_weight: weight of an image's origin beside the teacher's logits; 0 ignores it (released). One half is
             ours: with 1, students were 3 points worse on colour photographs and no better on digits.
-        origin_epsilon: added to a class's share at the origin before the logarithm (ours: 0.01, as in that trial).
+        origin_epsilon: added to a class's share at the origin before the logarithm (ours).
         balanced: whether pseudo-labels are drawn equally often (ours); otherwise images come as generators make them
             (released).
         generator_balance: gamma; client i's generator is drawn in proportion to ``n[i]^gamma`` (ours; 0 draws all

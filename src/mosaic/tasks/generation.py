@@ -22,7 +22,7 @@ class GenerationTask(GanTask):
         settings: how to train.
         guide: the classifier that the client uploaded; the task uses a frozen copy in eval mode.
         class_prior: the client's smoothed label prior, shape ``(C,)``.
-        num_images: the client's images; they decide whether it counts as data-poor.
+        num_images: images to learn from; they decide whether it counts as data-poor.
         seed: of the noise; each rank adds its number.
     """
 

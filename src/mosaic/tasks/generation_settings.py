@@ -45,9 +45,11 @@ class GenerationSettings:
         diversity_target: the client's ``prior``, or ``uniform`` over all classes (released; it makes junk images of
             classes that the client has never seen).
         inversion_weight: weight of the BatchNorm distance; 0 leaves it out (released: 10 x 1e-3, never switched on).
-        inversion_below: tau; only clients with fewer images use the BatchNorm distance (paper, which gives no value).
+        inversion_below: tau; only clients with fewer images to learn from use the BatchNorm distance (paper, without a
+            value).
         min_count: the fewest images of a class from which a generator learns it; from fewer it could only copy them. A
-            client without such a class trains no generator (released: no such rule).
+            client without such a class trains no generator (released: no such rule). **Deviation**: images of other
+            classes count neither in the label prior nor towards tau.
         average_decay: of the moving average that is uploaded; 0 uploads the last weights (released).
     """
 

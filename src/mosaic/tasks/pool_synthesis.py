@@ -1,5 +1,6 @@
 """Alternately synthesise images that an ensemble recognises and distil it into a student (DENSE, Co-Boosting)."""
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import torch
@@ -145,7 +146,10 @@ class PoolSynthesisTask(ManualTask):
     def _generator_losses(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the generator's loss and its terms, shape ``(4,)``, in the order of :data:`CURVES`."""
         settings = self.synthesis
-        with batch_norm_inputs(self.ensemble.experts) as layers:
+        looks: AbstractContextManager[list[tuple[Tensor, Tensor, Tensor]]] = nullcontext([])
+        if settings.statistics_weight:  # hooks take a while, and let compiled experts run eagerly
+            looks = batch_norm_inputs(self.ensemble.experts)
+        with looks as layers:
             logits = self.ensemble(images)
         statistics = divergence = images.new_zeros(())
         if settings.statistics_weight:

@@ -12,6 +12,7 @@ from mosaic.privacy.noise import SecretNoise
 from mosaic.privacy.release import GRID
 from mosaic.tasks.classification import OptimizerFactory, View, with_rate
 from mosaic.training.manual import ManualTask
+from mosaic.transfer import send
 
 
 class PrivateClassificationTask(ManualTask):
@@ -57,7 +58,7 @@ class PrivateClassificationTask(ManualTask):
                 around = self._noise.whole_gaussian(
                     f"step {batch_idx} {name}", tuple(parameter.shape), self._deviation * GRID
                 )
-                noisy = around.to(parameter.device)
+                noisy = send(around, parameter.device)
                 if found:
                     noisy = noisy + found[name]
                 parameter.grad = (noisy * (self._clipping / GRID / self._divisor)).to(parameter.dtype)

@@ -23,7 +23,7 @@ class StackedClassificationTask(StackedTask, LossTask):
     """Local training of K clients with one architecture; each learns what it would learn alone, up to rounding.
 
     All share a forward pass (``torch.func.vmap``), every client has its own loss, and the optimiser sees stacked
-    parameters: one that treats every number by itself, such as SGD or Adam, treats each client as if it were alone.
+    parameters: one that :func:`takes_numbers_singly`, such as SGD or Adam, treats each client as if it were alone.
 
     Args:
         nets: the classifiers, which differ in nothing but their weights.
@@ -93,15 +93,43 @@ class StackedClassificationTask(StackedTask, LossTask):
         return self._finished[k]
 
 
+def takes_numbers_singly(optimizer: OptimizerFactory, shapes: Sequence[torch.Size]) -> bool:
+    """Whether an optimiser moves networks in a stack as it moves each alone; one that looks at whole tensors does not.
+
+    Args:
+        optimizer: makes it; it is tried for two steps on random parameters and gradients.
+        shapes: of the parameters of a network.
+    """
+    random = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng([]):
+        alone = [[nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes] for _ in range(2)]
+        together = [nn.Parameter(torch.stack(pair).detach()) for pair in zip(*alone, strict=True)]
+        try:
+            optimizers = [with_rate(optimizer(parameters), 0.1) for parameters in (*alone, together)]
+            for _ in range(2):
+                for first, second, both in zip(*alone, together, strict=True):
+                    both.grad = torch.randn(both.shape, generator=random)
+                    first.grad, second.grad = (own.clone() for own in both.grad)
+                for each in optimizers:
+                    each.step()
+        except Exception:  # somebody's own code, which cannot take a stack
+            return False
+        moved = zip(*alone, together, strict=True)
+        return all(torch.allclose(torch.stack([first, second]), both, 1e-4, 1e-5) for first, second, both in moved)
+
+
 class _Member:
     """Stands for one network of a stack, whose logits for this batch are known."""
 
     def __init__(self, logits: Tensor, pixels: Tensor, stack: Stack, k: int) -> None:
-        self._logits, self._pixels, self._stack, self._k = logits, pixels, stack, k
+        self._logits, self._pixels, self._stack, self._k, self._answered = logits, pixels, stack, k, False
 
     def __call__(self, images: Tensor) -> Tensor:
         if images is not self._pixels:
             raise RuntimeError(f"a local objective asked its network about other images than its batch, {_ADVICE}")
+        if self._answered:  # with dropout it would answer something else, and BatchNorm counts every pass
+            raise RuntimeError(f"a local objective asked its network twice about its batch, {_ADVICE}")
+        self._answered = True
         return self._logits
 
     def parameters(self) -> Iterator[Tensor]:
