@@ -84,7 +84,11 @@ def audit(run: Path) -> Path:
     findings = executor.findings()
     show(findings)
     if same is False:
-        log.warning("the rounds ended in another model than %s holds, so its uploads were others too", run)
+        log.warning(
+            "the rounds ended in another model than %s holds, so its uploads were others too; on another machine, or if "
+            "its clients trained side by side or on several devices, they differ in their last digits",
+            run,
+        )
     write_findings(directory.audit, findings, same_run=same)
     return directory.audit
 
