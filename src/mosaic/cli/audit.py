@@ -85,8 +85,8 @@ def audit(run: Path) -> Path:
     show(findings)
     if same is False:
         log.warning(
-            "the rounds ended in another model than %s holds, so its uploads were others too; on another machine, or if "
-            "its clients trained side by side or on several devices, they differ in their last digits",
+            "the rounds ended in another model than %s holds, so its uploads were others too: in their last digits on "
+            "another machine, and where clients had trained side by side or on several devices",
             run,
         )
     write_findings(directory.audit, findings, same_run=same)
