@@ -102,7 +102,7 @@ def draw_conditions(class_counts: Tensor, latent_dim: int, count: int, random: t
         count: B.
         random: CPU generator, so that all devices draw the same.
     """
-    labels = torch.multinomial(class_counts.double().cpu(), count, replacement=True, generator=random)
+    labels = torch.multinomial(class_counts.double(), count, replacement=True, generator=random)
     return Conditions(torch.randn(count, latent_dim, generator=random), labels, labels)
 
 
