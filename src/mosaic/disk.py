@@ -86,18 +86,23 @@ def _is_gone(error: BaseException | None, folder: Path) -> bool:
 
 def write_whole(path: Path, data: bytes | memoryview) -> None:
     """Write a file aside, sync and rename it, so that nobody ever sees half of it, however many write it at once."""
-    begin = path.name[:60]  # names have 255 bytes at most
-    for left in path.parent.glob(f".{glob.escape(begin)}.*.tmp"):
-        with suppress(OSError):  # somebody else clears away what a killed process has left, too
-            if time.time() - left.stat().st_mtime > _LONGEST_WRITE:
-                left.unlink()
-    aside = path.with_name(f".{begin}.{uuid.uuid4().hex[:8]}.tmp")
+    aside = name_aside(path)
     try:
         write_synced(aside, data)
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
         raise
+
+
+def name_aside(path: Path) -> Path:
+    """Return a new name beside a file, to write it under before it is renamed; clear away what was left under such."""
+    begin = path.name[:60]  # names have 255 bytes at most
+    for left in path.parent.glob(f".{glob.escape(begin)}.*.tmp"):
+        with suppress(OSError):  # somebody else clears away what a killed process has left, too
+            if time.time() - left.stat().st_mtime > _LONGEST_WRITE:
+                left.unlink()
+    return path.with_name(f".{begin}.{uuid.uuid4().hex[:8]}.tmp")
 
 
 def write_synced(path: Path, data: bytes | memoryview) -> None:
@@ -158,6 +163,8 @@ def lock(file: Path, taken: str) -> FileLock:
         return _acquired(file, blocking=False)
     except Timeout as error:
         raise MosaicError(taken) from error
+    except PermissionError as error:
+        raise MosaicError(f"{file} cannot be locked ({os.strerror(error.errno or 0)}): give it to this user") from error
 
 
 @contextmanager
@@ -174,10 +181,8 @@ def _acquired(file: Path, blocking: bool) -> FileLock:
     held = FileLock(file, fallback_to_soft=False)  # for which a file that exists is a lock that is held
     try:
         held.acquire(blocking=blocking)
-    except Timeout:
+    except (Timeout, PermissionError):
         raise
-    except PermissionError as error:
-        raise MosaicError(f"{file} cannot be locked ({os.strerror(error.errno or 0)}): give it to this user") from error
     except (OSError, NotImplementedError):  # some network file systems have no locks
         log.debug("%s cannot be locked", file)
     return held

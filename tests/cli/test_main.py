@@ -1,5 +1,6 @@
 """The command line, in this process."""
 
+import argparse
 import csv
 import os
 import re
@@ -434,11 +435,11 @@ class TestRefusals:
         line = refusal(capsys, *tiny_fit(tmp_path / "run", "--federation.schedule.distill_rounds=[9]"))
         assert "expected rounds in 1..1, got [9]" in line
 
-    def test_an_exit_of_somebodys_own_code(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    @pytest.mark.parametrize("name", ["Leaves", "Helps"])
+    def test_an_exit_of_somebodys_own_code(self, name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
         """Its code 0 would be taken for a run that has come to its end."""
-        flags = f"--algorithm.objective={Leaves.__module__}.Leaves"
-        line = refusal(capsys, *tiny_fit(tmp_path / "run", flags))
-        assert f"Leaves.bind in {__file__} has left the program, with code 0" in line
+        line = refusal(capsys, *tiny_fit(tmp_path / "run", f"--algorithm.objective={__name__}.{name}"))
+        assert f"{name}.bind in {__file__} has left the program, with code 0" in line
         assert not (tmp_path / "run").exists()
 
 
@@ -447,6 +448,14 @@ class Leaves(LocalObjective):
 
     def bind(self, context: LocalContext) -> LocalLoss:
         exit(0)
+
+
+class Helps(LocalObjective):
+    """An objective that has a command line of its own."""
+
+    def bind(self, context: LocalContext) -> LocalLoss:
+        argparse.ArgumentParser().parse_args(["--help"])
+        raise AssertionError("not reached")
 
 
 def test_a_client_is_helped_under_its_own_name(capsys: pytest.CaptureFixture[str]) -> None:

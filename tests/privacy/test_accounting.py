@@ -7,7 +7,7 @@ from scipy.stats import norm
 
 from mosaic.errors import MosaicError
 from mosaic.privacy import Privacy, Shares
-from mosaic.privacy.accounting import Mechanism, calibrate, spent
+from mosaic.privacy.accounting import Mechanism, calibrate, gaussian_epsilon, spent
 from tests.cases import for_each
 
 pytest.importorskip("dp_accounting", exc_type=ImportError)
@@ -27,6 +27,7 @@ def closed_form(noise: float) -> float:
 @for_each("noise", [0.6, 1.0, 4.0, 20.0])
 def test_one_gaussian_costs_what_its_closed_form_says(noise: float) -> None:
     expected = closed_form(noise)
+    assert gaussian_epsilon(noise, DELTA) == pytest.approx(expected, rel=1e-4)
     assert expected * 0.999 <= spent([Mechanism("one", noise)], DELTA) <= expected * 1.01
 
 

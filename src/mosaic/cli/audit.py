@@ -82,6 +82,11 @@ def audit(run: Path) -> Path:
         pairs = _checkpoints(directory, again, cli.job.data.num_clients)
         same = all(same_weights(*pair) for pair in pairs) if pairs else None
     findings = executor.findings()
+    if not findings and config.get("privacy"):
+        raise MosaicError(
+            f"mosaic audit: expected clients to answer as in {run}, got none that did: the lines above say why; under "
+            "another version of mosaic or dp-accounting, which needs other noise, their budgets have nothing left"
+        )
     show(findings)
     if same is False:
         log.warning(

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from traceback import walk_tb
+from types import FrameType
 
 from mosaic.cli.removed_settings import gone
 from mosaic.cli.suggestions import class_like, key_like, setting_like
@@ -23,8 +24,8 @@ _AROUND = (
     *("Subclass types expect", "a class path (str)", "a dict with"),
 )
 """What stands around a cause."""
-_LEAVES = ("mosaic", "argparse", "jsonargparse", "lightning")
-"""Packages whose exits are meant: for help, a bad request or a signal."""
+_LEAVE_FOR_OTHERS = ("argparse", "jsonargparse", "_sitebuiltins")
+"""Packages that exit for those who call them: parsers after help or a bad request, and ``exit()``."""
 _KEY = r'Parser key "([^"]+)":'
 _KINDS = {
     "int": "a whole number",
@@ -65,11 +66,14 @@ def one_line() -> Iterator[None]:
 def _left_at(leaving: SystemExit) -> str | None:
     """Return the line of somebody's own code that has called an exit; nothing if it was a parser's or a signal's."""
     frames = [frame for frame, _ in walk_tb(leaving.__traceback__)]
-    own = [frame for frame in frames if frame.f_globals.get("__name__") != "_sitebuiltins"]  # of exit() and quit()
-    frame = own[-1]
-    if isinstance(leaving, Preempted) or str(frame.f_globals.get("__name__")).partition(".")[0] in _LEAVES:
+    frame = [frame for frame in frames if _package(frame) not in _LEAVE_FOR_OTHERS][-1]
+    if isinstance(leaving, Preempted) or _package(frame) in ("mosaic", "lightning"):
         return None
     return f"{frame.f_code.co_qualname} in {frame.f_code.co_filename}"
+
+
+def _package(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def complaint(text: str) -> str:

@@ -126,9 +126,10 @@ class LocalTraining:
         """Whether the optimiser moves networks in a stack as it moves each alone; warn once if it does not."""
         if blueprint not in self._stacks:
             net = blueprint.build(blueprint.initial(seed=0))
-            self._stacks[blueprint] = takes_numbers_singly(self._optimizer, [each.shape for each in net.parameters()])
-            if not self._stacks[blueprint]:
+            singly = takes_numbers_singly(self._optimizer, [each.shape for each in net.parameters()])
+            if not singly and all(self._stacks.values()):
                 log.warning("clients train one after another, since model.optimizer looks at whole tensors")
+            self._stacks[blueprint] = singly
         return self._stacks[blueprint]
 
     def steps(self, request: TrainRequest) -> int:

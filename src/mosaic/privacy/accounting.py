@@ -12,6 +12,8 @@ from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from scipy.special import log_ndtr
+
 from mosaic.errors import MosaicError
 from mosaic.privacy.settings import Privacy
 
@@ -21,8 +23,6 @@ _FINENESS = 2e-3
 """Step of a privacy loss distribution where epsilon is 1 or more; finer where it is less."""
 _TOLERANCE = 3e-3
 """Share of a cost that calibration may leave unspent."""
-_LEAST_NOISE = 0.1
-"""Less is not counted with: an epsilon of a hundred promises nothing any more."""
 _LEAST_TRAINING_NOISE = 0.5
 """Training with less buys nothing: plans of so few steps leave a part of epsilon unspent."""
 
@@ -91,7 +91,7 @@ def _spent(mechanisms: tuple[tuple[float, float, int], ...], delta: float) -> fl
         return math.inf
     accounting = _library()
     event = accounting.dp_event
-    scale = min(1.0, accounting.get_epsilon_gaussian(_precision(mechanisms) ** -0.5, delta))
+    scale = min(1.0, gaussian_epsilon(_precision(mechanisms) ** -0.5, delta))
     found = accounting.pld.PLDAccountant(value_discretization_interval=_FINENESS * max(0.01, scale))
     for noise, rate, steps in mechanisms:
         step = event.GaussianDpEvent(noise)
@@ -126,6 +126,26 @@ def _merged(mechanisms: Iterable[Mechanism]) -> tuple[tuple[float, float, int], 
     return (*gaussian, *((noise, rate, steps) for (noise, rate), steps in sorted(sampled.items())))
 
 
+def gaussian_epsilon(noise: float, delta: float) -> float:
+    """Return the epsilon of one Gaussian mechanism of sensitivity 1 (Balle and Wang 2018, arXiv 1805.06530, Theorem 8).
+
+    >>> round(gaussian_epsilon(2.0, 1e-5), 2)
+    1.99
+    """
+
+    def delta_of(epsilon: float) -> float:
+        half, shift = 0.5 / noise, epsilon * noise
+        return math.exp(log_ndtr(half - shift)) - math.exp(epsilon + log_ndtr(-half - shift))
+
+    low, high = 0.0, 1.0
+    while delta_of(high) > delta:
+        low, high = high, 2 * high
+    while high - low > 1e-9 * high:
+        middle = (low + high) / 2
+        low, high = (middle, high) if delta_of(middle) > delta else (low, middle)
+    return high
+
+
 @lru_cache(maxsize=16)
 def calibrate(privacy: Privacy, steps: int = 0) -> dict[str, Mechanism]:
     """Return every mechanism of a budget by name, with the noise that keeps all of them together within epsilon.
@@ -140,12 +160,11 @@ def calibrate(privacy: Privacy, steps: int = 0) -> dict[str, Mechanism]:
     shares, epsilon, delta = privacy.shares, privacy.epsilon, privacy.delta
     if math.isinf(epsilon):
         return _mechanisms(privacy, steps, 0.0, 0.0)
-    accounting = _library()
-    total = max(_LEAST_NOISE, float(accounting.get_sigma_gaussian(epsilon, delta)))
+    total = _least_noise(lambda noise: gaussian_epsilon(noise, delta), epsilon, start=0.1, precise=1e-6)
     used = shares.released + shares.training
 
     def alone(share: float) -> float:
-        cost = float(accounting.get_epsilon_gaussian(total / math.sqrt(share), delta))
+        cost = gaussian_epsilon(total / math.sqrt(share), delta)
         return max(cost, epsilon / 100)  # beside a large delta a small share costs nothing, at any noise
 
     target = epsilon if used > 1 - 1e-9 else alone(used)
@@ -178,7 +197,7 @@ def _mechanisms(privacy: Privacy, steps: int, released: float, training: float) 
     return found
 
 
-def _least_noise(cost: Callable[[float], float], target: float, start: float) -> float:
+def _least_noise(cost: Callable[[float], float], target: float, start: float, precise: float = _TOLERANCE) -> float:
     """Return a noise, from ``start`` on, whose cost is within the target, and short of it by a small share at most.
 
     Costs fall nearly with a power of the noise, which tells from two of them where to look next.
@@ -186,13 +205,13 @@ def _least_noise(cost: Callable[[float], float], target: float, start: float) ->
     low, high = start, start
     low_cost = high_cost = cost(start)
     while high_cost > target:
-        low, low_cost, high = high, high_cost, high * max(1 + _TOLERANCE / 2, (high_cost / target) ** 0.8)
+        low, low_cost, high = high, high_cost, high * max(1 + precise / 2, (high_cost / target) ** 0.8)
         high_cost = cost(high)
-    while high_cost < target * (1 - _TOLERANCE) and high > low * (1 + 1e-9):
+    while high_cost < target * (1 - precise) and high > low * (1 + 1e-9):
         middle = math.sqrt(low * high)
         if 0 < high_cost < low_cost < math.inf:
             power = math.log(low_cost / high_cost) / math.log(high / low)
-            guess = low * (low_cost / target) ** (1 / power) * (1 + _TOLERANCE / 4 / power)
+            guess = low * (low_cost / target) ** (1 / power) * (1 + precise / 4 / power)
             middle = guess if low < guess < high else middle
         if (found := cost(middle)) > target:
             low, low_cost = middle, found

@@ -39,7 +39,8 @@ def form_teacher(
         teacher, known = factory.form(experts, evidence), held & _learnt(factory, evidence)
     except MissingPrototypesError:
         log.warning(
-            "round %d: no client has sent a prototype for %s, so Prior takes its place: algorithm.prototypes.min_count",
+            "round %d: no client has sent a prototype for %s, so Prior takes its place: lower "
+            "algorithm.prototypes.min_count if clients hold fewer images of a class",
             evidence.context.plan.round,
             type(factory).__name__,
         )

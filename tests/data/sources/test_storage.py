@@ -1,3 +1,4 @@
+import errno
 import logging
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from mosaic.data import FolderSource, NpzSource
 from mosaic.data.images import ImageSet
 from mosaic.data.sources.storage import cached
+from mosaic.errors import MosaicError
 from tests.data.refusals import refused
 from tests.data.sources.made import class_folders, medmnist, random_pixels, save
 
@@ -67,7 +69,7 @@ def test_grey_among_colour_is_found_while_writing(tmp_path: Path) -> None:
     save(tmp_path / "set" / "bee" / "9.png", random_pixels(5, 6, 3))
     source = FolderSource(str(tmp_path / "set"), test_share=0.3, memory_limit_gib=0, cache_dir=str(tmp_path / "cache"))
     assert source.load().train.shape == (3, 5, 6)
-    assert list((tmp_path / "cache").glob("*.partial")) == []
+    assert list((tmp_path / "cache").glob("*.tmp")) == []
 
 
 def test_an_interrupted_decoding_leaves_nothing_that_looks_whole(tmp_path: Path) -> None:
@@ -108,3 +110,14 @@ def test_a_disk_without_space_is_refused(tmp_path: Path) -> None:
 def test_a_negative_limit_is_refused() -> None:
     with refused("data.source.init_args.memory_limit_gib", "at least 0", "got -1"):
         NpzSource("a.npz", memory_limit_gib=-1)
+
+
+def test_a_folder_in_which_nothing_can_be_locked_is_named_by_its_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    with pytest.raises(MosaicError, match=r"\(data.source.init_args.cache_dir\) cannot be written to"):
+        mapped(medmnist(tmp_path / "a.npz"), tmp_path / "cache")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from mosaic.data.sources.files import expand
-from mosaic.disk import locked
+from mosaic.disk import locked, name_aside
 from mosaic.errors import MosaicError, first_line
 
 log = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ def cached(cache_dir: str, shape: tuple[int, ...], fingerprint: str, fill: Fill)
     """Return images mapped into memory, and decode them first if no file holds them.
 
     Each file is written under another name and a lock, and renamed when complete: a killed process leaves no partial
-    file in its place, and of processes that start together only one decodes.
+    file in its place, and of processes that start together only one decodes, where the file system has locks.
 
     Returns:
         uint8 of this shape, ``(N, channels, H, W)``; writes to it do not reach the file.
@@ -76,7 +76,7 @@ def _write(file: Path, shape: tuple[int, ...], fill: Fill) -> None:
             f"got {free / 2**30:.1f}: choose another folder, or raise data.source.init_args.memory_limit_gib"
         )
     log.info("%d images are decoded once into %s", shape[0], file)
-    partial = file.with_suffix(".partial")
+    partial = name_aside(file)
     try:
         pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         fill(pixels)
