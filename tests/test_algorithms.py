@@ -436,7 +436,7 @@ def test_a_second_try_is_a_warning_and_the_run_goes_on(tmp_path: Path, capsys: p
 @pytest.mark.usefixtures("fast_generators_diverge")
 def test_generators_that_never_come_right_leave_the_average(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit_with(["generation.learning_rate=1e-2"], tmp_path / "run")
-    assert capsys.readouterr().err.count("its generator diverged to values that are not finite") == 4
+    assert capsys.readouterr().err.count("its generator diverged to values that are huge or not finite") == 4
     assert "student" not in stages(run)
     assert summary(run)["generators"] == []
     told = [(each["client"], each["asked"], "diverged" in each["reason"]) for each in summary(run)["declined"]]

@@ -1,9 +1,13 @@
-"""Tell whether tensors hold finite numbers only."""
+"""Tell whether tensors hold finite numbers only, and none that training cannot have made."""
 
 from collections.abc import Iterable
+from math import isfinite
 
 import torch
 from torch import Tensor
+
+MOST_GROWTH = 1e5
+"""How many times as large as the largest of the sent numbers, or as 1, those after training may be."""
 
 
 def are_finite(tensors: Iterable[Tensor]) -> bool:
@@ -13,6 +17,24 @@ def are_finite(tensors: Iterable[Tensor]) -> bool:
     False
     """
     return bool(extremes(tensors).isfinite().all())
+
+
+def are_plausible(tensors: Iterable[Tensor], sent: Iterable[Tensor] = ()) -> bool:
+    """Whether all numbers are finite, and none is too large to come from training that began with those sent.
+
+    Servers refuse others, which would outweigh all uploads, and clients take training that ends in them for diverged.
+
+    >>> are_plausible([torch.tensor([2e5])]), are_plausible([torch.tensor([2e5])], [torch.tensor([3.0])])
+    (False, True)
+    """
+    found = largest(tensors)
+    return isfinite(found) and (found <= MOST_GROWTH or found <= MOST_GROWTH * max(1.0, largest(sent)))
+
+
+def largest(tensors: Iterable[Tensor]) -> float:
+    """Return the largest size of a number, 0 where there is none; NaN or infinity if there is such a number."""
+    found = extremes(tensors)
+    return float(found.abs().max()) if len(found) else 0.0
 
 
 def extremes(tensors: Iterable[Tensor]) -> Tensor:

@@ -131,7 +131,7 @@ def test_what_is_no_run_or_no_client_is_refused(run: mosaic.Run, tmp_path: Path)
         (lambda: run.sample(client=1, count=0), "count: expected a number of images from 1 on, got 0"),
         (lambda: run.sample(client=1, seed=2**70), "seed: expected a whole number from 0 on"),
         (lambda: run.sample(client=[1]), r"sample.client: expected a whole number, got \[1\]"),  # type: ignore[arg-type]
-        (lambda: run.client_model(0), "its clients keep no models of their own"),
+        (lambda: run.client_model(0), "it holds no model of client 0, but one for all"),
         (lambda: mosaic.load(run.path, algorithm="mosaic"), "algorithm: expected that of the run"),  # type: ignore[arg-type]
         (lambda: run.report(3), "output: expected the file to write, got 3"),  # type: ignore[arg-type]
         (lambda: run.report(run.path / "config.yaml"), "is no report of mosaic"),

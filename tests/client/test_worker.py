@@ -721,15 +721,16 @@ def test_ten_images_are_enough_to_make_digits_and_not_noise(
 
 
 @pytest.fixture
-def diverges_above(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
-    """Let generators end up as something that is no number when they are trained faster than this."""
+def diverges_above(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Callable[[float], None]:
+    """Let generators end up as something that is no number, or a huge one, when they are trained faster than this."""
+    end = getattr(request, "param", float("nan"))
 
     def install(highest: float) -> None:
         class Diverging(GenerationTask):
             def trained_generator(self) -> Generator:
                 generator = super().trained_generator()
                 if self.settings.learning_rate > highest:
-                    generator.layers[0].weight[0] = float("nan")
+                    generator.layers[0].weight[0] = end
                 return generator
 
         monkeypatch.setattr("mosaic.generation.adversarial.GenerationTask", Diverging)
@@ -737,6 +738,7 @@ def diverges_above(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     return install
 
 
+@pytest.mark.parametrize("diverges_above", [float("nan"), 2e5], indirect=True)
 def test_a_generator_that_diverged_is_trained_once_more_at_a_lower_rate(
     phases: PhaseRunner, diverges_above: Callable[[float], None]
 ) -> None:
@@ -756,7 +758,7 @@ def test_a_generator_that_diverges_at_the_lower_rate_too_is_not_sent(
 ) -> None:
     diverges_above(0.0)
     reply, state = make_worker(phases).handle(*requests(0)[1])
-    assert reply == Declined(0, "its generator diverged to values that are not finite, at 0.1 x the rate too")
+    assert reply == Declined(0, "its generator diverged to values that are huge or not finite, at 0.1 x the rate too")
     assert state.tensors == {}
 
 
@@ -765,6 +767,13 @@ def test_a_rate_that_no_generator_survives_is_declined(phases: PhaseRunner) -> N
     reply = ask(make_worker(phases, program=program), *requests(0)[1])
     assert isinstance(reply, Declined)
     assert "not finite" in reply.reason
+
+
+def test_a_model_that_is_huge_is_declined_as_one_that_is_no_number(phases: PhaseRunner) -> None:
+    """The server would refuse it, and name the client among those that fail."""
+    assert ask(make_worker(phases), train_request(steps=1, learning_rate=1e9)) == Declined(
+        0, "its model diverged to values that are huge or not finite: lower the rate"
+    )
 
 
 # prototypes

@@ -1,6 +1,6 @@
 """What each algorithm chooses for itself: by validation, one setting after the other, no run twice."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -56,7 +56,12 @@ def test_one_setting_is_chosen_after_the_other(tmp_path: Path) -> None:
     assert "ours at 0.03, 0.001" not in bench.ran
 
 
-def checked(fails: Callable[[str], bool], *choices: Choice, names: Sequence[str] = ("ours", "theirs")) -> list[str]:
+def checked(
+    fails: Callable[[str], bool],
+    *choices: Choice,
+    names: Sequence[str] = ("ours", "theirs"),
+    done: Collection[str] = (),
+) -> list[str]:
     """What is checked before anything is run."""
     seen: list[str] = []
 
@@ -66,7 +71,7 @@ def checked(fails: Callable[[str], bool], *choices: Choice, names: Sequence[str]
             raise MosaicError("no")
 
     requests = [RunRequest(name, seed, (), (f"--{name}",)) for name in names for seed in (4, 5)]
-    check_all(partial(made, check), requests, choices)
+    check_all(partial(made, check), requests, choices, done)
     return seen
 
 
@@ -77,6 +82,12 @@ def test_every_row_is_checked_once_and_every_choice_until_it_can_be_made() -> No
     assert checked(lambda given: "0.01" in given, RATES) == [*plain, "--ours --rate=0.01", "--ours --rate=0.03"]
     mine = checked(lambda given: "--ours --rate" in given, RATES)
     assert mine[-1] == "--theirs --rate=0.01", "only some rows may have a setting"
+
+
+def test_rows_that_are_there_count_for_the_choices_alone() -> None:
+    """A key that only they have is no fault of the others, when a comparison is given again."""
+    assert checked(lambda given: "--theirs --rate" in given, RATES, done=["ours"]) == ["--theirs", "--ours --rate=0.01"]
+    assert checked(lambda _: True, RATES, done=["ours", "theirs"]) == []
 
 
 def test_rows_and_choices_that_nobody_can_make_are_refused_by_name() -> None:

@@ -80,12 +80,12 @@ class Namer(Shades):
         return Fitted(Shade((1, 8, 8)), curves={"loss": torch.tensor([float(own.seed("generator/init"))])})
 
 
-def test_generators_of_one_class_draw_different_numbers_and_keep_their_curves() -> None:
-    seeds = {"generator/init": 3, "generator/init/1": 5}
+def test_generators_of_one_kind_draw_different_numbers_and_keep_their_curves() -> None:
+    seeds = {"generator/init": 3, "generator/init/2": 5}
     counts = torch.tensor([3, 4])
     own = OwnImages(lambda: torch.zeros(7, 1, 8, 8), torch.zeros(7), counts, counts / 7, None, None, seeds.get)  # type: ignore[arg-type]
     curves = Mixture([Namer(0.5), Shades(0.5), Namer(0.25)]).fit(own).curves
-    assert {name: curve.tolist() for name, curve in curves.items()} == {"loss": [3.0], "loss1": [5.0]}
+    assert {name: curve.tolist() for name, curve in curves.items()} == {"loss": [3.0], "loss2": [5.0]}
 
 
 def test_its_settings_follow_from_its_parts() -> None:
@@ -104,6 +104,21 @@ def test_gaussians_that_learn_the_same_are_refused_and_others_are_not() -> None:
         Mixture([ClassGaussians(), ClassGaussians()])
     Mixture([ClassGaussians(), ClassGaussians(components=3)])
     Mixture([Adversarial(), Adversarial()])
+
+
+def test_a_mixture_in_a_mixture_is_refused() -> None:
+    with pytest.raises(MosaicError, match="got a Mixture in a Mixture: put its parts there"):
+        Mixture([Adversarial(), Mixture([Adversarial(), ClassGaussians()])])
+
+
+class Lighter(Adversarial):
+    """A GAN of a user's."""
+
+
+def test_generators_of_one_kind_have_seeds_of_their_own() -> None:
+    """Or a GAN and a user's variant of it would begin alike and draw the same noise."""
+    parts = [Adversarial(), ClassGaussians(), Lighter(), Adversarial(), ClassGaussians(components=3)]
+    assert [Mixture(parts)._earlier_of_its_kind(place) for place in range(len(parts))] == [0, 0, 1, 2, 1]
 
 
 KINDS = {

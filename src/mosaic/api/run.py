@@ -104,7 +104,10 @@ class Run:
             require_whole("client_model", client=client)
             own = RunDirectory(self.path).client_checkpoint(client)
             if not own.is_file() and RunDirectory(self.path).checkpoint.is_file():
-                raise MosaicError(f"{self.path}: its clients keep no models of their own, or not client {client}")
+                raise MosaicError(
+                    f"{self.path}: it holds no model of client {client}, but one for all: clients have their own with "
+                    "FedBN and LocalOnly"
+                )
             if not own.is_file() and (kept := sorted(file.stem for file in own.parent.glob("*.ckpt"))):
                 raise MosaicError(f"client: expected a client from {kept[0]} to {kept[-1]}, got {client}")
         return self._load(lambda: own).net

@@ -13,7 +13,7 @@ from mosaic.client.objectives import LocalContext, LocalObjective
 from mosaic.client.own_models import OwnModels
 from mosaic.client.replay import LABELS, PIXELS, ReplaySettings, seen_counts
 from mosaic.data.module import ClientData, FederatedDataModule
-from mosaic.finite import are_finite
+from mosaic.finite import are_plausible
 from mosaic.messages import (
     ClientState,
     Declined,
@@ -178,8 +178,9 @@ class LocalTraining:
         finite = losses.isfinite()
         losses = losses if finite.all() else losses[finite]  # a gradient scaler has skipped the other steps
         metrics = {"loss": float(losses.mean()), **told}
-        if not are_finite(model.values()):
-            return Declined(request.client, "its model diverged to values that are not finite: lower the rate"), state
+        if not are_plausible(model.values(), request.model.values()):
+            told_to = "its model diverged to values that are huge or not finite: lower the rate"
+            return Declined(request.client, told_to), state
         shared, personal = self._own.split(request.client, model)
         kept = ClientState(model) if request.keep else personal
         reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)

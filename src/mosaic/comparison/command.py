@@ -105,7 +105,7 @@ def compare_algorithms(
         told = {name: matching_flags(row.algorithm, budget) for name, row in sharing.items()}
         requests = [replace(each, flags=(*each.flags, *told.get(each.algorithm, ()))) for each in requests]
     there = {outcome.algorithm for outcome in Outcome.read_all(output / "outcomes.jsonl")}
-    check_all(make, [request for request in requests if request.algorithm not in there], choices)
+    check_all(make, requests, choices, done=there)
     for option, folder in (("--output", output), ("--runs", runs or output)):
         make_writable(folder, option)
     from rich.console import Console

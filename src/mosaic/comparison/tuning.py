@@ -1,7 +1,7 @@
 """Choose settings for each algorithm: by the clients' validation images, never by the test split."""
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -65,22 +65,29 @@ def require_same_choices(requests: Sequence[RunRequest], choices: Sequence[Choic
             )
 
 
-def check_all(make: Callable[[RunRequest], object], requests: Sequence[RunRequest], choices: Sequence[Choice]) -> None:
+def check_all(
+    make: Callable[[RunRequest], object],
+    requests: Sequence[RunRequest],
+    choices: Sequence[Choice],
+    done: Collection[str] = (),
+) -> None:
     """Refuse requests with which no run could begin, and choices that nobody could make, before any run begins.
 
     Args:
         make: raises :class:`MosaicError` at a request with which no run could begin.
-        requests: all that is to be run; of those that differ in their seed alone, one is asked.
+        requests: of the whole table; of those that differ in their seed alone, one is asked.
         choices: what algorithms choose; a value that fails, or a key that only some of them have, is no fault here.
+        done: algorithms of which runs are there already: these can be made, or could once.
 
     Raises:
         MosaicError: a key is unknown, or a value out of its range.
     """
     first = first_of_each(requests).values()
-    for request in first:
+    missing = [request for request in first if request.algorithm not in done]
+    for request in missing:
         make(request)
     settings = _first_settings(choices)
-    for place, choice in enumerate(choices if first else ()):
+    for place, choice in enumerate(choices if missing else ()):
         errors: list[MosaicError] = []
         for tried in (replace(request, tuned=each) for request in first for each in _tries(settings, choice, place)):
             try:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from mosaic.finite import are_finite
+from mosaic.finite import are_plausible
 from mosaic.generation.base import Fitted, Generation, NoGeneratorError, OwnImages, TrainTogether
 from mosaic.nets.classifier import ImageShape
 from mosaic.nets.dcgan import Generator
@@ -34,10 +34,12 @@ class Adversarial(GenerationSettings, Generation):
             task = self._task(own, rate)
             curves = own.train(task, self.batch_size, self.steps, self.epochs)
             generator = task.trained_generator()
-            if are_finite(generator.state_dict().values()):
+            if are_plausible(generator.state_dict().values()):
                 steps, discriminator_steps = (attempt * len(curves[name]) for name in ("adversarial", "discriminator"))
                 return Fitted(generator, steps, discriminator_steps, attempt, curves)
-        raise NoGeneratorError(f"its generator diverged to values that are not finite, at {RETRY:g} x the rate too")
+        raise NoGeneratorError(
+            f"its generator diverged to values that are huge or not finite, at {RETRY:g} x the rate too"
+        )
 
     def stack_key(self, images: int) -> Hashable | None:
         """Return the batch size; passes over the images take each client another number of steps."""
@@ -52,7 +54,7 @@ class Adversarial(GenerationSettings, Generation):
         steps = len(curves["adversarial"]), len(curves["discriminator"])
         return [
             Fitted(generator, *steps, 1, {name: curve[:, k] for name, curve in curves.items()})
-            if are_finite(generator.state_dict().values())
+            if are_plausible(generator.state_dict().values())
             else None
             for k, generator in enumerate(task.trained_generators())
         ]

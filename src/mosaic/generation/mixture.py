@@ -24,6 +24,10 @@ class Mixture(Generation):
                 "algorithm.generation.parts: expected at least two generators, all conditional or none, got "
                 f"{[type(part).__name__ for part in parts]}"
             )
+        if any(isinstance(part, Mixture) for part in parts):
+            raise MosaicError(
+                "algorithm.generation.parts: expected generators, got a Mixture in a Mixture: put its parts there"
+            )
         if any(isinstance(part, ClassGaussians) and part == other for part, other in combinations(parts, 2)):
             raise MosaicError(
                 "algorithm.generation.parts: expected generators that differ, got two ClassGaussians with the same "
@@ -39,24 +43,29 @@ class Mixture(Generation):
         return MixedGenerator(part.build(image_shape, class_counts) for part in self.parts)
 
     def fit(self, own: OwnImages) -> Fitted:
-        """Learn the generators one after the other; those of one class draw different numbers."""
-        fitted = [part.fit(_apart(own, self._earlier_of_its_class(place))) for place, part in enumerate(self.parts)]
+        """Learn the generators one after the other; those of one kind draw different numbers."""
+        fitted = [part.fit(_apart(own, self._earlier_of_its_kind(place))) for place, part in enumerate(self.parts)]
         return Fitted(
             MixedGenerator(each.generator for each in fitted),
             sum(each.steps for each in fitted),
             sum(each.discriminator_steps for each in fitted),
             max(each.attempts for each in fitted),
             {
-                f"{name}{self._earlier_of_its_class(place) or ''}": curve
+                f"{name}{self._earlier_of_its_kind(place) or ''}": curve
                 for place, each in enumerate(fitted)
                 for name, curve in each.curves.items()
             },
         )
 
-    def _earlier_of_its_class(self, place: int) -> int:
-        return sum(type(part) is type(self.parts[place]) for part in self.parts[:place])
+    def _earlier_of_its_kind(self, place: int) -> int:
+        return sum(_are_related(part, self.parts[place]) for part in self.parts[:place])
+
+
+def _are_related(one: Generation, other: Generation) -> bool:
+    """Whether two generators have a class in common, beside what all generators are."""
+    return bool({*type(one).__mro__} & {*type(other).__mro__} - {*Generation.__mro__})
 
 
 def _apart(own: OwnImages, number: int) -> OwnImages:
-    """Return the same images with seeds of their own, unless they are for the first generator of a class."""
+    """Return the same images with seeds of their own, unless they are for the first generator of a kind."""
     return own if number == 0 else replace(own, seed=lambda name: own.seed(f"{name}/{number}"))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.finite import are_finite, extremes
+from mosaic.finite import MOST_GROWTH, are_finite, largest
 from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -30,8 +30,6 @@ from mosaic.privacy.accounting import COUNTS, MEANS, MOMENTS
 
 MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
-MOST_GROWTH = 1e5
-"""How many times as large as the largest of the sent numbers, or as 1, uploaded ones may be."""
 _JUDGEMENT = ("correct", "total", "loss")
 _MOST_STEPS = 10**7
 _MOST_FIGURES, _FIGURE = 64, re.compile(r"[\w/.-]{1,60}")
@@ -145,7 +143,7 @@ class Inspector:
         for name, (kind, size) in zip(("counts", "sums", "moments"), sizes.items(), strict=True):
             given = getattr(reply, name)
             _check_tensor(name, given, torch.Size([classes, *size]), torch.float32)
-            _require(_largest({name: given}) <= MOST_IMAGES, f"{name}: expected no number beyond {MOST_IMAGES}")
+            _require(largest([given]) <= MOST_IMAGES, f"{name}: expected no number beyond {MOST_IMAGES}")
             if kind != COUNTS and self.noise.get(COUNTS, 0) > 0:
                 most = reply.counts.clamp(min=0).double() + _FAR * (self.noise[COUNTS] + self.noise[kind])
                 beyond = given.double().abs().flatten(1).amax(1) > most
@@ -203,8 +201,8 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
 
 def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
     """Refuse numbers too large to come from training, which would outweigh all other uploads."""
-    if (found := _largest(given)) > MOST_GROWTH:
-        most = MOST_GROWTH * max(1.0, _largest(sent))
+    if (found := largest(given.values())) > MOST_GROWTH:
+        most = MOST_GROWTH * max(1.0, largest(sent.values()))
         _require(found <= most, f"{name}: expected no number beyond {most:.3g}, got {found:.3g}")
 
 
@@ -216,11 +214,6 @@ def _check_whole(name: str, given: StateDict, sent: StateDict) -> None:
             continue
         most = int(before.max()) + _MOST_STEPS
         _require(int(after.max()) <= most, f"{name}.{tensor}: expected whole numbers of at most {most}")
-
-
-def _largest(tensors: StateDict) -> float:
-    found = extremes(tensors.values())
-    return float(found.abs().max()) if len(found) else 0.0
 
 
 def _check_names(name: str, given: Mapping[str, object], expected: Mapping[str, object]) -> None:

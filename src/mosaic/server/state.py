@@ -18,7 +18,7 @@ class ServerState:
     Attributes:
         model: weights of the global model.
         generators: what clients have uploaded, once each, in client order.
-        distilled: whether the model comes from an accepted student.
+        distilled: whether the model comes from the accepted student of a distilling round.
         returned: models on their way back to clients that keep their own, by client.
         tensors: whatever else an algorithm keeps between rounds.
     """
