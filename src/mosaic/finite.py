@@ -1,7 +1,6 @@
 """Tell whether tensors hold finite numbers only, and none that training cannot have made."""
 
 from collections.abc import Iterable
-from math import isfinite
 
 import torch
 from torch import Tensor
@@ -28,7 +27,12 @@ def are_plausible(tensors: Iterable[Tensor], sent: Iterable[Tensor] = ()) -> boo
     (False, True)
     """
     found = largest(tensors)
-    return isfinite(found) and (found <= MOST_GROWTH or found <= MOST_GROWTH * max(1.0, largest(sent)))
+    return found <= MOST_GROWTH or found <= most_after(sent)  # neither, if it is no number
+
+
+def most_after(sent: Iterable[Tensor]) -> float:
+    """Return the largest number that training which began with these can end in."""
+    return MOST_GROWTH * max(1.0, largest(sent))
 
 
 def largest(tensors: Iterable[Tensor]) -> float:

@@ -11,3 +11,5 @@ FUNCTIONS = {
     "completion": "mosaic.cli.completion:completion",
 }
 """Where they lie, as text, since importing one takes seconds; the other commands take a configuration."""
+ALL_OPTIONS = ("deploy",)
+"""Commands whose required arguments are options like all others; those of the rest are told by their places."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pkgutil import resolve_name
 from typing import Literal
 
-from mosaic.cli.commands import FUNCTIONS
+from mosaic.cli.commands import ALL_OPTIONS, FUNCTIONS
 
 Shell = Literal["bash", "zsh"]
 _SCRIPT = """\
@@ -67,7 +67,7 @@ def _options() -> dict[str, list[str]]:
         **dict.fromkeys(("fit", "validate", "test", "predict"), runs),
         "partition": ["--output", *runs],
         "client": [*option_strings(own), *runs],
-        **{name: _arguments(function, required=name == "deploy") for name, function in FUNCTIONS.items()},
+        **{name: _arguments(function, required=name in ALL_OPTIONS) for name, function in FUNCTIONS.items()},
     }
 
 

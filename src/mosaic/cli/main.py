@@ -8,7 +8,7 @@ from pkgutil import resolve_name
 from typing import Any, NoReturn, cast
 
 from mosaic import __version__
-from mosaic.cli.commands import FUNCTIONS
+from mosaic.cli.commands import ALL_OPTIONS, FUNCTIONS
 from mosaic.cli.complaints import one_line
 from mosaic.cli.configs import find_configs
 from mosaic.errors import MosaicError
@@ -96,7 +96,7 @@ def _run(command: str, *given: str, from_process: bool) -> None:
         case "deploy":
             from mosaic.cli.agreed import require_agreed
 
-            print(f"Written: {_call(command, given, positional=False, require=require_agreed)}")
+            print(f"Written: {_call(command, given, require=require_agreed)}")
         case "partition":
             from mosaic.cli.partition import partition
             from mosaic.training.silence import expected_warnings
@@ -146,13 +146,10 @@ def check(arguments: Sequence[str]) -> Any:
         return parse_and_run(CheckedCLI, arguments).config_init.fit
 
 
-def _call(command: str, given: Sequence[str], positional: bool = True, **known: object) -> object:
-    """Call a command's function with arguments of the command line and those in ``known``.
-
-    Required arguments are positional, or options like all others.
-    """
+def _call(command: str, given: Sequence[str], **known: object) -> object:
+    """Call a command's function with arguments of the command line and those in ``known``."""
     function, parser = resolve_name(FUNCTIONS[command]), _parser(command)
-    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(known))
+    parser.add_function_arguments(function, as_group=False, as_positional=command not in ALL_OPTIONS, skip=set(known))
     return function(**known, **parser.instantiate(parser.parse_args(list(given))).as_dict())
 
 

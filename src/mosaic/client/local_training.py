@@ -179,8 +179,8 @@ class LocalTraining:
         losses = losses if finite.all() else losses[finite]  # a gradient scaler has skipped the other steps
         metrics = {"loss": float(losses.mean()), **told}
         if not are_plausible(model.values(), request.model.values()):
-            told_to = "its model diverged to values that are huge or not finite: lower the rate"
-            return Declined(request.client, told_to), state
+            reason = "its model diverged to values that are huge or not finite: lower the rate"
+            return Declined(request.client, reason), state
         shared, personal = self._own.split(request.client, model)
         kept = ClientState(model) if request.keep else personal
         reply = TrainReply(request.client, shared if request.upload else {}, data.class_counts, metrics, judgement)

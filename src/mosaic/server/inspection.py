@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.finite import MOST_GROWTH, are_finite, largest
+from mosaic.finite import MOST_GROWTH, are_finite, largest, most_after
 from mosaic.messages import (
     EvaluateReply,
     EvaluateRequest,
@@ -202,7 +202,7 @@ def _check_tensors(name: str, given: StateDict, expected: StateDict) -> None:
 def _check_size(name: str, given: StateDict, sent: StateDict) -> None:
     """Refuse numbers too large to come from training, which would outweigh all other uploads."""
     if (found := largest(given.values())) > MOST_GROWTH:
-        most = MOST_GROWTH * max(1.0, largest(sent.values()))
+        most = most_after(sent.values())
         _require(found <= most, f"{name}: expected no number beyond {most:.3g}, got {found:.3g}")
 
 

@@ -155,13 +155,14 @@ class ClassMeans(Uploads):
             label: the class.
             otherwise: the model where nobody holds the class, and values of coordinates that no sub-model holds.
         """
+        if not any(reply.class_counts[label] > 0 for reply in self.replies):
+            return otherwise
         if self.fold:
-            return self._means[label].result(otherwise) if label in self._means else otherwise
+            return self._means[label].result(otherwise)
         mean = ModelMean(self.pool, self.round, self.sent)
         for reply in self.replies:
             mean.add(reply.client, self._averaged_part(reply), float(reply.class_counts[label]))
-        held = any(reply.class_counts[label] > 0 for reply in self.replies)
-        return mean.result(otherwise) if held else otherwise
+        return mean.result(otherwise)
 
     def experts(self, epsilon: float) -> Experts:
         """Return the averages as experts; classes that are spread alike share one, so that it is evaluated once.
