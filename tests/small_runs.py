@@ -151,6 +151,17 @@ def same_models(blueprint: Blueprint, num_clients: int) -> ModelPool:
     return ClientModels().pool(blueprint, num_clients, seed=0)
 
 
+def pool_of_kind(kind: str, **settings: Any) -> ModelPool:
+    """A pool of four clients whose networks are the ``same``, or differ in ``widths`` or ``architectures``."""
+    differ: dict[str, dict[str, Any]] = {
+        "same": {},
+        "widths": {"levels": [1.0, 0.5]},
+        "architectures": {"models": ["global", LinearNet]},
+    }
+    blueprint = Blueprint(partial(SmallCNN, width=2), (1, 8, 8), 3, (0.5,), (0.5,))
+    return ClientModels(**differ[kind], **settings).pool(blueprint, 4, seed=0)
+
+
 def initial_model() -> dict[str, Tensor]:
     """What a tiny run begins with."""
     weights = digits(4).blueprint(partial(SmallCNN, width=16)).initial(seed_for(0, 0, SERVER, "init"))

@@ -21,6 +21,7 @@ from tests.small_runs import (
     digits,
     final_model,
     fit_other,
+    pool_of_kind,
     rows_without_time,
     take_steps,
 )
@@ -139,4 +140,4 @@ def test_it_stops_and_goes_on(shared_run: SharedRuns, tmp_path: Path) -> None:
 def test_clients_with_other_networks_cannot_be_gathered() -> None:
     for kind in ("widths", "architectures"):
         with pytest.raises(MosaicError, match="Centralised cannot work with"):
-            Centralised().check_pool(kind)
+            Centralised().check_pool(pool_of_kind(kind))

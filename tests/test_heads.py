@@ -12,7 +12,7 @@ from mosaic.nets.classifier import ImageShape
 from mosaic.teachers import Fusion
 from tests.cases import for_each
 from tests.cli.test_main import refusal
-from tests.small_runs import dry_run, fit_arguments
+from tests.small_runs import dry_run, fit_arguments, pool_of_kind
 
 
 class NoBias(Classifier):
@@ -108,11 +108,12 @@ def test_the_rest_is_refused_before_anything_is_written(
 
 
 def test_features_are_not_needed_where_no_prototypes_are_asked_for() -> None:
-    """Clients with architectures of their own are not: the default teacher then does without."""
+    """Clients that cannot run the global network are not: the default teacher then does without."""
     blueprint = Blueprint(Maps, (1, 8, 8), 3, (0.5,), (0.5,))
-    Fusion().check_network(blueprint, "architectures")
-    with pytest.raises(MosaicError, match="needs a vector of features"):
-        Fusion().check_network(blueprint, "same")
+    Fusion().check_network(blueprint, pool_of_kind("widths", evaluate_whole=False))
+    for kind in ("same", "widths", "architectures"):
+        with pytest.raises(MosaicError, match="needs a vector of features"):
+            Fusion().check_network(blueprint, pool_of_kind(kind))
 
 
 def test_weights_that_lost_their_version_get_it_back(tmp_path: Path) -> None:

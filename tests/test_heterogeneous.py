@@ -13,11 +13,13 @@ import torch
 from torch import nn
 
 from mosaic.algorithms import FedAvg, Mosaic
+from mosaic.api.run import Run
+from mosaic.errors import MosaicError
 from mosaic.executors import SerialExecutor
 from mosaic.federation.schedule import Schedule
 from mosaic.messages import Reply, Request, StateDict, TrainReply, TrainRequest
 from mosaic.model_pool import ClientModels, ModelPool
-from mosaic.nets import Blueprint
+from mosaic.nets import Blueprint, SmallCNN
 from mosaic.nets.classifier import Classifier, ImageShape
 from mosaic.runs.tracking import SilentTracker
 from mosaic.server.cohort import Judgement
@@ -33,11 +35,15 @@ from tests.small_runs import (
     LinearNet,
     SharedRuns,
     assert_same_run,
+    digits,
     final_model,
+    fit_arguments,
     fit_other,
+    pool_of_kind,
     rows_without_time,
     same,
     stages,
+    summary,
     tiny_fit,
 )
 
@@ -46,6 +52,9 @@ SLICINGS = ["FirstChannels", "RandomChannels", "RollingWindow"]
 NARROW = {"class_path": "mosaic.nets.SmallCNN", "init_args": {"width": 8}}
 OWN = {"class_path": "tests.test_heterogeneous.Pooled"}
 SHUFFLE = {"class_path": "mosaic.nets.TorchvisionNet", "init_args": {"name": "shufflenet_v2_x0_5"}}
+
+
+UNABLE = "--clients.evaluate_whole=false"
 
 
 def of_models(*models: Any) -> str:
@@ -141,7 +150,7 @@ def test_they_send_equally_much(sliced: list[Path]) -> None:
 def test_mosaic_distils_sub_models(experts: str, tmp_path: Path) -> None:
     run = fit(tmp_path / "run", LEVELS, f"--algorithm.experts={experts}")
     assert {"global before distillation", "plain ensemble", "gated teacher", "student"} <= stages(run).keys()
-    assert "prototype head" not in stages(run)  # which would need features in common
+    assert "prototype head" in stages(run)
     assert final_model(run)["net.head.weight"].shape == (10, 64)
 
 
@@ -160,7 +169,7 @@ def test_other_gates_take_sub_models_in_image_space(switches: list[str], tmp_pat
 
 
 def test_where_nobody_can_judge_the_student_is_taken_unseen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run = fit(tmp_path / "run", "--clients.levels=[0.5]")
+    run = fit(tmp_path / "run", "--clients.levels=[0.5]", UNABLE)
     assert "round 1: no client can judge the student, so it is taken unseen" in capsys.readouterr().err
     assert rows_without_time(run)[0]["validation_accuracy"] is None
     summary = json.loads((run / "summary.json").read_text())
@@ -224,7 +233,7 @@ def test_three_architectures_train_from_end_to_end(switches: list[str], tmp_path
     measured = stages(run)
     assert {f"expert: client {client}" for client in range(4)} <= measured.keys()
     assert {"gated teacher", "student"} <= measured.keys()
-    assert "prototype head" not in measured
+    assert ("prototype head" in measured) == (not switches)  # which only the default teacher asks for
     assert final_model(run)["net.head.weight"].shape == (10, 64)
 
 
@@ -338,6 +347,66 @@ def test_where_all_have_their_own_architecture_the_student_is_the_first_global_m
     run = fit(tmp_path / "run", of_models(NARROW, OWN), *UNSEEN)
     summary = json.loads((run / "summary.json").read_text())
     assert summary["test_accuracy"] == summary["stages"]["student"]
+
+
+# models that clients keep
+
+
+def test_models_of_their_own_are_measured_and_written(tmp_path: Path) -> None:
+    run = Run(fit(tmp_path / "run", THREE))
+    kept = {client: run.client_model(client) for client in (1, 2)}
+    assert sorted(file.stem for file in (run.path / "clients").iterdir()) == ["01", "02"]
+    assert [type(net) for net in kept.values()] == [SmallCNN, Pooled]
+    data = digits(4)
+    images, labels = data.images.test.pixels / 255, data.images.test.labels
+    weights = data.class_counts.sum(1)[[1, 2]].double()
+    with torch.no_grad():
+        right = torch.stack([(net(images).argmax(1) == labels).double().mean() for net in kept.values()])
+    told = summary(run.path)
+    assert told["own_test_accuracy"] == pytest.approx(float(right @ weights / weights.sum()), abs=1e-9)
+    assert told["own_test_accuracy"] != told["test_accuracy"] == float(rows_without_time(run.path)[-1]["test_accuracy"])
+    with pytest.raises(MosaicError, match="expected a client with a model of its own, from 01 to 02, got 0"):
+        run.client_model(0)
+
+
+@pytest.mark.parametrize("taught", [True, False])
+def test_what_was_taught_last_is_the_model_that_a_client_goes_on_with(taught: bool, tmp_path: Path) -> None:
+    heard = overhear(tmp_path / "run", THREE, *UNSEEN, f"--algorithm.teach_back={str(taught).lower()}")
+    for client in (1, 2):
+        left = Run(tmp_path / "run").client_model(client).state_dict()
+        assert same(left, dict(heard[1, client][1].model)) != taught
+
+
+def test_no_model_is_kept_where_all_run_parts_of_one(shared_run: SharedRuns) -> None:
+    run = shared_run("FedAvg", *TWO_ROUNDS, LEVELS, "--clients.slicing=mosaic.nets.FirstChannels")
+    assert not (run / "clients").exists()
+    assert summary(run)["own_test_accuracy"] is None
+
+
+# clients that can run the whole network without training it
+
+
+def test_clients_of_all_widths_judge_and_summarise_unless_they_cannot(tmp_path: Path) -> None:
+    able, unable = (fit(tmp_path / name, LEVELS, *flags) for name, flags in (("able", []), ("unable", [UNABLE])))
+    sent, less = (summary(run)["bytes_down"] for run in (able, unable))
+    assert "Prototype" in sent
+    assert "Prototype" not in less
+    assert sent["Evaluate"] > less["Evaluate"] > 0
+    assert "prototype head" in stages(able)
+    assert "prototype head" not in stages(unable)
+
+
+def test_the_prototype_head_takes_sub_models_of_clients_that_can_run_the_whole(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit(tmp_path / "run", LEVELS, algorithm="PrototypeHead")
+    arguments = fit_arguments(tmp_path / "unable", "PrototypeHead", LEVELS, UNABLE)
+    assert refusal(capsys, *arguments).startswith("mosaic: error: clients.evaluate_whole: PrototypeHead needs clients")
+
+
+def test_a_narrow_client_judges_the_whole_model_and_not_the_part_that_it_receives(tmp_path: Path) -> None:
+    heard = overhear(tmp_path / "run", *TWO_ROUNDS, LEVELS, algorithm="FedAvg")
+    assert [heard[2, client][0].judge for client in range(4)] == [True, False, False, True]
 
 
 # fine-tuning a student
@@ -509,7 +578,7 @@ def test_what_cannot_work_is_said_before_anything_is_written(
             THREE,
             "clients: PrototypeHead cannot work with different architectures, whose tensors have ",
         ),
-        ("PrototypeHead", LEVELS, "clients: PrototypeHead cannot work with sub-models of different widths: "),
+        ("FedBN", LEVELS, "clients: FedBN cannot work with sub-models of different widths: "),
     ],
 )
 def test_an_algorithm_says_which_pools_it_cannot_work_with_and_which_can(
@@ -524,6 +593,6 @@ def test_an_algorithm_says_which_pools_it_cannot_work_with_and_which_can(
 
 def test_every_algorithm_works_with_one_model_for_all() -> None:
     for algorithm in (FedAvg(), Mosaic()):
-        algorithm.check_pool("same")
-        algorithm.check_pool("widths")
-    Mosaic().check_pool("architectures")
+        algorithm.check_pool(pool_of_kind("same"))
+        algorithm.check_pool(pool_of_kind("widths"))
+    Mosaic().check_pool(pool_of_kind("architectures"))

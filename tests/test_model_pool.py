@@ -117,8 +117,14 @@ def test_a_pool_knows_of_which_kind_it_is(blueprint: Blueprint, settings: dict[s
 
 
 def test_only_clients_that_can_run_the_whole_network_judge(blueprint: Blueprint) -> None:
-    assert [pool_of(blueprint, levels=[1.0, 0.5]).can_judge(client) for client in range(4)] == [True, False] * 2
-    assert all(pool_of(blueprint, models=["global", LinearNet]).can_judge(client) for client in range(4))
+    unable = pool_of(blueprint, levels=[1.0, 0.5], evaluate_whole=False)
+    assert [unable.can_judge(client) for client in range(4)] == [True, False] * 2
+    assert not unable.shares_features
+    for settings in ({"levels": [1.0, 0.5]}, {"models": ["global", LinearNet]}):
+        pool = pool_of(blueprint, **settings)
+        assert all(pool.can_judge(client) for client in range(4))
+        assert pool.shares_features
+        assert [pool.trains_whole(client) for client in range(4)] == [True, False] * 2
 
 
 # what is sent

@@ -39,6 +39,7 @@ from tests.small_runs import (
     final_model,
     fit_arguments,
     fit_other,
+    pool_of_kind,
     rows_without_time,
     run_and_die,
     same,
@@ -366,9 +367,11 @@ def test_clients_weigh_by_their_images() -> None:
     pixels = torch.zeros(4, 1, 2, 2, dtype=torch.uint8)
     evaluator = Evaluator(Images(pixels, torch.tensor([0, 0, 0, 1])), 3, torch.device("cpu"))
     measured = evaluator.measure_own([(Says(0), 10), (Says(1), 30), (Says(2), 0)])
-    assert measured == Measurement(own_accuracy=(10 * 0.75 + 30 * 0.25) / 40)
-    assert str(measured) == "own models' test accuracy 37.50 %"
-    assert evaluator.measure_own([]) == Measurement()
+    assert measured == (10 * 0.75 + 30 * 0.25) / 40
+    assert str(Measurement(own_accuracy=measured)) == "own models' test accuracy 37.50 %"
+    assert str(Measurement(0.5, own_accuracy=0.25)) == "test accuracy 50.00 %  own models' test accuracy 25.00 %"
+    assert str(Measurement()) == "test accuracy -"
+    assert evaluator.measure_own([]) is None
 
 
 @pytest.mark.slow
@@ -456,9 +459,9 @@ def test_a_narrow_client_starts_as_its_own_blueprint_does(blueprint: Blueprint) 
 
 
 def test_only_methods_that_average_nothing_take_other_architectures() -> None:
-    LocalOnly().check_pool("architectures")
-    LocalOnly().check_pool("widths")
-    FedAvg().check_pool("widths")
+    LocalOnly().check_pool(pool_of_kind("architectures"))
+    LocalOnly().check_pool(pool_of_kind("widths"))
+    FedAvg().check_pool(pool_of_kind("widths"))
     for kind in ("widths", "architectures"):
         with pytest.raises(MosaicError, match="FedBN cannot work with"):
-            FedBN().check_pool(kind)
+            FedBN().check_pool(pool_of_kind(kind))

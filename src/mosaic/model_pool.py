@@ -48,6 +48,9 @@ class ClientModels:
         slicing: selects the channels of a sub-model.
         classifier_rows: ``holders`` averages a class's row of a linear head over the clients that hold the class,
             ``all`` over all clients, like every other tensor.
+        evaluate_whole: whether clients that train a part of the global network can still run the whole of it without
+            training it, to judge it and to summarise their images in its features; set it to false where they cannot
+            hold it.
     """
 
     def __init__(
@@ -58,6 +61,7 @@ class ClientModels:
         sigma: int = 2,
         slicing: Slicing = RollingWindow(),
         classifier_rows: ClassifierRows = "holders",
+        evaluate_whole: bool = True,
     ) -> None:
         if sum(given is not None for given in (models, levels, rho)) > 1:
             raise MosaicError("clients: expected one of models, levels and rho, got several")
@@ -78,11 +82,11 @@ class ClientModels:
             )
         require_whole("clients", sigma=sigma)
         require_at_least_zero("clients", rho=0.0 if rho is None else rho, sigma=sigma)
-        require_kinds("clients", slicing=(slicing, Slicing))
+        require_kinds("clients", slicing=(slicing, Slicing), evaluate_whole=(evaluate_whole, bool))
         require_choice("clients", ClassifierRows, classifier_rows=classifier_rows)
         self.models, self.levels = models, None if levels is None else [float(level) for level in levels]
         self.rho, self.sigma = None if rho is None else float(rho), int(sigma)
-        self.slicing, self.classifier_rows = slicing, classifier_rows
+        self.slicing, self.classifier_rows, self.evaluate_whole = slicing, classifier_rows, evaluate_whole
 
     def pool(self, blueprint: Blueprint, num_clients: int, seed: int) -> "ModelPool":
         """Assign models to N clients, given the blueprint of the global network and the run's seed.
@@ -101,6 +105,7 @@ class ClientModels:
             self.slicing,
             self.classifier_rows,
             seed,
+            self.evaluate_whole,
         )
         if pool.kind == "widths" and self.classifier_rows == "holders" and not {*HEAD} <= blueprint.shapes.keys():
             log.warning("clients.classifier_rows: the head is not one linear layer, so it is averaged like the body")
@@ -133,6 +138,7 @@ class ModelPool:
         slicing: selects the channels.
         classifier_rows: see :class:`ClientModels`.
         seed: the run's seed.
+        evaluate_whole: see :class:`ClientModels`.
     """
 
     blueprint: Blueprint
@@ -141,6 +147,7 @@ class ModelPool:
     slicing: Slicing
     classifier_rows: ClassifierRows
     seed: int
+    evaluate_whole: bool = True
 
     def __post_init__(self) -> None:
         """Refuse levels of a network whose parts cannot be cut out of it."""
@@ -183,9 +190,18 @@ class ModelPool:
         """Whether a client keeps its own model instead of receiving the global one."""
         return self.own[client] is not None
 
+    def trains_whole(self, client: int) -> bool:
+        """Whether a client receives the whole global network to train it."""
+        return self.own[client] is None and self.levels[client] == 1.0
+
     def can_judge(self, client: int) -> bool:
         """Whether a client can run the whole global network, at least for evaluation."""
-        return self.levels[client] == 1.0
+        return self.evaluate_whole or self.levels[client] == 1.0
+
+    @cached_property
+    def shares_features(self) -> bool:
+        """Whether all clients can run the global network, so that they can summarise their images in its features."""
+        return all(self.can_judge(client) for client in range(len(self.levels)))
 
     def places(self, client: int, round: int) -> Places:
         """Return the indices of a client's sub-model in the global network in this round."""

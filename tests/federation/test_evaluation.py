@@ -72,7 +72,7 @@ def test_a_model_that_says_nothing_has_no_image_right(evaluator: Evaluator, noth
     evaluator.observe(broken, "student")
     measurement = evaluator.measure(broken)
     own = evaluator.measure_own([(broken, 4)])
-    assert [evaluator.stages["student"], measurement.accuracy, own.own_accuracy] == [0, 0, 0]
+    assert [evaluator.stages["student"], measurement.accuracy, own] == [0, 0, 0]
     assert measurement.confusion.sum() == 0
 
 

@@ -300,7 +300,7 @@ def test_what_comes_back_goes_to_the_client_that_it_is_for(blueprint: Blueprint)
 
 
 def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(blueprint: Blueprint) -> None:
-    pool = ClientModels(levels=[1.0, 0.5]).pool(blueprint, 4, seed=0)
+    pool = ClientModels(levels=[1.0, 0.5], evaluate_whole=False).pool(blueprint, 4, seed=0)
     executor = Scripted(
         judged(0, [3, 0, 1], [4, 0, 1], [0.5, 0.0, 0.0]), judged(2, [1, 2, 0], [5, 6, 0], [7.0, 8.0, 0.0])
     )
@@ -311,7 +311,8 @@ def test_only_those_that_can_run_the_whole_network_are_asked_to_judge_it(bluepri
 
 
 def test_where_nobody_can_run_the_whole_network_nothing_is_known_of_it(blueprint: Blueprint) -> None:
-    pool, executor = ClientModels(levels=[0.5]).pool(blueprint, 2, seed=0), Scripted()
+    unable, executor = ClientModels(levels=[0.5], evaluate_whole=False), Scripted()
+    pool = unable.pool(blueprint, 2, seed=0)
     plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     judgement = Cohort(executor, plan, pool).evaluate(MODEL)
     assert executor.asked == []

@@ -14,6 +14,7 @@ from mosaic.nets.discriminant import linear_discriminant
 from mosaic.server.new_head import can_have_new_head, offer_new_head, with_new_head, without_new_head
 from mosaic.server.state import ServerState
 from tests.server.test_acceptance import judgement
+from tests.small_runs import pool_of_kind
 
 BLUEPRINT = Blueprint(SmallCNN, (1, 8, 8), 3, (0.5,), (0.5,))
 MODEL = BLUEPRINT.initial(seed=0)
@@ -53,7 +54,7 @@ def asked(clients: Clients) -> tuple[Any, Any]:
     context: Any = SimpleNamespace(
         plan=SimpleNamespace(round=3),
         blueprint=BLUEPRINT,
-        pool=SimpleNamespace(kind="same"),
+        pool=pool_of_kind("same"),
         recorder=recorder,
         timed=lambda _: nullcontext(),
         observe=lambda *_: None,
@@ -148,14 +149,14 @@ class Whole(Classifier):
 
 @pytest.mark.parametrize("net", [Elsewhere, Whole])
 def test_a_network_without_such_a_head_goes_without(net: type[Classifier]) -> None:
-    assert not can_have_new_head(net((1, 8, 8), 3), "same")
+    assert not can_have_new_head(net((1, 8, 8), 3), pool_of_kind("same"))
 
 
-def test_it_needs_one_network_for_all() -> None:
+def test_it_needs_a_network_that_all_clients_can_run() -> None:
     net = BLUEPRINT.build(MODEL)
-    assert can_have_new_head(net, "same")
-    assert not can_have_new_head(net, "widths")
-    assert not can_have_new_head(net, "architectures")
+    assert all(can_have_new_head(net, pool_of_kind(kind)) for kind in ("same", "widths", "architectures"))
+    assert not can_have_new_head(net, pool_of_kind("widths", evaluate_whole=False))
+    assert can_have_new_head(net, pool_of_kind("same", evaluate_whole=False))
 
 
 def test_prototypes_of_a_new_head_count_as_their_images() -> None:

@@ -24,6 +24,7 @@ from mosaic.teachers import (
     Transformer,
 )
 from tests.cases import for_each
+from tests.small_runs import pool_of_kind
 
 ALL = [Fusion, Labels, Mean, Owner, Prior, Prototypes, Residual, Transformer]
 
@@ -77,24 +78,30 @@ def test_a_prior_that_is_removed_already_is_not_removed_again(pool: Experts) -> 
 
 
 @for_each(
-    ("teacher", "alike", "different"),
+    ("teacher", "whole", "unable", "different"),
     [
-        *((each(), True, True) for each in (Fusion, Prior, Residual, Transformer, Mean, Owner, Labels)),
-        (Prototypes(), True, False),
-        *((each(heads_only=True), True, False) for each in (Fusion, Prior, Residual, Transformer, Mean)),
-        *((each(fit_on_prototypes=True), True, False) for each in (Residual, Transformer)),
+        *((each(), True, True, True) for each in (Fusion, Prior, Residual, Transformer, Mean, Owner, Labels)),
+        (Prototypes(), True, False, True),
+        *((each(heads_only=True), False, False, False) for each in (Fusion, Prior, Residual, Transformer, Mean)),
+        *((each(fit_on_prototypes=True), False, False, False) for each in (Residual, Transformer)),
     ],
 )
-def test_different_models_have_no_features_in_common(teacher: TeacherFactory, alike: bool, different: bool) -> None:
-    assert teacher.supports("same") == alike
-    assert teacher.supports("widths") == teacher.supports("architectures") == different
-    if not different:
-        with pytest.raises(MosaicError, match=rf"^algorithm\.teacher: .*got {type(teacher).__name__}: use mosaic"):
-            teacher.check_pool("widths")
+def test_prototypes_need_clients_that_can_run_the_global_network_and_heads_those_that_train_it(
+    teacher: TeacherFactory, whole: bool, unable: bool, different: bool
+) -> None:
+    narrow = pool_of_kind("widths", evaluate_whole=False)
+    assert teacher.supports(pool_of_kind("same"))
+    assert teacher.supports(pool_of_kind("widths")) == whole
+    assert teacher.supports(narrow) == unable
+    assert teacher.supports(pool_of_kind("architectures")) == different
+    if not unable:
+        way = "set clients.evaluate_whole to true, or use" if whole else "use"
+        with pytest.raises(MosaicError, match=rf"^algorithm\.teacher: .*got {type(teacher).__name__}: {way} mosaic"):
+            teacher.check_pool(narrow)
 
 
 @for_each(
-    ("teacher", "alike", "different"),
+    ("teacher", "whole", "unable"),
     [
         (Fusion(), True, False),
         (Prototypes(), True, True),
@@ -102,8 +109,10 @@ def test_different_models_have_no_features_in_common(teacher: TeacherFactory, al
         *((each(), False, False) for each in (Prior, Residual, Transformer, Mean, Owner, Labels)),
     ],
 )
-def test_prototypes_are_asked_for_where_they_are_used(teacher: TeacherFactory, alike: bool, different: bool) -> None:
-    assert (teacher.needs_prototypes("same"), teacher.needs_prototypes("widths")) == (alike, different)
+def test_prototypes_are_asked_for_where_they_are_used(teacher: TeacherFactory, whole: bool, unable: bool) -> None:
+    pools = [pool_of_kind(kind) for kind in ("same", "widths", "architectures")]
+    assert [teacher.needs_prototypes(pool) for pool in pools] == [whole] * 3
+    assert teacher.needs_prototypes(pool_of_kind("widths", evaluate_whole=False)) == unable
 
 
 @for_each(

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from mosaic.client.program import ClientProgram
 from mosaic.errors import MosaicError
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool, PoolKind
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.settings import Privacy
 from mosaic.server.cohort import Cohort
@@ -40,15 +40,15 @@ class Algorithm(ABC):
     resume_sensitive_to: ClassVar[frozenset[str]] = frozenset({"distillation", "last", "rounds"})
     trains_two: bool = False
 
-    def check_pool(self, kind: PoolKind) -> None:
+    def check_pool(self, pool: ModelPool) -> None:
         """Refuse clients whose models differ in a way that this algorithm cannot work with.
 
         Raises:
             MosaicError: the algorithm does not support the pool.
         """
-        if kind not in self.supports:
+        if pool.kind not in self.supports:
             raise MosaicError(
-                f"clients: {type(self).__name__} cannot work with {_MEANS[kind]}: "
+                f"clients: {type(self).__name__} cannot work with {_MEANS[pool.kind]}: "
                 f"it needs {' or '.join(_MEANS[each] for each in ('same', 'widths') if each in self.supports)}. "
                 "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
             )
@@ -65,14 +65,14 @@ class Algorithm(ABC):
             "mosaic.algorithms.FedAvg with privacy.local_training dp_sgd"
         )
 
-    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:  # noqa: B027  # most algorithms work with any network
+    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:  # noqa: B027  # most algorithms work with any network
         """Refuse a global network that the algorithm cannot work with.
 
         Raises:
             MosaicError: it does not fit.
         """
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether some round needs the clients' prototypes."""
         return False
 

@@ -17,7 +17,7 @@ from mosaic.errors import MosaicError, require_choice, require_kinds
 from mosaic.generation import ClassGaussians, Generation
 from mosaic.generation.base import require_generations
 from mosaic.messages import GeneratorReply, StateDict
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool, PoolKind
 from mosaic.nets.batchnorm import recalibrate
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import PrivacyBudget
@@ -70,7 +70,7 @@ class Mosaic(Algorithm):
         distillation: how the student learns.
         new_head: whether the student, and the global model after the last round, may get a new linear head made from
             prototypes of the clients' images in their own features (ours). Clients decide; it needs a network with a
-            linear head that all of them run, and no privacy budget.
+            linear head that all of them can run, if only to evaluate it, and no privacy budget.
         teach_back: whether the models of clients with architectures of their own learn from the accepted global model
             on generated images, on the server; these clients go on with what comes back. Without it they only give.
         prior_epsilon: images of every class that a client is credited with in its label prior (ours: keeps the
@@ -125,37 +125,37 @@ class Mosaic(Algorithm):
         self.teacher, self.distillation, self.teach_back = teacher, distillation, teach_back
         self.new_head, self.trains_two = new_head, generation.trains_two
 
-    def check_pool(self, kind: PoolKind) -> None:
+    def check_pool(self, pool: ModelPool) -> None:
         """Refuse settings that do not fit the clients' models.
 
         Raises:
             MosaicError: a setting does not fit.
         """
-        super().check_pool(kind)
-        self.teacher.check_pool(kind)
-        if kind == "widths" and self.expert_statistics == "pooled":
+        super().check_pool(pool)
+        self.teacher.check_pool(pool)
+        if pool.kind == "widths" and self.expert_statistics == "pooled":
             raise MosaicError(
                 "algorithm.expert_statistics: pooled needs clients that all run the whole network, got sub-models: use "
                 "average or recalibrated"
             )
-        if self.teach_back and kind != "architectures":
+        if self.teach_back and pool.kind != "architectures":
             raise MosaicError(
                 "algorithm.teach_back: concerns clients with a model of their own, and there are none: set "
                 "clients.models, or leave it false"
             )
-        if kind == "architectures" and self.experts == "class_average":
+        if pool.kind == "architectures" and self.experts == "class_average":
             raise MosaicError(
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
             )
 
-    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
+    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
         """Refuse networks without the features or the head that the teacher needs, and generators of other images."""
-        self.teacher.check_network(blueprint, kind)
+        self.teacher.check_network(blueprint, pool)
         check_blank_generator(self.program.generation, blueprint.image_shape, blueprint.num_classes)
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether the teacher needs them."""
-        return self.teacher.needs_prototypes(kind)
+        return self.teacher.needs_prototypes(pool)
 
     def check_privacy(self, privacy: Privacy) -> None:
         """Take a budget that releases the sums of which Gaussians of classes are made.

@@ -5,7 +5,8 @@ from dataclasses import replace
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.model_pool import PoolKind
+from mosaic.errors import MosaicError
+from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -27,8 +28,6 @@ class PrototypeHead(FedAvg):
         prototypes: how clients summarise their images.
     """
 
-    supports = frozenset[PoolKind]({"same"})
-
     def __init__(
         self,
         objective: LocalObjective = CrossEntropy(),
@@ -37,7 +36,20 @@ class PrototypeHead(FedAvg):
         super().__init__(objective)
         self.program = replace(self.program, prototypes=prototypes)
 
-    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
+    def check_pool(self, pool: ModelPool) -> None:
+        """Refuse clients that cannot run the global network.
+
+        Raises:
+            MosaicError: some cannot.
+        """
+        super().check_pool(pool)
+        if not pool.shares_features:
+            raise MosaicError(
+                "clients.evaluate_whole: PrototypeHead needs clients that can all run the global network, got false: "
+                "set it to true, or use mosaic.algorithms.FedAvg"
+            )
+
+    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
         """Refuse networks whose head cannot be replaced.
 
         Raises:
@@ -45,7 +57,7 @@ class PrototypeHead(FedAvg):
         """
         check_head(blueprint.build(blueprint.initial(seed=0)), "mosaic.algorithms.PrototypeHead")
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether the new head needs them: always."""
         return True
 

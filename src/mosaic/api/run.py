@@ -103,13 +103,14 @@ class Run:
         with raising():
             require_whole("client_model", client=client)
             own = RunDirectory(self.path).client_checkpoint(client)
+            if not own.is_file() and (kept := sorted(file.stem for file in own.parent.glob("*.ckpt"))):
+                among = f"from {kept[0]} to {kept[-1]}"
+                raise MosaicError(f"client: expected a client with a model of its own, {among}, got {client}")
             if not own.is_file() and RunDirectory(self.path).checkpoint.is_file():
                 raise MosaicError(
                     f"{self.path}: it holds no model of client {client}, but one for all: clients have their own with "
-                    "FedBN and LocalOnly"
+                    "FedBN, LocalOnly and clients.models"
                 )
-            if not own.is_file() and (kept := sorted(file.stem for file in own.parent.glob("*.ckpt"))):
-                raise MosaicError(f"client: expected a client from {kept[0]} to {kept[-1]}, got {client}")
         return self._load(lambda: own).net
 
     @property

@@ -120,7 +120,7 @@ class Outcome:
 
     @property
     def own(self) -> float | None:
-        """Mean accuracy of the clients' own models, by images, where there is no global model."""
+        """Mean accuracy of the models that clients keep, by images, if some do."""
         return self.summary.get("own_test_accuracy")
 
     @property

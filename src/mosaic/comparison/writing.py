@@ -21,7 +21,7 @@ COLUMNS = (
     "Mean ± standard deviation over seeds, in per cent.",
     "test accuracy: of the global model after the last round.",
     "validated best: the same after the round that the clients' validation images like best, if all judge every round.",
-    "clients' own models: test accuracy, mean by images, where there is no global model.",
+    "clients' own models: test accuracy, mean by images, of models that clients keep.",
     "worst client: lowest accuracy on one client's validation images, among the last round's clients with at least 20.",
     "seconds: of all phases; pictures, and measurements of the stages in a round, are not in them.",
     f"p: paired two-sided t-test over seeds against the first row, from {FEWEST_FOR_A_TEST} seeds on, uncorrected.",

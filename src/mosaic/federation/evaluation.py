@@ -20,7 +20,8 @@ class Measurement:
         loss: mean cross-entropy of the global model in nats.
         confusion: counts of the global model, rows true classes, columns guesses, shape ``(C, C)``; an
             image with logits that name no class is in none.
-        own_accuracy: mean over clients, by training images, of the share that the client's own model gets right.
+        own_accuracy: mean over clients that keep models of their own, by training images, of the share that these get
+            right.
     """
 
     accuracy: float | None = None
@@ -30,9 +31,9 @@ class Measurement:
 
     def __str__(self) -> str:
         """Say how accurate the measured models are."""
-        if self.own_accuracy is not None:
-            return f"own models' test accuracy {100 * self.own_accuracy:.2f} %"
-        return "test accuracy -" if self.accuracy is None else f"test accuracy {100 * self.accuracy:.2f} %"
+        figures = (("test accuracy", self.accuracy), ("own models' test accuracy", self.own_accuracy))
+        said = [f"{name} {100 * share:.2f} %" for name, share in figures if share is not None]
+        return "  ".join(said) or "test accuracy -"
 
 
 class Evaluator:
@@ -78,19 +79,19 @@ class Evaluator:
         loss = torch.nn.functional.cross_entropy(logits, self._labels)
         return Measurement(float(confusion.diag().sum() / len(self._labels)), float(loss), confusion)
 
-    def measure_own(self, models: Iterable[tuple[nn.Module, int]]) -> Measurement:
-        """Measure the clients' own models, each on the whole test split.
+    def measure_own(self, models: Iterable[tuple[nn.Module, int]]) -> float | None:
+        """Return the mean accuracy of the clients' own models, each on the whole test split; ``None`` of no model.
 
         Args:
             models: each with the number of images that its client trains on, by which it weighs.
         """
         correct = total = 0
         if len(self._labels) == 0:
-            return Measurement()
+            return None
         for model, images in models:
             correct += images * int((self._guesses(model) == self._labels).sum())
             total += images * len(self._labels)
-        return Measurement(own_accuracy=correct / total if total else None)
+        return correct / total if total else None
 
     def _guesses(self, module: nn.Module) -> Tensor:
         """Return each image's most likely class, or -1; logits of many experts are never held for all images."""

@@ -48,8 +48,8 @@ class Federation:
         schedule: which round does what.
         snapshot_every: rounds between snapshots; the last round always gets one.
         keep_snapshots: how many are kept.
-        validate_every: rounds between measurements of the global model, or of the clients' own models where there is
-            none, on the clients' validation images and on the test split; the last round always has one.
+        validate_every: rounds between measurements of the global model and of the clients' own models, on the clients'
+            validation images and on the test split; the last round always has one.
         faults: how long clients may take, and how many must answer; the round goes on without the others.
         loggers: Lightning's loggers, told the figures of every round beside TensorBoard's files.
         judging: whether clients judge models on their validation images; without it their counts of right answers per

@@ -29,6 +29,7 @@ from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.settings import Privacy
+from mosaic.server.state import ServerState
 from mosaic.tasks.classification import OptimizerFactory
 from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.training.phases import PhaseRunner
@@ -113,9 +114,8 @@ class Job:
         visible = torch.cuda.device_count() if phases.device.type == "cuda" and launched_world() is None else 0
         if advice := idle_gpus(max(executor.devices, phases.processes), visible):
             log.warning(advice)
-        kind = self.pool.kind
-        self.algorithm.check_pool(kind)
-        self.algorithm.check_network(self.blueprint, kind)
+        self.algorithm.check_pool(self.pool)
+        self.algorithm.check_network(self.blueprint, self.pool)
         if executor.is_remote and self.algorithm.gathers_data:
             raise MosaicError(
                 f"algorithm: {type(self.algorithm).__name__} brings all images to one place, and these clients keep "
@@ -123,7 +123,7 @@ class Job:
             )
         if self.privacy is not None:
             check_private_models(self.privacy, self.pool, self.phases)
-        elif self.algorithm.needs_prototypes(kind) and not executor.is_remote:
+        elif self.algorithm.needs_prototypes(self.pool) and not executor.is_remote:
             require_prototypes(self.algorithm.program.prototypes, self.data.class_counts)
 
     @property
@@ -132,16 +132,22 @@ class Job:
         images: list[int] = self.data.class_counts.sum(1).tolist()
         return images
 
-    def clients_models(self, model: StateDict) -> Iterator[tuple[int, StateDict]]:
-        """Yield the own model of every client that has trained one; nothing where there is a global model.
+    def clients_models(self, state: ServerState) -> Iterator[tuple[int, StateDict]]:
+        """Yield the own model of every client that keeps one and has trained it.
+
+        Where there is no global model that is every client, else those with an architecture of their own, which go on
+        with what the server has taught their model.
 
         Args:
-            model: what of a model is common to all.
+            state: holds what is common to all models, and what was taught.
         """
         own = self.own_models
-        if own.exist:
-            for client in sorted(self.executor.states):
-                yield client, own.join(client, model, self.executor.states[client])
+        for client in sorted(self.executor.states):
+            if self.pool.keeps_own(client):
+                taught = state.returned.get(str(client))
+                yield client, taught or own.join(client, {}, self.executor.states[client])
+            elif own.exist:
+                yield client, own.join(client, state.model, self.executor.states[client])
 
 
 def make_job(

@@ -1,5 +1,6 @@
 """Measure the models of a run on the test split and on the clients' validation images."""
 
+from dataclasses import replace
 from typing import NamedTuple
 
 from torch import Tensor
@@ -8,6 +9,7 @@ from mosaic.federation.evaluation import Evaluator, Measurement
 from mosaic.federation.job import Job
 from mosaic.messages import StateDict
 from mosaic.server.cohort import Cohort, Judgement
+from mosaic.server.state import ServerState
 
 SMALLEST_JUDGED_CLIENT = 20
 """Validation images below which a client's accuracy is too coarse to be called the worst."""
@@ -42,13 +44,14 @@ class Measurer:
         """Whether the clients judge this round's model."""
         return round % self._every == 0 or round == self._rounds
 
-    def measure(self, model: StateDict) -> Measurement:
-        """Measure the global model, or all clients' own models where there is none, on the test split."""
-        if not self._job.own_models.exist:
-            return self.evaluator.measure(self._job.blueprint.build(model))
+    def measure(self, state: ServerState) -> Measurement:
+        """Measure the global model, if there is one, and the models that clients keep, on the test split."""
         images, pool = self._job.images, self._job.pool
-        own = self._job.clients_models(model)
-        return self.evaluator.measure_own((pool.of(client).build(tensors), images[client]) for client, tensors in own)
+        kept = self._job.clients_models(state)
+        own = self.evaluator.measure_own((pool.of(client).build(model), images[client]) for client, model in kept)
+        if self._job.own_models.exist:
+            return Measurement(own_accuracy=own)
+        return replace(self.evaluator.measure(self._job.blueprint.build(state.model)), own_accuracy=own)
 
     def validate(self, round: int, model: StateDict, cohort: Cohort) -> dict[int, Validation]:
         """Return the clients' validation of models, by the round that made them.

@@ -142,7 +142,7 @@ class ResultsWriter:
         )
 
     def _save_models(self, rounds: int, state: ServerState) -> None:
-        """Write the global model, or where there is none, the clients' own."""
+        """Write the global model, if there is one, and the models that clients keep."""
         facts = {
             "rounds": rounds,
             "image_shape": list(self._job.blueprint.image_shape),
@@ -150,7 +150,7 @@ class ResultsWriter:
         }
         if not self._job.own_models.exist:
             save_checkpoint(self._directory.checkpoint, state.model, facts)
-        for client, model in self._job.clients_models(state.model):
+        for client, model in self._job.clients_models(state):
             own = {"client": client, "level": self._job.pool.levels[client]}
             save_checkpoint(self._directory.client_checkpoint(client), model, {**facts, **own})
 

@@ -104,7 +104,7 @@ class Rounds:
                 self._snapshot(round)
         if self._first > self._schedule.rounds:
             log.info("all %d rounds are done already", self._schedule.rounds)
-            measurement = self._measurer.measure(self._state.model)
+            measurement = self._measurer.measure(self._state)
         return measurement
 
     def _round(self, round: int) -> Measurement:
@@ -144,7 +144,7 @@ class Rounds:
             algorithm.round(self._state, cohort, context), type(algorithm).__name__, self._job.blueprint, whole
         )
         evaluated = perf_counter()
-        measurement = self._measurer.measure(self._state.model) if self._measurer.due(round) else Measurement()
+        measurement = self._measurer.measure(self._state) if self._measurer.due(round) else Measurement()
         self._books.book_seconds("evaluation", perf_counter() - evaluated)
         if self._books.untrained(before):
             log.warning("round %d: no client has trained, so nothing has been learnt of their images", round)

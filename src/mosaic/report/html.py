@@ -52,7 +52,7 @@ def _figures(contents: RunContents) -> list[tuple[float | None, str]]:
     if not contents.summary or contents.summary.get("test_accuracy") is not None:
         figures = [(contents.summary.get("test_accuracy"), "test accuracy of the global model")]
     if (own := contents.summary.get("own_test_accuracy")) is not None:
-        figures = [(own, "test accuracy of the clients' own models, mean by images")]
+        figures.append((own, "test accuracy of the clients' own models, mean by images"))
     if contents.rounds:
         last = contents.rounds[-1]
         figures.append((last.get("validation_accuracy"), "on the clients' validation images"))

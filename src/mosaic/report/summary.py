@@ -133,6 +133,9 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
         (stage, percent(share), STAGES.get(stage.split(":")[0], ""))
         for stage, share in _gathered(summary["stages"]).items()
     ]
+    own = percent(summary["own_test_accuracy"])
+    if summary["test_accuracy"] is not None and summary["own_test_accuracy"] is not None:
+        rows.append(("clients' own models", own, "mean by images, of architectures of their own"))
     students = students_of(rounds)
     if students.refused:
         rows.append(("", "", f"the clients' validation images refused {students}"))
@@ -142,7 +145,6 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
         said = rounds[-1].get("validation_accuracy") if rounds else None
         last = (final_stage(summary, rounds), percent(said), means)
     elif summary["test_accuracy"] is None:
-        own = percent(summary["own_test_accuracy"])
         last = ("clients' own models", own, "mean by images; there is no global model")
     return _table(("model", "accuracy", "what it is"), rows, last)
 

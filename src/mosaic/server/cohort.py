@@ -217,8 +217,8 @@ class Cohort:
         return self._judging and (not model or self._pool.can_judge(client))
 
     def _receives(self, model: StateDict, client: int) -> bool:
-        """Whether a client can judge a model as it receives it for training: clients with their own receive none."""
-        return self._can_judge(model, client) and not (model and self._pool.keeps_own(client))
+        """Whether a client can judge a model that it receives for training: others receive a part, or nothing."""
+        return self._can_judge(model, client) and (not model or self._pool.trains_whole(client))
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""

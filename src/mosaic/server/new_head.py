@@ -9,7 +9,7 @@ from torch import Tensor
 
 from mosaic.errors import MosaicError
 from mosaic.messages import StateDict
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool
 from mosaic.nets.classifier import Classifier
 from mosaic.nets.discriminant import linear_discriminant
 from mosaic.nets.requirements import HEAD, require_features, require_linear_head
@@ -23,9 +23,9 @@ BEFORE = "before the last round's new head: "
 """How the names of the old head's tensors begin in the server's state."""
 
 
-def can_have_new_head(net: Classifier, kind: PoolKind) -> bool:
-    """Whether all clients run this network, it gives vectors of features, and its head is linear."""
-    if kind == "same":
+def can_have_new_head(net: Classifier, pool: ModelPool) -> bool:
+    """Whether all clients can run this network, it gives vectors of features, and its head is linear."""
+    if pool.shares_features:
         with suppress(MosaicError):
             check_head(net, "a new head")
             return True
@@ -80,7 +80,7 @@ def with_better_head(model: StateDict, stage: str, cohort: Cohort, context: Roun
     Without its new head it is measured as ``stage``.
     """
     net = context.blueprint.build(model)
-    if not can_have_new_head(net, context.pool.kind):
+    if not can_have_new_head(net, context.pool):
         return model
     headed = with_new_head(model, cohort, context)
     if headed is None:

@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from torch import nn
 
 from mosaic.errors import MosaicError
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.nets.teacher import MixtureOfExperts
@@ -31,11 +31,16 @@ class TeacherFactory(ABC):
     keeps_label_prior: bool = False
     ignores_pixels: bool = False
 
-    def supports(self, kind: PoolKind) -> bool:
-        """Whether it works with these clients: different models have no features in common for prototypes and heads."""
-        return kind == "same" or not (self.needs_linear_heads or self.needs_prototypes(kind))
+    def supports(self, pool: ModelPool) -> bool:
+        """Whether it works with these clients.
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+        Prototypes need clients that can all run the global network; heads by themselves need clients that train it.
+        """
+        if self.needs_linear_heads:
+            return pool.kind == "same"
+        return pool.shares_features or not self.needs_prototypes(pool)
+
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether clients are asked for prototypes of their images."""
         return False
 
@@ -47,26 +52,28 @@ class TeacherFactory(ABC):
         """
         return False
 
-    def check_pool(self, kind: PoolKind) -> None:
+    def check_pool(self, pool: ModelPool) -> None:
         """Refuse clients whose models differ in a way that this teacher cannot work with.
 
         Raises:
             MosaicError: it does not support them.
         """
-        if not self.supports(kind):
-            raise MosaicError(
-                "algorithm.teacher: expected one that looks at images, since clients with different models have no "
-                f"features in common, got {type(self).__name__}: use mosaic.teachers.Fusion, Prior, Residual or "
-                "Transformer, without heads_only and fit_on_prototypes"
-            )
+        if self.supports(pool):
+            return
+        way = "set clients.evaluate_whole to true, or use" if not self.needs_linear_heads else "use"
+        raise MosaicError(
+            "algorithm.teacher: expected one that looks at images, since clients with different models have no "
+            f"features in common, got {type(self).__name__}: {way} mosaic.teachers.Fusion, Prior, Residual or "
+            "Transformer, without heads_only and fit_on_prototypes"
+        )
 
-    def check_network(self, blueprint: Blueprint, kind: PoolKind) -> None:
+    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
         """Refuse networks without features, where prototypes are needed, and heads that cannot be taken off.
 
         Raises:
             MosaicError: the network lacks what the teacher needs.
         """
-        takes_features, name = self.needs_prototypes(kind), f"algorithm.teacher {type(self).__name__}"
+        takes_features, name = self.needs_prototypes(pool), f"algorithm.teacher {type(self).__name__}"
         if not (takes_features or self.needs_linear_heads):
             return
         net = blueprint.build(blueprint.initial(seed=0))

@@ -1,6 +1,6 @@
 """Controls: teachers without a gate, which every gate must beat."""
 
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool
 from mosaic.nets.gates import MeanGate
 from mosaic.nets.teacher import NoOpinion
 from mosaic.server.distillation import Teacher
@@ -35,7 +35,7 @@ class Prototypes(TeacherFactory):
     def __init__(self, head: FitSettings = FitSettings()) -> None:
         self.head = head
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether clients are asked for prototypes: always."""
         return True
 

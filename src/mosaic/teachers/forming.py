@@ -61,6 +61,6 @@ def form_teacher(
 def _learnt(factory: TeacherFactory, evidence: Evidence) -> Tensor:
     """Return which classes it could learn, shape ``(C,)``: one without a prototype counts as one that never occurs."""
     classes = evidence.context.blueprint.num_classes
-    if not factory.needs_prototypes(evidence.context.pool.kind):
+    if not factory.needs_prototypes(evidence.context.pool):
         return torch.ones(classes, dtype=torch.bool)
     return torch.bincount(evidence.prototypes[1], minlength=classes) > 0

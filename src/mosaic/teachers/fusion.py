@@ -2,7 +2,7 @@
 
 from torch import nn
 
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool
 from mosaic.nets.gates import FusionGate
 from mosaic.nets.teacher import MixtureOfExperts, NoOpinion
 from mosaic.server.experts import Experts
@@ -14,8 +14,8 @@ from mosaic.teachers.fitting import FitSettings
 class Fusion(GatedTeacher):
     """The closed form of :class:`~mosaic.nets.gates.FusionGate`, with a meta model trained on prototypes (ours).
 
-    Where clients have different models, they have no features in common to learn a meta model from: it then treats all
-    classes alike.
+    Where some clients cannot run the global network, there are no features in common to learn a meta model from: it
+    then treats all classes alike.
 
     Args:
         heads_only: as for :class:`~mosaic.teachers.GatedTeacher`.
@@ -26,14 +26,14 @@ class Fusion(GatedTeacher):
         super().__init__(heads_only)
         self.head = head
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
-        """Whether clients are asked for prototypes: where their models are alike."""
-        return kind == "same"
+    def needs_prototypes(self, pool: ModelPool) -> bool:
+        """Whether clients are asked for prototypes: where all of them can run the global network."""
+        return pool.shares_features
 
     def mixture(self, experts: Experts, evidence: Evidence) -> MixtureOfExperts:
         """Return experts, meta model and gate."""
         meta: nn.Module = NoOpinion(evidence.context.blueprint.num_classes)
-        if self.needs_prototypes(evidence.context.pool.kind):
+        if self.needs_prototypes(evidence.context.pool):
             meta = evidence.prototype_classifier(self.head)
         return MixtureOfExperts(evidence.opinions(experts, self.heads_only), self.gate(experts, evidence), meta)
 

@@ -5,7 +5,7 @@ from abc import abstractmethod
 from torch import nn
 
 from mosaic.errors import MosaicError, require_positive
-from mosaic.model_pool import PoolKind
+from mosaic.model_pool import ModelPool
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
 from mosaic.seeding import seeded
 from mosaic.server.experts import Experts
@@ -34,7 +34,7 @@ class TrainedTeacher(GatedTeacher):
         self.fit_on_prototypes, self.fitting = fit_on_prototypes, fitting
         self.needs_linear_heads = heads_only or fit_on_prototypes
 
-    def needs_prototypes(self, kind: PoolKind) -> bool:
+    def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether clients are asked for prototypes: where the gate is trained on them."""
         return self.fit_on_prototypes
 
