@@ -155,6 +155,11 @@ class Setting:
         return there >= {(row, seed) for row in rows or self.algorithms for seed in self.seeds}
 
 
+WIDTHS = (MOSAIC, "replay", "dense", "fedftg", "dfrd", *(row for row in AVERAGING if row != "fedbn"), "local_only")
+ARCHITECTURES = (MOSAIC, "replay", "replay+teach_back", "dense", "local_only")
+"""Rows that work with clients whose models differ."""
+_DIGITS_OF = "digits, Dirichlet 0.05, 13 rounds of 20 steps, {}"
+_MNIST_OF = "10,000 images of MNIST, Dirichlet 0.05, 13 rounds of 20 steps, {}"
 _FAST = (0.1, 0.03)
 """For CIFAR: on 10,000 images of CIFAR-10 FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05; on all images
 it is 5 points better at 0.1 than at 0.03, on CIFAR-100 six."""
@@ -201,6 +206,27 @@ SETTINGS = {
         "CIFAR-100, Dirichlet 0.1, 10 rounds of 100 steps",
         *("cifar10_small", _LONG, ("data/cifar100_parquet",), FEW),
         rates=_FAST,
+    ),
+    "digits-0.05-widths": Setting(_DIGITS_OF.format("moving windows"), "heterogeneous_digits", _SHORT, (), WIDTHS),
+    "digits-0.05-widths-first": Setting(
+        _DIGITS_OF.format("first channels"),
+        *("heterogeneous_digits", _SHORT, ("clients/three_widths_first",), FEW),
+    ),
+    "digits-0.05-widths-random": Setting(
+        _DIGITS_OF.format("random channels"),
+        *("heterogeneous_digits", _SHORT, ("clients/three_widths_random",), FEW),
+    ),
+    "mnist-0.05-widths": Setting(
+        _MNIST_OF.format("moving windows"),
+        *("mnist", _SHORT, (_PART.format("mnist"), _SKEW.format(0.05), "clients/three_widths"), FEW),
+    ),
+    "digits-0.05-architectures": Setting(
+        _DIGITS_OF.format("three architectures"),
+        *("heterogeneous_digits", _SHORT, ("clients/three_architectures",), ARCHITECTURES),
+    ),
+    "mnist-0.05-architectures": Setting(
+        _MNIST_OF.format("three architectures"),
+        *("mnist", _SHORT, (_PART.format("mnist"), _SKEW.format(0.05), "clients/three_architectures"), ARCHITECTURES),
     ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
