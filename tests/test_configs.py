@@ -12,13 +12,15 @@ from tests.small_runs import REPOSITORY, dry_run, parsed
 CONFIGS = REPOSITORY / "configs"
 DIGITS = CONFIGS / "digits.yaml"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
-ALGORITHMS = sorted(path for path in (CONFIGS / "algorithms").glob("*.yaml") if path.stem != "frozen")
+ON_TOP = ("frozen", "replay", "teach_back")
+"""Presets that name no algorithm, since they are stacked on one."""
+ALGORITHMS = sorted(path for path in (CONFIGS / "algorithms").glob("*.yaml") if path.stem not in ON_TOP)
 CLIENTS = sorted((CONFIGS / "clients").glob("*.yaml"))
 OVERLAYS = sorted((CONFIGS / "data").glob("*_*.yaml"))
 SECTIONS = {"algorithms": "algorithm", "clients": "clients", "data": "data", "partitions": "data"}
 """What an overlay in each folder may change."""
-WITHOUT_GATE = {"ClassificationTask", "DistillationTask"}
-"""What Mosaic trains where clients have models of their own."""
+MOSAICS = {"ClassificationTask", "DistillationTask", "GatingTask"}
+"""What Mosaic trains, whether its clients' models are alike or not."""
 
 
 @pytest.mark.parametrize("config", RUNS, ids=lambda path: path.stem)
@@ -70,6 +72,12 @@ def test_frozen_statistics_are_an_overlay_of_the_methods_that_can_have_them(algo
     assert before == after
 
 
+@for_each(("preset", "flag"), [("replay", "replay.share=0.5"), ("teach_back", "teach_back=true")])
+def test_two_presets_are_one_argument_of_the_mosaic_below_them(preset: str, flag: str) -> None:
+    stacked = parsed(DIGITS, CONFIGS / "algorithms" / f"{preset}.yaml")["algorithm"]
+    assert stacked == parsed(DIGITS, f"--algorithm.{flag}")["algorithm"] != parsed(DIGITS)["algorithm"]
+
+
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
 def test_a_pool_of_models_changes_the_clients_alone(overlay: Path) -> None:
     assert differs(DIGITS, overlay) == {"clients"}
@@ -110,7 +118,7 @@ def walk(tmp_path: Path, *configs: Path) -> set[str]:
     return trained
 
 
-@pytest.mark.parametrize(("algorithm", "trained"), [("mosaic", WITHOUT_GATE), ("fedavg", {"ClassificationTask"})])
+@pytest.mark.parametrize(("algorithm", "trained"), [("mosaic", MOSAICS), ("fedavg", {"ClassificationTask"})])
 def test_clients_with_different_widths_walk_every_phase(algorithm: str, trained: set[str], tmp_path: Path) -> None:
     overlay = CONFIGS / "algorithms" / f"{algorithm}.yaml"
     assert walk(tmp_path, CONFIGS / "heterogeneous_digits.yaml", overlay) == trained
@@ -119,7 +127,7 @@ def test_clients_with_different_widths_walk_every_phase(algorithm: str, trained:
 @pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
 @pytest.mark.parametrize("config", ["digits", pytest.param("heterogeneous_digits", marks=pytest.mark.slow)])
 def test_clients_with_different_architectures_walk_every_phase(config: str, overlay: Path, tmp_path: Path) -> None:
-    assert walk(tmp_path, CONFIGS / f"{config}.yaml", overlay) == WITHOUT_GATE
+    assert walk(tmp_path, CONFIGS / f"{config}.yaml", overlay) == MOSAICS
 
 
 WITH_FILES = pytest.mark.skipif(
@@ -131,7 +139,7 @@ WITH_FILES = pytest.mark.skipif(
 @WITH_FILES
 def test_the_heterogeneous_cifar_configuration_walks_every_phase(tmp_path: Path) -> None:
     trained = walk(tmp_path, CONFIGS / "heterogeneous_cifar10.yaml", CONFIGS / "data" / "cifar10_part.yaml")
-    assert trained == WITHOUT_GATE
+    assert trained == MOSAICS
 
 
 @WITH_FILES
@@ -142,4 +150,4 @@ def test_the_heterogeneous_cifar_configuration_walks_every_phase(tmp_path: Path)
 )
 def test_a_run_on_real_files_walks_every_phase(overlay: Path, tmp_path: Path) -> None:
     trained = walk(tmp_path, CONFIGS / f"{overlay.stem.rpartition('_')[0]}.yaml", overlay)
-    assert trained == {*WITHOUT_GATE, "GatingTask"}
+    assert trained == MOSAICS
