@@ -1,7 +1,7 @@
 """Every algorithm on the same partitions, seeds, network and budget: what README.md and docs/results.md report.
 
     python benchmarks/results.py run [--settings digits-0.05 ...] [--algorithms config fedavg ...] [--processes 2]
-    python benchmarks/results.py table          # writes docs/results.md and README.md
+    python benchmarks/results.py table          # writes docs/results.md, docs/clients.md and README.md
 
 Each setting is one `mosaic compare`, which leaves a line per run under benchmarks/results/comparison/ and does not run
 it again, so an interrupted start goes on where it stopped. Every algorithm chooses its rates by the clients' validation
@@ -155,8 +155,9 @@ class Setting:
         return there >= {(row, seed) for row in rows or self.algorithms for seed in self.seeds}
 
 
+REPLAYING = ("replay", "replay+teach_back")
 WIDTHS = (MOSAIC, "replay", "dense", "fedftg", "dfrd", *(row for row in AVERAGING if row != "fedbn"), "local_only")
-ARCHITECTURES = (MOSAIC, "replay", "replay+teach_back", "dense", "local_only")
+ARCHITECTURES = (MOSAIC, *REPLAYING, "dense", "local_only")
 """Rows that work with clients whose models differ."""
 _DIGITS_OF = "digits, Dirichlet 0.05, 13 rounds of 20 steps, {}"
 _MNIST_OF = "10,000 images of MNIST, Dirichlet 0.05, 13 rounds of 20 steps, {}"
@@ -342,16 +343,32 @@ def summary_table(names: Iterable[str]) -> list[str]:
     shown = [name for name in names if SETTINGS[name].is_complete(name, (MOSAIC, "fedavg"))]
     sources = {name: [name, *(each for each in (name + RELEASED_BUDGETS,) if _there(each))] for name in shown}
     columns = {name: {row: v for source in of for row, v in accuracies(source).items()} for name, of in sources.items()}
-    rivals = {*DISTILLING, *AVERAGING} - {"fedbn"}
+    rivals = {*DISTILLING, *REPLAYING, *AVERAGING} - {"fedbn"}
     best = {name: max((mean(v) for row, v in of.items() if row in rivals), default=0.0) for name, of in columns.items()}
     lines = []
-    for row in (*EVERY, *RELEASED):
+    for row in (MOSAIC, *REPLAYING, *EVERY[1:], *RELEASED):
         if any(row in found for found in columns.values()):
             mark = " *" if row in ("fedbn", "local_only") else " **" if row in RELEASED else ""
             called = "mosaic" if row == MOSAIC else row
             lines.append([f"`{called}`{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
     header = ["algorithm", *(SETTINGS[name].means for name in shown)]
     return [*table(header, lines), "", measured(source for of in sources.values() for source in of)]
+
+
+def own_models_table(names: Iterable[str]) -> list[str]:
+    """Return a line for each algorithm, and for each setting two columns: the global model, and those of clients' own.
+
+    Mean ± standard error over seeds; empty where an algorithm has no such model, or has not been run.
+    """
+    shown = [name for name in names if SETTINGS[name].is_complete(name, (MOSAIC,))]
+    kinds = {"global model": "last", "own models": "own"}
+    lines = []
+    for row in ARCHITECTURES:
+        found = [[getattr(each, kind) for each in of_row(name, row)] for name in shown for kind in kinds.values()]
+        cells = ["" if None in values or not values else mean_and_error(values) for values in found]
+        lines.append([f"`{'mosaic' if row == MOSAIC else row}`", *cells])
+    header = [f"{SETTINGS[name].means}: {kind}" for name in shown for kind in kinds]
+    return [*table(["algorithm", *header], lines), "", measured(shown)]
 
 
 def _there(name: str) -> bool:
@@ -391,10 +408,13 @@ def pages(names: Iterable[str]) -> list[str]:
 
 
 def write_tables(root: Path) -> None:
-    """Write the tables of docs/results.md and the one of README.md."""
+    """Write the tables of docs/results.md and docs/clients.md, and the one of README.md."""
     matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
     blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(SETTINGS)}
     replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(SETTINGS)})
+    widths, architectures = ([name for name in SETTINGS if kind in name] for kind in ("-widths", "-architectures"))
+    models = {"widths": summary_table(widths), "architectures": own_models_table(architectures)}
+    replace_blocks(root / "docs" / "clients.md", models)
     replace_blocks(root / "README.md", {"results": overview_table(ROWS_IN_README, IN_README)})
 
 

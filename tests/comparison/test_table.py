@@ -103,7 +103,7 @@ def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
     refused = outcome("m", 1, 0.9, students={"offered": 1, "accepted": 0})
     accepted = outcome("m", 0, 0.9, students={"offered": 1, "accepted": 1})
     table = comparison_table([accepted, refused, Failure("f", 0, "no pool"), Failure("f", 2, "no pool")])
-    assert table.notes == ["m: the clients refused the student on seed 1", "f: failed on seed 0, 2: no pool"]
+    assert table.notes == ["m: the student was refused on seed 1", "f: failed on seed 0, 2: no pool"]
     assert set(table.rows[1].cells) == {"-"}
 
 
@@ -117,8 +117,8 @@ def test_refusals_are_counted_whatever_the_method_and_whatever_came_of_the_run()
         outcome("fedavg", 0, 0.9, students={"offered": 0, "accepted": 0}),
     ]
     assert comparison_table(results).notes == [
-        "fedftg: the clients refused 3 of 13 students on seed 0; the clients refused 1 of 13 students on seed 2",
-        "dense: the clients refused 1 of 2 students on seed 0",
+        "fedftg: 3 of 13 students were refused on seed 0; 1 of 13 students was refused on seed 2",
+        "dense: 1 of 2 students was refused on seed 0",
     ]
 
 

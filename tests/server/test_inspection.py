@@ -173,9 +173,9 @@ def test_generators_are_held_to_the_agreed_one(pool: ModelPool) -> None:
         replace(good, curves={"adversarial": torch.tensor([torch.inf])}),
         replace(good, curves={"adversarial": torch.ones(3, 2)}),
         replace(good, curves={"adversarial": torch.tensor(1.0)}),
-        replace(good, curves={str(number): torch.ones(3) for number in range(65)}),
+        replace(good, curves={str(number): torch.ones(3) for number in range(257)}),
         replace(good, curves={"a\nb": torch.ones(3)}),
-        replace(good, metrics={**metrics, **{str(number): 1.0 for number in range(65)}}),
+        replace(good, metrics={**metrics, **{str(number): 1.0 for number in range(257)}}),
     ]
     for reply, believed in ((good, 1), *((reply, 0) for reply in bad)):
         assert (

@@ -137,7 +137,7 @@ def _chosen(found: Sequence[Outcome]) -> list[str]:
 
 def _refusals(found: Sequence[Outcome]) -> list[str]:
     refused = [(outcome.students, outcome) for outcome in found if outcome.students.refused]
-    return [f"the clients refused {students} on seed {seeds}" for students, seeds in _by_seed(refused)]
+    return [f"{students} on seed {seeds}" for students, seeds in _by_seed(refused)]
 
 
 def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -> list[str]:

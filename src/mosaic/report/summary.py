@@ -138,7 +138,7 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
         rows.append(("clients' own models", own, "mean by images, of architectures of their own"))
     students = students_of(rounds)
     if students.refused:
-        rows.append(("", "", f"the clients' validation images refused {students}"))
+        rows.append(("", "", f"{students}, by the clients' validation images or for weights that were not finite"))
     means = "this run's model; new head offered" if LAST_HEAD in summary["stages"] else "the model of this run"
     last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), means)
     if not is_tested(summary):

@@ -1,4 +1,4 @@
-"""Count the distilled models that clients were offered, and those that they refused."""
+"""Count the distilled models of a run, and those that did not replace the model before them."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,16 +14,17 @@ class Students(NamedTuple):
 
     @property
     def refused(self) -> int:
-        """Those that clients refused."""
+        """Those that clients refused, or whose weights were not finite."""
         return self.offered - self.accepted
 
     def __str__(self) -> str:
-        """Name the refused ones, as the subject of a sentence.
+        """Say how many were refused.
 
-        >>> str(Students(1, 0)), str(Students(13, 10))
-        ('the student', '3 of 13 students')
+        >>> str(Students(1, 0)), str(Students(13, 10)), str(Students(13, 12))
+        ('the student was refused', '3 of 13 students were refused', '1 of 13 students was refused')
         """
-        return "the student" if self.offered == 1 else f"{self.refused} of {self.offered} students"
+        them = "the student" if self.offered == 1 else f"{self.refused} of {self.offered} students"
+        return f"{them} {'was' if self.refused == 1 else 'were'} refused"
 
 
 def students_of(rounds: Sequence[Round]) -> Students:

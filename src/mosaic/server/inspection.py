@@ -32,7 +32,7 @@ MOST_IMAGES = 2**31
 """No client holds more, where nobody has said how many it holds."""
 _JUDGEMENT = ("correct", "total", "loss")
 _MOST_STEPS = 10**7
-_MOST_FIGURES, _FIGURE = 64, re.compile(r"[\w/.-]{1,60}")
+_MOST_FIGURES, _FIGURE = 256, re.compile(r"[\w/.-]{1,60}")
 _LARGEST_LOSS = 1e9
 _FAR = 10.0
 """Standard deviations of noise that no noise exceeds."""
