@@ -64,7 +64,9 @@ def test_rounds_with_different_judges_are_not_compared(tuned: list[str]) -> None
     share = {} if tuned else {"federation": {"schedule": {"participation": 0.5}}}
     some = replace(whole, request={"config": share, "tuned": tuned})
     missed = replace(whole, summary={**whole.summary, "missing": 1})
-    assert (whole.chosen, some.chosen, missed.chosen) == (0.35, None, None)
+    narrow = replace(whole, request={"config": {"clients": {"levels": [1.0, 0.5], "models": None}}})
+    alike = replace(whole, request={"config": {"clients": {"levels": None}}})
+    assert (whole.chosen, some.chosen, missed.chosen, narrow.chosen, alike.chosen) == (0.35, None, None, None, 0.35)
     assert cell(comparison_table([some]), "a", "validated best") == "-"
 
 

@@ -127,7 +127,8 @@ class Outcome:
     def chosen(self) -> float | None:
         """Accuracy after the round with the best validation accuracy, the first among equals.
 
-        None where not all clients judge every round: the best would be the one whose judges are the easiest to please.
+        None where not all clients judge every round, which they do as they receive the whole model: the best would be
+        the one whose judges are the easiest to please.
         """
         if not self._judged_by_all:
             return None
@@ -137,10 +138,12 @@ class Outcome:
 
     @property
     def _judged_by_all(self) -> bool:
-        schedule = (self.request.get("config", {}).get("federation") or {}).get("schedule") or {}
+        config = self.request.get("config", {})
+        schedule, clients = (config.get("federation") or {}).get("schedule") or {}, config.get("clients") or {}
         tuned = dict(setting.split("=", 1) for setting in self.tuned)
         share = tuned.get("federation.schedule.participation") or schedule.get("participation") or 1
-        return float(share) == 1 and not self.summary.get("missing")
+        differ = any(clients.get(key) is not None for key in ("models", "levels", "rho"))
+        return float(share) == 1 and not differ and not self.summary.get("missing")
 
     @property
     def validated(self) -> float | None:
