@@ -120,6 +120,8 @@ def test_only_clients_that_can_run_the_whole_network_judge(blueprint: Blueprint)
     unable = pool_of(blueprint, levels=[1.0, 0.5], evaluate_whole=False)
     assert [unable.can_judge(client) for client in range(4)] == [True, False] * 2
     assert not unable.shares_features
+    other = pool_of(blueprint, models=["global", LinearNet], evaluate_whole=False)
+    assert [other.can_judge(client) for client in range(4)] == [True, False] * 2
     for settings in ({"levels": [1.0, 0.5]}, {"models": ["global", LinearNet]}):
         pool = pool_of(blueprint, **settings)
         assert all(pool.can_judge(client) for client in range(4))

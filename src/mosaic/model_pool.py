@@ -48,9 +48,9 @@ class ClientModels:
         slicing: selects the channels of a sub-model.
         classifier_rows: ``holders`` averages a class's row of a linear head over the clients that hold the class,
             ``all`` over all clients, like every other tensor.
-        evaluate_whole: whether clients that train a part of the global network can still run the whole of it without
-            training it, to judge it and to summarise their images in its features; set it to false where they cannot
-            hold it.
+        evaluate_whole: whether clients that train a part of the global network, or another one, can still run the whole
+            of it without training it, to judge it and to summarise their images in its features; set it to false where
+            they cannot hold it.
     """
 
     def __init__(
@@ -196,7 +196,7 @@ class ModelPool:
 
     def can_judge(self, client: int) -> bool:
         """Whether a client can run the whole global network, at least for evaluation."""
-        return self.evaluate_whole or self.levels[client] == 1.0
+        return self.evaluate_whole or self.trains_whole(client)
 
     @cached_property
     def shares_features(self) -> bool:

@@ -89,10 +89,10 @@ def test_a_prior_that_is_removed_already_is_not_removed_again(pool: Experts) -> 
 def test_prototypes_need_clients_that_can_run_the_global_network_and_heads_those_that_train_it(
     teacher: TeacherFactory, whole: bool, unable: bool, different: bool
 ) -> None:
-    narrow = pool_of_kind("widths", evaluate_whole=False)
+    narrow, other = (pool_of_kind(kind, evaluate_whole=False) for kind in ("widths", "architectures"))
     assert teacher.supports(pool_of_kind("same"))
     assert teacher.supports(pool_of_kind("widths")) == whole
-    assert teacher.supports(narrow) == unable
+    assert teacher.supports(narrow) == teacher.supports(other) == unable
     assert teacher.supports(pool_of_kind("architectures")) == different
     if not unable:
         way = "set clients.evaluate_whole to true, or use" if whole else "use"
