@@ -365,7 +365,7 @@ def test_models_of_their_own_are_measured_and_written(tmp_path: Path) -> None:
     told = summary(run.path)
     assert told["own_test_accuracy"] == pytest.approx(float(right @ weights / weights.sum()), abs=1e-9)
     assert told["own_test_accuracy"] != told["test_accuracy"] == float(rows_without_time(run.path)[-1]["test_accuracy"])
-    with pytest.raises(MosaicError, match="expected a client with a model of its own, from 01 to 02, got 0"):
+    with pytest.raises(MosaicError, match=r"expected a client with a model of its own \(01, 02\), got 0"):
         run.client_model(0)
 
 
@@ -404,9 +404,25 @@ def test_the_prototype_head_takes_sub_models_of_clients_that_can_run_the_whole(
     assert refusal(capsys, *arguments).startswith("mosaic: error: clients.evaluate_whole: PrototypeHead needs clients")
 
 
-def test_a_narrow_client_judges_the_whole_model_and_not_the_part_that_it_receives(tmp_path: Path) -> None:
-    heard = overhear(tmp_path / "run", *TWO_ROUNDS, LEVELS, algorithm="FedAvg")
+@pytest.mark.parametrize("differ", [LEVELS, THREE], ids=["parts", "others"])
+def test_what_is_not_the_whole_model_is_judged_by_nobody_as_it_is_received(differ: str, tmp_path: Path) -> None:
+    """Rounds are validated by all clients or not at all: by some they could not be compared with the last one."""
+    heard = overhear(tmp_path / "run", *FOUR_ROUNDS, differ)
     assert [heard[2, client][0].judge for client in range(4)] == [True, False, False, True]
+    rows = (tmp_path / "run" / "validation.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["4"]
+
+
+def test_where_only_those_judge_that_receive_the_whole_they_do_in_every_round(tmp_path: Path) -> None:
+    fit(tmp_path / "run", *TWO_ROUNDS, LEVELS, UNABLE, algorithm="FedAvg")
+    rows = (tmp_path / "run" / "validation.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in rows] == ["1", "2"]
+
+
+def test_a_clients_own_model_is_told_from_the_global_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = fit(tmp_path / "run", THREE)
+    line = refusal(capsys, "test", "--config", str(run / "config.yaml"), f"--ckpt_path={run / 'clients' / '01.ckpt'}")
+    assert "expected a model of the global network, got client 1's own of another one: mosaic.load(run)" in line
 
 
 # fine-tuning a student
@@ -443,11 +459,12 @@ def context_of(blueprint: Blueprint, phases: PhaseRunner, clients: tuple[int, ..
 
 
 @pytest.mark.parametrize(("before", "after", "taken"), [(5, 6, True), (5, 5, True), (5, 4, False)])
-def test_fine_tuning_by_sub_models_is_taken_unless_it_is_worse(
-    blueprint: Blueprint, phases: PhaseRunner, before: int, after: int, taken: bool
+@pytest.mark.parametrize("differ", [{"levels": [1.0, 0.5]}, {"models": ["global", LinearNet]}], ids=["parts", "others"])
+def test_fine_tuning_by_sub_models_or_some_clients_is_taken_unless_it_is_worse(
+    blueprint: Blueprint, phases: PhaseRunner, differ: dict[str, Any], before: int, after: int, taken: bool
 ) -> None:
     state = ServerState(blueprint.initial(0), distilled=True)
-    context = context_of(blueprint, phases, (0, 2), levels=[1.0, 0.5])
+    context = context_of(blueprint, phases, (0, 2), **differ)
     cohort: Any = Scripted(context.pool, [0, 2], {0.5: before, 1.5: after})
     result = Mosaic().round(state, cohort, context)
     assert result.model["normalize.mean"].item() == (1.5 if taken else 0.5)
@@ -502,10 +519,10 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
     ("flags", "says"),
     [
         (["--clients.levels=[0.5]", "--clients.rho=2"], "clients: expected one of models, levels and rho"),
-        ([THREE, "--algorithm.teacher.heads_only=true"], "algorithm.teacher: expected one that looks at images"),
+        ([THREE, "--algorithm.teacher.heads_only=true"], "algorithm.teacher: expected Fusion of whole networks"),
         pytest.param(
-            [THREE, "--algorithm.teacher=Prototypes"],
-            "algorithm.teacher: expected one that looks at images",
+            [THREE, UNABLE, "--algorithm.teacher=Prototypes"],
+            "clients.evaluate_whole: expected true with algorithm.teacher Prototypes",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -515,12 +532,12 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
         ),
         pytest.param(
             [LEVELS, "--algorithm.teacher.heads_only=true"],
-            "algorithm.teacher: expected one that looks at images",
+            "algorithm.teacher: expected Fusion of whole networks",
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            [LEVELS, "--algorithm.teacher=Prototypes"],
-            "algorithm.teacher: expected one that looks at images",
+            [LEVELS, UNABLE, "--algorithm.teacher=Prototypes"],
+            "clients.evaluate_whole: expected true with algorithm.teacher Prototypes",
             marks=pytest.mark.slow,
         ),
         (

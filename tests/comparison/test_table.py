@@ -65,8 +65,12 @@ def test_rounds_with_different_judges_are_not_compared(tuned: list[str]) -> None
     some = replace(whole, request={"config": share, "tuned": tuned})
     missed = replace(whole, summary={**whole.summary, "missing": 1})
     narrow = replace(whole, request={"config": {"clients": {"levels": [1.0, 0.5], "models": None}}})
-    alike = replace(whole, request={"config": {"clients": {"levels": None}}})
-    assert (whole.chosen, some.chosen, missed.chosen, narrow.chosen, alike.chosen) == (0.35, None, None, None, 0.35)
+    alike, unable = (
+        replace(whole, request={"config": {"clients": clients}})
+        for clients in ({"levels": None}, {"levels": [1.0, 0.5], "evaluate_whole": False})
+    )
+    assert [each.chosen for each in (whole, alike, unable)] == [0.35] * 3
+    assert [each.chosen for each in (some, missed, narrow)] == [None] * 3
     assert cell(comparison_table([some]), "a", "validated best") == "-"
 
 

@@ -95,8 +95,9 @@ def test_prototypes_need_clients_that_can_run_the_global_network_and_heads_those
     assert teacher.supports(narrow) == teacher.supports(other) == unable
     assert teacher.supports(pool_of_kind("architectures")) == different
     if not unable:
-        way = "set clients.evaluate_whole to true, or use" if whole else "use"
-        with pytest.raises(MosaicError, match=rf"^algorithm\.teacher: .*got {type(teacher).__name__}: {way} mosaic"):
+        name = type(teacher).__name__
+        needs = "clients.evaluate_whole: expected true" if whole else f"algorithm.teacher: expected {name} of whole"
+        with pytest.raises(MosaicError, match=rf"^{needs}.*, got .*: "):
             teacher.check_pool(narrow)
 
 

@@ -50,7 +50,8 @@ class Algorithm(ABC):
             raise MosaicError(
                 f"clients: {type(self).__name__} cannot work with {_MEANS[pool.kind]}: "
                 f"it needs {' or '.join(_MEANS[each] for each in ('same', 'widths') if each in self.supports)}. "
-                "mosaic.algorithms.Mosaic works with all of these, mosaic.algorithms.FedAvg with clients.levels"
+                "mosaic.algorithms.Mosaic works with all of these, as do DENSE, CoBoosting and LocalOnly; FedAvg works "
+                "with clients.levels"
             )
 
     def check_privacy(self, privacy: Privacy) -> None:

@@ -356,8 +356,8 @@ class Mosaic(Algorithm):
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Keep an earlier student if training by sub-models makes it worse: it was trained as a whole network."""
-        if not before.distilled or context.pool.kind != "widths":
+        """Keep an earlier student if training by sub-models, or by the few clients that run it, makes it worse."""
+        if not before.distilled or context.pool.kind == "same":
             return after
         better = accepts(before.model, after.model, "fine-tuning", cohort, context)
         return after if better else replace(after, model=before.model)

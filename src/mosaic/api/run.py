@@ -104,8 +104,8 @@ class Run:
             require_whole("client_model", client=client)
             own = RunDirectory(self.path).client_checkpoint(client)
             if not own.is_file() and (kept := sorted(file.stem for file in own.parent.glob("*.ckpt"))):
-                among = f"from {kept[0]} to {kept[-1]}"
-                raise MosaicError(f"client: expected a client with a model of its own, {among}, got {client}")
+                among = ", ".join(kept) if len(kept) <= 12 else f"{kept[0]} to {kept[-1]}, {len(kept)} in all"
+                raise MosaicError(f"client: expected a client with a model of its own ({among}), got {client}")
             if not own.is_file() and RunDirectory(self.path).checkpoint.is_file():
                 raise MosaicError(
                     f"{self.path}: it holds no model of client {client}, but one for all: clients have their own with "

@@ -51,7 +51,7 @@ def setting_like(name: str, class_path: str) -> str | None:
 
 
 def key_like(key: str) -> str | None:
-    """Return the key of a configuration that is similar; none if no configuration was asked for.
+    """Return the other key of a configuration that is similar; none if no configuration was asked for.
 
     >>> import mosaic.cli.sections
     >>> key_like("federation.shedule.local_step"), key_like("algoritm")
@@ -62,7 +62,8 @@ def key_like(key: str) -> str | None:
     from lightning.pytorch import Trainer
 
     others = dict.fromkeys(("seed_everything", "config", "ckpt_path"), Any)
-    return _setting_among(key.split("."), {**module.SECTIONS, "trainer": Trainer, **others})
+    like = _setting_among(key.split("."), {**module.SECTIONS, "trainer": Trainer, **others})
+    return None if like == key else like
 
 
 def setting_types(owner: Any) -> dict[str, Any]:

@@ -66,8 +66,9 @@ class Worker:
 
     @property
     def largest_model_bytes(self) -> int:
-        """Bytes of the largest model of any client."""
-        return max(sum(each.nbytes for each in self._pool.of(i).skeleton.values()) for i in range(len(self.images)))
+        """Bytes of the largest model that any client runs."""
+        run = (self._pool.blueprint, *(self._pool.of(client) for client in range(len(self.images))))
+        return max(sum(each.nbytes for each in blueprint.skeleton.values()) for blueprint in run)
 
     def note_class_counts(self, client: int, class_counts: Tensor) -> None:
         """Note how many images of each class a client that is elsewhere trains on."""

@@ -127,8 +127,7 @@ class Outcome:
     def chosen(self) -> float | None:
         """Accuracy after the round with the best validation accuracy, the first among equals.
 
-        None where not all clients judge every round, which they do as they receive the whole model: the best would be
-        the one whose judges are the easiest to please.
+        None where not all clients judge every round: the best would be the one whose judges are the easiest to please.
         """
         if not self._judged_by_all:
             return None
@@ -143,6 +142,7 @@ class Outcome:
         tuned = dict(setting.split("=", 1) for setting in self.tuned)
         share = tuned.get("federation.schedule.participation") or schedule.get("participation") or 1
         differ = any(clients.get(key) is not None for key in ("models", "levels", "rho"))
+        differ = differ and clients.get("evaluate_whole", True)  # or those judge that receive the whole in every round
         return float(share) == 1 and not differ and not self.summary.get("missing")
 
     @property

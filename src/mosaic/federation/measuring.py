@@ -57,6 +57,7 @@ class Measurer:
         """Return the clients' validation of models, by the round that made them.
 
         They judge a model when they receive it, at the start of the next round; the last one they are asked about.
+        Where some receive only a part of it, or nothing, it is the last one alone, which all of them judge.
         """
         said: dict[int, Validation] = {}
         if (received := cohort.received) is not None:

@@ -10,13 +10,15 @@ HEAD = ("head.weight", "head.bias")
 """Names of the tensors of a head that is one linear layer."""
 
 
-def require_features(net: Classifier, wanted_by: str) -> None:
+def require_features(net: Classifier, wanted_by: str, otherwise: str) -> None:
     """Raise :class:`MosaicError` unless ``features`` gives vectors, which the key ``wanted_by`` needs."""
     try:
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             features = net.eval().features(torch.zeros(2, *net.image_shape))
     except AttributeError as error:  # a network that overrides forward may have no body
-        raise MosaicError(f"model.net: {wanted_by} needs features(), which fails: {error}: give it a body") from error
+        raise MosaicError(
+            f"model.net: {wanted_by} needs features(), which fails: {error}: give it a body, or {otherwise}"
+        ) from error
     if isinstance(features, Tensor) and features.dtype != torch.float32:
         raise MosaicError(
             f"model.net: {wanted_by} needs features of torch.float32, got {features.dtype}: leave .double() "
@@ -26,7 +28,7 @@ def require_features(net: Classifier, wanted_by: str) -> None:
         got = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
         raise MosaicError(
             f"model.net: {wanted_by} needs a vector of features for each image, shape (B, F), got {got} for two images "
-            "from features(): flatten them there"
+            f"from features(): flatten them there, or {otherwise}"
         )
 
 

@@ -187,9 +187,10 @@ class Cohort:
 
     @property
     def received(self) -> Judgement | None:
-        """The clients' judgement of the model that they received for training, if any were asked for one."""
-        judges = [client for client in self._judges_of(self._sent) if self._receives(self._sent, client)]
-        return self._joined(self._judgements, judges) if self._judge_received and judges else None
+        """The clients' judgement of the model that they received for training, if all that can judge receive it."""
+        judges = self._judges_of(self._sent)
+        all_receive = judges and all(self._receives(self._sent, client) for client in judges)
+        return self._joined(self._judgements, judges) if self._judge_received and all_receive else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.

@@ -38,7 +38,7 @@ def check_head(net: Classifier, wanted_by: str) -> None:
     Raises:
         MosaicError: features are no vectors, or the head is not one linear layer with a bias.
     """
-    require_features(net, wanted_by)
+    require_features(net, wanted_by, "choose another algorithm")
     require_linear_head(net, wanted_by, "give it one, or choose another algorithm")
 
 

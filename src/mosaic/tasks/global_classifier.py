@@ -73,6 +73,11 @@ class GlobalClassifier(LightningModule):
         own, given = self.state_dict(), checkpoint["state_dict"]
         wrong = sorted(name for name in own if name not in given or given[name].shape != own[name].shape)
         wrong += sorted(name for name in given if name not in own)
+        if wrong and (client := checkpoint.get("mosaic", {}).get("client")) is not None:
+            raise MosaicError(
+                f"--ckpt_path: expected a model of the global network, got client {client}'s own of another one: "
+                f"mosaic.load(run).client_model({client}) gives it in Python, and mosaic export as a file"
+            )
         if wrong:
             raise MosaicError(
                 f"--ckpt_path: the checkpoint does not fit model.net and the data: {len(wrong)} tensors differ, first "

@@ -60,11 +60,16 @@ class TeacherFactory(ABC):
         """
         if self.supports(pool):
             return
-        way = "set clients.evaluate_whole to true, or use" if not self.needs_linear_heads else "use"
+        name = type(self).__name__
+        if self.needs_linear_heads:
+            raise MosaicError(
+                f"algorithm.teacher: expected {name} of whole networks, since heads of clients with different models "
+                "do not look at the same features, got heads_only or fit_on_prototypes: leave it out"
+            )
         raise MosaicError(
-            "algorithm.teacher: expected one that looks at images, since clients with different models have no "
-            f"features in common, got {type(self).__name__}: {way} mosaic.teachers.Fusion, Prior, Residual or "
-            "Transformer, without heads_only and fit_on_prototypes"
+            f"clients.evaluate_whole: expected true with algorithm.teacher {name}, which needs prototypes in the "
+            "features of the global network, got false: set it to true, or use mosaic.teachers.Fusion, which can do "
+            "without"
         )
 
     def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
@@ -78,7 +83,7 @@ class TeacherFactory(ABC):
             return
         net = blueprint.build(blueprint.initial(seed=0))
         if takes_features:
-            require_features(net, name)
+            require_features(net, name, "choose mosaic.teachers.Prior, which needs no prototypes")
         if self.needs_linear_heads:
             require_linear_head(net, name, "give it one, or leave out heads_only and fit_on_prototypes")
 
