@@ -208,19 +208,19 @@ def test_the_received_model_is_judged_on_the_way_and_those_without_images_are_as
     assert executor.asked[3:] == [EvaluateRequest(0, 4, MODEL), EvaluateRequest(2, 4, MODEL)], "nor is any other"
 
 
-def test_clients_that_keep_their_own_model_judge_another_when_they_are_asked_and_not_in_training() -> None:
-    """They receive none: what they say in training would be said of their own."""
+def test_where_some_do_not_receive_the_model_all_judge_it_when_they_are_asked_and_none_in_training() -> None:
+    """Clients that keep their own receive none: what they say in training would be said of their own."""
     pool = ClientModels(models=["global", partial(SmallCNN, width=2)]).pool(POOL.blueprint, 2, seed=0)
-    executor = Scripted(trained(0, [1, 0], [2, 2]), replace(trained(1, [0, 0], [0, 0]), model={}, judgement={}))
-    executor.replies = (executor.replies[0], replace(executor.replies[1], metrics=executor.replies[0].metrics))
+    executor = Scripted(*(replace(trained(client, [1, 0], [2, 2]), judgement={}) for client in (0, 1)))
+    executor.replies = (executor.replies[0], replace(executor.replies[1], model={}))
     plan = RoundPlan(4, 9, (0, 1), 1, 0.0, 0.1, distillation=(1, 1))
     asked = Cohort(executor, plan, pool, judge_received=True)
     asked.train(WEIGHTS, Uploads)
-    assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [True, False]
+    assert [request.judge for request in executor.asked if isinstance(request, TrainRequest)] == [False] * 2
     assert asked.received is None  # other rounds would have other judges
-    executor.replies = (judged(1, [2, 1], [2, 2], [0.1, 0.1]),)
+    executor.replies = (judged(0, [1, 0], [2, 2], [0.1, 0.1]), judged(1, [2, 1], [2, 2], [0.1, 0.1]))
     judgement = asked.evaluate(WEIGHTS)
-    assert executor.asked[2:] == [EvaluateRequest(1, 4, WEIGHTS)]
+    assert executor.asked[2:] == [EvaluateRequest(client, 4, WEIGHTS) for client in (0, 1)]
     assert (judgement.clients, judgement.correct.tolist()) == ((0, 1), [[1, 0], [2, 1]])
 
 

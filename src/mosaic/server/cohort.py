@@ -127,7 +127,7 @@ class Cohort:
             returned: for clients that keep their own model, by client: a better one of the same architecture.
             replay: generated images that every client trains on besides its own (:mod:`mosaic.client.replay`).
         """
-        plan, pool = self._plan, self._pool
+        plan, pool, judge = self._plan, self._pool, self._judge_received and self._all_receive(model)
         uploads = collect(pool, plan.round, model)
         requests = (
             TrainRequest(
@@ -139,7 +139,7 @@ class Cohort:
                 plan.learning_rate,
                 keep=client in keep or pool.keeps_own(client),
                 upload=uploads.takes_own_models or not pool.keeps_own(client),
-                judge=self._judge_received and self._receives(model, client),
+                judge=judge and self._can_judge(model, client),
                 replay=dict(replay),
             )
             for client in plan.clients
@@ -189,8 +189,8 @@ class Cohort:
     def received(self) -> Judgement | None:
         """The clients' judgement of the model that they received for training, if all that can judge receive it."""
         judges = self._judges_of(self._sent)
-        all_receive = judges and all(self._receives(self._sent, client) for client in judges)
-        return self._joined(self._judgements, judges) if self._judge_received and all_receive else None
+        judged = self._judge_received and judges and self._all_receive(self._sent)
+        return self._joined(self._judgements, judges) if judged else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.
@@ -203,9 +203,8 @@ class Cohort:
             if model and model is known:
                 return judgement
         judges, said = self._judges_of(model), dict(self._judgements) if model and model is self._sent else {}
-        asked = [client for client in judges if not (said and self._receives(model, client))]
-        requests = (EvaluateRequest(client, self._plan.round, model) for client in asked)
-        for reply in self._asker.ask(requests, EvaluateReply, self._inspector) if asked else ():
+        requests = (EvaluateRequest(client, self._plan.round, model) for client in judges)
+        for reply in self._asker.ask(requests, EvaluateReply, self._inspector) if judges and not said else ():
             said[reply.client] = reply.judgement
         self._heard.append((model, self._joined(said, judges)))
         return self._heard[-1][1]
@@ -217,9 +216,13 @@ class Cohort:
     def _can_judge(self, model: StateDict, client: int) -> bool:
         return self._judging and (not model or self._pool.can_judge(client))
 
-    def _receives(self, model: StateDict, client: int) -> bool:
-        """Whether a client can judge a model that it receives for training: others receive a part, or nothing."""
-        return self._can_judge(model, client) and (not model or self._pool.trains_whole(client))
+    def _all_receive(self, model: StateDict) -> bool:
+        """Whether all clients that can judge a model receive the whole of it for training, so that they can judge then.
+
+        Where some do not, nobody does: rounds are compared by what the same clients say.
+        """
+        judges = (client for client in self._plan.clients if self._can_judge(model, client))
+        return not model or all(self._pool.trains_whole(client) for client in judges)
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""
