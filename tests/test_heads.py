@@ -7,12 +7,13 @@ import torch
 from torch import Tensor, nn
 
 from mosaic.errors import MosaicError
+from mosaic.model_pool import ClientModels
 from mosaic.nets import Blueprint, Classifier
 from mosaic.nets.classifier import ImageShape
 from mosaic.teachers import Fusion
 from tests.cases import for_each
 from tests.cli.test_main import refusal
-from tests.small_runs import dry_run, fit_arguments, pool_of_kind
+from tests.small_runs import LinearNet, dry_run, fit_arguments
 
 
 class NoBias(Classifier):
@@ -110,10 +111,11 @@ def test_the_rest_is_refused_before_anything_is_written(
 def test_features_are_not_needed_where_no_prototypes_are_asked_for() -> None:
     """Clients that cannot run the global network are not: the default teacher then does without."""
     blueprint = Blueprint(Maps, (1, 8, 8), 3, (0.5,), (0.5,))
-    Fusion().check_network(blueprint, pool_of_kind("widths", evaluate_whole=False))
-    for kind in ("same", "widths", "architectures"):
-        with pytest.raises(MosaicError, match="needs a vector of features"):
-            Fusion().check_network(blueprint, pool_of_kind(kind))
+    unable = ClientModels(models=["global", LinearNet], evaluate_whole=False)
+    Fusion().check_network(unable.pool(blueprint, 2, seed=0))
+    for models in (None, ["global", LinearNet]):
+        with pytest.raises(MosaicError, match=r"needs a vector of features .* or choose mosaic\.teachers\.Prior"):
+            Fusion().check_network(ClientModels(models=models).pool(blueprint, 2, seed=0))
 
 
 def test_weights_that_lost_their_version_get_it_back(tmp_path: Path) -> None:

@@ -402,7 +402,9 @@ def test_the_prototype_head_takes_sub_models_of_clients_that_can_run_the_whole(
 ) -> None:
     fit(tmp_path / "run", LEVELS, algorithm="PrototypeHead")
     arguments = fit_arguments(tmp_path / "unable", "PrototypeHead", LEVELS, UNABLE)
-    assert refusal(capsys, *arguments).startswith("mosaic: error: clients.evaluate_whole: PrototypeHead needs clients")
+    assert refusal(capsys, *arguments).startswith(
+        "mosaic: error: clients.evaluate_whole: expected true, since prototypes are needed"
+    )
 
 
 @pytest.mark.parametrize("differ", [LEVELS, THREE], ids=["parts", "others"])
@@ -423,7 +425,7 @@ def test_where_only_those_judge_that_receive_the_whole_they_do_in_every_round(tm
 def test_a_clients_own_model_is_told_from_the_global_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = fit(tmp_path / "run", THREE)
     line = refusal(capsys, "test", "--config", str(run / "config.yaml"), f"--ckpt_path={run / 'clients' / '01.ckpt'}")
-    assert "expected a model of the global network, got client 1's own of another one: mosaic.load(run)" in line
+    assert "expected a model of the global network, got client 1's own, of another network: mosaic.load(run)" in line
 
 
 # fine-tuning a student
@@ -488,17 +490,19 @@ def test_a_round_that_distils_again_begins_with_the_better_of_earlier_student_an
 
 
 @pytest.mark.parametrize(
-    ("settings", "distilled"), [({"levels": [1.0, 0.5]}, False), ({}, True)], ids=["no student yet", "whole models"]
+    ("settings", "distilled", "moved"),
+    [({"levels": [1.0, 0.5]}, False, 1.5), ({}, True, 1.5), ({"models": [LinearNet]}, True, 0.5)],
+    ids=["no student yet", "whole models", "nobody trains the global network"],
 )
-def test_without_a_student_or_sub_models_nobody_is_asked(
-    blueprint: Blueprint, phases: PhaseRunner, settings: dict[str, Any], distilled: bool
+def test_without_a_student_or_training_of_parts_nobody_is_asked(
+    blueprint: Blueprint, phases: PhaseRunner, settings: dict[str, Any], distilled: bool, moved: float
 ) -> None:
     """Scripted clients would raise on a model that they have no verdict on."""
     state = ServerState(blueprint.initial(0), distilled=distilled)
     context = context_of(blueprint, phases, (0, 2), **settings)
     cohort: Any = Scripted(context.pool, [0, 2], {})
     result = Mosaic().round(state, cohort, context)
-    assert result.model["normalize.mean"].item() == 1.5
+    assert result.model["normalize.mean"].item() == moved
 
 
 def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still_waits(
@@ -520,10 +524,13 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
     ("flags", "says"),
     [
         (["--clients.levels=[0.5]", "--clients.rho=2"], "clients: expected one of models, levels and rho"),
-        ([THREE, "--algorithm.teacher.heads_only=true"], "algorithm.teacher: expected Fusion of whole networks"),
+        (
+            [THREE, "--algorithm.teacher.heads_only=true"],
+            "algorithm.teacher: expected clients that all train the whole",
+        ),
         pytest.param(
             [THREE, UNABLE, "--algorithm.teacher=Prototypes"],
-            "clients.evaluate_whole: expected true with algorithm.teacher Prototypes",
+            "clients.evaluate_whole: expected true, since prototypes are needed",
             marks=pytest.mark.slow,
         ),
         pytest.param(
@@ -533,12 +540,12 @@ def test_what_has_arrived_is_not_sent_again_and_what_waits_or_was_declined_still
         ),
         pytest.param(
             [LEVELS, "--algorithm.teacher.heads_only=true"],
-            "algorithm.teacher: expected Fusion of whole networks",
+            "algorithm.teacher: expected clients that all train the whole",
             marks=pytest.mark.slow,
         ),
         pytest.param(
             [LEVELS, UNABLE, "--algorithm.teacher=Prototypes"],
-            "clients.evaluate_whole: expected true with algorithm.teacher Prototypes",
+            "clients.evaluate_whole: expected true, since prototypes are needed",
             marks=pytest.mark.slow,
         ),
         (
@@ -609,7 +616,7 @@ def test_an_algorithm_says_which_pools_it_cannot_work_with_and_which_can(
     assert not (tmp_path / "run").exists()
 
 
-def test_every_algorithm_works_with_one_model_for_all() -> None:
+def test_these_algorithms_work_with_these_pools() -> None:
     for algorithm in (FedAvg(), Mosaic()):
         algorithm.check_pool(pool_of_kind("same"))
         algorithm.check_pool(pool_of_kind("widths"))

@@ -48,7 +48,7 @@ def test_by_default_all_clients_run_the_global_network(blueprint: Blueprint) -> 
         assert pool.levels == (1.0,) * 5
         assert all(pool.of(client) is blueprint for client in range(5))
         assert not any(pool.keeps_own(client) for client in range(5))
-        assert all(pool.can_judge(client) for client in range(5))
+        assert all(pool.can_run_whole(client) for client in range(5))
 
 
 def test_levels_are_dealt_out_in_turn(blueprint: Blueprint) -> None:
@@ -118,14 +118,16 @@ def test_a_pool_knows_of_which_kind_it_is(blueprint: Blueprint, settings: dict[s
 
 def test_only_clients_that_can_run_the_whole_network_judge(blueprint: Blueprint) -> None:
     unable = pool_of(blueprint, levels=[1.0, 0.5], evaluate_whole=False)
-    assert [unable.can_judge(client) for client in range(4)] == [True, False] * 2
+    assert [unable.can_run_whole(client) for client in range(4)] == [True, False] * 2
     assert not unable.shares_features
+    assert unable.judges_receive_whole
     other = pool_of(blueprint, models=["global", LinearNet], evaluate_whole=False)
-    assert [other.can_judge(client) for client in range(4)] == [True, False] * 2
+    assert [other.can_run_whole(client) for client in range(4)] == [True, False] * 2
     for settings in ({"levels": [1.0, 0.5]}, {"models": ["global", LinearNet]}):
         pool = pool_of(blueprint, **settings)
-        assert all(pool.can_judge(client) for client in range(4))
+        assert all(pool.can_run_whole(client) for client in range(4))
         assert pool.shares_features
+        assert not pool.judges_receive_whole
         assert [pool.trains_whole(client) for client in range(4)] == [True, False] * 2
 
 

@@ -40,7 +40,7 @@ class ClientModels:
 
     Args:
         models: architectures, assigned to the clients in turn; ``global`` is the global network. Clients with another
-            architecture keep their own model, and only upload it to form experts.
+            architecture keep their own model, and upload it where it becomes an expert.
         levels: shares of the channels, in ``(0, 1]``, assigned to the clients in turn; each client trains such a
             sub-model of the global network.
         rho: alternative to levels, with ``sigma``: client i of N has level ``(1/2)^min(sigma, floor(rho i / N))``.
@@ -194,14 +194,20 @@ class ModelPool:
         """Whether a client receives the whole global network to train it."""
         return self.own[client] is None and self.levels[client] == 1.0
 
-    def can_judge(self, client: int) -> bool:
+    def can_run_whole(self, client: int) -> bool:
         """Whether a client can run the whole global network, at least for evaluation."""
         return self.evaluate_whole or self.trains_whole(client)
 
     @cached_property
     def shares_features(self) -> bool:
         """Whether all clients can run the global network, so that they can summarise their images in its features."""
-        return all(self.can_judge(client) for client in range(len(self.levels)))
+        return all(self.can_run_whole(client) for client in range(len(self.levels)))
+
+    @cached_property
+    def judges_receive_whole(self) -> bool:
+        """Whether all clients that can run the global network receive it for training, so that they judge it then."""
+        clients = range(len(self.levels))
+        return all(self.trains_whole(client) for client in clients if self.can_run_whole(client))
 
     def places(self, client: int, round: int) -> Places:
         """Return the indices of a client's sub-model in the global network in this round."""

@@ -48,7 +48,7 @@ def test_rounds_without_a_student_have_an_empty_cell(shared_run: SharedRuns) -> 
 def test_the_closing_table_and_the_page_tell_of_refused_students(ruined: Path) -> None:
     text = io.StringIO()
     print_summary(ruined, Console(file=text, width=200))
-    said = "4 of 4 students were refused, by the clients' validation images"
+    said = "4 of 4 students were refused"
     assert said in text.getvalue()
     assert said in page(read_run(ruined))
 

@@ -224,6 +224,18 @@ def test_where_some_do_not_receive_the_model_all_judge_it_when_they_are_asked_an
     assert (judgement.clients, judgement.correct.tolist()) == ((0, 1), [[1, 0], [2, 1]])
 
 
+def test_a_sample_of_clients_that_all_receive_the_model_judges_no_earlier_than_other_samples() -> None:
+    pool = ClientModels(models=["global", partial(SmallCNN, width=2)]).pool(POOL.blueprint, 4, seed=0)
+    for clients in ((0, 2), (0, 1)):
+        said = (replace(trained(client, [1, 0], [2, 2]), judgement={}) for client in clients)
+        executor = Scripted(*(replace(reply, model={}) if pool.keeps_own(reply.client) else reply for reply in said))
+        plan = RoundPlan(4, 9, clients, 1, 0.0, 0.1, distillation=(1, 1))
+        asked = Cohort(executor, plan, pool, judge_received=True)
+        asked.train(WEIGHTS, Uploads)
+        assert not any(request.judge for request in executor.asked if isinstance(request, TrainRequest))
+        assert asked.received is None
+
+
 def test_nobody_has_judged_what_nobody_received() -> None:
     pool = ClientModels(models=[partial(SmallCNN, width=2)]).pool(POOL.blueprint, 1, seed=0)
     executor = Scripted(replace(trained(0, [1, 0], [2, 2]), model={}, judgement={}))

@@ -12,7 +12,7 @@ from mosaic.generation import Adversarial, Fitted, Generation, Mixture, OwnImage
 from mosaic.messages import GeneratorReply
 from mosaic.nets import Blueprint, Generator
 from mosaic.server.generators import GeneratorMixture, uploaded_generator
-from tests.small_runs import pool_of_kind
+from tests.small_runs import same_models
 
 CPU = torch.device("cpu")
 SHAPE = (1, 8, 8)
@@ -186,17 +186,17 @@ class Own(Uncounted):
 )
 def test_a_generator_of_ones_own_is_tried_before_anybody_trains(build: Any, told: str, blueprint: Blueprint) -> None:
     with pytest.raises(MosaicError, match=f"algorithm.generation: expected Own.build to return .*{told}"):
-        Mosaic(generation=Own(build)).check_network(blueprint, pool_of_kind("same"))
+        Mosaic(generation=Own(build)).check_network(same_models(blueprint, 2))
 
 
 def test_a_blank_generator_makes_images_of_the_federations_shape(blueprint: Blueprint) -> None:
-    pool = pool_of_kind("same")
-    Mosaic(generation=Own(flat)).check_network(blueprint, pool)
-    Mosaic(generation=Own(lambda shape, counts: Flat(10 // (counts[0] // 2)))).check_network(blueprint, pool)
-    Mosaic(generation=Own(lambda shape, counts: Factor(0))).check_network(blueprint, pool)
+    pool = same_models(blueprint, 2)
+    Mosaic(generation=Own(flat)).check_network(pool)
+    Mosaic(generation=Own(lambda shape, counts: Flat(10 // (counts[0] // 2)))).check_network(pool)
+    Mosaic(generation=Own(lambda shape, counts: Factor(0))).check_network(pool)
     wide = Blueprint(blueprint.factory, (1, 8, 9), blueprint.num_classes, blueprint.mean, blueprint.std)
     with pytest.raises(MosaicError, match=r"of shape \(2, 1, 8, 9\) for two labels, got shape \(2, 1, 8, 8\)"):
-        Mosaic(generation=Own(flat), new_head=False).check_network(wide, pool)
+        Mosaic(generation=Own(flat), new_head=False).check_network(same_models(wide, 2))
 
 
 def test_what_a_generation_has_to_say_is_asked_at_once() -> None:

@@ -6,7 +6,6 @@ from typing import ClassVar
 from mosaic.client.program import ClientProgram
 from mosaic.errors import MosaicError
 from mosaic.model_pool import ModelPool, PoolKind
-from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.settings import Privacy
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
@@ -44,7 +43,8 @@ class Algorithm(ABC):
         """Refuse clients whose models differ in a way that this algorithm cannot work with.
 
         Raises:
-            MosaicError: the algorithm does not support the pool.
+            MosaicError: the algorithm does not support the pool, or needs prototypes of clients that cannot run the
+                global network.
         """
         if pool.kind not in self.supports:
             raise MosaicError(
@@ -52,6 +52,12 @@ class Algorithm(ABC):
                 f"it needs {' or '.join(_MEANS[each] for each in ('same', 'widths') if each in self.supports)}. "
                 "mosaic.algorithms.Mosaic works with all of these, as do DENSE, CoBoosting and LocalOnly; FedAvg works "
                 "with clients.levels"
+            )
+        if self.needs_prototypes(pool) and not pool.shares_features:
+            raise MosaicError(
+                "clients.evaluate_whole: expected true, since prototypes are needed in the features of the global "
+                "network, which all clients must run for that, got false: set it to true, or use "
+                "mosaic.teachers.Fusion, which can do without, or another algorithm"
             )
 
     def check_privacy(self, privacy: Privacy) -> None:
@@ -66,7 +72,7 @@ class Algorithm(ABC):
             "mosaic.algorithms.FedAvg with privacy.local_training dp_sgd"
         )
 
-    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:  # noqa: B027  # most algorithms work with any network
+    def check_network(self, pool: ModelPool) -> None:  # noqa: B027  # most algorithms work with any network
         """Refuse a global network that the algorithm cannot work with.
 
         Raises:

@@ -19,7 +19,6 @@ from mosaic.generation.base import require_generations
 from mosaic.messages import GeneratorReply, StateDict
 from mosaic.model_pool import ModelPool, PoolKind
 from mosaic.nets.batchnorm import recalibrate
-from mosaic.nets.blueprint import Blueprint
 from mosaic.privacy.accounting import PrivacyBudget
 from mosaic.privacy.settings import Privacy
 from mosaic.server.acceptance import accepts, best_of, has_diverged, recorded
@@ -131,8 +130,8 @@ class Mosaic(Algorithm):
         Raises:
             MosaicError: a setting does not fit.
         """
-        super().check_pool(pool)
         self.teacher.check_pool(pool)
+        super().check_pool(pool)
         if pool.kind == "widths" and self.expert_statistics == "pooled":
             raise MosaicError(
                 "algorithm.expert_statistics: pooled needs clients that all run the whole network, got sub-models: use "
@@ -148,9 +147,10 @@ class Mosaic(Algorithm):
                 "algorithm.experts: different architectures have no class averages: set algorithm.experts clients"
             )
 
-    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
+    def check_network(self, pool: ModelPool) -> None:
         """Refuse networks without the features or the head that the teacher needs, and generators of other images."""
-        self.teacher.check_network(blueprint, pool)
+        self.teacher.check_network(pool)
+        blueprint = pool.blueprint
         check_blank_generator(self.program.generation, blueprint.image_shape, blueprint.num_classes)
 
     def needs_prototypes(self, pool: ModelPool) -> bool:
@@ -356,8 +356,8 @@ class Mosaic(Algorithm):
         return replace(state, returned=returned)
 
     def _guard(self, before: ServerState, after: ServerState, cohort: Cohort, context: RoundContext) -> ServerState:
-        """Keep an earlier student if training by sub-models, or by the few clients that run it, makes it worse."""
-        if not before.distilled or context.pool.kind == "same":
+        """Keep an earlier student if training makes it worse where not all clients train the whole global network."""
+        if not before.distilled or context.pool.kind == "same" or after.model is before.model:
             return after
         better = accepts(before.model, after.model, "fine-tuning", cohort, context)
         return after if better else replace(after, model=before.model)

@@ -5,9 +5,7 @@ from dataclasses import replace
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.client.prototypes import PrototypeSettings
-from mosaic.errors import MosaicError
 from mosaic.model_pool import ModelPool
-from mosaic.nets.blueprint import Blueprint
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.new_head import check_head, offer_new_head, without_new_head
@@ -36,26 +34,13 @@ class PrototypeHead(FedAvg):
         super().__init__(objective)
         self.program = replace(self.program, prototypes=prototypes)
 
-    def check_pool(self, pool: ModelPool) -> None:
-        """Refuse clients that cannot run the global network.
-
-        Raises:
-            MosaicError: some cannot.
-        """
-        super().check_pool(pool)
-        if not pool.shares_features:
-            raise MosaicError(
-                "clients.evaluate_whole: PrototypeHead needs clients that can all run the global network, got false: "
-                "set it to true, or use mosaic.algorithms.FedAvg"
-            )
-
-    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
+    def check_network(self, pool: ModelPool) -> None:
         """Refuse networks whose head cannot be replaced.
 
         Raises:
             MosaicError: features are no vectors, or the head is not one linear layer with a bias.
         """
-        check_head(blueprint.build(blueprint.initial(seed=0)), "mosaic.algorithms.PrototypeHead")
+        check_head(pool.blueprint.build(pool.blueprint.initial(seed=0)), "mosaic.algorithms.PrototypeHead")
 
     def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether the new head needs them: always."""

@@ -67,7 +67,9 @@ class Worker:
     @property
     def largest_model_bytes(self) -> int:
         """Bytes of the largest model that any client runs."""
-        run = (self._pool.blueprint, *(self._pool.of(client) for client in range(len(self.images))))
+        clients = range(len(self.images))
+        whole = [self._pool.blueprint] if any(map(self._pool.can_run_whole, clients)) else []
+        run = [*whole, *map(self._pool.of, clients)]
         return max(sum(each.nbytes for each in blueprint.skeleton.values()) for blueprint in run)
 
     def note_class_counts(self, client: int, class_counts: Tensor) -> None:

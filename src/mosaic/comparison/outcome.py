@@ -127,23 +127,23 @@ class Outcome:
     def chosen(self) -> float | None:
         """Accuracy after the round with the best validation accuracy, the first among equals.
 
-        None where not all clients judge every round: the best would be the one whose judges are the easiest to please.
+        None where rounds have different judges: the best would be the one whose judges are the easiest to please.
         """
-        if not self._judged_by_all:
+        if not self._has_the_same_judges:
             return None
         validated = [row for row in self.rounds if row.get("validation_accuracy") is not None]
         best = max(validated, key=lambda row: row["validation_accuracy"] or 0.0, default=None)
         return None if best is None else best.get("test_accuracy")
 
     @property
-    def _judged_by_all(self) -> bool:
+    def _has_the_same_judges(self) -> bool:
         config = self.request.get("config", {})
         schedule, clients = (config.get("federation") or {}).get("schedule") or {}, config.get("clients") or {}
         tuned = dict(setting.split("=", 1) for setting in self.tuned)
         share = tuned.get("federation.schedule.participation") or schedule.get("participation") or 1
         differ = any(clients.get(key) is not None for key in ("models", "levels", "rho"))
-        differ = differ and clients.get("evaluate_whole", True)  # or those judge that receive the whole in every round
-        return float(share) == 1 and not differ and not self.summary.get("missing")
+        some_judge_last = differ and clients.get("evaluate_whole", True)
+        return float(share) == 1 and not some_judge_last and not self.summary.get("missing")
 
     @property
     def validated(self) -> float | None:

@@ -115,7 +115,7 @@ class Job:
         if advice := idle_gpus(max(executor.devices, phases.processes), visible):
             log.warning(advice)
         self.algorithm.check_pool(self.pool)
-        self.algorithm.check_network(self.blueprint, self.pool)
+        self.algorithm.check_network(self.pool)
         if executor.is_remote and self.algorithm.gathers_data:
             raise MosaicError(
                 f"algorithm: {type(self.algorithm).__name__} brings all images to one place, and these clients keep "

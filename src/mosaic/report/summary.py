@@ -135,10 +135,10 @@ def _stages(summary: dict[str, Any], rounds: Sequence[Round]) -> Table:
     ]
     own = percent(summary["own_test_accuracy"])
     if summary["test_accuracy"] is not None and summary["own_test_accuracy"] is not None:
-        rows.append(("clients' own models", own, "mean by images, of architectures of their own"))
+        rows.append(("clients' own models", own, "mean by images, of other networks"))
     students = students_of(rounds)
     if students.refused:
-        rows.append(("", "", f"{students}, by the clients' validation images or for weights that were not finite"))
+        rows.append(("", "", str(students)))
     means = "this run's model; new head offered" if LAST_HEAD in summary["stages"] else "the model of this run"
     last = (final_stage(summary, rounds), percent(summary["test_accuracy"]), means)
     if not is_tested(summary):

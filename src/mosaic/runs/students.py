@@ -14,7 +14,7 @@ class Students(NamedTuple):
 
     @property
     def refused(self) -> int:
-        """Those that clients refused, or whose weights were not finite."""
+        """Those that did not replace the model before them."""
         return self.offered - self.accepted
 
     def __str__(self) -> str:

@@ -127,7 +127,7 @@ class Cohort:
             returned: for clients that keep their own model, by client: a better one of the same architecture.
             replay: generated images that every client trains on besides its own (:mod:`mosaic.client.replay`).
         """
-        plan, pool, judge = self._plan, self._pool, self._judge_received and self._all_receive(model)
+        plan, pool, judge = self._plan, self._pool, self._judge_received and self._judged_on_receipt(model)
         uploads = collect(pool, plan.round, model)
         requests = (
             TrainRequest(
@@ -187,9 +187,9 @@ class Cohort:
 
     @property
     def received(self) -> Judgement | None:
-        """The clients' judgement of the model that they received for training, if all that can judge receive it."""
+        """The clients' judgement of the model that they received for training, if any were asked for one."""
         judges = self._judges_of(self._sent)
-        judged = self._judge_received and judges and self._all_receive(self._sent)
+        judged = self._judge_received and judges and self._judged_on_receipt(self._sent)
         return self._joined(self._judgements, judges) if judged else None
 
     def evaluate(self, model: StateDict) -> Judgement:
@@ -214,15 +214,15 @@ class Cohort:
         return [client for client in self._plan.clients if client not in self._blind and self._can_judge(model, client)]
 
     def _can_judge(self, model: StateDict, client: int) -> bool:
-        return self._judging and (not model or self._pool.can_judge(client))
+        return self._judging and (not model or self._pool.can_run_whole(client))
 
-    def _all_receive(self, model: StateDict) -> bool:
-        """Whether all clients that can judge a model receive the whole of it for training, so that they can judge then.
+    def _judged_on_receipt(self, model: StateDict) -> bool:
+        """Whether clients judge a model as they receive it for training.
 
-        Where some do not, nobody does: rounds are compared by what the same clients say.
+        Where some that can judge it receive a part of it, or nothing, nobody does: rounds are compared by what the same
+        clients say.
         """
-        judges = (client for client in self._plan.clients if self._can_judge(model, client))
-        return not model or all(self._pool.trains_whole(client) for client in judges)
+        return not model or self._pool.judges_receive_whole
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""

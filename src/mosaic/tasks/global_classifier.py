@@ -75,7 +75,7 @@ class GlobalClassifier(LightningModule):
         wrong += sorted(name for name in given if name not in own)
         if wrong and (client := checkpoint.get("mosaic", {}).get("client")) is not None:
             raise MosaicError(
-                f"--ckpt_path: expected a model of the global network, got client {client}'s own of another one: "
+                f"--ckpt_path: expected a model of the global network, got client {client}'s own, of another network: "
                 f"mosaic.load(run).client_model({client}) gives it in Python, and mosaic export as a file"
             )
         if wrong:

@@ -6,7 +6,6 @@ from torch import nn
 
 from mosaic.errors import MosaicError
 from mosaic.model_pool import ModelPool
-from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.requirements import require_features, require_linear_head
 from mosaic.nets.teacher import MixtureOfExperts
 from mosaic.server.distillation import Teacher
@@ -31,15 +30,6 @@ class TeacherFactory(ABC):
     keeps_label_prior: bool = False
     ignores_pixels: bool = False
 
-    def supports(self, pool: ModelPool) -> bool:
-        """Whether it works with these clients.
-
-        Prototypes need clients that can all run the global network; heads by themselves need clients that train it.
-        """
-        if self.needs_linear_heads:
-            return pool.kind == "same"
-        return pool.shares_features or not self.needs_prototypes(pool)
-
     def needs_prototypes(self, pool: ModelPool) -> bool:
         """Whether clients are asked for prototypes of their images."""
         return False
@@ -58,21 +48,14 @@ class TeacherFactory(ABC):
         Raises:
             MosaicError: it does not support them.
         """
-        if self.supports(pool):
-            return
-        name = type(self).__name__
-        if self.needs_linear_heads:
+        if self.needs_linear_heads and pool.kind != "same":
             raise MosaicError(
-                f"algorithm.teacher: expected {name} of whole networks, since heads of clients with different models "
-                "do not look at the same features, got heads_only or fit_on_prototypes: leave it out"
+                "algorithm.teacher: expected clients that all train the whole global network with a "
+                f"{type(self).__name__} that asks the experts' heads by themselves (heads_only, fit_on_prototypes), "
+                "got different models: leave that out, or clients.levels and clients.models"
             )
-        raise MosaicError(
-            f"clients.evaluate_whole: expected true with algorithm.teacher {name}, which needs prototypes in the "
-            "features of the global network, got false: set it to true, or use mosaic.teachers.Fusion, which can do "
-            "without"
-        )
 
-    def check_network(self, blueprint: Blueprint, pool: ModelPool) -> None:
+    def check_network(self, pool: ModelPool) -> None:
         """Refuse networks without features, where prototypes are needed, and heads that cannot be taken off.
 
         Raises:
@@ -81,7 +64,7 @@ class TeacherFactory(ABC):
         takes_features, name = self.needs_prototypes(pool), f"algorithm.teacher {type(self).__name__}"
         if not (takes_features or self.needs_linear_heads):
             return
-        net = blueprint.build(blueprint.initial(seed=0))
+        net = pool.blueprint.build(pool.blueprint.initial(seed=0))
         if takes_features:
             require_features(net, name, "choose mosaic.teachers.Prior, which needs no prototypes")
         if self.needs_linear_heads:
