@@ -208,17 +208,19 @@ SETTINGS = {
         *("cifar10_small", _LONG, ("data/cifar100_parquet",), FEW),
         rates=_FAST,
     ),
-    "digits-0.05-widths": Setting(_DIGITS_OF.format("moving windows"), "heterogeneous_digits", _SHORT, (), WIDTHS),
+    "digits-0.05-widths": Setting(
+        _DIGITS_OF.format("three widths, moving windows"), "heterogeneous_digits", _SHORT, (), WIDTHS
+    ),
     "digits-0.05-widths-first": Setting(
-        _DIGITS_OF.format("first channels"),
+        _DIGITS_OF.format("three widths, first channels"),
         *("heterogeneous_digits", _SHORT, ("clients/three_widths_first",), FEW),
     ),
     "digits-0.05-widths-random": Setting(
-        _DIGITS_OF.format("random channels"),
+        _DIGITS_OF.format("three widths, random channels"),
         *("heterogeneous_digits", _SHORT, ("clients/three_widths_random",), FEW),
     ),
     "mnist-0.05-widths": Setting(
-        _MNIST_OF.format("moving windows"),
+        _MNIST_OF.format("three widths, moving windows"),
         *("mnist", _SHORT, (_PART.format("mnist"), _SKEW.format(0.05), "clients/three_widths"), FEW),
     ),
     "digits-0.05-architectures": Setting(
@@ -358,14 +360,14 @@ def summary_table(names: Iterable[str]) -> list[str]:
 def own_models_table(names: Iterable[str]) -> list[str]:
     """Return a line for each algorithm, and for each setting two columns: the global model, and those of clients' own.
 
-    Mean ± standard error over seeds; empty where an algorithm has no such model, or has not been run.
+    Mean ± standard deviation over seeds; empty where an algorithm has no such model, or has not been run.
     """
     shown = [name for name in names if SETTINGS[name].is_complete(name, (MOSAIC,))]
     kinds = {"global model": "last", "own models": "own"}
     lines = []
     for row in ARCHITECTURES:
         found = [[getattr(each, kind) for each in of_row(name, row)] for name in shown for kind in kinds.values()]
-        cells = ["" if None in values or not values else mean_and_error(values) for values in found]
+        cells = ["" if None in values or not values else _cell([100 * each for each in values]) for values in found]
         lines.append([f"`{'mosaic' if row == MOSAIC else row}`", *cells])
     header = [f"{SETTINGS[name].means}: {kind}" for name in shown for kind in kinds]
     return [*table(["algorithm", *header], lines), "", measured(shown)]
@@ -375,7 +377,7 @@ def _there(name: str) -> bool:
     return name in SETTINGS and SETTINGS[name].is_complete(name)
 
 
-def _cell(accuracies: Sequence[float] | None, best: float) -> str:
+def _cell(accuracies: Sequence[float] | None, best: float | None = None) -> str:
     if accuracies is None:
         return ""
     text = f"{mean(accuracies):.2f}"

@@ -124,9 +124,13 @@ def test_clients_with_different_widths_walk_every_phase(algorithm: str, trained:
     assert walk(tmp_path, CONFIGS / "heterogeneous_digits.yaml", overlay) == trained
 
 
-@pytest.mark.parametrize("overlay", CLIENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "overlay",
+    [path if path.stem == "three_architectures" else pytest.param(path, marks=pytest.mark.slow) for path in CLIENTS],
+    ids=lambda path: path.stem,
+)
 @pytest.mark.parametrize("config", ["digits", pytest.param("heterogeneous_digits", marks=pytest.mark.slow)])
-def test_clients_with_different_architectures_walk_every_phase(config: str, overlay: Path, tmp_path: Path) -> None:
+def test_every_overlay_of_clients_walks_every_phase(config: str, overlay: Path, tmp_path: Path) -> None:
     assert walk(tmp_path, CONFIGS / f"{config}.yaml", overlay) == MOSAICS
 
 

@@ -1,6 +1,8 @@
 """Whole runs in which clients have different models."""
 
+import io
 import json
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
@@ -10,6 +12,7 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from rich.console import Console
 from torch import nn
 
 from mosaic.algorithms import FedAvg, Mosaic
@@ -21,6 +24,9 @@ from mosaic.messages import Reply, Request, StateDict, TrainReply, TrainRequest
 from mosaic.model_pool import ClientModels, ModelPool
 from mosaic.nets import Blueprint, SmallCNN
 from mosaic.nets.classifier import Classifier, ImageShape
+from mosaic.report.contents import read_run
+from mosaic.report.html import page
+from mosaic.report.summary import print_summary
 from mosaic.runs.tracking import SilentTracker
 from mosaic.server.cohort import Judgement
 from mosaic.server.context import RoundContext, RoundPlan
@@ -366,6 +372,10 @@ def test_models_of_their_own_are_measured_and_written(tmp_path: Path) -> None:
     told = summary(run.path)
     assert told["own_test_accuracy"] == pytest.approx(float(right @ weights / weights.sum()), abs=1e-9)
     assert told["own_test_accuracy"] != told["test_accuracy"] == float(rows_without_time(run.path)[-1]["test_accuracy"])
+    text = io.StringIO()
+    print_summary(run.path, Console(file=text, width=200))
+    assert f"clients' own models │ {100 * told['own_test_accuracy']:.2f} %" in re.sub(" +", " ", text.getvalue())
+    assert "test accuracy of the clients&#39; own models" in page(read_run(run.path))
     with pytest.raises(MosaicError, match=r"expected a client with a model of its own \(01, 02\), got 0"):
         run.client_model(0)
 

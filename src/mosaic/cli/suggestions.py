@@ -51,11 +51,12 @@ def setting_like(name: str, class_path: str) -> str | None:
 
 
 def key_like(key: str) -> str | None:
-    """Return the other key of a configuration that is similar; none if no configuration was asked for.
+    """Return the key of a configuration that is similar; none if it is the same, or no configuration was asked for.
 
     >>> import mosaic.cli.sections
     >>> key_like("federation.shedule.local_step"), key_like("algoritm")
     ('federation.schedule.local_steps', 'algorithm')
+    >>> key_like("config")
     """
     if (module := sys.modules.get("mosaic.cli.sections")) is None:
         return None
