@@ -55,7 +55,10 @@ OVERVIEW = (
 IN_README = OVERVIEW[:-1]
 """Those of them that README.md shows."""
 
-ROWS_IN_README = ("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one-shot", "cifar10-part", "cifar10-0.1")
+ROWS_IN_README = (
+    *("digits-0.05", "mnist-0.05", "fashion-0.05", "cifar10-part-one-shot", "cifar10-part", "cifar10-0.1"),
+    *("digits-0.05-widths", "mnist-0.05-widths"),
+)
 """Settings that it shows: of each kind one, and where nothing is gained."""
 
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
@@ -227,10 +230,6 @@ SETTINGS = {
         _DIGITS_OF.format("three architectures"),
         *("heterogeneous_digits", _SHORT, ("clients/three_architectures",), ARCHITECTURES),
     ),
-    "mnist-0.05-architectures": Setting(
-        _MNIST_OF.format("three architectures"),
-        *("mnist", _SHORT, (_PART.format("mnist"), _SKEW.format(0.05), "clients/three_architectures"), ARCHITECTURES),
-    ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
         *("digits", _SHORT, (), tuple(name for name in RELEASED if name != "co_boosting_released"), (0,), True),
@@ -365,7 +364,7 @@ def own_models_table(names: Iterable[str]) -> list[str]:
     shown = [name for name in names if SETTINGS[name].is_complete(name, (MOSAIC,))]
     kinds = {"global model": "last", "own models": "own"}
     lines = []
-    for row in ARCHITECTURES:
+    for row in (each for each in ARCHITECTURES if any(of_row(name, each) for name in shown)):
         found = [[getattr(each, kind) for each in of_row(name, row)] for name in shown for kind in kinds.values()]
         cells = ["" if None in values or not values else _cell([100 * each for each in values]) for values in found]
         lines.append([f"`{'mosaic' if row == MOSAIC else row}`", *cells])
