@@ -20,7 +20,8 @@ OVER: dict[Over, str] = {"rounds": "communication round", "traffic": "MiB sent a
 COLUMNS = (
     "Mean ± standard deviation over seeds, in per cent.",
     "test accuracy: of the global model after the last round.",
-    "validated best: the same after the round clients' validation images like best, if the same clients judge all.",
+    "validated best: the same after the round that the clients' validation images like best, if the same clients judge "
+    "every round.",
     "clients' own models: test accuracy, mean by images, of models that clients keep.",
     "worst client: lowest accuracy on one client's validation images, among the last round's clients with at least 20.",
     "seconds: of all phases; pictures, and measurements of the stages in a round, are not in them.",
