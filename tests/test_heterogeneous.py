@@ -386,7 +386,7 @@ def test_models_of_their_own_are_measured_and_written(tmp_path: Path) -> None:
         run.client_model(0)
 
 
-@pytest.mark.parametrize("taught", [True, False])
+@pytest.mark.parametrize("taught", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_what_was_taught_last_is_the_model_that_a_client_goes_on_with(taught: bool, tmp_path: Path) -> None:
     heard = overhear(tmp_path / "run", THREE, *UNSEEN, f"--algorithm.teach_back={str(taught).lower()}")
     for client in (1, 2):
@@ -423,7 +423,7 @@ def test_the_prototype_head_takes_sub_models_of_clients_that_can_run_the_whole(
     )
 
 
-@pytest.mark.parametrize("differ", [LEVELS, THREE], ids=["parts", "others"])
+@pytest.mark.parametrize("differ", [pytest.param(LEVELS, marks=pytest.mark.slow), THREE], ids=["parts", "others"])
 def test_what_is_not_the_whole_model_is_judged_by_nobody_as_it_is_received(differ: str, tmp_path: Path) -> None:
     """Rounds are validated by all clients or not at all: by some they could not be compared with the last one."""
     heard = overhear(tmp_path / "run", *FOUR_ROUNDS, differ)
@@ -432,6 +432,7 @@ def test_what_is_not_the_whole_model_is_judged_by_nobody_as_it_is_received(diffe
     assert [row.split(",")[0] for row in rows] == ["4"]
 
 
+@pytest.mark.slow
 def test_where_only_those_judge_that_receive_the_whole_they_do_in_every_round(tmp_path: Path) -> None:
     fit(tmp_path / "run", *TWO_ROUNDS, LEVELS, UNABLE, algorithm="FedAvg")
     rows = (tmp_path / "run" / "validation.csv").read_text().splitlines()[1:]
