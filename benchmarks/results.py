@@ -350,8 +350,7 @@ def summary_table(names: Iterable[str]) -> list[str]:
     for row in (MOSAIC, *REPLAYING, *EVERY[1:], *RELEASED):
         if any(row in found for found in columns.values()):
             mark = " *" if row in ("fedbn", "local_only") else " **" if row in RELEASED else ""
-            called = "mosaic" if row == MOSAIC else row
-            lines.append([f"`{called}`{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
+            lines.append([f"{_called(row)}{mark}", *(_cell(columns[name].get(row), best[name]) for name in shown)])
     header = ["algorithm", *(SETTINGS[name].means for name in shown)]
     return [*table(header, lines), "", measured(source for of in sources.values() for source in of)]
 
@@ -367,9 +366,13 @@ def own_models_table(names: Iterable[str]) -> list[str]:
     for row in (each for each in ARCHITECTURES if any(of_row(name, each) for name in shown)):
         found = [[getattr(each, kind) for each in of_row(name, row)] for name in shown for kind in kinds.values()]
         cells = ["" if None in values or not values else _cell([100 * each for each in values]) for values in found]
-        lines.append([f"`{'mosaic' if row == MOSAIC else row}`", *cells])
+        lines.append([_called(row), *cells])
     header = [f"{SETTINGS[name].means}: {kind}" for name in shown for kind in kinds]
     return [*table(["algorithm", *header], lines), "", measured(shown)]
+
+
+def _called(row: str) -> str:
+    return f"`{'mosaic' if row == MOSAIC else row}`"
 
 
 def _there(name: str) -> bool:

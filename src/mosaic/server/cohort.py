@@ -127,7 +127,7 @@ class Cohort:
             returned: for clients that keep their own model, by client: a better one of the same architecture.
             replay: generated images that every client trains on besides its own (:mod:`mosaic.client.replay`).
         """
-        plan, pool, judge = self._plan, self._pool, self._judge_received and self._judged_on_receipt(model)
+        plan, pool, judge = self._plan, self._pool, self._judged_on_receipt(model)
         uploads = collect(pool, plan.round, model)
         requests = (
             TrainRequest(
@@ -189,8 +189,7 @@ class Cohort:
     def received(self) -> Judgement | None:
         """The clients' judgement of the model that they received for training, if any were asked for one."""
         judges = self._judges_of(self._sent)
-        judged = self._judge_received and judges and self._judged_on_receipt(self._sent)
-        return self._joined(self._judgements, judges) if judged else None
+        return self._joined(self._judgements, judges) if judges and self._judged_on_receipt(self._sent) else None
 
     def evaluate(self, model: StateDict) -> Judgement:
         """Let clients judge a model on their validation images.
@@ -222,7 +221,7 @@ class Cohort:
         Where some that can judge it receive a part of it, or nothing, nobody does: rounds are compared by what the same
         clients say.
         """
-        return not model or self._pool.judges_receive_whole
+        return self._judge_received and (not model or self._pool.judges_receive_whole)
 
     def _joined(self, judgements: Mapping[int, StateDict], judges: Iterable[int]) -> Judgement:
         """Stack the judgements of clients, out of those that were asked."""
