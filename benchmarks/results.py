@@ -1,7 +1,7 @@
 """Every algorithm on the same partitions, seeds, network and budget: what README.md and docs/results.md report.
 
     python benchmarks/results.py run [--settings digits-0.05 ...] [--algorithms config fedavg ...] [--processes 2]
-    python benchmarks/results.py table          # writes docs/results.md, docs/clients.md and README.md
+    python benchmarks/results.py table   # writes docs/results.md, docs/clients.md, docs/ablation.md and README.md
 
 Each setting is one `mosaic compare`, which leaves a line per run under benchmarks/results/comparison/ and does not run
 it again, so an interrupted start goes on where it stopped. Every algorithm chooses its rates by the clients' validation
@@ -109,7 +109,7 @@ class Setting:
         seeds: of partition and initialisation.
         own_budget: whether every row spends what its preset says, at the configuration's rates.
         generator_updates: of those that train generators on the server; as Mosaic's GANs would take when not given.
-        rates: of local training, among which every row chooses.
+        rates: of local training, among which every row chooses; those of the configuration when there are none.
     """
 
     means: str
@@ -141,7 +141,7 @@ class Setting:
             "output": [output],
             "runs": [SCRATCH.relative_to(ROOT) / name],
             "processes": [processes],
-            "tune": [] if self.own_budget else [self._choices()],
+            "tune": [self._choices()] if self.rates and not self.own_budget else [],
         }
         if self.generator_updates is not None:
             options["generator_updates"] = [self.generator_updates]
@@ -167,6 +167,18 @@ _MNIST_OF = "10,000 images of MNIST, Dirichlet 0.05, 13 rounds of 20 steps, {}"
 _FAST = (0.1, 0.03)
 """For CIFAR: on 10,000 images of CIFAR-10 FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05; on all images
 it is 5 points better at 0.1 than at 0.03, on CIFAR-100 six."""
+PARTS = (
+    *("labels_alone", "owners", "plain_ensemble", "prior_gate", "transformer_gate", "prototypes", "teacher_alone"),
+    *("plain_views", "own_head", "gans"),
+)
+"""One thing changed: files of benchmarks/ablation/, whose first line says what."""
+_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble", "teacher_alone")
+
+
+def _around_mosaic(parts: Iterable[str]) -> tuple[str, ...]:
+    return (MOSAIC, *(f"benchmarks/ablation/{part}.yaml" for part in parts))
+
+
 _SHORT, _ONCE, _LONG = Schedule(10, 20, 3), Schedule(1, 200, 0), Schedule(8, 100, 2)
 _SKEW = "partitions/dirichlet_{}"
 _PART = "data/{}_part"
@@ -229,6 +241,29 @@ SETTINGS = {
     "digits-0.05-architectures": Setting(
         _DIGITS_OF.format("three architectures"),
         *("heterogeneous_digits", _SHORT, ("clients/three_architectures",), ARCHITECTURES),
+    ),
+    "digits-0.05-parts": Setting(
+        *(
+            "digits, Dirichlet 0.05, 13 rounds of 20 steps",
+            "digits",
+            _SHORT,
+            (),
+            (*_around_mosaic(PARTS), "prototype_head"),
+        ),
+        seeds=(0, 1, 2, 3, 4),
+        rates=(),
+    ),
+    "fashion-0.05-parts": Setting(
+        "10,000 images of Fashion-MNIST, Dirichlet 0.05, 13 rounds of 20 steps",
+        *("fashion_mnist", _SHORT, (_PART.format("fashion_mnist"), _SKEW.format(0.05)), _around_mosaic(PARTS)),
+        rates=(),
+    ),
+    "cifar10-part-one-shot-parts": Setting(
+        "10,000 images of CIFAR-10, Dirichlet 0.1, one round of 500 steps",
+        *("cifar10_small", Schedule(1, 500, 0, student=1500), (_PART.format("cifar10"),)),
+        algorithms=_around_mosaic(_PARTS_OF_ONE_SHOT),
+        generator_updates=1000,
+        rates=(),
     ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
