@@ -22,8 +22,9 @@ from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.messages import TrainReply
 from mosaic.nets import Blueprint
+from mosaic.nets.dcgan import Generator
 from mosaic.runs.snapshots import Snapshot
-from mosaic.server.context import RoundPlan
+from mosaic.server.context import RoundContext, RoundPlan
 from mosaic.server.kept_generator import load_generator
 from mosaic.server.state import ServerState
 from mosaic.tasks.generator_distillation import Conditions, GeneratorDistillationSettings
@@ -250,6 +251,26 @@ def test_it_is_one_clear_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     line = refusal(capsys, *fit_arguments(tmp_path / "run", "FedFTG", "--algorithm.tuning.iterations=0"))
     assert line == "mosaic: error: algorithm.tuning.iterations: expected a number above 0, got 0"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("algorithm", METHODS)
+def test_a_generator_that_has_diverged_is_not_kept(
+    algorithm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It spoils the student of one round; the next begins with that of the round before."""
+    train = FedFTG._train
+
+    def diverging(method: FedFTG, generator: Generator, student: Any, *more: Any) -> None:
+        train(method, generator, student, *more)
+        if cast(RoundContext, more[-1]).plan.round == 2:
+            next(generator.parameters()).data.fill_(torch.nan)
+
+    monkeypatch.setattr(FedFTG, "_train", diverging)
+    ours = run(tmp_path / "run", algorithm)
+    assert "round 2: the server's generator diverged" in capsys.readouterr().err
+    assert same(kept(ours, 1), kept(ours, 2))
+    assert not same(kept(ours, 2), kept(ours, 3))
+    assert all(tensor.isfinite().all() for tensor in kept(ours, 4).values())
 
 
 @pytest.mark.parametrize("algorithm", METHODS)

@@ -85,6 +85,15 @@ def test_whatever_is_described_can_be_written() -> None:
         *(np.float32(1.5), np.float64(1.5), np.str_("x"), np.zeros(2), torch.zeros(0), range(2), open, torch.float32),
         *(Slotted(1), Private(1), Counting(), Norm.GROUP, momentum(1)),
         *(Private(1).scaled, partial(Private(1).scaled, 2)),
+        *(
+            np.array(["ant"]),
+            np.array([None, {}], dtype=object),
+            np.zeros(2, dtype=">f4"),
+            np.zeros(1, "datetime64[D]"),
+            np.array(1.0),
+            np.array("ant"),
+        ),
+        *(torch.eye(2).to_sparse(), torch.empty(2, device="meta"), torch.zeros(2).bfloat16(), torch.zeros(2, 2).T),
     ]
     for value in values:
         described = describe(value)
@@ -110,6 +119,11 @@ def test_what_differs_is_described_differently() -> None:
         (Counting(1), Counting(2)),
         (nested(0.0), nested(0.9)),
         (torch.float16, torch.float32),
+        (np.array(["ant"]), np.array(["bee"])),
+        (np.array([1, "a"], dtype=object), np.array([1, "b"], dtype=object)),
+        (np.zeros(2, dtype=">f4"), np.ones(2, dtype=">f4")),
+        (torch.eye(2).to_sparse(), torch.ones(2, 2).to_sparse()),
+        (torch.arange(4.0).view(2, 2), torch.arange(4.0).view(2, 2).T),
     ]
     for one, other in pairs:
         assert describe(one) != describe(other)

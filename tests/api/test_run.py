@@ -140,6 +140,12 @@ def test_what_is_no_run_or_no_client_is_refused(run: mosaic.Run, tmp_path: Path)
             ask()
 
 
+def test_a_damaged_summary_does_not_keep_a_run_from_being_shown(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").touch()
+    (tmp_path / "summary.json").write_text("{")
+    assert repr(mosaic.Run(tmp_path)).endswith("summary.json cannot be read)")
+
+
 def test_it_is_found_wherever_a_notebook_goes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parent)
     run = mosaic.load(folder.name)

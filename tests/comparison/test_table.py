@@ -70,7 +70,8 @@ def test_rounds_with_different_judges_are_not_compared(tuned: list[str]) -> None
         for clients in ({"levels": None}, {"levels": [1.0, 0.5], "evaluate_whole": False})
     )
     assert [each.chosen for each in (whole, alike, unable)] == [0.35] * 3
-    assert [each.chosen for each in (some, missed, narrow)] == [None] * 3
+    chosen = replace(alike, request={**alike.request, "tuned": ["clients.rho=0.5"]})
+    assert [each.chosen for each in (some, missed, narrow, chosen)] == [None] * 4
     assert cell(comparison_table([some]), "a", "validated best") == "-"
 
 
@@ -109,7 +110,7 @@ def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
     refused = outcome("m", 1, 0.9, students={"offered": 1, "accepted": 0})
     accepted = outcome("m", 0, 0.9, students={"offered": 1, "accepted": 1})
     table = comparison_table([accepted, refused, Failure("f", 0, "no pool"), Failure("f", 2, "no pool")])
-    assert table.notes == ["m: the student was refused on seed 1", "f: failed on seed 0, 2: no pool"]
+    assert table.notes == ["m: the student was refused on seed 1", "f: failed on seeds 0, 2: no pool"]
     assert set(table.rows[1].cells) == {"-"}
 
 
@@ -158,7 +159,10 @@ def test_who_was_told_a_budget_and_spends_nothing_says_so() -> None:
 
 TABLE = Table(
     ("algorithm", "test accuracy", "p", "MiB up"),
-    (Row("a_b & 50 %", ("85.00 ± 7.07", "0.01", "1,024.0"), "it | said"), Row("c|d", ("-", "-", "2.0"), "")),
+    (
+        Row("a_b & 50 %", "a_b & 50 %", ("85.00 ± 7.07", "0.01", "1,024.0"), "it | said"),
+        Row("c|d", "c|d", ("-", "-", "2.0"), ""),
+    ),
 )
 
 
@@ -173,7 +177,7 @@ def test_csv_has_numbers_that_a_program_can_read() -> None:
 
 
 def test_latex_escapes_what_latex_would_read() -> None:
-    text = latex(replace(TABLE, rows=(*TABLE.rows[:1], replace(TABLE.rows[1], algorithm="c^d~"))))
+    text = latex(replace(TABLE, rows=(*TABLE.rows[:1], replace(TABLE.rows[1], title="c^d~"))))
     assert r"a\_b \& 50 \% & 85.00 $\pm$ 7.07" in text
     assert r"c\textasciicircum d\textasciitilde  & -" in text
     assert text.count(r"\\") == 3, "one head and two rows"

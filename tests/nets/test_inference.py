@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from mosaic.nets import Blueprint, Classifier, inference
-from mosaic.nets.inference import images_at_once, predict, to_pixels
+from mosaic.nets.inference import images_at_once, predict, to_bytes, to_pixels
 
 CPU = torch.device("cpu")
 
@@ -20,6 +20,10 @@ def images(random: torch.Generator) -> Tensor:
 
 def test_pixels_span_zero_to_one() -> None:
     assert to_pixels(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
+
+
+def test_pixels_beyond_white_or_black_stay_what_they_are() -> None:
+    assert to_bytes(torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.01, 300.0])).tolist() == [0, 0, 128, 255, 255, 255]
 
 
 def test_the_batch_size_does_not_matter(net: Classifier, images: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,8 @@ def test_of_classes_that_nobody_knows_nothing_is_said() -> None:
     assert neutral.tolist() == [[4, 3, 2], [3, 3, 3], [0, 4, 8]]
     neutral = neutralise_unknown_classes(unknown, said, source, origin_counts=False)
     assert neutral.tolist() == [[4, 3, 2], [6, 3, 0], [0, 4, 8]]
+    for origin_counts in (False, True):  # nobody knows any class
+        assert not neutralise_unknown_classes(torch.ones(3).bool(), said, source, origin_counts).any()
 
 
 class Stubborn(nn.Module):

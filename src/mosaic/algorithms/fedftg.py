@@ -1,5 +1,6 @@
 """FedFTG: the server fine-tunes the average on hard generated images."""
 
+import logging
 from dataclasses import replace
 
 import torch
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 from mosaic.algorithms.fedavg import FedAvg
 from mosaic.client.objectives import CrossEntropy, LocalObjective
 from mosaic.errors import require_at_least_zero
+from mosaic.finite import are_finite
 from mosaic.losses.fedftg import (
     ensemble_cross_entropy,
     similarity,
@@ -35,6 +37,8 @@ from mosaic.tasks.generator_distillation import (
     GeneratorDistillationSettings,
     GeneratorDistillationTask,
 )
+
+log = logging.getLogger(__name__)
 
 
 class FedFTG(FedAvg):
@@ -106,7 +110,7 @@ class FedFTG(FedAvg):
     def _distil(
         self, student: Classifier, uploads: list[TrainReply], state: ServerState, context: RoundContext
     ) -> ServerState:
-        """Train generator and student in turns; return the state with the new generator."""
+        """Train generator and student in turns; return the state with the new generator, unless it has diverged."""
         class_counts = torch.stack([upload.class_counts for upload in uploads])
         members = [context.pool.of(upload.client).build(upload.model) for upload in uploads]
         generator, held = load_generator(self.tuning, state, context), class_counts.sum(0)
@@ -119,7 +123,15 @@ class FedFTG(FedAvg):
         if context.plan.last:
             context.observe(context.blueprint.build(student.state_dict()), "distilled model")  # measuring moves a net
             show_samples(generator, held, context)
-        return replace(state, tensors=self._remember(generator, state))
+        kept = self._remember(generator, state)
+        if not are_finite(kept.values()):
+            log.warning(
+                "round %d: the server's generator diverged to values that are not finite, so the next round begins as "
+                "this one did: lower algorithm.tuning.generator_learning_rate",
+                context.plan.round,
+            )
+            return state
+        return replace(state, tensors=kept)
 
     def _train(
         self,

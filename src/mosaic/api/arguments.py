@@ -1,6 +1,6 @@
 """Turn arguments of the Python interface into arguments of the command line."""
 
-import json
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import Enum
@@ -62,7 +62,17 @@ def _flag(key: object, value: Any) -> str:
     if not isinstance(key, str) or key.partition(".")[0] in _NOT_SETTINGS or not key.replace(".", "_").isidentifier():
         raise MosaicError(f"overrides: expected keys of a configuration, as data.partition.alpha, got {_short(key)}")
     plain = _plain(value, key)
-    return f"--{key}={plain if isinstance(plain, str) else json.dumps(plain)}"
+    return f"--{key}={plain if isinstance(plain, str) else _in_one_line(plain)}"
+
+
+def _in_one_line(plain: Any) -> str:
+    """Return a plain value as YAML in one line.
+
+    >>> _in_one_line({"epsilon": float("inf"), "seeds": [0, None]})
+    '{epsilon: .inf, seeds: [0, null]}'
+    """
+    text: str = yaml.safe_dump(plain, default_flow_style=True, sort_keys=False, width=sys.maxsize, allow_unicode=True)
+    return text.removesuffix("...\n").strip()
 
 
 def _plain(value: Any, key: str) -> Any:

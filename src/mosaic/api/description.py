@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import is_dataclass
 from enum import Enum
 from functools import partial
@@ -61,8 +61,12 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
             return [describe(each, inside) for each in value]
         case set() | frozenset():
             return sorted(str(describe(each, inside)) for each in value)
-        case Tensor() | np.ndarray():
-            return _array(torch.as_tensor(value))
+        case np.ndarray() if value.dtype.hasobject:
+            return describe(value.tolist(), inside)
+        case np.ndarray():
+            return _checksum(value.dtype, value.shape, value.tobytes())
+        case Tensor():
+            return _checksum(value.dtype, value.shape, _content(value.detach()))
         case partial():
             bound = {key: describe(each, inside) for key, each in value.keywords.items()}
             positional = {"args": describe(value.args, inside)} if value.args else {}
@@ -129,7 +133,14 @@ def _path(value: Any) -> str:
     return f"{getattr(value, '__module__', None) or type(value).__module__}.{value.__qualname__}"
 
 
-def _array(values: Tensor) -> str:
-    content = values.detach().cpu().contiguous().flatten().view(torch.uint8) if values.numel() else values
-    digest = hashlib.sha256(content.numpy().tobytes()).hexdigest()[:16]
-    return f"{values.dtype} of shape {tuple(values.shape)}, sha256 {digest}"
+def _checksum(dtype: object, shape: Sequence[int], content: bytes) -> str:
+    return f"{dtype} of shape {tuple(shape)}, sha256 {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _content(values: Tensor) -> bytes:
+    """Return the numbers of a tensor, of whatever layout; a tensor without memory has none."""
+    if values.is_meta or not values.numel():
+        return b""
+    plain = values.dequantize() if values.is_quantized else values
+    plain = plain if plain.layout == torch.strided else plain.to_dense()
+    return plain.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()

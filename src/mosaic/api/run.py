@@ -52,7 +52,10 @@ class Run:
         file = RunDirectory(self.path).summary
         if not file.is_file():
             return f"Run({str(self.path)!r}, not finished)"
-        said = self.summary
+        try:
+            said = self.summary
+        except MosaicError:  # a list of runs is shown all the same
+            return f"Run({str(self.path)!r}, summary.json cannot be read)"
         found = next((said[key] for key in _SHOWN if said.get(key) is not None), None)
         what = f"{said.get('algorithm')}, {said.get('rounds')} rounds, test accuracy {percent(found)}"
         return f"Run({str(self.path)!r}, {what})"

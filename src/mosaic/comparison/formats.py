@@ -14,7 +14,7 @@ _SPREAD = ", standard deviation"
 def terminal(table: Table) -> TerminalTable:
     """Return a table for rich whose figures are not wrapped."""
     shown = TerminalTable(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1 if len(table.columns) < 8 else 0, 0, 0))
-    rows = [(row.algorithm, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells)) for row in table.rows]
+    rows = [(row.title, *(cell.replace(" ± ", "\u00a0±\u00a0") for cell in row.cells)) for row in table.rows]
     for place, column in enumerate(table.columns):
         needed = max(map(len, (*column.split(), *(row[place] for row in rows))))
         shown.add_column(column, justify="right" if place else "left", width=needed if place else None)
@@ -27,13 +27,13 @@ def markdown(table: Table) -> str:
     """Return a Markdown table.
 
     >>> from mosaic.comparison.table import Row
-    >>> print(markdown(Table(("algorithm", "p"), (Row("fedavg", ("0.1",), ""),))))
+    >>> print(markdown(Table(("algorithm", "p"), (Row("fedavg", "fedavg", ("0.1",), ""),))))
     | algorithm | p |
     | --- | ---: |
     | fedavg | 0.1 |
     """
     lines = [table.columns, ("---", *("---:" for _ in table.columns[1:]))]
-    lines += [(row.algorithm, *row.cells) for row in table.rows]
+    lines += [(row.title, *row.cells) for row in table.rows]
     return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
 
 
@@ -53,7 +53,7 @@ def latex(table: Table) -> str:
     """Return a LaTeX table for the package booktabs."""
     from pandas import DataFrame
 
-    frame = DataFrame([(row.algorithm, *row.cells) for row in table.rows], columns=list(table.columns))
+    frame = DataFrame([(row.title, *row.cells) for row in table.rows], columns=list(table.columns))
     escaped = frame.style.hide(axis="index").format(escape="latex").format_index(axis=1, escape="latex")
     text: str = escaped.to_latex(hrules=True, column_format="l".ljust(len(table.columns), "r"))
     return text.replace("±", r"$\pm$") + "".join(f"% {note}\n" for note in table.notes)

@@ -1,8 +1,10 @@
 """Make one table of outcomes: means over seeds, a paired test, and remarks."""
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import TypeVar
 
 from mosaic.comparison.budget import DistillationBudget
@@ -20,9 +22,17 @@ Cell = Callable[[Sequence[Outcome]], str]
 
 @dataclass(frozen=True)
 class Row:
-    """One algorithm: its name, the cells of all columns but the first, and a note, which may be empty."""
+    """One algorithm.
+
+    Attributes:
+        algorithm: its name, as it was asked for.
+        title: the same for people, short.
+        cells: of all columns but the first.
+        note: which may be empty.
+    """
 
     algorithm: str
+    title: str
     cells: tuple[str, ...]
     note: str
 
@@ -40,7 +50,7 @@ class Table:
         results, costs = (
             Table(
                 (self.columns[0], *self.columns[start:end]),
-                tuple(Row(row.algorithm, row.cells[start - 1 : end and end - 1], row.note) for row in self.rows),
+                tuple(replace(row, cells=row.cells[start - 1 : end and end - 1]) for row in self.rows),
             )
             for start, end in ((1, cost), (cost, None))
         )
@@ -49,7 +59,7 @@ class Table:
     @property
     def notes(self) -> list[str]:
         """The rows' notes, a line each."""
-        return [f"{row.algorithm}: {row.note}" for row in self.rows if row.note]
+        return [f"{row.title}: {row.note}" for row in self.rows if row.note]
 
 
 def comparison_table(
@@ -62,6 +72,7 @@ def comparison_table(
     number of rows. The budget applies to every row that distils, unless it has one of its own.
     """
     names = list(dict.fromkeys(result.algorithm for result in results))
+    called = titles(names)
     of = {name: [r for r in results if isinstance(r, Outcome) and r.algorithm == name] for name in names}
     failed = {name: [r for r in results if isinstance(r, Failure) and r.algorithm == name] for name in names}
     reference = of[names[0]]
@@ -69,14 +80,26 @@ def comparison_table(
     rows = []
     for name in names:
         remarks = [
+            *([name] if called[name] != name else []),
             *_chosen(of[name]),
-            *(f"failed on seed {seeds}: {reason}" for reason, seeds in _by_seed((f.reason, f) for f in failed[name])),
+            *(f"failed on {seeds}: {reason}" for reason, seeds in _by_seed((f.reason, f) for f in failed[name])),
             *_refusals(of[name]),
             *_other_local_steps(of[name], reference),
             *_other_budget(of[name], None if name in own_budget else budget),
         ]
-        rows.append(Row(name, tuple(cell(of[name]) for cell in columns.values()), "; ".join(remarks)))
+        rows.append(Row(name, called[name], tuple(cell(of[name]) for cell in columns.values()), "; ".join(remarks)))
     return Table(("algorithm", *columns), tuple(rows))
+
+
+def titles(names: Iterable[str]) -> dict[str, str]:
+    """Return how algorithms are called where people read: files without folders, unless two would be called alike.
+
+    >>> titles(["fedavg", "mine/no_gate.yaml", "mosaic+mine/gans.yaml"])
+    {'fedavg': 'fedavg', 'mine/no_gate.yaml': 'no_gate.yaml', 'mosaic+mine/gans.yaml': 'mosaic+gans.yaml'}
+    """
+    short = {name: "+".join(PurePath(part).name for part in name.split("+")) for name in names}
+    shared = {title for title, times in Counter(short.values()).items() if times > 1}
+    return {name: name if title in shared else title for name, title in short.items()}
 
 
 def _columns(reference: Sequence[Outcome], some_own: bool) -> dict[str, Cell]:
@@ -137,7 +160,7 @@ def _chosen(found: Sequence[Outcome]) -> list[str]:
 
 def _refusals(found: Sequence[Outcome]) -> list[str]:
     refused = [(outcome.students, outcome) for outcome in found if outcome.students.refused]
-    return [f"{students} on seed {seeds}" for students, seeds in _by_seed(refused)]
+    return [f"{students} on {seeds}" for students, seeds in _by_seed(refused)]
 
 
 def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -> list[str]:
@@ -147,20 +170,21 @@ def _other_local_steps(found: Sequence[Outcome], reference: Sequence[Outcome]) -
 
 
 def _other_budget(found: Sequence[Outcome], budget: DistillationBudget | None) -> list[str]:
-    """Say what runs that distil have spent, where that is not the budget."""
+    """Say what runs that distil have spent, where that is not the budget; the columns tell who trains no generator."""
     if budget is None:
         return []
     remarks = []
     for network, due in (("student", budget.student_updates), ("generator", budget.generator_updates)):
         spent = [(o.updates(network), o) for o in found if o.distils and o.updates(network) != due]
         for updates, seeds in _by_seed(spent):
-            remarks.append(f"{updates:,} {network} updates on seed {seeds}, where the budget is {due:,}")
+            if updates or network == "student":
+                remarks.append(f"{updates:,} {network} updates on {seeds}, where the budget is {due:,}")
     return remarks
 
 
 def _by_seed(pairs: Iterable[tuple[T, Outcome | Failure]]) -> list[tuple[T, str]]:
-    """Return each value once, with the seeds on which it occurs."""
+    """Return each value once, with the words for the seeds on which it occurs."""
     seeds: dict[T, list[int]] = {}
     for value, result in pairs:
         seeds.setdefault(value, []).append(result.seed)
-    return [(value, ", ".join(map(str, of))) for value, of in seeds.items()]
+    return [(value, f"seed{'s' if len(of) > 1 else ''} {', '.join(map(str, of))}") for value, of in seeds.items()]

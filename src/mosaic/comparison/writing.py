@@ -10,7 +10,7 @@ from rich.console import Console
 from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.formats import comma_separated, latex, markdown, terminal
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table
+from mosaic.comparison.table import FEWEST_FOR_A_TEST, comparison_table, titles
 from mosaic.disk import write_whole
 from mosaic.runs.figures import Band, bands
 
@@ -86,7 +86,7 @@ def accuracy_bands(outcomes: Sequence[Outcome], over: Over) -> dict[str, Band]:
     """
     drawn = {}
     column, scale = ("round", 1.0) if over == "rounds" else ("bytes", 2.0**-20)
-    for name in dict.fromkeys(outcome.algorithm for outcome in outcomes):
+    for name, title in titles(dict.fromkeys(outcome.algorithm for outcome in outcomes)).items():
         found = [outcome for outcome in outcomes if outcome.algorithm == name]
         rounds = min(len(outcome.rounds) for outcome in found)
         figures = [[outcome.rounds[round].get("test_accuracy") for outcome in found] for round in range(rounds)]
@@ -97,5 +97,5 @@ def accuracy_bands(outcomes: Sequence[Outcome], over: Over) -> dict[str, Band]:
         places = np.array([[row[column] for row in each] for each in rows], dtype=float).mean(0)
         heights = 100 * np.array([figures[round] for round in measured], dtype=float).T
         spread = heights.std(0, ddof=1) if len(found) > 1 else 0 * heights[0]
-        drawn[name] = Band(scale * places, heights.mean(0), spread)
+        drawn[title] = Band(scale * places, heights.mean(0), spread)
     return drawn

@@ -17,8 +17,11 @@ def to_pixels(images: Tensor) -> Tensor:
 
 
 def to_bytes(pixels: Tensor) -> Tensor:
-    """Turn pixels in ``[0, 1]`` into uint8 images on the same device, rounded to the nearest of 256 values."""
-    return (pixels * 255).round().to(torch.uint8)
+    """Turn pixels in ``[0, 1]`` into uint8 images on the same device, rounded to the nearest of 256 values.
+
+    Pixels beyond, as a generator of one's own may draw them, become black or white.
+    """
+    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
 
 
 def guesses(logits: Tensor) -> Tensor:

@@ -50,15 +50,17 @@ def neutralise_unknown_classes(
     prototypes would rule out.
 
     Args:
-        unknown: whether nobody knows a class, shape ``(C,)``; somebody knows another.
+        unknown: whether nobody knows a class, shape ``(C,)``.
         answers: logits, shape ``(M, C)``.
         source: the images that were asked about.
         origin_counts: whether images have been drawn as a class, which is then counted beside the answer.
 
     Returns:
         Logits ``(M, C)``: of unknown classes the mean of the others. For images that were drawn as an unknown class all
-        are alike, if their origin then decides.
+        are alike, if their origin then decides; so they are for all images if no class is known.
     """
+    if unknown.all():
+        return torch.zeros_like(answers)
     unknown = unknown.to(answers.device)
     mean = answers[:, ~unknown].mean(1, keepdim=True)
     neutral = torch.where(unknown, mean, answers)

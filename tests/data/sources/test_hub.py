@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,20 @@ def test_other_columns_are_kept_as_groups(make: Any, files: dict[str, str]) -> N
     assert groups["label"].tolist() == [0, 1, 0, 1, 0, 1]
 
 
+def test_an_address_is_left_as_it_is(files: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def load(path: str, *_: Any, data_files: Any, **__: Any) -> None:
+        asked.append((path, data_files))
+        raise OSError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", load)
+    monkeypatch.setenv("PLACE", "there")
+    with refused("no network"):
+        HubSource("parquet", data_files={"train": "hf://datasets/a/b/t.parquet", "test": "$PLACE//t.parquet"}).load()
+    assert asked == [("parquet", {"train": "hf://datasets/a/b/t.parquet", "test": "there/t.parquet"})]
+
+
 def test_a_missing_split_is_refused(files: dict[str, str]) -> None:
     with refused("parquet", "split 'validation' cannot be loaded", "test_split"):
         hub(files, test_split="validation").load()
@@ -64,5 +79,11 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
 def test_several_parquet_files_are_one(files: dict[str, str], tmp_path: Path) -> None:
     both = ParquetSource(str(tmp_path / "t*.parquet"), files["test"]).load()
     assert len(both.train) == 8
+    folder = tmp_path / "part-0"
+    folder.mkdir()
+    for file in files.values():
+        shutil.copy(file, folder)
+    for pattern in ("part-*/t*.parquet", "p*/**/t*.parquet"):
+        assert ParquetSource(str(tmp_path / pattern), files["test"]).load().train.pixels.equal(both.train.pixels)
     with refused("no-*.parquet", "does not exist", "init_args.train"):
         ParquetSource(str(tmp_path / "no-*.parquet"), files["test"]).load()

@@ -41,7 +41,9 @@ def find_file(path: str, key: str, md5: str | None = None) -> Path:
 
 
 def find_files(pattern: str, key: str, md5: str | None = None) -> list[Path]:
-    """Return the file of this name, or all files that a pattern with ``*`` matches, sorted by name.
+    """Return the file of this name, or all files that a pattern with ``*`` matches, sorted by path.
+
+    ``*`` stands for any name or part of one, in every part of the path, and ``**`` for any folders.
 
     Raises:
         MosaicError: there is no such file, its md5 differs, or an md5 is given for several files.
@@ -49,7 +51,9 @@ def find_files(pattern: str, key: str, md5: str | None = None) -> list[Path]:
     if "*" not in pattern:
         return [find_file(pattern, key, md5)]
     path = expand(pattern)
-    files = sorted(path.parent.glob(path.name))
+    first = next(place for place, part in enumerate(path.parts) if "*" in part)
+    folder, rest = Path(*path.parts[:first]), Path(*path.parts[first:])
+    files = sorted(file for file in folder.glob(str(rest)) if file.is_file())
     if not files:
         raise missing("file", path, key)
     if md5 is not None:

@@ -71,8 +71,8 @@ class HubSource(PictureSource):
         """Load a split without decoding its images."""
         import datasets
 
-        files = self.data_files and {part: str(expand(file)) for part, file in self.data_files.items()}
-        path = str(expand(self.path))
+        files = self.data_files and {part: _address(file) for part, file in self.data_files.items()}
+        path = _address(self.path)
         try:
             table = datasets.load_dataset(path, self.name, data_files=files, split=split, revision=self.revision)
         except Exception as error:  # datasets raises OSError, ValueError, ConnectionError and its own
@@ -106,3 +106,8 @@ class HubSource(PictureSource):
             "set data.source.init_args.image_column, or fetch the data set again",
             groups={column: values_of(rest[column], column, str(self.path)) for column in self.group_columns},
         )
+
+
+def _address(path: str) -> str:
+    """Expand a path; leave an address as it is, as ``hf://datasets/OWNER/NAME/train.parquet``."""
+    return path if "://" in path else str(expand(path))
