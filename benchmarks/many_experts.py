@@ -17,7 +17,7 @@ from mosaic.model_pool import ClientModels
 from mosaic.nets import ResNet18
 from mosaic.nets.blueprint import Blueprint
 from mosaic.nets.teacher import ImageExperts
-from mosaic.server.uploads import ClassMeans, should_fold
+from mosaic.server.uploads import ClassMeans
 from mosaic.teachers.answers import ask_teacher
 
 BAR = 8 * 1000**3 / 2**20
@@ -36,14 +36,13 @@ def main() -> None:
     pool, sent = ClientModels().pool(blueprint, options.clients, seed=0), blueprint.initial(0)
     random = torch.Generator().manual_seed(0)
     counts = torch.randint(0, 50, (options.clients, options.classes), generator=random)
-    fold = should_fold(sum(tensor.numel() for tensor in sent.values()), options.classes, options.clients)
-    means = ClassMeans(pool, 1, sent, fold=fold)
+    means = ClassMeans(pool, 1, sent)
     for client in range(options.clients):
         means.add(TrainReply(client, blueprint.initial(client), counts[client], {}, {}))
     experts = means.experts(epsilon=0.01)
     answers = ask_teacher(ImageExperts(experts.models), torch.rand(options.images, 3, 32, 32))
     peak = resident("VmHWM") - before
-    print(f"{answers.shape[1]} experts, models {'folded' if fold else 'kept'}: {peak:,.0f} MiB above the imports")
+    print(f"{answers.shape[1]} experts: {peak:,.0f} MiB above the imports")
     print("holds" if peak <= BAR else "MISSED", f"(bar {BAR:,.0f} MiB)")
     raise SystemExit(peak > BAR)
 

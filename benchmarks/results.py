@@ -172,7 +172,7 @@ PARTS = (
     *("plain_views", "own_head", "gans"),
 )
 """One thing changed: files of benchmarks/ablation/, whose first line says what."""
-_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble", "teacher_alone")
+_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble", "prototypes")
 
 
 def _around_mosaic(parts: Iterable[str]) -> tuple[str, ...]:

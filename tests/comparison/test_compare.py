@@ -309,7 +309,7 @@ def test_two_distilling_rounds_cost_every_method_what_they_cost_mosaic(
     monkeypatch.chdir(two_distillations)
     presets = "Mosaic.yaml,DENSE.yaml,CoBoosting.yaml,FedFTG.yaml,DFRD.yaml"
     rows = compare(tmp_path / "output", Path("overlay.yaml"), "--algorithms", presets, "--seeds", "0")
-    assert [(row["student updates"], row["generator updates"]) for row in rows] == [("10", "9")] * 5
+    assert [(float(row["student updates"]), float(row["generator updates"])) for row in rows] == [(10, 9)] * 5
     assert not any("budget" in row.get("note", "") for row in rows)
     outcomes = Outcome.read_all(tmp_path / "output" / "outcomes.jsonl")
     offered = {outcome.algorithm: outcome.summary["students"]["offered"] for outcome in outcomes}

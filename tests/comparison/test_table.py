@@ -14,7 +14,7 @@ import pytest
 from mosaic.comparison.budget import DistillationBudget
 from mosaic.comparison.formats import comma_separated, latex, markdown
 from mosaic.comparison.outcome import Failure, Outcome
-from mosaic.comparison.table import Row, Table, comparison_table, paired_p_value
+from mosaic.comparison.table import Figure, Row, Table, comparison_table, paired_p_value
 from mosaic.comparison.writing import accuracy_bands
 from mosaic.errors import MosaicError
 
@@ -32,7 +32,7 @@ def outcome(algorithm: str, seed: int, last: float | None, rounds: Any = (), **s
 
 def cell(table: Table, algorithm: str, column: str) -> str:
     row = next(row for row in table.rows if row.algorithm == algorithm)
-    return row.cells[table.columns.index(column) - 1]
+    return str(row.cells[table.columns.index(column) - 1])
 
 
 def test_mean_and_standard_deviation_over_seeds() -> None:
@@ -111,7 +111,7 @@ def test_a_failure_says_why_and_a_refused_student_is_told() -> None:
     accepted = outcome("m", 0, 0.9, students={"offered": 1, "accepted": 1})
     table = comparison_table([accepted, refused, Failure("f", 0, "no pool"), Failure("f", 2, "no pool")])
     assert table.notes == ["m: the student was refused on seed 1", "f: failed on seeds 0, 2: no pool"]
-    assert set(table.rows[1].cells) == {"-"}
+    assert set(map(str, table.rows[1].cells)) == {"-"}
 
 
 def test_refusals_are_counted_whatever_the_method_and_whatever_came_of_the_run() -> None:
@@ -160,16 +160,32 @@ def test_who_was_told_a_budget_and_spends_nothing_says_so() -> None:
 TABLE = Table(
     ("algorithm", "test accuracy", "p", "MiB up"),
     (
-        Row("a_b & 50 %", "a_b & 50 %", ("85.00 ± 7.07", "0.01", "1,024.0"), "it | said"),
-        Row("c|d", "c|d", ("-", "-", "2.0"), ""),
+        Row(
+            "a_b & 50 %",
+            "a_b & 50 %",
+            (Figure(85, 7.071), Figure(0.01, form=".3g"), Figure(1024, form=",.1f")),
+            "it | said",
+        ),
+        Row("c|d", "c|d", (Figure(), Figure(), Figure(2, form=",.1f")), ""),
     ),
 )
+
+
+def test_files_go_by_their_names_where_people_read(tmp_path: Path) -> None:
+    """And by all of their path where two are called alike, or where a program reads."""
+    alone, first, second = "mine/gate.yaml", "a/x.yaml", "b/x.yaml"
+    table = comparison_table([outcome(name, 0, 0.9) for name in ("fedavg", alone, first, second)])
+    assert [row.title for row in table.rows] == ["fedavg", "gate.yaml", first, second]
+    assert table.notes == [f"gate.yaml: {alone}"]
+    assert "| gate.yaml | 1 |" in markdown(table)
+    assert f"{alone},1,90.0" in comma_separated(table)
+    assert list(accuracy_bands([outcome(alone, 0, 0.9)], "rounds")) == ["gate.yaml"]
 
 
 def test_csv_has_numbers_that_a_program_can_read() -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(TABLE))))
     assert float(rows[0]["test accuracy"]) == 85
-    assert float(rows[0]["test accuracy, standard deviation"]) == 7.07
+    assert float(rows[0]["test accuracy, standard deviation"]) == 7.071
     assert float(rows[0]["MiB up"]) == 1024
     assert rows[0]["note"] == "it | said"
     assert rows[1]["test accuracy"] == ""
@@ -194,7 +210,7 @@ def test_the_two_parts_together_are_the_whole() -> None:
     reached, took = TABLE.parted()
     assert reached.columns == ("algorithm", "test accuracy", "p")
     assert took.columns == ("algorithm", "MiB up")
-    assert [row.cells for row in took.rows] == [("1,024.0",), ("2.0",)]
+    assert [row.cells for row in took.rows] == [row.cells[2:] for row in TABLE.rows]
     assert [r.cells + t.cells for r, t in zip(reached.rows, took.rows, strict=True)] == [r.cells for r in TABLE.rows]
 
 

@@ -15,7 +15,7 @@ from mosaic.nets.batchnorm import batch_norms
 from mosaic.nets.gates import PriorGate
 from mosaic.server.aggregation import weighted_mean
 from mosaic.server.experts import Experts, class_shares, first_of_equal_rows
-from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
+from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads
 from tests.cases import for_each
 from tests.small_runs import LinearNet, same_models
 
@@ -44,7 +44,7 @@ def average(replies: list[TrainReply], pool: ModelPool, sent: StateDict) -> Stat
 
 
 def class_experts(replies: list[TrainReply], pool: ModelPool, **options: Any) -> Experts:
-    """Experts of averages that were folded as the uploads arrived, in round 2."""
+    """Experts of averages of classes, in round 2."""
     means = ClassMeans(pool, 2, pool.blueprint.initial(99), **options)
     take_in(means, replies)
     return means.experts(0.01)
@@ -266,49 +266,6 @@ def test_uploads_are_averaged_like_weights_unless_told_otherwise(wandering: Uplo
     uploads = wandering([[2, 1, 1], [0, 1, 1], [5, 1, 3]])
     expected = weighted_mean([reply.model for reply in uploads], [2, 0, 5])
     assert same_bits(class_experts(uploads, three).models[0], expected)
-
-
-@pytest.mark.parametrize(
-    ("options", "left"), [({}, 0), ({"pooled": True}, 6), ({"keep_models": True}, 24), ({"fold": False}, 24)], ids=str
-)
-def test_only_what_is_wanted_stays_of_an_upload(
-    options: dict[str, bool], left: int, upload: Upload, blueprint: Blueprint
-) -> None:
-    means = ClassMeans(same_models(blueprint, 2), 1, blueprint.initial(7), **options)
-    take_in(means, upload([[4, 0, 1], [1, 5, 0]]))
-    assert [len(reply.model) for reply in means.replies] == [left, left]
-    assert [reply.client for reply in means.replies] == means.clients == [0, 1]
-    assert means.class_counts.tolist() == [[4, 0, 1], [1, 5, 0]]
-
-
-@for_each("counts", COUNTS)
-@for_each("kind", ["same", "widths"])
-def test_averages_of_kept_models_are_those_of_folded_ones(counts: Tensor, kind: str, blueprint: Blueprint) -> None:
-    clients = len(counts)
-    levels = ClientModels(levels=[1.0, 0.5]) if kind == "widths" else ClientModels()
-    pool = levels.pool(blueprint, clients, seed=0)
-    models = [pool.of(client).initial(client) for client in range(clients)]
-    uploads = [TrainReply(client, models[client], row, {}, {}) for client, row in enumerate(counts)]
-    folded, kept = (ClassMeans(pool, 2, blueprint.initial(7), fold=fold) for fold in (True, False))
-    for means in (folded, kept):
-        take_in(means, uploads)
-    assert torch.equal(folded.class_counts, kept.class_counts)
-    otherwise = blueprint.initial(99)
-    for label in range(counts.shape[1]):
-        ours, theirs = folded.of_class(label, otherwise), kept.of_class(label, otherwise)
-        assert ours.keys() == theirs.keys()
-        assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.items())
-        if not counts[:, label].any():
-            assert ours is theirs is otherwise, "the average of all, whoever trained which row of the classifier"
-
-
-def test_sums_are_folded_where_they_take_less_or_little() -> None:
-    resnet, small = 11_000_000, 23_000
-    assert should_fold(resnet, classes=10, clients=10)  # 0.97 GB
-    assert not should_fold(resnet, classes=100, clients=10)  # 8.9 GB against 0.4
-    assert not should_fold(resnet, classes=100, clients=200)
-    assert should_fold(resnet, classes=100, clients=202)
-    assert should_fold(small, classes=1000, clients=1)
 
 
 def test_heads_have_no_statistics_to_pool(wandering: Upload, three: ModelPool) -> None:

@@ -37,7 +37,7 @@ from mosaic.server.new_head import offer_new_head, with_better_head, without_new
 from mosaic.server.private_student import collect_releases, train_student
 from mosaic.server.replay import replayed_images
 from mosaic.server.state import ServerState
-from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads, should_fold
+from mosaic.server.uploads import ClassMeans, KeptUploads, Uploads
 from mosaic.tasks.distillation import DistillationSettings
 from mosaic.teachers import Evidence, Fusion, TeacherFactory
 from mosaic.teachers.answers import ask_teacher
@@ -188,9 +188,7 @@ class Mosaic(Algorithm):
         headless = context.plan.last and self.new_head and after.model is averaged.model
         return offer_new_head(after, cohort, context) if headless else after
 
-    def _distil(
-        self, state: ServerState, uploads: KeptUploads | ClassMeans, cohort: Cohort, context: RoundContext
-    ) -> ServerState:
+    def _distil(self, state: ServerState, uploads: KeptUploads, cohort: Cohort, context: RoundContext) -> ServerState:
         """Make the uploads a teacher and teach a student; return the state as it is if none is accepted."""
         images = self._mix_generators(state, uploads, context)
         if images is None:
@@ -255,20 +253,14 @@ class Mosaic(Algorithm):
             state = self._averaged(state, cohort.train(state.model, Uploads))
         return state
 
-    def _collector(self, context: RoundContext) -> Callable[..., KeptUploads | ClassMeans]:
-        """Return what uploads are collected in: experts that are averages need not hold the clients' models."""
-        most = context.phases.dry_run.most_experts
-        heads_only, blueprint = self.teacher.heads_only, context.blueprint
-        if self.experts == "clients":
-            return partial(KeptUploads, heads_only=heads_only, keep_models=self._owners_label, most=most)
-        numbers, clients = sum(shape.numel() for shape in blueprint.shapes.values()), len(context.plan.clients)
+    def _collector(self, context: RoundContext) -> Callable[..., KeptUploads]:
+        """Return what uploads are collected in, and made experts of."""
+        by_class = partial(ClassMeans, pooled=self.expert_statistics == "pooled")
         return partial(
-            ClassMeans,
-            heads_only=heads_only,
-            pooled=self.expert_statistics == "pooled",
+            KeptUploads if self.experts == "clients" else by_class,
+            heads_only=self.teacher.heads_only,
             keep_models=self._owners_label,
-            most=most,
-            fold=heads_only or should_fold(numbers, blueprint.num_classes, clients, context.pool.kind == "widths"),
+            most=context.phases.dry_run.most_experts,
         )
 
     @property
@@ -294,9 +286,7 @@ class Mosaic(Algorithm):
         build = partial(uploaded_generator, generation=self.program.generation, image_shape=shape)
         return GeneratorMixture(used, build, context.phases.device, self.distillation.generator_balance)
 
-    def _form_experts(
-        self, uploads: KeptUploads | ClassMeans, images: GeneratorMixture, context: RoundContext
-    ) -> Experts:
+    def _form_experts(self, uploads: KeptUploads, images: GeneratorMixture, context: RoundContext) -> Experts:
         """Turn the uploads into experts and show who knows what."""
         with context.timed("experts"):
             experts = uploads.experts(self.program.prior_epsilon)
@@ -336,7 +326,7 @@ class Mosaic(Algorithm):
     def _teach_back(
         self,
         state: ServerState,
-        uploads: KeptUploads | ClassMeans,
+        uploads: KeptUploads,
         images: GeneratorMixture,
         context: RoundContext,
     ) -> ServerState:

@@ -95,7 +95,8 @@ def require_simulation(config: Mapping[str, Any], command: str = "mosaic compare
     """Refuse clients on hosts of their own, for a command that runs rounds of its own."""
     partition = (config.get("data") or {}).get("partition") or {}
     path = str(partition.get("class_path", "") if isinstance(partition, Mapping) else partition)
-    if path.rpartition(".")[2] == "Remote":
+    package, _, name = path.rpartition(".")
+    if name == "Remote" and package.partition(".")[0] in ("", "mosaic"):
         raise MosaicError(
             f"data.partition: {command}: expected clients that are simulated, got mosaic.data.Remote, whose clients "
             "hold their images themselves: use mosaic fit"

@@ -13,11 +13,37 @@ from mosaic.comparison.outcome import Failure, Outcome
 T = TypeVar("T")
 FEWEST_FOR_A_TEST = 5
 """Seeds below which a paired test says nothing."""
-DASH = "-"
 FIRST_COST = "MiB up"
 """The first column of what a run costs; those before it are of what it reaches."""
 _MEBIBYTE = 2**20
-Cell = Callable[[Sequence[Outcome]], str]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One cell.
+
+    Attributes:
+        value: often a mean over seeds; none where it is not known.
+        spread: standard deviation over seeds, if it is known of several.
+        form: how people are shown both.
+    """
+
+    value: float | None = None
+    spread: float | None = None
+    form: str = ".2f"
+
+    def __str__(self) -> str:
+        """Return it as people read it.
+
+        >>> str(Figure(85.0, 7.071)), str(Figure())
+        ('85.00 ± 7.07', '-')
+        """
+        if self.value is None:
+            return "-"
+        return " ± ".join(f"{each:{self.form}}" for each in (self.value, self.spread) if each is not None)
+
+
+Cell = Callable[[Sequence[Outcome]], Figure]
 
 
 @dataclass(frozen=True)
@@ -33,7 +59,7 @@ class Row:
 
     algorithm: str
     title: str
-    cells: tuple[str, ...]
+    cells: tuple[Figure, ...]
     note: str
 
 
@@ -104,11 +130,11 @@ def titles(names: Iterable[str]) -> dict[str, str]:
 
 def _columns(reference: Sequence[Outcome], some_own: bool) -> dict[str, Cell]:
     def mean(value: Callable[[Outcome], float], digits: int = 0) -> Cell:
-        return lambda found: f"{statistics.fmean(map(value, found)):,.{digits}f}" if found else DASH
+        return lambda found: Figure(statistics.fmean(map(value, found)), form=f",.{digits}f") if found else Figure()
 
     own: dict[str, Cell] = {"clients' own models": lambda found: _percent([o.own for o in found])}
     return {
-        "seeds": lambda found: str(len(found)) if found else DASH,
+        "seeds": lambda found: Figure(len(found) or None, form="d"),
         "test accuracy": lambda found: _percent([o.last for o in found]),
         "validated best": lambda found: _percent([o.chosen for o in found]),
         **(own if some_own else {}),
@@ -124,22 +150,21 @@ def _columns(reference: Sequence[Outcome], some_own: bool) -> dict[str, Cell]:
     }
 
 
-def _percent(shares: Sequence[float | None]) -> str:
-    """Return mean and standard deviation over seeds in per cent, or a dash where a run has no such figure."""
+def _percent(shares: Sequence[float | None]) -> Figure:
+    """Return mean and standard deviation over seeds in per cent, or nothing where a run has no such figure."""
     known = [100 * share for share in shares if share is not None]
     if not known or len(known) < len(shares):
-        return DASH
-    spread = f" ± {statistics.stdev(known):.2f}" if len(known) > 1 else ""
-    return f"{statistics.fmean(known):.2f}{spread}"
+        return Figure()
+    return Figure(statistics.fmean(known), statistics.stdev(known) if len(known) > 1 else None)
 
 
-def _significance(reference: Sequence[Outcome], found: Sequence[Outcome]) -> str:
-    """Return the p-value of the paired test against the first row, or a dash where there is nothing to test."""
+def _significance(reference: Sequence[Outcome], found: Sequence[Outcome]) -> Figure:
+    """Return the p-value of the paired test against the first row, or nothing where there is nothing to test."""
     ours, theirs = ({o.seed: o.last for o in outcomes if o.last is not None} for outcomes in (found, reference))
     pairs = [(ours[seed], theirs[seed]) for seed in sorted(ours.keys() & theirs.keys())]
     if len(pairs) < FEWEST_FOR_A_TEST or all(a == b for a, b in pairs):
-        return DASH
-    return f"{paired_p_value(*zip(*pairs, strict=True)):.3g}"
+        return Figure()
+    return Figure(paired_p_value(*zip(*pairs, strict=True)), form=".3g")
 
 
 def paired_p_value(first: Sequence[float], second: Sequence[float]) -> float:

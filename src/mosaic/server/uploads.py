@@ -13,9 +13,6 @@ from mosaic.model_pool import ModelPool
 from mosaic.server.aggregation import ModelMean, pooled_variance
 from mosaic.server.experts import Experts, class_shares, first_of_equal_rows, head_of
 
-FOLDED_BYTES = 2 * 2**30
-"""Memory that the sums of class averages may always take."""
-
 
 @dataclass
 class Uploads:
@@ -100,48 +97,17 @@ class KeptUploads(Uploads):
 
 
 @dataclass
-class ClassMeans(Uploads):
-    """Collects the average, and one average for each class, weighted by images of that class: the paper's experts.
-
-    A folded model goes into one float64 sum for each class that its client holds, and is let go. A hundred sums of a
-    large network take more memory than the models of few clients: these are then kept, and averaged when experts are
-    formed. The averages are the same, bit for bit.
+class ClassMeans(KeptUploads):
+    """Collects the average and every upload; experts are averages for each class, weighted by its images: the paper's.
 
     Attributes:
-        heads_only: whether only the last layers are averaged.
         pooled: whether the BatchNorm variances of an average are those of all its clients' images taken together;
             otherwise they are averaged like weights, which drops the spread of the means.
-        keep_models: whether the clients' models are kept beside the averages.
         most: form only the first so many experts; the last of them speaks for the classes that are left.
-        fold: whether models are folded as they arrive; :func:`should_fold` says when.
-        replies: the uploads, in order of arrival, with the tensors that are kept.
     """
 
-    heads_only: bool = False
     pooled: bool = False
-    keep_models: bool = False
-    most: int | None = None
-    fold: bool = True
-    replies: list[TrainReply] = field(default_factory=list, init=False)
-
-    def __post_init__(self) -> None:
-        """Start with empty averages."""
-        super().__post_init__()
-        self._means: dict[int, ModelMean] = {}
-        statistics = tuple(f"{layer}.running_" for layer in self.pool.blueprint.batch_norms)
-        self._kept_names = ("",) if self.keep_models or not self.fold else statistics if self.pooled else ()
-
-    def add(self, reply: TrainReply) -> None:
-        """Add one upload: fold its model into the averages of its classes, and keep what else is needed."""
-        super().add(reply)
-        if self.fold:
-            model, counts = self._averaged_part(reply), reply.class_counts[: self.most]
-            for label in counts.nonzero().flatten().tolist():
-                if label not in self._means:
-                    self._means[label] = ModelMean(self.pool, self.round, self.sent)
-                self._means[label].add(reply.client, model, float(counts[label]))
-        kept = {name: tensor for name, tensor in reply.model.items() if name.startswith(self._kept_names)}
-        self.replies.append(replace(reply, model=kept))
+    takes_own_models: ClassVar[bool] = False
 
     @property
     def class_counts(self) -> Tensor:
@@ -157,11 +123,10 @@ class ClassMeans(Uploads):
         """
         if not any(reply.class_counts[label] > 0 for reply in self.replies):
             return otherwise
-        if self.fold:
-            return self._means[label].result(otherwise)
         mean = ModelMean(self.pool, self.round, self.sent)
         for reply in self.replies:
-            mean.add(reply.client, self._averaged_part(reply), float(reply.class_counts[label]))
+            part = _head_tensors(reply.model) if self.heads_only else reply.model
+            mean.add(reply.client, part, float(reply.class_counts[label]))
         return mean.result(otherwise)
 
     def experts(self, epsilon: float) -> Experts:
@@ -178,21 +143,18 @@ class ClassMeans(Uploads):
         firsts = [label for label in firsts if self.most is None or label < self.most]
         expert_of_class = expert_of_class.clamp(max=len(firsts) - 1)
         weights = torch.where(class_counts.sum(0) > 0, class_counts, class_counts.sum(1, keepdim=True))
-        models = [self._expert(label, otherwise, weights[:, label]) for label in firsts]
+        models = [self._of_class(label, otherwise, weights[:, label]) for label in firsts]
         authority = nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
         rows, names = shares[firsts], [f"class {label}" for label in firsts]
         return Experts(models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names)
 
-    def _expert(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
+    def _of_class(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
         mean = self.of_class(label, otherwise)
         if self.heads_only:
             return head_of(mean)
         if self.pooled:
             mean = mean | pooled_variances(self.replies, self.pool.blueprint.batch_norms, weights)
         return self.pool.blueprint.build(mean)
-
-    def _averaged_part(self, reply: TrainReply) -> StateDict:
-        return _head_tensors(reply.model) if self.heads_only else reply.model
 
 
 def _head_tensors(model: StateDict) -> StateDict:
@@ -208,21 +170,3 @@ def pooled_variances(replies: Sequence[TrainReply], layers: Sequence[str], weigh
         )
         variances[f"{layer}.running_var"] = pooled_variance(mean, variance, weights)
     return variances
-
-
-def should_fold(parameters: int, classes: int, clients: int, by_coordinate: bool = False) -> bool:
-    """Whether folding class averages takes less memory than keeping the clients' models, or little anyway.
-
-    Args:
-        parameters: of a model that are averaged.
-        classes: that may get an average of their own.
-        clients: that train in this round.
-        by_coordinate: whether every number has a weight of its own, as with sub-models.
-
-    >>> should_fold(parameters=11_000_000, classes=100, clients=10)
-    False
-    >>> should_fold(parameters=11_000_000, classes=100, clients=1000)
-    True
-    """
-    sums, models = (16 if by_coordinate else 8) * parameters * (classes + 1), 4 * parameters * clients
-    return sums <= max(models, FOLDED_BYTES)

@@ -15,7 +15,7 @@ from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundContext
 from mosaic.server.experts import Experts
 from mosaic.server.generators import GeneratedImages, GeneratorMixture
-from mosaic.server.uploads import ClassMeans, KeptUploads
+from mosaic.server.uploads import KeptUploads
 from mosaic.teachers.answers import ask_owners, ask_teacher
 from mosaic.teachers.fitting import FitSettings, fit, fit_prototype_classifier, join_prototypes
 
@@ -35,7 +35,7 @@ class Evidence:
     """
 
     model: StateDict
-    uploads: KeptUploads | ClassMeans
+    uploads: KeptUploads
     images: GeneratorMixture
     image_count: int
     prior_removed: bool

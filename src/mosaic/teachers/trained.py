@@ -4,7 +4,7 @@ from abc import abstractmethod
 
 from torch import nn
 
-from mosaic.errors import MosaicError, require_positive
+from mosaic.errors import MosaicError, require_count
 from mosaic.model_pool import ModelPool
 from mosaic.nets.gates import PriorGate, ResidualGate, TransformerGate
 from mosaic.seeding import seeded
@@ -73,7 +73,7 @@ class Transformer(TrainedTeacher):
         fitting: FitSettings = GATE_FITTING,
     ) -> None:
         super().__init__(heads_only, fit_on_prototypes, fitting)
-        require_positive("algorithm.teacher", dim=dim)
+        require_count("algorithm.teacher", dim=dim)
         if dim % TransformerGate.HEADS:
             raise MosaicError(f"algorithm.teacher.dim: expected a multiple of {TransformerGate.HEADS}, got {dim}")
         self.dim = dim
