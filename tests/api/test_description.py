@@ -1,10 +1,14 @@
 """Objects as plain values: enough to tell them apart, and nothing that YAML cannot hold."""
 
 import logging
+import re
 import threading
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -123,6 +127,9 @@ def test_what_differs_is_described_differently() -> None:
         (np.array([1, "a"], dtype=object), np.array([1, "b"], dtype=object)),
         (np.zeros(2, dtype=">f4"), np.ones(2, dtype=">f4")),
         (torch.eye(2).to_sparse(), torch.ones(2, 2).to_sparse()),
+        (torch.ones(2).cfloat().conj(), torch.zeros(2).cfloat().conj()),
+        *((b"a", b"b"), (1j, np.complex64(2)), (Fraction(1, 2), Fraction(1, 3)), (re.compile("a"), re.compile("b"))),
+        *((deque([1]), deque([2])), (timedelta(1), timedelta(2)), (slice(1), slice(2))),
         (torch.arange(4.0).view(2, 2), torch.arange(4.0).view(2, 2).T),
     ]
     for one, other in pairs:
@@ -157,3 +164,11 @@ def test_an_enumerations_member_goes_by_its_name() -> None:
     assert describe(Norm.GROUP) == "GROUP"
     (_, *_, flag) = fit_arguments([], {"model.norm": Norm.GROUP}, None)
     assert flag == "--model.norm=GROUP"
+
+
+def test_whatever_yaml_can_hold_is_a_flag() -> None:
+    values = {"a": float("inf"), "b": np.array([0.5, 1.0]), "c": {"d": [None, True, "x: y"]}, "e": "ü", "f": 1e-5}
+    flags = fit_arguments([], {**values, "g": ["ü" * 99]}, None)[1:]
+    assert flags[:2] == ["--a=.inf", "--b=[0.5, 1.0]"]
+    read = {key.removeprefix("--"): yaml.safe_load(value) for key, _, value in (flag.partition("=") for flag in flags)}
+    assert read == {**values, "b": [0.5, 1.0], "g": ["ü" * 99]}

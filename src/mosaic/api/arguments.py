@@ -83,11 +83,13 @@ def _plain(value: Any, key: str) -> Any:
     """
     match value:
         case np.generic():  # some of which are Python's float and text, too
-            return value.item()
+            return _plain(value.item(), key)
         case Enum():  # likewise; YAML names a member
             return value.name
         case None | bool() | int() | float() | str():
             return value
+        case np.ndarray():
+            return _plain(value.tolist(), key)
         case Path():
             return str(value)
         case type():

@@ -24,6 +24,8 @@ _VALUES = (
     *(bool, int, float, str, Path, Enum, np.generic, np.ndarray, Tensor, nn.Module),
     *(Mapping, list, tuple, range, set, frozenset, partial, type, FunctionType, MethodType),
 )
+_ADDRESS = " at 0x"
+"""What Python says of an object that says nothing of itself."""
 _COUNTING = (Callback, Logger, Profiler)
 """Classes whose objects keep what they have seen among their attributes: only what they were made of describes them."""
 
@@ -34,7 +36,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     Classes, functions and ``functools.partial`` become a ``class_path``, with ``init_args`` where arguments are bound,
     and with a function's defaults and what it has closed over; other objects a ``class_path`` with their public
     attributes and, of classes outside this package, with constructor arguments that they keep in private; arrays their
-    shape and a checksum. Lightning's callbacks, loggers and profilers are told by constructor arguments alone.
+    shape and a checksum; what has no public attribute its ``repr``, if that tells more than where it lies. Lightning's
+    callbacks, loggers and profilers are told by constructor arguments alone.
 
     Args:
         value: of any kind.
@@ -46,7 +49,7 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     inside = (*above, id(value))
     match value:
         case np.generic():  # some of which are Python's float and text, too
-            return value.item()
+            return describe(value.item(), inside)
         case Enum():  # likewise
             return value.name
         case None | bool() | int() | float() | str():
@@ -65,6 +68,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
             return describe(value.tolist(), inside)
         case np.ndarray():
             return _checksum(value.dtype, value.shape, value.tobytes())
+        case Tensor() if value.is_nested:
+            return describe(value.unbind(), inside)
         case Tensor():
             return _checksum(value.dtype, value.shape, _content(value.detach()))
         case partial():
@@ -84,6 +89,8 @@ def describe(value: Any, above: tuple[int, ...] = ()) -> Any:
     if hasattr(value, "__qualname__"):  # a function of another language
         return {"class_path": _path(value)}
     attributes = {key: each for key, each in _attributes(value).items() if each is not value}
+    if not attributes and _ADDRESS not in (said := repr(value)):  # as of bytes, fractions and patterns
+        return {"class_path": _path(type(value)), "repr": said}
     return {"class_path": _path(type(value)), **_described({"attributes": attributes}, inside)}
 
 
@@ -142,5 +149,5 @@ def _content(values: Tensor) -> bytes:
     if values.is_meta or not values.numel():
         return b""
     plain = values.dequantize() if values.is_quantized else values
-    plain = plain if plain.layout == torch.strided else plain.to_dense()
+    plain = plain.resolve_conj().resolve_neg() if plain.layout == torch.strided else plain.to_dense()
     return plain.cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
