@@ -167,8 +167,8 @@ def test_an_enumerations_member_goes_by_its_name() -> None:
 
 
 def test_whatever_yaml_can_hold_is_a_flag() -> None:
-    values = {"a": float("inf"), "b": np.array([0.5, 1.0]), "c": {"d": [None, True, "x: y"]}, "e": "ü", "f": 1e-5}
-    flags = fit_arguments([], {**values, "g": ["ü" * 99]}, None)[1:]
-    assert flags[:2] == ["--a=.inf", "--b=[0.5, 1.0]"]
+    values = {"x.a": float("inf"), "x.b": np.array([0.5, 1.0]), "x.c": {"d": [None, True, "x: y"]}, "x.e": 1e-5}
+    flags = fit_arguments([], {**values, "x.f": ["ü" * 99]}, None)[1:]
+    assert flags[:2] == ["--x.a=.inf", "--x.b=[0.5, 1.0]"]
     read = {key.removeprefix("--"): yaml.safe_load(value) for key, _, value in (flag.partition("=") for flag in flags)}
-    assert read == {**values, "b": [0.5, 1.0], "g": ["ü" * 99]}
+    assert read == {**values, "x.b": [0.5, 1.0], "x.f": ["ü" * 99]}
