@@ -13,6 +13,7 @@ import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import product
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -63,6 +64,9 @@ ROWS_IN_README = (
 
 SAME_TIME, RELEASED_BUDGETS = "-same-time", "-released"
 """How settings end whose rows are added to those of another."""
+
+PARTS_OF = "-parts"
+"""How settings end that change one part of Mosaic at a time; docs/ablation.md has them, docs/results.md has not."""
 
 FRESH = {"learning_rate": 2e-3, "interpolation": 1.0, "freeze_statistics": False, "origin_weight": 0.0}
 """How a student learns where nobody has replayed; the configuration of CIFAR-10 is for models that have."""
@@ -172,7 +176,7 @@ PARTS = (
     *("plain_views", "own_head", "gans"),
 )
 """One thing changed: files of benchmarks/ablation/, whose first line says what."""
-_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble", "prototypes")
+_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble")
 
 
 def _around_mosaic(parts: Iterable[str]) -> tuple[str, ...]:
@@ -262,6 +266,7 @@ SETTINGS = {
         "10,000 images of CIFAR-10, Dirichlet 0.1, one round of 500 steps",
         *("cifar10_small", Schedule(1, 500, 0, student=1500), (_PART.format("cifar10"),)),
         algorithms=_around_mosaic(_PARTS_OF_ONE_SHOT),
+        seeds=(0, 1),
         generator_updates=1000,
         rates=(),
     ),
@@ -390,6 +395,33 @@ def summary_table(names: Iterable[str]) -> list[str]:
     return [*table(header, lines), "", measured(source for of in sources.values() for source in of)]
 
 
+def parts_table(names: Iterable[str]) -> list[str]:
+    """Return a line for each change of one thing, and for each setting two columns: test and validation accuracy.
+
+    First those of Mosaic, then differences to it, paired by seeds; empty where it has not been run.
+    """
+    shown = [name for name in names if SETTINGS[name].is_complete(name)]
+    kinds = {"test": "last", "validation": "validated"}
+    rows = dict.fromkeys(row for name in shown for row in SETTINGS[name].algorithms)
+    lines = []
+    for row in rows:
+        cells = []
+        for name, kind in product(shown, kinds.values()):
+            ours, theirs = ([getattr(each, kind) for each in of_row(name, of)] for of in (row, MOSAIC))
+            pairs = ours if row == MOSAIC else [one - other for one, other in zip(ours, theirs, strict=False)]
+            cells.append(mean_and_error(pairs, signed=row != MOSAIC) if pairs else "")
+        lines.append([_change(row), *cells])
+    header = [f"{SETTINGS[name].means}: {kind}" for name in shown for kind in kinds]
+    return [*table(["changed", *header], lines), "", measured(shown)]
+
+
+def _change(row: str) -> str:
+    """Return what is changed: the first line of a file, or the name of a preset."""
+    if not row.endswith(".yaml"):
+        return "nothing" if row == MOSAIC else f"`{row}`"
+    return (ROOT / row).read_text().splitlines()[0].removeprefix("# ").removesuffix(".")
+
+
 def own_models_table(names: Iterable[str]) -> list[str]:
     """Return a line for each algorithm, and for each setting two columns: the global model, and those of clients' own.
 
@@ -448,12 +480,15 @@ def pages(names: Iterable[str]) -> list[str]:
 
 def write_tables(root: Path) -> None:
     """Write the tables of docs/results.md and docs/clients.md, and the one of README.md."""
+    methods = [name for name in SETTINGS if not name.endswith(PARTS_OF)]
     matched = [name for name, setting in SETTINGS.items() if setting.algorithms == EVERY]
-    blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(SETTINGS)}
-    replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(SETTINGS)})
+    blocks = {"summary": summary_table(matched), "overview": overview_table(SETTINGS), "stages": stages_table(methods)}
+    replace_blocks(root / "docs" / "results.md", {**blocks, "tables": pages(methods)})
     widths, architectures = ([name for name in SETTINGS if kind in name] for kind in ("-widths", "-architectures"))
     models = {"widths": summary_table(widths), "architectures": own_models_table(architectures)}
     replace_blocks(root / "docs" / "clients.md", models)
+    parts = parts_table(name for name in SETTINGS if name.endswith(PARTS_OF))
+    replace_blocks(root / "docs" / "ablation.md", {"parts": parts})
     replace_blocks(root / "README.md", {"results": overview_table(ROWS_IN_README, IN_README)})
 
 

@@ -1,13 +1,20 @@
 """States of clients, in memory and on disk."""
 
+import errno
 import gc
+import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
 
+from mosaic.client.worker import Worker
 from mosaic.client_states import ClientStates
-from mosaic.messages import ClientState
+from mosaic.disk import DiskError
+from mosaic.executors import SerialExecutor
+from mosaic.messages import ClientState, Declined, PrototypeRequest
 
 
 def state(value: float) -> ClientState:
@@ -55,6 +62,38 @@ def test_a_copy_keeps_what_has_changed_since(files: Path) -> None:
     assert values(before) == {0: 0.0, 1: 1.0}
     assert values(states) == {0: 5.0}
     assert on_disk(files) == 3
+
+
+def test_a_full_disk_takes_nothing_and_is_named(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    states = ClientStates(held_bytes=0)
+    states[0] = state(1)
+
+    def full(path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(DiskError, match=r"No space left on device.*TMPDIR"):
+        states[0] = state(2)
+    assert values(states) == {0: 1.0}
+    gc.collect()
+    assert on_disk(files) == 1
+    next(files.glob("**/*.safetensors")).unlink()
+    with pytest.raises(DiskError, match="No such file"):
+        values(states)
+
+
+def test_a_disk_of_this_process_is_not_taken_for_a_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    executor = SerialExecutor()
+    executor.start(cast(Worker, SimpleNamespace(handle=lambda request, _: (Declined(request.client, ""), state(1)))))
+
+    def full(*_: object) -> None:
+        raise DiskError("full")
+
+    monkeypatch.setattr(ClientStates, "__setitem__", full)
+    with pytest.raises(DiskError, match="full"):
+        list(executor.map([PrototypeRequest(0, 1, {})]))
 
 
 def test_files_go_with_the_last_that_refers_to_them(files: Path) -> None:

@@ -5,16 +5,20 @@ import json
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from rich.console import Console
+from torch import Tensor
 
 import mosaic
 from mosaic.algorithms import FedAvg
 from mosaic.cli.main import main
+from mosaic.client import private_worker
 from mosaic.data import DirichletPartition, FederatedDataModule, SklearnDigits
 from mosaic.errors import MosaicError
+from mosaic.messages import StateDict, TrainReply
 from mosaic.privacy import Privacy
 from mosaic.privacy.settings import Shares
 from mosaic.report.contents import read_run
@@ -107,6 +111,18 @@ def test_local_training_spends_its_budget_over_the_planned_steps(
             fit_other(target, "FedAvg", *TRAINS, *more, f"--ckpt_path={run}")
         assert left.value.code == 2
         assert named in capsys.readouterr().err
+
+
+def test_nobody_weighs_more_than_others_by_what_it_says_of_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def boasting(client: int, model: StateDict, counts: Tensor, *more: Any) -> TrainReply:
+        return TrainReply(client, model, counts * 2**20 if client == 0 else counts, *more)
+
+    monkeypatch.setattr(private_worker, "TrainReply", boasting)
+    told = summary(fit_other(tmp_path / "run", "FedAvg", *TRAINS))
+    assert [each["client"] for each in told["failed"]] == [0]
+    assert "client 0 failed: its reply was refused: class_counts: expected counts in 0..10" in capsys.readouterr().err
 
 
 def test_a_run_of_objects_spreads_its_noise_over_the_planned_steps_too(tmp_path: Path) -> None:

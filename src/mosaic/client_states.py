@@ -1,13 +1,16 @@
 """The state of every client; beyond a limit on disk and not in memory."""
 
+import os
 import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 from mosaic.codec import decode, encode, size_in_bytes
+from mosaic.disk import DiskError
 from mosaic.messages import ClientState
 
 HELD_BYTES = 64 * 2**20  # of all states together
@@ -18,6 +21,9 @@ class ClientStates(MutableMapping[int, ClientState]):
 
     States beyond ``held_bytes`` lie in files of a temporary folder (``TMPDIR`` says where) and are read whenever they
     are asked for. A file goes as soon as neither this mapping nor a copy of it refers to it.
+
+    Raises:
+        DiskError: such a file cannot be written, and the state before stays; or it cannot be read.
     """
 
     def __init__(self, held_bytes: int = HELD_BYTES) -> None:
@@ -31,13 +37,16 @@ class ClientStates(MutableMapping[int, ClientState]):
         return kept.read() if isinstance(kept, _OnDisk) else kept
 
     def __setitem__(self, client: int, state: ClientState) -> None:
-        self._kept.pop(client, None)
-        size, held = size_in_bytes(state), sum(self._sizes.values()) - self._sizes.pop(client, 0)
-        if held + size <= self._held_bytes:
-            self._kept[client], self._sizes[client] = state, size
-        else:
+        size, held = size_in_bytes(state), sum(self._sizes.values()) - self._sizes.get(client, 0)
+        kept: ClientState | _OnDisk = state
+        if held + size > self._held_bytes:
             self._folder = self._folder or _Folder()
-            self._kept[client] = _OnDisk(state, self._folder)
+            kept = _OnDisk(state, self._folder)  # first, since the old state is lost otherwise if the disk is full
+        if client in self:
+            del self[client]
+        self._kept[client] = kept
+        if kept is state:
+            self._sizes[client] = size
 
     def __delitem__(self, client: int) -> None:
         del self._kept[client]
@@ -72,8 +81,22 @@ class _OnDisk:
 
     def __init__(self, state: ClientState, folder: _Folder) -> None:
         self._folder, self._path = folder, folder.path / f"{next(folder.numbers)}.safetensors"
-        self._path.write_bytes(encode(state))
         weakref.finalize(self, self._path.unlink, missing_ok=True)
+        with _told():
+            self._path.write_bytes(encode(state))
 
     def read(self) -> ClientState:
-        return decode(self._path.read_bytes(), ClientState)
+        with _told():
+            return decode(self._path.read_bytes(), ClientState)
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise DiskError(
+            f"{error.filename or tempfile.gettempdir()}: what clients keep cannot be written or read there "
+            f"({os.strerror(error.errno or 0)}): see to its disk, or let TMPDIR name another; --ckpt_path auto then "
+            "goes on from the last snapshot, if there is one"
+        ) from error

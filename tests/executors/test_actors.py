@@ -18,6 +18,10 @@ class ActorDied(Exception):  # Ray's name
     pass
 
 
+class OutOfMemory(Exception):  # which is no kind of the other
+    pass
+
+
 class Other(Exception):
     pass
 
@@ -25,8 +29,8 @@ class Other(Exception):
 class Actor:
     """Answers with its own name, unless it is dead or the request is poison."""
 
-    def __init__(self, name: str, started: bool = True) -> None:
-        self.name, self.started, self.dead = name, started, False
+    def __init__(self, name: str, started: bool = True, end: type[Exception] = ActorDied) -> None:
+        self.name, self.started, self.dead, self.end = name, started, False, end
         self.answer = SimpleNamespace(remote=lambda request: lambda: self._answer(request))
         self.ready = SimpleNamespace(remote=lambda: self._ready)
 
@@ -34,7 +38,7 @@ class Actor:
         if request == b"poison":
             self.dead = True
         if self.dead:
-            raise ActorDied
+            raise self.end
         return self.name.encode()
 
     def _ready(self) -> None:
@@ -44,7 +48,11 @@ class Actor:
 
 class MadeUpRay:
     exceptions = SimpleNamespace(
-        RayActorError=ActorDied, WorkerCrashedError=Other, NodeDiedError=Other, ObjectLostError=Other
+        RayActorError=ActorDied,
+        WorkerCrashedError=Other,
+        NodeDiedError=Other,
+        ObjectLostError=Other,
+        OutOfMemoryError=OutOfMemory,
     )
 
     def __init__(self) -> None:
@@ -71,8 +79,9 @@ def pool_of(*actors: Actor, size: int) -> tuple[ActorPool, MadeUpRay]:
     return ActorPool(ray, start, size), ray
 
 
-def test_an_actor_that_ends_is_started_again() -> None:
-    pool, _ = pool_of(Actor("a"), Actor("b"), Actor("fresh"), size=2)
+@pytest.mark.parametrize("end", [ActorDied, OutOfMemory])
+def test_an_actor_that_ends_is_started_again(end: type[Exception]) -> None:
+    pool, _ = pool_of(Actor("a", end=end), Actor("b"), Actor("fresh"), size=2)
     with pytest.raises(WorkerEndedError):
         pool.answer(0, b"poison")
     assert pool.answer(1, b"request") == b"b"

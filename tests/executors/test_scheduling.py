@@ -188,6 +188,19 @@ def test_others_take_what_was_meant_for_a_worker_that_starts_again() -> None:
     assert clients_of(scheduler, 1) == [0, 2]
 
 
+def test_what_waits_for_a_worker_that_starts_again_is_not_late() -> None:
+    """However long that takes: its time begins when it is begun."""
+    due = [NEVER]
+    scheduler, clock = timed(2, due)
+    scheduler.give_way(0)
+    clock.now += 1000
+    assert collected(scheduler) is None
+    due[0] = NEVER
+    assert scheduler.take(0) == (0, PrototypeRequest(0, 1, {}))
+    clock.now += 10
+    assert collected(scheduler) == Failed(0, "no answer within 10 s")
+
+
 def test_where_all_workers_are_late_nobody_waits_for_ever() -> None:
     """The only worker is late since 105 with what a scheduler before has given it."""
     scheduler, clock = timed(2, [105.0])

@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from mosaic.client.prototypes import PrototypeSettings
 from mosaic.messages import (
     EvaluateReply,
+    Failed,
     GeneratorReply,
     PrototypeReply,
     ReleaseReply,
@@ -21,13 +24,15 @@ from mosaic.messages import (
     TrainReply,
 )
 from mosaic.model_pool import ClientModels, ModelPool
-from mosaic.nets import Blueprint, SmallCNN
+from mosaic.nets import Blueprint, Classifier, SmallCNN
+from mosaic.nets.classifier import ImageShape
+from mosaic.server.asking import QuorumError
 from mosaic.server.cohort import Cohort
 from mosaic.server.context import RoundPlan
 from mosaic.server.faults import Faults
 from mosaic.server.uploads import KeptUploads, Uploads
 from tests.cases import for_each
-from tests.small_runs import same_models
+from tests.small_runs import LinearNet, same_models
 
 COUNTS = torch.tensor([2, 0, 3])
 METRICS = {"loss": 0.5, "steps": 3, "validation_images": 0}
@@ -117,6 +122,10 @@ BAD_UPLOADS = [
         for steps in (-1_000_000, 2.5, True, 10**18)
     ),
     (
+        lambda good: replace(good, judgement=EvaluateReply(1, COUNTS, COUNTS, COUNTS.double()).judgement),
+        "judgement: expected the agreed tensors, got 3 others, first ['correct']",
+    ),
+    (
         lambda good: replace(good, metrics={"loss": 0.5, "validation_images": 0}),
         "metrics.steps: expected a whole number in 0..10000000, got None",
     ),
@@ -203,6 +212,32 @@ def test_prototypes_lie_in_the_features_and_stand_for_images_that_are_there(pool
     for reply, believed in ((good, [1, 5]), *((reply, [5]) for reply in bad)):
         cohort = Cohort(Scripted(reply, none), PLAN, pool, {1: 5, 5: 5})
         assert [found.client for found in cohort.prototypes(model)] == believed
+
+
+def test_prototypes_lie_in_the_features_of_a_head_of_several_layers_too() -> None:
+    def two_layers(image_shape: ImageShape, num_classes: int) -> Classifier:
+        net = LinearNet(image_shape, num_classes)
+        net.head = nn.Sequential(nn.Linear(4, 5), nn.Linear(5, num_classes))
+        return net
+
+    pool = same_models(Blueprint(two_layers, (1, 2, 2), 3, (0.5,), (0.25,)), 6)
+    model, one = pool.blueprint.initial(0), torch.ones(1).long()
+    for width, believed in ((4, [1, 5]), (5, [5])):
+        replies = [PrototypeReply(1, torch.zeros(1, width), one, one), PrototypeReply(5, torch.zeros(1, 4), one, one)]
+        assert [each.client for each in Cohort(Scripted(*replies), PLAN, pool).prototypes(model)] == believed
+
+
+def test_who_has_answered_in_an_earlier_round_counts_for_the_quorum(pool: ModelPool) -> None:
+    """One client of two that is asked again and again in vain does not end a run that goes on without it."""
+    noise = {"counts": 1.0, "means": 2.0, "moments": 3.0}
+    for known, enough in (([5], True), ([2], False), ([], False)):
+        cohort = Cohort(Scripted(Failed(1, "gone")), PLAN, pool, faults=Faults(quorum=0.5))
+        for ask in (
+            partial(cohort.releases, [1], 2, noise, known),
+            partial(cohort.generators, [1], lambda _: StateDict(), known),
+        ):
+            with nullcontext() if enough else pytest.raises(QuorumError, match="of the 1 clients asked"):
+                assert ask() == []
 
 
 def test_prototypes_are_as_many_and_as_large_as_all_have_agreed_on(pool: ModelPool, model: StateDict) -> None:

@@ -26,7 +26,10 @@ DIM = 4
 class Sites:
     """Answers with sums that differ from client to client."""
 
-    def releases(self, clients: list[int], features: int, noise: dict[str, float]) -> list[ReleaseReply]:
+    def releases(
+        self, clients: list[int], features: int, noise: dict[str, float], known: list[int]
+    ) -> list[ReleaseReply]:
+        assert not {*clients} & {*known}
         assert features == DIM
         assert noise == {name: mechanism.noise for name, mechanism in BUDGET.mechanisms.items()}
         return [self.reply(client) for client in clients]

@@ -13,6 +13,8 @@ from mosaic.messages import Failed, Reply, Request
 
 Answer = Envelope[Reply] | Failed
 NEVER = float("inf")
+_AWAY = -NEVER
+"""When a worker is late that starts again: others take over at once, and what nobody has begun waits for it."""
 
 
 class Scheduler:
@@ -125,12 +127,13 @@ class Scheduler:
 
     def _due_at(self, place: int) -> float:
         """Return when a request is late: from its start, or from when all workers were late."""
-        return self._started.get(place, max(self._due)) + self._deadline
+        latest = NEVER if _AWAY in self._due else max(self._due)
+        return self._started.get(place, latest) + self._deadline
 
     def give_way(self, worker: int) -> None:
         """Let others take what is meant for a worker, until its entry in ``due`` says that it is there again."""
         with self._changed:
-            self._due[worker] = self._clock()
+            self._due[worker] = _AWAY
             self._changed.notify_all()
 
     @property

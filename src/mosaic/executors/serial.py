@@ -8,6 +8,7 @@ import torch
 
 from mosaic.client.worker import Worker
 from mosaic.codec import decode, encode
+from mosaic.disk import DiskError
 from mosaic.executors.base import ClientExecutor, failed
 from mosaic.executors.injection import Fault
 from mosaic.messages import ClientState, Reply, Request, TrainReply
@@ -44,6 +45,8 @@ class SerialExecutor(ClientExecutor):
         assert self._worker is not None, "start() comes before map()"
         try:
             reply = self._handle(self._worker, request, deadline, fault)
+        except DiskError:  # of the states that this process keeps
+            raise
         except Exception as error:  # whatever carries the request to the client may fail too
             if world_size() > 1:
                 raise

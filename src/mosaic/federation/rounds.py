@@ -169,10 +169,11 @@ class Rounds:
     def _known_image_counts(self) -> tuple[dict[int, int], dict[int, int]]:
         """Return how many images each client trains on, if any, and the most that it validates on, as far as is known.
 
-        Controls have one client with all of them. With a privacy budget nobody knows.
+        Controls have one client with all of them. With a privacy budget nobody knows, and all clients weigh alike: they
+        announce an image of each class.
         """
         if self._job.privacy is not None:
-            return {}, {}
+            return dict.fromkeys(range(self._job.data.num_clients), self._job.pool.blueprint.num_classes), {}
         images, validation = self._job.images, self._job.data.most_validation()
         if self._job.algorithm.gathers_data:
             return {0: sum(images)}, {0: sum(validation.values())}

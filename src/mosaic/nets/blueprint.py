@@ -98,6 +98,13 @@ class Blueprint:
         return {name: tensor.shape for name, tensor in self._blank.state_dict().items()}
 
     @cached_property
+    def num_features(self) -> int:
+        """Length of the vector of features of an image."""
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            features = self.build(self.initial(seed=0)).eval().features(torch.zeros(1, *self.image_shape))
+        return features.shape[1]
+
+    @cached_property
     def fused(self) -> frozenset[str]:
         """Names of the parameters of attention and recurrent layers that hold several weights side by side."""
         layers = ((name, each) for name, each in self._blank.named_modules() if isinstance(each, _FUSED))

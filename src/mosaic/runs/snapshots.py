@@ -7,6 +7,7 @@ import shutil
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -71,8 +72,9 @@ class Snapshot:
     def _write(self, folder: Path) -> None:
         """Write every file, and ``run.json`` with the checksums of all of them."""
         (folder / "clients").mkdir(parents=True)
-        sums, states = {}, {f"clients/{client:04d}.safetensors": state for client, state in self.clients.items()}
-        for name, value in {_SERVER: self.server, **states}.items():
+        sums = {}
+        states = ((f"clients/{client:04d}.safetensors", state) for client, state in self.clients.items())
+        for name, value in chain([(_SERVER, self.server)], states):  # of clients one at a time
             data = encode(value)
             write_synced(folder / name, data)
             sums[name] = hashlib.sha256(data).hexdigest()

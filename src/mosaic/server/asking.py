@@ -52,8 +52,14 @@ class Asker:
     on_reply: Callable[[Reply], None]
     on_missing: Callable[[Request, str], None]
 
-    def ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector) -> Iterator[R]:
+    def ask(self, requests: Iterable[Request], expected: type[R], inspector: Inspector, before: int = 0) -> Iterator[R]:
         """Yield the replies of the clients that answer, in the order of the requests.
+
+        Args:
+            requests: at most one for each client.
+            expected: kind of the replies.
+            inspector: says which of them can be believed.
+            before: clients of the round that have answered this in an earlier one, and count for the quorum.
 
         Raises:
             QuorumError: after the last reply, if too few have answered.
@@ -74,11 +80,13 @@ class Asker:
                 assert isinstance(reply, expected)
                 self.on_reply(reply)
                 yield reply
-        if not self.faults.suffices(phase, total - len(missing), total):
+        every = before + total
+        if not self.faults.suffices(phase, every - len(missing), every):
+            earlier = f", {before} of them in earlier rounds" if before else ""
             raise QuorumError(
-                f"round {self.round}: expected answers of at least {self.faults.quorum_of(phase):g} of the {total} "
-                f"clients asked (federation.faults.quorum, phase {phase}), got {total - len(missing)}; missing: "
-                f"{_by_reason(missing)}: {_advice(missing, total)}"
+                f"round {self.round}: expected answers of at least {self.faults.quorum_of(phase):g} of the {every} "
+                f"clients asked (federation.faults.quorum, phase {phase}), got {every - len(missing)}{earlier}; "
+                f"missing: {_by_reason(missing)}: {_advice(missing, every)}"
             )
 
     def _asked_again(

@@ -153,15 +153,19 @@ class Cohort:
             uploads.add(reply)
         return uploads
 
-    def generators(self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict]) -> list[GeneratorReply]:
+    def generators(
+        self, clients: Iterable[int], agreed: Callable[[Tensor], StateDict], known: Collection[int] = ()
+    ) -> list[GeneratorReply]:
         """Let these clients train a generator each and upload it.
 
         Args:
             clients: who is asked.
             agreed: gives a generator with the names, shapes and types that all have agreed on, by images per class.
+            known: who has sent one in an earlier round.
         """
         requests = (GeneratorRequest(client, self._plan.round) for client in clients)
-        return list(self._asker.ask(requests, GeneratorReply, replace(self._inspector, generator=agreed)))
+        expecting = replace(self._inspector, generator=agreed)
+        return list(self._asker.ask(requests, GeneratorReply, expecting, self._present(known)))
 
     def prototypes(self, model: StateDict) -> list[PrototypeReply]:
         """Let every client of the round summarise its images in the features of this model; asked once."""
@@ -173,17 +177,23 @@ class Cohort:
         self._summaries.append((model, list(self._asker.ask(requests, PrototypeReply, self._inspector))))
         return self._summaries[-1][1]
 
-    def releases(self, clients: Iterable[int], features: int, noise: Mapping[str, float]) -> list[ReleaseReply]:
+    def releases(
+        self, clients: Iterable[int], features: int, noise: Mapping[str, float], known: Collection[int] = ()
+    ) -> list[ReleaseReply]:
         """Let these clients release noisy sums over their images.
 
         Args:
             clients: who is asked.
             features: number of public features of an image.
             noise: standard deviation of what each client adds to each sum, by name.
+            known: who has released them in an earlier round.
         """
         requests = (ReleaseRequest(client, self._plan.round) for client in clients)
         expecting = replace(self._inspector, features=features, noise=noise)
-        return list(self._asker.ask(requests, ReleaseReply, expecting))
+        return list(self._asker.ask(requests, ReleaseReply, expecting, self._present(known)))
+
+    def _present(self, clients: Collection[int]) -> int:
+        return len({*clients} & {*self._plan.clients})
 
     @property
     def received(self) -> Judgement | None:

@@ -32,7 +32,8 @@ class Faults:
     Attributes:
         deadline: seconds within which a client must answer a request; without it nobody is late.
         quorum: share of the clients asked in a phase that must answer, or the run ends with code 69. A client that
-            declines has answered; one that failed, is late or has vanished, or whose reply was refused, has not.
+            declines has answered; one that failed, is late or has vanished, or whose reply was refused, has not. Of
+            what a client sends once in a run, clients that have sent it in an earlier round count too.
         retries: how often a request without an answer is asked again at once before its client counts as missing.
     """
 

@@ -154,7 +154,7 @@ def collect_generators(
             blank = generation.build(context.blueprint.image_shape, class_counts)
         return blank.state_dict()
 
-    fresh = cohort.generators(clients, agreed)
+    fresh = cohort.generators(clients, agreed, {reply.client for reply in state.generators})
     for reply in fresh:
         name, metrics = f"generator/{reply.client:02d}", reply.metrics
         context.recorder.curves(name, reply.curves)

@@ -101,8 +101,10 @@ class Inspector:
                 loss = reply.metrics["loss"]
                 _require(abs(loss) <= _LARGEST_LOSS, f"metrics.loss: expected at most {_LARGEST_LOSS:g}, got {loss:g}")
                 _check_counted(reply.metrics, "steps", "validation_images")
-                if request.judge or reply.judgement:
+                if request.judge:
                     self._check_judgement(request.client, reply.judgement)
+                else:
+                    _check_names("judgement", reply.judgement, {})
             case GeneratorRequest(), GeneratorReply():
                 self._check_counts("class_counts", reply.class_counts, request.client, at_least=1)
                 assert self.generator is not None, "or none would be asked for"
@@ -160,7 +162,7 @@ class Inspector:
         found = reply.prototypes
         _require(found.dim() == 2, f"prototypes: expected shape (P, F), got {tuple(found.shape)}")
         head = request.model.get("head.weight")
-        features = found.shape[1] if head is None else head.shape[1]
+        features = self.pool.blueprint.num_features if head is None else head.shape[1]
         _check_tensor("prototypes", found, torch.Size([len(found), features]), torch.float32)
         _check_size("prototypes", {"prototypes": found}, request.model)
         most, classes = self.images.get(request.client, MOST_IMAGES), self.pool.blueprint.num_classes

@@ -37,7 +37,7 @@ def collect_releases(
     known = state.tensors.get(_CLIENTS, torch.zeros(0, dtype=torch.long)).tolist()
     missing = [client for client in context.plan.clients if client not in known]
     dim, noise = _features(generation, context).dim, deviations_of(budget.mechanisms, 1)
-    replies = cohort.releases(missing, dim, noise) if missing else []
+    replies = cohort.releases(missing, dim, noise, known) if missing else []
     if not replies:
         return state, False
     fresh, before = pooled(replies), _sums(state)

@@ -22,7 +22,10 @@ class ActorPool:
     def __init__(self, ray: Any, start: Callable[[], Any], size: int) -> None:
         self._ray, self._start = ray, start
         errors = ray.exceptions
-        self._losses = (errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError)
+        self._losses = (
+            *(errors.RayActorError, errors.WorkerCrashedError, errors.NodeDiedError, errors.ObjectLostError),
+            errors.OutOfMemoryError,  # what Ray's monitor of memory ends an actor with
+        )
         self._actors: list[Any] = []
         self._stopped = False
         try:
