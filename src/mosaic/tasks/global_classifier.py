@@ -1,13 +1,14 @@
 """The global model for Lightning's ``validate``, ``test`` and ``predict``, and for its checkpoint."""
 
+import math
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import SGD
-from torchmetrics import MeanMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics import MeanMetric, Metric
 
 from mosaic.errors import MosaicError
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
@@ -60,9 +61,8 @@ class GlobalClassifier(LightningModule):
 
     def make_metrics(self, num_classes: int) -> None:
         """Make the metrics of :meth:`test_step` and :meth:`validation_step`."""
-        self.accuracy = MulticlassAccuracy(num_classes, average="micro")
-        self.balanced_accuracy = MulticlassAccuracy(num_classes, average="macro")
-        self.loss = MeanMetric()
+        self.accuracy, self.balanced_accuracy = MeanMetric(), BalancedAccuracy(num_classes)
+        self.loss = MeanMetric(nan_strategy=math.nan)  # which stays what it is, as in fit
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another network.
@@ -107,10 +107,35 @@ class GlobalClassifier(LightningModule):
         images, labels = batch
         if len(labels):  # a rank's share of a small last batch may be empty
             logits = self(to_pixels(images))
-            guessed = guesses(logits)
-            guessed = guessed.where(guessed >= 0, (labels + 1) % logits.shape[1])  # no guess is a wrong one
-            self.accuracy.update(guessed, labels)
-            self.balanced_accuracy.update(guessed, labels)
+            right = guesses(logits) == labels
+            self.accuracy.update(right.float())
+            self.balanced_accuracy.update(right, labels)
             self.loss.update(cross_entropy(logits, labels, reduction="none"))
         for name in ("loss", "accuracy", "balanced_accuracy"):
             self.log(f"{stage}/{name}", getattr(self, name), on_step=False, on_epoch=True)
+
+
+class BalancedAccuracy(Metric):
+    """Mean over classes of the share of their images that are right; classes without images count for nothing.
+
+    Args:
+        num_classes: C.
+    """
+
+    right: Tensor
+    images: Tensor
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.add_state("right", torch.zeros(num_classes), dist_reduce_fx="sum")
+        self.add_state("images", torch.zeros(num_classes), dist_reduce_fx="sum")
+
+    def update(self, right: Tensor, labels: Tensor) -> None:
+        """Add images of these labels, both of shape ``(B,)``."""
+        self.right += labels[right].bincount(minlength=len(self.right))
+        self.images += labels.bincount(minlength=len(self.images))
+
+    def compute(self) -> Tensor:
+        """Return the mean."""
+        there = self.images > 0
+        return (self.right[there] / self.images[there]).mean()
