@@ -31,6 +31,9 @@ LAUGHS = "a: &a [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
         (b"", "expected a configuration of sections, got nothing"),
         (b"# to be written\n", "expected a configuration of sections, got nothing"),
         (b"hello there\n", "expected a configuration of sections, got a single value"),
+        (b"privacy:\n", "expected a configuration of sections, got nothing below any"),
+        (b"seed: 1\nclients:\n", "line 2: expected settings below clients, got nothing"),
+        (b"a: {b: {class_path: c, init_args: }}\n", "line 1: expected settings below init_args, got nothing"),
     ],
 )
 def test_what_a_parser_would_guess_at_or_hang_on_is_refused(data: bytes, said: str, tmp_path: Path) -> None:
@@ -44,7 +47,10 @@ def test_what_a_parser_would_guess_at_or_hang_on_is_refused(data: bytes, said: s
 
 @pytest.mark.parametrize(
     "text",
-    ["\ufeffseed: 1\n", "a: &a {b: 1}\nc: {<<: *a, d: 2}\n", "x: [*a, *a]\n".replace("*a", "1")],
+    [
+        *("\ufeffseed: 1\n", "x: [1, 1]\n", "a: &a {b: 1}\nc: {<<: *a, d: 2}\n"),
+        *("seed: 1\nprivacy:\n", "a: {clients: null}\n"),
+    ],
 )
 def test_what_can_be_read_is_returned(text: str, tmp_path: Path) -> None:
     file = tmp_path / "c.yaml"

@@ -9,6 +9,9 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
 from mosaic.errors import MosaicError
 
+_NOTHING = "tag:yaml.org,2002:null"
+_SECTIONS = ("model", "data", "algorithm", "executor", "federation", "clients", "trainer")
+"""Keys of a configuration that hold others; a privacy section may be empty, which is none."""
 MOST_VALUES = 100_000
 """A configuration has hundreds; aliases can stand for more than any memory holds."""
 
@@ -40,6 +43,8 @@ def read_yaml(path: Path) -> str:
             "the run in YAML"
         )
     _Walk(path).visit(root, ())
+    if all(value.tag == _NOTHING for _, value in root.value):
+        raise MosaicError(f"{path}: expected a configuration of sections, got nothing below any: leave it out")
     return text
 
 
@@ -76,6 +81,11 @@ class _Walk:
             keys: set[str] = set()
             for key, value in node.value:
                 name = key.value if isinstance(key, ScalarNode) else ""
+                if value.tag == _NOTHING and (name == "init_args" or (name in _SECTIONS and not above)):
+                    raise MosaicError(
+                        f"{self._path}, line {key.start_mark.line + 1}: expected settings below {name}, got nothing: "
+                        "remove the key, or indent what belongs to it"
+                    )
                 if name in keys and name != "<<":
                     raise MosaicError(
                         f"{self._path}, line {key.start_mark.line + 1}: expected every key once, got {name} a second "

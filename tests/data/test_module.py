@@ -107,6 +107,17 @@ def test_the_source_is_asked_once_and_not_before_it_is_needed() -> None:
     assert data.source.loads == 1
 
 
+def test_a_partition_of_ones_own_may_change_what_it_is_given() -> None:
+    class Careless(FirstHasAllButOne):
+        def split(self, labels: np.ndarray, seed: int, groups: object) -> list[np.ndarray]:
+            labels[:] = 0
+            return super().split(labels, seed, groups)
+
+    data, untouched = (FederatedDataModule(Coloured(), partition(2)) for partition in (Careless, FirstHasAllButOne))
+    assert len(data.splits) == 2
+    assert torch.equal(data.images.train.labels, untouched.images.train.labels)
+
+
 def test_setup_brings_impossible_requests_to_light() -> None:
     with refused("at least 10 images", "got 1198"):
         digits(clients=500).setup("fit")

@@ -14,6 +14,7 @@ from torchvision.datasets import ImageFolder
 import mosaic
 from mosaic.algorithms import FedAvg
 from mosaic.data import DirichletPartition, from_datasets
+from mosaic.data.sources.rules import SCALED, plain
 from tests.small_runs import LinearNet
 
 Pair = tuple[Any, Any]
@@ -346,6 +347,18 @@ def test_the_range_of_pixels_is_that_of_all_items() -> None:
         flat = np.full((4, 4), one)
         with pytest.raises(mosaic.MosaicError, match="of 0 and 1 alone, which would be nearly black"):
             _ = from_datasets([Listed((0 * flat if one is not True else ~flat, 0), (flat, 1))], Listed((dim, 0))).images
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I;16B"])
+def test_sixteen_bits_in_either_order_of_bytes_become_eight(mode: str, tmp_path: Path) -> None:
+    values = (PIXELS[0].astype(np.uint16) * 257).astype(">u2" if mode.endswith("B") else "<u2")
+    file = tmp_path / "grey.tif"
+    Image.frombytes(mode, values.shape[::-1], values.tobytes()).save(file)
+    with Image.open(file) as picture:
+        assert picture.mode == mode
+        found, notes = plain(picture)
+    assert np.array_equal(np.asarray(found), PIXELS[0])
+    assert notes == [SCALED]
 
 
 def test_a_folder_of_torchvision_leaves_pictures_to_the_rules_where_pillow_opens_them(tmp_path: Path) -> None:

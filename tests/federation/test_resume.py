@@ -1,8 +1,10 @@
 """A run that is killed and goes on equals a run that never stopped."""
 
+import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from mosaic.cli.main import main
@@ -95,6 +97,37 @@ def test_other_clients_models_are_another_run(straight: Path, capsys: pytest.Cap
 
 
 @pytest.mark.slow
+def test_other_images_are_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of as many, or fewer, or dealt out otherwise; a description that is damaged is made anew from what is there."""
+    file, random = tmp_path / "images.npz", np.random.default_rng(0)
+    images, labels = random.integers(256, size=(60, 8, 8), dtype=np.uint8), np.arange(60) % 10
+
+    def fit(labels: np.ndarray, *more: str) -> None:
+        train = {"train_images": images[: len(labels)], "train_labels": labels}
+        np.savez(file, **train, test_images=images, test_labels=np.arange(60) % 10)
+        source = ["--data.source=mosaic.data.NpzSource", f"--data.source.path={file}", "--data.partition.num_clients=2"]
+        main(fit_arguments(tmp_path / "run", "FedAvg", *source, *more))
+
+    fit(labels)
+    on = ["--federation.schedule.collaborative_rounds=2", "--ckpt_path=auto"]
+    table = tmp_path / "run" / "partition.json"
+    before = table.read_text()
+    for other, said in ((labels[::-1], "got others, whose labels differ"), (labels[:50], "images to train on, got 50")):
+        with pytest.raises(SystemExit) as left:
+            fit(other, *on)
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
+    dealt = json.loads(before)
+    dealt["clients"].reverse()
+    table.write_text(json.dumps(dealt))
+    with pytest.raises(SystemExit):
+        fit(labels, *on)
+    assert "got another partition" in capsys.readouterr().err
+    table.write_text("{")
+    fit(labels, *on)
+    assert table.read_text() == before
+
+
 def test_the_same_seed_gives_the_same_run(shared_run: SharedRuns, tmp_path: Path) -> None:
     main(tiny_fit(tmp_path / "again"))
     assert_same_run(tmp_path / "again", shared_run("Mosaic"))

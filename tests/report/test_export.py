@@ -13,6 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+import mosaic
 from mosaic.cli.main import main
 from mosaic.errors import MosaicError
 from mosaic.nets import Classifier, SmallCNN
@@ -20,6 +21,7 @@ from mosaic.nets.classifier import ImageShape
 from mosaic.report.export import Format, export
 from mosaic.report.html import report
 from mosaic.runs.trained_model import load_model, load_safetensors
+from mosaic.tasks.distillation import DistillationSettings
 from tests.small_runs import REPOSITORY, TWO_ROUNDS, SharedRuns, final_model, fit_other
 
 CLOSE = {"rtol": 1e-4, "atol": 1e-5}
@@ -51,6 +53,36 @@ def test_safetensors_come_back_bit_for_bit(run: Path, images: Tensor, logits: Te
     with torch.no_grad():
         assert torch.equal(model.net(images), logits)
     assert json.loads(model.facts["class_names"]) == list("0123456789")
+
+
+class Typed(Classifier):
+    """Arguments that YAML holds as text or lists, and other ones."""
+
+    def __init__(
+        self,
+        image_shape: ImageShape,
+        num_classes: int,
+        act: type[nn.Module] = nn.Tanh,
+        widths: tuple[int, ...] = (4,),
+        kind: Format = "onnx",
+        place: Path = Path("here"),
+        settings: DistillationSettings = DistillationSettings(),
+    ) -> None:
+        super().__init__(image_shape, num_classes)
+        self.told = {widths: place.name, kind: settings.steps}
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, widths[0]), act())
+        self.head = nn.Linear(widths[0], num_classes)
+
+
+def test_a_network_gets_arguments_of_the_types_that_it_asks_for(tmp_path: Path) -> None:
+    run = fit_other(tmp_path / "run", "FedAvg", f"--model.net={__name__}.Typed")
+    net = mosaic.load(run).model
+    assert isinstance(net, Typed)
+    assert isinstance(net.body, nn.Sequential)
+    assert isinstance(net.body[2], nn.Tanh)
+    assert net.told == {(4,): "here", "onnx": DistillationSettings().steps}
+    again = load_safetensors(export(run, "safetensors", tmp_path / "m.safetensors")).net
+    assert all(tensor.equal(net.state_dict()[name]) for name, tensor in again.state_dict().items())
 
 
 @pytest.mark.slow

@@ -57,7 +57,7 @@ class Wordy(nn.Module):
 
 def test_a_gate_that_joins_nothing_is_refused() -> None:
     mixture = MixtureOfExperts(nn.Identity(), Wordy())
-    with pytest.raises(MosaicError, match=r"expected logits of shape \(B, C\) of Wordy, got shape \(5, 3, 2\)"):
+    with pytest.raises(MosaicError, match=r"of shape \(B, C\), here \(5, 2\), of Wordy, got \(5, 3, 2\)"):
         mixture.join(torch.zeros(5, 3, 2), torch.zeros(5, 1, 8, 8))
 
 

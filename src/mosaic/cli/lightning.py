@@ -68,8 +68,13 @@ class MosaicCLI(LightningCLI):
         chosen = self.config[self.config.subcommand]
         if self.config.subcommand == "fit":
             check_owned_by_phases(chosen.trainer)
+        for section in SECTIONS:
+            if section != "privacy" and section in chosen and chosen[section] is None:
+                raise MosaicError(f"{section}: expected settings, got nothing: leave it out")
         if chosen.seed_everything is not None:
             require_seed("seed_everything", chosen.seed_everything)
+        elif self.config.subcommand == "fit":
+            raise MosaicError("seed_everything: expected a whole number, got nothing: give one, or leave it out")
 
     def _parse_ckpt_path(self) -> None:
         """Check a checkpoint and read no hyper-parameters out of it; ``fit`` takes snapshots instead."""

@@ -38,7 +38,7 @@ def class_like(path: str, key: str) -> str | None:
 
 
 def setting_like(name: str, class_path: str) -> str | None:
-    """Return the setting of a class whose name, or that of its group, is similar.
+    """Return the setting of a class whose name, or that of its group, is similar; none if it is the same.
 
     >>> setting_like("distilation.steps", "mosaic.algorithms.Mosaic")
     'distillation.steps'
@@ -47,7 +47,8 @@ def setting_like(name: str, class_path: str) -> str | None:
         settings = setting_types(resolve_name(class_path))
     except (ImportError, AttributeError):  # the class is another's mistake
         return None
-    return _setting_among(name.split("."), {**settings, "class_path": Any, "init_args": Any})
+    like = _setting_among(name.split("."), {**settings, "class_path": Any, "init_args": Any})
+    return None if like == name else like
 
 
 def key_like(key: str) -> str | None:

@@ -128,7 +128,9 @@ class FederatedDataModule(LightningDataModule):
     def splits(self) -> list[Holding]:
         """Every client's training and validation indices."""
         train = self.images.train
-        return self.partition.deal(train.labels.numpy(), self.seed, train.groups, self.validation_share)
+        labels = train.labels.numpy().copy()  # which a partition of one's own may change
+        groups = {key: values.copy() for key, values in train.groups.items()}
+        return self.partition.deal(labels, self.seed, groups, self.validation_share)
 
     @cached_property
     def class_counts(self) -> Tensor:

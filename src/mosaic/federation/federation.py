@@ -19,7 +19,7 @@ from mosaic.federation.evaluation import Evaluator
 from mosaic.federation.job import Job
 from mosaic.federation.measuring import Measurer
 from mosaic.federation.nearness import nearness
-from mosaic.federation.resumption import check_same
+from mosaic.federation.resumption import check_same, check_same_images
 from mosaic.federation.rounds import Rounds
 from mosaic.federation.schedule import Schedule
 from mosaic.federation.trial_step import take_trial_step
@@ -183,6 +183,7 @@ class Federation:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
                 check_same(directory, job.config, start, job.data.num_clients, sensitive_to)
+                _check_same_images(job, directory)
                 return start, partial(self._go_on, job, directory, start.round, {})
             if writes:
                 directory.require_free()
@@ -192,6 +193,7 @@ class Federation:
         if not writes:
             return start, lambda: None
         check_same(RunDirectory(source), job.config, start, job.data.num_clients, sensitive_to)
+        _check_same_images(job, RunDirectory(source))
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         bound = job.privacy is not None or job.executor.is_remote
@@ -222,6 +224,11 @@ class Federation:
         directory.write_config(job.config)
         cut_back(directory.path, sizes)
         drop_old(directory.rounds, self.keep_snapshots)
+
+
+def _check_same_images(job: Job, directory: RunDirectory) -> None:
+    if not job.executor.is_remote:  # hosts of their own answer for their images
+        check_same_images(directory, job.data)
 
 
 def _branch(job: Job, directory: RunDirectory, source: Path, start: Snapshot) -> None:

@@ -3,9 +3,12 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from mosaic.data.module import FederatedDataModule
+from mosaic.data.partitions.replay import fingerprint_of, plain_holdings
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.runs.directory import RunDirectory
+from mosaic.runs.facts import is_whole, read_facts
 from mosaic.runs.snapshots import Snapshot
 from mosaic.yaml_files import differences
 
@@ -57,6 +60,28 @@ def check_same(
             f"{directory.path} was started with another configuration; changed: {', '.join(changed)}: "
             "take these back, move the folder away, or start a new run with --federation.run_dir"
         )
+
+
+def check_same_images(directory: RunDirectory, data: FederatedDataModule) -> None:
+    """Refuse to go on with other images than a run's ``partition.json`` has dealt out, if it can be read.
+
+    Clients would be judged by images that they have trained on.
+    """
+    if not is_whole(directory.partition):
+        return
+    before, labels = read_facts(directory.partition), data.images.train.labels.numpy()
+    if before.get("images") != len(labels):
+        changed = f"expected {before.get('images')} images to train on, got {len(labels)}"
+    elif before.get("labels") != fingerprint_of(labels):
+        changed = f"expected its {len(labels)} images to train on, got others, whose labels differ"
+    elif before.get("clients") != plain_holdings(data.splits):
+        changed = "expected every client to have the same images, got another partition"
+    else:
+        return
+    raise MosaicError(
+        f"{directory.path} was started with other data: {changed}: bring them back as they were, or start a new run "
+        "with --federation.run_dir"
+    )
 
 
 def _read_config(directory: RunDirectory, sections: Collection[str]) -> dict[str, Any]:

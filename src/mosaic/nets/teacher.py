@@ -7,7 +7,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, kind_of
 from mosaic.nets.classifier import Classifier
 
 PrecisionBlock = Callable[[], AbstractContextManager[Any]]
@@ -71,10 +71,12 @@ class MixtureOfExperts(nn.Module):
     def join(self, opinions: Tensor, images: Tensor) -> Tensor:
         """Map the experts' logits ``(B, E, C)`` on these images to the mixture's ``(B, C)``."""
         logits: Tensor = self.gate(opinions) if self.meta is None else self.gate(opinions, self.meta(images))
-        if logits.ndim != 2:
+        expected = (opinions.shape[0], opinions.shape[2])
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else kind_of(logits)
+        if got != expected:
             raise MosaicError(
-                f"algorithm.teacher: expected logits of shape (B, C) of {type(self.gate).__name__}, got shape "
-                f"{tuple(logits.shape)}"
+                f"algorithm.teacher: expected logits of shape (B, C), here {expected}, of {type(self.gate).__name__}, "
+                f"got {got}"
             )
         return logits
 

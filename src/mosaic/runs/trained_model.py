@@ -3,12 +3,12 @@
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from pkgutil import resolve_name
 from typing import Any
 
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
@@ -79,7 +79,9 @@ def load_model(checkpoint: Path, factory: ClassifierFactory | None = None) -> Tr
     tensors = {name.removeprefix("net."): tensor for name, tensor in content["state_dict"].items()}
     try:
         net = _loaded(tensors, factory or _factory(class_path, init_args), level, shape, len(names))
-    except (TypeError, RuntimeError) as error:
+    except MosaicError:
+        raise
+    except Exception as error:  # a network of one's own may raise anything
         raise MosaicError(f"{checkpoint} does not fit the network ({class_path}) of its run: {error}") from error
     facts = {
         "class_names": json.dumps(list(names)),
@@ -101,7 +103,7 @@ def load_safetensors(file: Path) -> TrainedModel:
         level = float(json.loads(facts["level"]))
         factory = _factory(facts["network"], json.loads(facts["init_args"]))
         net = _loaded(load_file(file), factory, level, shape, len(names))
-    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (ArgumentError, ArithmeticError, AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise MosaicError(f"{file}: expected what mosaic export writes, got something else ({error!r})") from error
     return TrainedModel(net, facts)
 
@@ -141,8 +143,16 @@ def _loaded(
 
 
 def _factory(class_path: str, init_args: Mapping[str, Any]) -> ClassifierFactory:
+    """Return what makes a network of this class, with arguments of the types that the class asks for."""
+    net = _class(class_path)
     given = {key: value for key, value in init_args.items() if not (key in _GONE and value is None)}
-    return partial(_class(class_path), **given)
+    if not given:
+        return net
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--net", type=ClassifierFactory)
+    described = {"class_path": f"{net.__module__}.{net.__qualname__}", "init_args": given}
+    made: ClassifierFactory = parser.instantiate(parser.parse_object({"net": described})).net
+    return made
 
 
 def _class(path: str) -> type[Classifier]:

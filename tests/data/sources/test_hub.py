@@ -79,11 +79,11 @@ def test_missing_files_are_refused(tmp_path: Path) -> None:
 def test_several_parquet_files_are_one(files: dict[str, str], tmp_path: Path) -> None:
     both = ParquetSource(str(tmp_path / "t*.parquet"), files["test"]).load()
     assert len(both.train) == 8
-    folder = tmp_path / "part-0"
-    folder.mkdir()
+    folder = tmp_path / "part-0" / "[v]"
+    folder.mkdir(parents=True)
     for file in files.values():
         shutil.copy(file, folder)
-    for pattern in ("part-*/t*.parquet", "p*/**/t*.parquet"):
+    for pattern in ("part-*/[v]/t*.parquet", "p*/**/t*.parquet"):
         assert ParquetSource(str(tmp_path / pattern), files["test"]).load().train.pixels.equal(both.train.pixels)
     with refused("no-*.parquet", "does not exist", "init_args.train"):
         ParquetSource(str(tmp_path / "no-*.parquet"), files["test"]).load()

@@ -92,10 +92,14 @@ def write_holdings(
         seed: of the partition.
         facts: what else readers should know, as plain values.
     """
-    clients = [{"train": train.tolist(), "validation": validation.tolist()} for train, validation in holdings]
     known = {"seed": seed, "images": len(labels), "labels": fingerprint_of(labels)}
-    whole = {**known, **facts, "clients": clients}
+    whole = {**known, **facts, "clients": plain_holdings(holdings)}
     write_whole(path, f"{json.dumps(whole)}\n".encode())
+
+
+def plain_holdings(holdings: Sequence[Holding]) -> list[dict[str, list[int]]]:
+    """Return all clients' images as they are written."""
+    return [{"train": train.tolist(), "validation": validation.tolist()} for train, validation in holdings]
 
 
 def fingerprint_of(labels: np.ndarray) -> str:

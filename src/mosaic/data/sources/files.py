@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -52,8 +53,9 @@ def find_files(pattern: str, key: str, md5: str | None = None) -> list[Path]:
         return [find_file(pattern, key, md5)]
     path = expand(pattern)
     first = next(place for place, part in enumerate(path.parts) if "*" in part)
-    folder, rest = Path(*path.parts[:first]), Path(*path.parts[first:])
-    files = sorted(file for file in folder.glob(str(rest)) if file.is_file())
+    folder, rest = Path(*path.parts[:first]), str(Path(*path.parts[first:]))
+    literal = re.sub(r"[\[?]", r"[\g<0>]", rest)  # * alone stands for others
+    files = sorted(file for file in folder.glob(literal) if file.is_file())
     if not files:
         raise missing("file", path, key)
     if md5 is not None:

@@ -134,7 +134,7 @@ def _notes(image: "Image") -> Iterator[str]:
     if getattr(image, "is_animated", False):
         yield "animated or of several pages: the first one is taken"
     deep = any(";16" in str(tile[3]) for tile in getattr(image, "tile", ()))
-    if image.getextrema() != (0, 0) if image.mode.startswith("I") else deep:  # black is black in 8 bits, too
+    if np.asarray(image).any() if image.mode.startswith("I") else deep:  # black is black in 8 bits, too
         yield SCALED
     if image.mode not in ("L", "RGB") or "transparency" in image.info:
         if image.has_transparency_data:
