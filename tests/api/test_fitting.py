@@ -38,6 +38,7 @@ from mosaic.server.experts import Experts
 from mosaic.server.faults import Faults
 from mosaic.server.generators import GeneratedImages
 from mosaic.server.state import ServerState
+from mosaic.tasks.global_classifier import GlobalClassifier
 from mosaic.tasks.synthesis_settings import LearningSettings
 from mosaic.teachers import Evidence, FitSettings, Fusion, TeacherFactory
 from mosaic.training.signals import Preempted
@@ -250,6 +251,7 @@ def test_objects_of_other_kinds_are_refused_before_anything_is_written(tmp_path:
         (lambda: mosaic.ClientModels(rho=3, sigma=1.5), "clients.sigma: expected a whole number, got 1.5"),
         (lambda: NpzSource("x.npz", resize=64.7), "data.source.init_args.resize[0]: expected a whole number, got 64.7"),
         (lambda: Mixture([Adversarial(), "x"]), "algorithm.generation.parts[1]: expected Generation, got str"),
+        (lambda: GlobalClassifier(compile="false"), "model.compile: expected bool, got str"),
         (lambda: Augmentation(padding=1.5), "augmentation.padding: expected a whole number, got 1.5"),
     ],
 )

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mosaic.data import FederatedDataModule, Images, ImageSet, Partition, Source
+from mosaic.data.checks import as_tensor
 from mosaic.data.partitions.base import Groups
 from tests.data.refusals import refused
 
@@ -154,3 +155,7 @@ def test_no_parts_and_images_that_come_twice_are_refused(parts: list[list[int]],
     images = Images(PIXELS, LABELS)
     with refused("data.partition", said):
         _ = FederatedDataModule(Mine(ImageSet(images, images, NAMES)), Deal(parts, None)).splits
+
+
+def test_longer_numbers_than_torch_has_become_its_longest() -> None:
+    assert as_tensor(np.array([0.5], np.longdouble)).tolist() == [0.5]

@@ -141,6 +141,8 @@ def test_a_home_that_no_shell_has_filled_in_is_refused() -> None:
         RunDirectory("~/run").check_name()
     with pytest.raises(MosaicError, match=r"expected a path without ~ and \$, which shells alone .*, got \$SCRATCH/x"):
         RunDirectory("$SCRATCH/x").check_name()
+    with pytest.raises(MosaicError, match=r"got \$\{RUN\}"):
+        RunDirectory("${RUN}").check_name()
 
 
 @pytest.mark.parametrize("there", [True, False])

@@ -168,7 +168,8 @@ def _checked(images: object, split: str, origin: str) -> Images:
 
 def as_tensor(array: np.ndarray) -> Tensor:
     """Return an array of numbers as a tensor, whatever its strides and its byte order."""
-    return torch.from_numpy(np.ascontiguousarray(array, array.dtype.newbyteorder("=")))
+    known = np.float64 if array.dtype == np.longdouble else array.dtype.newbyteorder("=")
+    return torch.from_numpy(np.ascontiguousarray(array, known))
 
 
 def eight_bits(pixels: Tensor, split: str, origin: str) -> Tensor:

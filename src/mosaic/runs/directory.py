@@ -69,7 +69,7 @@ class RunDirectory:
         """Refuse a name that no new folder can have."""
         if self.path.name in ("", ".."):
             raise MosaicError(f"--federation.run_dir: expected the name of a new folder, got {self.path}: choose one")
-        if self.path.parts[0].startswith("~") or ("$" in str(self.path) and not self.path.parent.exists()):
+        if self.path.parts[0].startswith("~") or ("$" in str(self.path) and not self.path.exists()):
             raise MosaicError(
                 "--federation.run_dir: expected a path without ~ and $, which shells alone understand, got "
                 f"{self.path}: write the folder in full"

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD
 from torchmetrics import MeanMetric, Metric
 
-from mosaic.errors import MosaicError
+from mosaic.errors import MosaicError, require_kinds
 from mosaic.nets.blueprint import Blueprint, ClassifierFactory
 from mosaic.nets.classifier import versioned
 from mosaic.nets.inference import guesses, to_pixels
@@ -47,6 +47,12 @@ class GlobalClassifier(LightningModule):
         cuda_graphs: bool = False,
     ) -> None:
         super().__init__()
+        require_kinds(
+            "model",
+            channels_last=(channels_last, bool),
+            compile=(compile, bool),
+            cuda_graphs=(cuda_graphs, bool),
+        )
         self.factory, self.optimizer = net, optimizer
         self.channels_last, self.compiles, self.cuda_graphs = channels_last, compile, cuda_graphs
         self.net: nn.Module | None = None
