@@ -8,7 +8,7 @@ import pytest
 
 from tests.small_runs import REPOSITORY
 
-PAGES = ["README.md", "docs/results.md", "docs/clients.md", "docs/faults.md", "docs/privacy.md"]
+PAGES = ["README.md", "docs/results.md", "docs/clients.md", "docs/ablation.md", "docs/faults.md", "docs/privacy.md"]
 
 
 @pytest.fixture
