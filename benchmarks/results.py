@@ -171,18 +171,6 @@ _MNIST_OF = "10,000 images of MNIST, Dirichlet 0.05, 13 rounds of 20 steps, {}"
 _FAST = (0.1, 0.03)
 """For CIFAR: on 10,000 images of CIFAR-10 FedAvg reached 30 % in 25 rounds at 0.01, and 44 in 20 at 0.05; on all images
 it is 5 points better at 0.1 than at 0.03, on CIFAR-100 six."""
-PARTS = (
-    *("labels_alone", "owners", "plain_ensemble", "prior_gate", "transformer_gate", "prototypes", "teacher_alone"),
-    *("plain_views", "own_head", "gans"),
-)
-"""One thing changed: files of benchmarks/ablation/, whose first line says what."""
-_PARTS_OF_ONE_SHOT = ("labels_alone", "plain_ensemble")
-
-
-def _around_mosaic(parts: Iterable[str]) -> tuple[str, ...]:
-    return (MOSAIC, *(f"benchmarks/ablation/{part}.yaml" for part in parts))
-
-
 _SHORT, _ONCE, _LONG = Schedule(10, 20, 3), Schedule(1, 200, 0), Schedule(8, 100, 2)
 _SKEW = "partitions/dirichlet_{}"
 _PART = "data/{}_part"
@@ -246,30 +234,6 @@ SETTINGS = {
         _DIGITS_OF.format("three architectures"),
         *("heterogeneous_digits", _SHORT, ("clients/three_architectures",), ARCHITECTURES),
     ),
-    "digits-0.05-parts": Setting(
-        *(
-            "digits, Dirichlet 0.05, 13 rounds of 20 steps",
-            "digits",
-            _SHORT,
-            (),
-            (*_around_mosaic(PARTS), "prototype_head"),
-        ),
-        seeds=(0, 1, 2, 3, 4),
-        rates=(),
-    ),
-    "fashion-0.05-parts": Setting(
-        "10,000 images of Fashion-MNIST, Dirichlet 0.05, 13 rounds of 20 steps",
-        *("fashion_mnist", _SHORT, (_PART.format("fashion_mnist"), _SKEW.format(0.05)), _around_mosaic(PARTS)),
-        rates=(),
-    ),
-    "cifar10-part-one-shot-parts": Setting(
-        "10,000 images of CIFAR-10, Dirichlet 0.1, one round of 500 steps",
-        *("cifar10_small", Schedule(1, 500, 0, student=1500), (_PART.format("cifar10"),)),
-        algorithms=_around_mosaic(_PARTS_OF_ONE_SHOT),
-        seeds=(0, 1),
-        generator_updates=1000,
-        rates=(),
-    ),
     "digits-0.05-released": Setting(
         "digits, Dirichlet 0.05, 13 rounds of 20 steps, released budgets, one seed",
         *("digits", _SHORT, (), tuple(name for name in RELEASED if name != "co_boosting_released"), (0,), True),
@@ -280,6 +244,24 @@ SETTINGS = {
     ),
 }
 """By priority."""
+PARTS = {
+    part: f"benchmarks/ablation/{part}.yaml"
+    for part in (
+        *("labels_alone", "owners", "plain_ensemble", "prior_gate", "transformer_gate", "prototypes", "teacher_alone"),
+        *("plain_views", "own_head", "gans"),
+    )
+}
+"""One thing changed: files whose first line says what."""
+PARTED = {
+    "digits-0.05": ((*PARTS.values(), "prototype_head"), (0, 1, 2, 3, 4)),
+    "fashion-0.05": (tuple(PARTS.values()), (0, 1, 2)),
+    "cifar10-part-one-shot": ((PARTS["labels_alone"], PARTS["plain_ensemble"]), (0, 1)),
+}
+"""Rows and seeds of the settings whose parts are changed, at the rates of their configurations."""
+SETTINGS |= {
+    f"{name}{PARTS_OF}": replace(SETTINGS[name], algorithms=(MOSAIC, *rows), seeds=seeds, rates=())
+    for name, (rows, seeds) in PARTED.items()
+}
 
 
 def in_the_same_time(name: str) -> Setting | None:
@@ -408,8 +390,8 @@ def parts_table(names: Iterable[str]) -> list[str]:
         cells = []
         for name, kind in product(shown, kinds.values()):
             ours, theirs = ([getattr(each, kind) for each in of_row(name, of)] for of in (row, MOSAIC))
-            pairs = ours if row == MOSAIC else [one - other for one, other in zip(ours, theirs, strict=False)]
-            cells.append(mean_and_error(pairs, signed=row != MOSAIC) if pairs else "")
+            found = ours if row == MOSAIC or not ours else [a - b for a, b in zip(ours, theirs, strict=True)]
+            cells.append(mean_and_error(found, signed=row != MOSAIC) if found else "")
         lines.append([_change(row), *cells])
     header = [f"{SETTINGS[name].means}: {kind}" for name in shown for kind in kinds]
     return [*table(["changed", *header], lines), "", measured(shown)]

@@ -141,8 +141,8 @@ class Outcome:
         schedule, clients = (config.get("federation") or {}).get("schedule") or {}, config.get("clients") or {}
         tuned = dict(setting.split("=", 1) for setting in self.tuned)
         share = tuned.get("federation.schedule.participation") or schedule.get("participation") or 1
-        differ = any(clients.get(key) is not None for key in ("models", "levels", "rho"))
-        differ = differ or any(key.startswith("clients.") for key in tuned)
+        given = any(clients.get(key) is not None for key in ("models", "levels", "rho"))
+        differ = given or any(key.startswith("clients.") for key in tuned)
         some_judge_last = differ and clients.get("evaluate_whole", True)
         return float(share) == 1 and not some_judge_last and not self.summary.get("missing")
 

@@ -177,13 +177,12 @@ class Federation:
         """Find or make the state to start from; return it, and a function that prepares the folder."""
         if writes and ckpt_path is not None and directory.config.is_file():
             directory.claim()
-        found, sensitive_to = find_snapshot(ckpt_path, directory.path), job.algorithm.resume_sensitive_to
+        found = find_snapshot(ckpt_path, directory.path)
         job.executor.states = ClientStates()  # an executor may have served another run before
         if found is None:
             start = Snapshot(0, ServerState(job.own_models.initial()))
             if writes and ckpt_path == "auto" and directory.config.is_file():
-                check_same(directory, job.config, start, job.data.num_clients, sensitive_to)
-                _check_same_images(job, directory)
+                _check_same(job, directory, start)
                 return start, partial(self._go_on, job, directory, start.round, {})
             if writes:
                 directory.require_free()
@@ -192,8 +191,7 @@ class Federation:
         job.executor.states, start = start.clients, replace(start, clients=ClientStates())
         if not writes:
             return start, lambda: None
-        check_same(RunDirectory(source), job.config, start, job.data.num_clients, sensitive_to)
-        _check_same_images(job, RunDirectory(source))
+        _check_same(job, RunDirectory(source), start)
         check_sizes(source, start.sizes, found)
         log.info("going on after round %d of %s", start.round, source)
         bound = job.privacy is not None or job.executor.is_remote
@@ -226,7 +224,9 @@ class Federation:
         drop_old(directory.rounds, self.keep_snapshots)
 
 
-def _check_same_images(job: Job, directory: RunDirectory) -> None:
+def _check_same(job: Job, directory: RunDirectory, start: Snapshot) -> None:
+    """Refuse to go on with another configuration or other images than those with which a run was started."""
+    check_same(directory, job.config, start, job.data.num_clients, job.algorithm.resume_sensitive_to)
     if not job.executor.is_remote:  # hosts of their own answer for their images
         check_same_images(directory, job.data)
 

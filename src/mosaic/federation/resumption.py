@@ -1,6 +1,7 @@
 """Decide whether a run may go on: only with the configuration that it was started with."""
 
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from mosaic.data.module import FederatedDataModule
@@ -8,7 +9,7 @@ from mosaic.data.partitions.replay import fingerprint_of, plain_holdings
 from mosaic.errors import MosaicError
 from mosaic.federation.schedule import Schedule
 from mosaic.runs.directory import RunDirectory
-from mosaic.runs.facts import is_whole, read_facts
+from mosaic.runs.facts import read_facts
 from mosaic.runs.snapshots import Snapshot
 from mosaic.yaml_files import differences
 
@@ -67,9 +68,12 @@ def check_same_images(directory: RunDirectory, data: FederatedDataModule) -> Non
 
     Clients would be judged by images that they have trained on.
     """
-    if not is_whole(directory.partition):
+    before: Mapping[str, Any] = {}
+    with suppress(MosaicError):  # a damaged one is made anew
+        before = read_facts(directory.partition)
+    if not before:
         return
-    before, labels = read_facts(directory.partition), data.images.train.labels.numpy()
+    labels = data.images.train.labels.numpy()
     if before.get("images") != len(labels):
         changed = f"expected {before.get('images')} images to train on, got {len(labels)}"
     elif before.get("labels") != fingerprint_of(labels):

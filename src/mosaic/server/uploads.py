@@ -143,12 +143,12 @@ class ClassMeans(KeptUploads):
         firsts = [label for label in firsts if self.most is None or label < self.most]
         expert_of_class = expert_of_class.clamp(max=len(firsts) - 1)
         weights = torch.where(class_counts.sum(0) > 0, class_counts, class_counts.sum(1, keepdim=True))
-        models = [self._of_class(label, otherwise, weights[:, label]) for label in firsts]
+        models = [self._averaged(label, otherwise, weights[:, label]) for label in firsts]
         authority = nn.functional.one_hot(expert_of_class, len(firsts)).T.float()
         rows, names = shares[firsts], [f"class {label}" for label in firsts]
         return Experts(models, authority, rows @ label_prior(class_counts, epsilon), rows @ class_counts.float(), names)
 
-    def _of_class(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
+    def _averaged(self, label: int, otherwise: StateDict, weights: Tensor) -> nn.Module:
         mean = self.of_class(label, otherwise)
         if self.heads_only:
             return head_of(mean)
